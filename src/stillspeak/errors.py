@@ -1,0 +1,91 @@
+"""Everything stillspeak raises on purpose, as one tree.
+
+A message says which file, what is wrong and what to do, in one line: the command line
+prints it as it stands. Programming mistakes raise the built-in exceptions instead.
+
+    StillspeakError
+      InputError              a user's file or value cannot be used
+        ImageError
+        AudioError
+        VideoError
+        FaceError
+          NoFaceError
+          FaceTooSmallError
+          FaceTurnedError
+      OutputError             the result cannot be written
+        OutputExistsError
+      ConfigError             a configuration is wrong
+      WeightsError            a weights file is missing, damaged or of another model
+      DataError               a corpus or a prepared cache cannot be used
+      TrainingError           a training run cannot go on
+        CheckpointError
+      MissingDependencyError  an optional or system package is not there
+"""
+
+
+class StillspeakError(Exception):
+    """Base of every error that stillspeak raises on purpose."""
+
+
+class InputError(StillspeakError):
+    """A user's file or value cannot be used."""
+
+
+class ImageError(InputError):
+    """A picture cannot be read."""
+
+
+class AudioError(InputError):
+    """A sound file or waveform cannot be read or holds nothing to speak."""
+
+
+class VideoError(InputError):
+    """A video cannot be read."""
+
+
+class FaceError(InputError):
+    """The picture holds no face that can be animated."""
+
+
+class NoFaceError(FaceError):
+    """No face was found, or not as many as asked for."""
+
+
+class FaceTooSmallError(FaceError):
+    """The face has too few pixels."""
+
+
+class FaceTurnedError(FaceError):
+    """The face looks too far away from the camera."""
+
+
+class OutputError(StillspeakError):
+    """The result cannot be written."""
+
+
+class OutputExistsError(OutputError):
+    """The output is there already and overwriting was not asked for."""
+
+
+class ConfigError(StillspeakError):
+    """A configuration file or value is wrong."""
+
+
+class WeightsError(StillspeakError):
+    """A weights file is missing, damaged or belongs to another model."""
+
+
+class DataError(StillspeakError):
+    """A corpus or a prepared cache cannot be used."""
+
+
+class TrainingError(StillspeakError):
+    """A training run cannot start or go on."""
+
+
+class CheckpointError(TrainingError):
+    """A checkpoint is missing, damaged or belongs to another configuration."""
+
+
+class MissingDependencyError(StillspeakError):
+    """A package that this function needs is not installed."""
