@@ -1,0 +1,346 @@
+"""Speech in: any sound file, bytes or array becomes one mono waveform at one rate.
+
+A waveform is (S,) float32 in [-1, 1]. Files are decoded and resampled chunk by chunk, so
+memory holds the result and a few frames, whatever the file's rate and channel count.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stillspeak.constants import SAMPLE_RATE
+from stillspeak.errors import AudioError
+from stillspeak.media.source import open_source, reason, source_name
+
+if TYPE_CHECKING:
+    import av
+
+Waveform = npt.NDArray[np.float32]
+
+AUDIO_FORMATS = "a WAV, FLAC, MP3, M4A, OGG or Opus file, or a video with sound"
+MAX_SECONDS = 3 * 3600.0
+
+# Decoded lossy sound passes 1.0 by a little; nothing meant for [-1, 1] passes this by far.
+_SMALL_OVER = 1.5
+_NEVER_AUDIO = 8.0
+# A hole in the timestamps longer than this is silence that the container left out; one
+# longer than the second number is a clock that jumped, where filling would be wrong.
+_GAP_SECONDS = 0.05
+_JUMP_SECONDS = 60.0
+
+
+def load_audio(
+    source: str | Path | bytes | tuple[npt.NDArray[Any], int],
+    *,
+    sample_rate: int = SAMPLE_RATE,
+    max_seconds: float = MAX_SECONDS,
+    name: str | None = None,
+) -> Waveform:
+    """Read speech as (S,) float32 mono in [-1, 1] at ``sample_rate`` samples a second.
+
+    Channels are averaged. Integer samples are divided by their format's full range and
+    float samples taken as they are (small overs are clipped): the scale is never guessed
+    from the loudness. Silence is not an error here.
+
+    Args:
+        source: a path or the bytes of any sound or video file that FFmpeg decodes, or
+            ``(samples, rate)`` with samples (S,), (S, C) or (C, S): the channels are the
+            shorter axis, the second one in a square.
+        sample_rate: samples a second of the result.
+        max_seconds: the longest sound accepted.
+        name: what messages call the source; the path, or ``<bytes>``, by default.
+
+    Raises:
+        AudioError: missing, empty or text file; no sound track or no samples in it; NaN or
+            infinite samples; floats on an integer scale; too long; a rate that is not
+            positive; an array of the wrong shape or type.
+    """
+    if sample_rate <= 0:
+        raise ValueError(f"sample_rate is {sample_rate}, it must be positive")
+    if isinstance(source, tuple):
+        if len(source) != 2:
+            raise ValueError(f"source has {len(source)} items; give (samples, rate)")
+        label = "<array>" if name is None else name
+        chunks = _array_chunks(*source, name=label, max_seconds=max_seconds)
+    else:
+        label = source_name(source, name)
+        chunks = _file_chunks(source, name=label)
+    return _collect(chunks, sample_rate=sample_rate, max_seconds=max_seconds, name=label)
+
+
+def load_track(
+    source: str | Path | bytes,
+    *,
+    sample_rate: int = SAMPLE_RATE,
+    max_seconds: float = MAX_SECONDS,
+    name: str | None = None,
+) -> tuple[Waveform, float]:
+    """Like ``load_audio`` for files, and the time of sample 0 on the container's clock.
+
+    Returns:
+        The waveform (S,) float32 in [-1, 1] and its start in seconds, which a video's
+        first frame need not share.
+
+    Raises:
+        AudioError: as ``load_audio``.
+    """
+    label = source_name(source, name)
+    start = 0.0
+
+    def note_start() -> Iterator[Chunk]:
+        nonlocal start
+        for index, chunk in enumerate(_file_chunks(source, name=label)):
+            if index == 0:
+                start = chunk.start or 0.0
+            yield chunk
+
+    wave = _collect(note_start(), sample_rate=sample_rate, max_seconds=max_seconds, name=label)
+    return wave, start
+
+
+def frame_windows(audio: Waveform, window: int, hop: int) -> Waveform:
+    """One audio window for each video frame: (S,) -> (T, N), T = floor(S / hop).
+
+    Window t is centred on the samples [t * hop, (t + 1) * hop) that sound while frame t is
+    shown; zeros stand where the waveform has not begun or has ended.
+
+    Args:
+        audio: (S,) float32 in [-1, 1].
+        window: N, samples in a window, at least ``hop``; ``window - hop`` is even.
+        hop: samples in a video frame.
+
+    Returns:
+        (T, N) float32, a read-only view of one padded buffer: overlapping windows share
+        their samples, so T windows cost T * hop floats, not T * N.
+
+    Raises:
+        ValueError: the audio is not (S,), or window and hop do not fit each other.
+    """
+    if audio.ndim != 1:
+        raise ValueError(f"audio has shape {audio.shape}, it must be (S,)")
+    if not window >= hop > 0:
+        raise ValueError(f"window {window} and hop {hop}: need window >= hop > 0")
+    if (window - hop) % 2:
+        raise ValueError(f"window {window} - hop {hop} is odd: no window can be centred")
+    T = audio.shape[0] // hop
+    left = (window - hop) // 2
+    size = (T - 1) * hop + window if T else window
+    padded = np.zeros(size, dtype=np.float32)
+    # The context of the last windows may still hold samples of an unfinished hop.
+    real = audio[: size - left]
+    padded[left : left + real.shape[0]] = real
+    return np.lib.stride_tricks.sliding_window_view(padded, window)[::hop][:T]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A piece of sound as decoded: samples (S,) float32, rate in Hz, start in seconds."""
+
+    samples: Waveform
+    rate: int
+    start: float | None = None
+
+
+def _collect(
+    chunks: Iterator[Chunk], *, sample_rate: int, max_seconds: float, name: str
+) -> Waveform:
+    """Resample chunks (S,) one after another and join them, within ``max_seconds``."""
+    pieces: list[Waveform] = []
+    seconds_in = 0.0
+    for piece, seconds_in in _resampled(chunks, sample_rate):
+        if seconds_in > max_seconds:
+            raise AudioError(
+                f"{name}: longer than {max_seconds:g} s; cut it, or raise the limit (max_seconds)"
+            )
+        pieces.append(piece)
+    if seconds_in == 0.0:
+        raise AudioError(f"{name}: holds no sound samples; give a sound that is not empty")
+    wave = np.concatenate(pieces)
+    if wave.size == 0:
+        # A sample or two at a high rate can be less than one sample of the result.
+        wave = np.zeros(1, dtype=np.float32)
+    return np.clip(wave, -1.0, 1.0, out=wave)
+
+
+def _resampled(chunks: Iterator[Chunk], sample_rate: int) -> Iterator[tuple[Waveform, float]]:
+    """Chunks at their own rates -> (S,) float32 at ``sample_rate``, and seconds read so far."""
+    import soxr
+
+    rate = 0
+    seconds = 0.0
+    stream: Any = None
+    for chunk in chunks:
+        if chunk.rate != rate:
+            # Rates change inside a file where files were joined end to end.
+            if stream is not None:
+                yield stream.resample_chunk(np.zeros(0, np.float32), last=True), seconds
+            rate = chunk.rate
+            stream = None
+            if rate != sample_rate:
+                stream = soxr.ResampleStream(rate, sample_rate, 1, dtype="float32", quality="HQ")
+        seconds += chunk.samples.shape[0] / rate
+        yield (chunk.samples if stream is None else stream.resample_chunk(chunk.samples)), seconds
+    if stream is not None:
+        yield stream.resample_chunk(np.zeros(0, np.float32), last=True), seconds
+
+
+def _file_chunks(source: str | Path | bytes, *, name: str) -> Iterator[Chunk]:
+    """Decode a file's first sound track to mono chunks (S,) float32, holes filled with zeros."""
+    import av
+
+    scale = _ScaleCheck(name)
+    wanted = "a sound"
+    with open_source(
+        source, name=name, wanted=wanted, formats=AUDIO_FORMATS, error=AudioError
+    ) as file:
+        try:
+            # No protocol is allowed, so that a playlist cannot make FFmpeg open other files.
+            container = av.open(file, mode="r", options={"protocol_whitelist": "none"})
+        except (av.FFmpegError, ValueError, OSError) as problem:
+            raise AudioError(
+                f"{name}: not {wanted} stillspeak can read ({reason(problem)}); "
+                f"give {AUDIO_FORMATS}"
+            ) from problem
+        with container:
+            if not container.streams.audio:
+                raise AudioError(f"{name}: has no sound track; give {AUDIO_FORMATS}")
+            expected: float | None = None
+            for frame in _decoded(container, name):
+                samples = _mono(frame.to_ndarray(), frame, scale)
+                start = None if frame.pts is None else frame.time
+                rate = frame.sample_rate
+                if start is not None and expected is not None:
+                    hole = start - expected
+                    if _GAP_SECONDS < hole < _JUMP_SECONDS:
+                        yield Chunk(np.zeros(round(hole * rate), np.float32), rate, expected)
+                yield Chunk(samples, rate, start)
+                if start is None:
+                    start = expected
+                expected = None if start is None else start + samples.shape[0] / rate
+    scale.finish()
+
+
+def _decoded(container: av.container.InputContainer, name: str) -> Iterator[av.AudioFrame]:
+    """Frames of the first sound track; a damaged packet is left out, not the end of it all."""
+    import av
+
+    stream = container.streams.audio[0]
+    problem: av.FFmpegError | None = None
+    frames = 0
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+        except av.FFmpegError as error:
+            problem = error  # the container breaks off here: keep what came before
+            break
+        if packet is None:
+            break
+        try:
+            for frame in packet.decode():
+                if isinstance(frame, av.AudioFrame) and frame.samples:
+                    frames += 1
+                    yield frame
+        except av.error.InvalidDataError as error:
+            problem = error
+    if problem is not None and not frames:
+        raise AudioError(
+            f"{name}: the sound track cannot be decoded ({reason(problem)}); give {AUDIO_FORMATS}"
+        ) from problem
+
+
+def _mono(array: npt.NDArray[Any], frame: av.AudioFrame, scale: _ScaleCheck) -> Waveform:
+    """A decoded frame, planar (C, S) or packed (1, S * C), as (S,) float32."""
+    channels = len(frame.layout.channels)
+    if not frame.format.is_planar:
+        array = array.reshape(-1, channels).T
+    mono: Waveform = _to_float(array, scale).mean(axis=0, dtype=np.float32)
+    return mono
+
+
+def _array_chunks(
+    samples: npt.NDArray[Any], rate: int, *, name: str, max_seconds: float
+) -> Iterator[Chunk]:
+    """An array (S,), (S, C) or (C, S) as mono chunks of about ten seconds."""
+    array = np.asarray(samples)
+    if not math.isfinite(rate) or rate <= 0 or rate != int(rate):
+        raise AudioError(f"{name}: the sample rate is {rate}; give a positive whole number of Hz")
+    if array.ndim not in (1, 2):
+        raise AudioError(
+            f"{name}: the samples have shape {array.shape}; give (S,), (S, channels) or "
+            "(channels, S)"
+        )
+    if array.dtype.kind not in "iuf":
+        raise AudioError(f"{name}: the samples are {array.dtype}; give integers or floats")
+    if array.ndim == 1:
+        array = array[:, None]
+    elif array.shape[0] < array.shape[1]:
+        array = array.T
+    scale = _ScaleCheck(name)
+    step = int(rate) * 10
+    for begin in range(0, array.shape[0], step):
+        part = _to_float(array[begin : begin + step], scale)
+        yield Chunk(part.mean(axis=1, dtype=np.float32), int(rate))
+    scale.finish()
+
+
+def _to_float(array: npt.NDArray[Any], scale: _ScaleCheck) -> Waveform:
+    """Samples of any integer or float type as float32; integers by their full range."""
+    kind = array.dtype.kind
+    if kind == "f":
+        scale.see(array)
+        return array.astype(np.float32)
+    half = float(2 ** (array.dtype.itemsize * 8 - 1))
+    wide = array.astype(np.float64)
+    if kind == "u":
+        wide -= half
+    return (wide / half).astype(np.float32)
+
+
+class _ScaleCheck:
+    """Watches float samples go by and refuses NaN, infinity and floats on an integer scale."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.peak = 0.0
+        self.whole = True
+
+    def see(self, array: npt.NDArray[Any]) -> None:
+        """Note one chunk of float samples of any shape.
+
+        Raises:
+            AudioError: a sample is NaN or infinite, or too large for any float sound.
+        """
+        if array.size == 0:
+            return
+        peak = float(np.abs(array).max())
+        if not math.isfinite(peak):
+            raise AudioError(
+                f"{self.name}: holds NaN or infinite samples; repair or re-export the sound"
+            )
+        self.peak = max(self.peak, peak)
+        self.whole = self.whole and bool((array == np.rint(array)).all())
+        if self.peak > _NEVER_AUDIO:
+            self._refuse()
+
+    def finish(self) -> None:
+        """After the last chunk.
+
+        Raises:
+            AudioError: all samples are whole numbers beyond [-1, 1].
+        """
+        if self.peak > _SMALL_OVER and self.whole:
+            self._refuse()
+
+    def _refuse(self) -> None:
+        raise AudioError(
+            f"{self.name}: float samples reach {self.peak:g}, but floats must lie in [-1, 1]; "
+            "divide them by the full range (32768 for 16 bit) or give them as integers"
+        )

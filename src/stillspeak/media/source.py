@@ -1,0 +1,105 @@
+"""Opening what a user hands in, and saying in one line why it cannot be opened."""
+
+import errno
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from stillspeak.errors import InputError
+
+HEAD_BYTES = 512
+"""How much of a file's beginning decides whether it is text."""
+
+# A text header in front of binary data: NIST SPHERE speech files and raw YUV video.
+_BINARY_WITH_TEXT_HEADER = (b"NIST_1A", b"YUV4MPEG2")
+_TEXT_CONTROLS = frozenset(b"\t\n\r\f\x1b")
+
+
+def source_name(source: object, name: str | None = None) -> str:
+    """What messages call ``source``: ``name`` if given, else the path, else its kind."""
+    if name is not None:
+        return name
+    if isinstance(source, str | Path):
+        return str(source)
+    if isinstance(source, bytes | bytearray | memoryview):
+        return "<bytes>"
+    return f"<{type(source).__name__}>"
+
+
+def looks_like_text(head: bytes) -> bool:
+    """True where the first bytes of a file read as text (UTF-8, or UTF-16 with its mark)."""
+    if not head or head.startswith(_BINARY_WITH_TEXT_HEADER):
+        return False
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        # An MPEG audio frame may begin with the same two bytes: only clean UTF-16 counts.
+        try:
+            decoded = head[: len(head) // 2 * 2].decode("utf-16")
+        except UnicodeDecodeError:
+            return False
+        return all(ord(c) >= 32 or ord(c) in _TEXT_CONTROLS for c in decoded) and decoded.isascii()
+    if any(byte < 32 and byte not in _TEXT_CONTROLS for byte in head):
+        return False
+    try:
+        head.decode("utf-8")
+    except UnicodeDecodeError as error:
+        # The cut at HEAD_BYTES may go through a character; anything earlier is not text.
+        return len(head) == HEAD_BYTES and error.start >= HEAD_BYTES - 3
+    return True
+
+
+@contextmanager
+def open_source(
+    source: str | Path | bytes, *, name: str, wanted: str, formats: str, error: type[InputError]
+) -> Iterator[BinaryIO]:
+    """Open a path or bytes for reading, refusing what cannot be media at all.
+
+    The open file rather than its name goes to the decoders, so that a name such as
+    ``concat:a|b`` or ``http://...`` is never taken for a protocol.
+
+    Args:
+        source: path of a file, or the file's content.
+        name: what messages call it.
+        wanted: what it should have been, e.g. ``"a picture"``.
+        formats: what to give instead, e.g. ``"a JPEG or PNG"``.
+        error: class of the exceptions raised.
+
+    Raises:
+        InputError: as ``error``: missing, a folder, not readable, empty or text.
+    """
+    if isinstance(source, str | Path):
+        try:
+            if Path(source).is_dir():
+                raise error(f"{name}: a folder, not {wanted}; give {formats}")
+            file: BinaryIO = Path(source).open("rb")  # noqa: SIM115 - closed below
+        except FileNotFoundError:
+            raise error(f"{name}: no such file; check the path") from None
+        except (OSError, ValueError) as problem:
+            raise error(f"{name}: cannot be opened ({reason(problem)})") from problem
+    else:
+        file = io.BytesIO(source)
+    with file:
+        try:
+            head = file.read(HEAD_BYTES)
+            file.seek(0)
+        except OSError as problem:
+            raise error(f"{name}: cannot be read ({reason(problem)})") from problem
+        if not head:
+            raise error(f"{name}: the file is empty; give {formats}")
+        if looks_like_text(head):
+            raise error(
+                f"{name}: not {wanted} stillspeak can read (the file starts like text); "
+                f"give {formats}"
+            )
+        yield file
+
+
+def reason(problem: BaseException) -> str:
+    """One line that says why an operation failed, without the file's name in it."""
+    number = getattr(problem, "errno", None)
+    if isinstance(number, int) and number in errno.errorcode:
+        return os.strerror(number).lower()
+    text = str(getattr(problem, "strerror", None) or problem) or type(problem).__name__
+    return " ".join(text.split())
