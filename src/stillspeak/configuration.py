@@ -1,0 +1,111 @@
+"""TOML configurations: read, inherited, overridden and checked.
+
+A variant is a difference: ``extends = "slim.toml"`` at the top of a file (relative to it)
+starts from that file, tables are merged key by key, lists and values are replaced. Order of
+precedence: the component's defaults < TOML < command line (``section.key=value``).
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from stillspeak.errors import ConfigError
+
+T = TypeVar("T")
+Table = dict[str, Any]
+
+
+def read_toml(path: str | Path) -> Table:
+    """Read a configuration file with everything that it extends.
+
+    Raises:
+        ConfigError: the file is missing, is not TOML, or extends itself.
+    """
+    return _read(Path(path), ())
+
+
+def _read(path: Path, seen: tuple[Path, ...]) -> Table:
+    path = path.resolve()
+    if path in seen:
+        raise ConfigError(f"{path.name}: extends itself through {seen[-1].name}")
+    try:
+        table = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); name a TOML file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from error
+    parent = table.pop("extends", None)
+    if parent is None:
+        return table
+    if not isinstance(parent, str):
+        raise ConfigError(f"{path}: extends must name one TOML file")
+    return merge(_read(path.parent / parent, (*seen, path)), table)
+
+
+def merge(base: Mapping[str, Any], difference: Mapping[str, Any]) -> Table:
+    """Lay a difference over a base: tables key by key, anything else replaced."""
+    merged = dict(base)
+    for key, value in difference.items():
+        old = merged.get(key)
+        both = isinstance(old, Mapping) and isinstance(value, Mapping)
+        merged[key] = merge(old, value) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+def parse_overrides(overrides: Iterable[str]) -> Table:
+    """``["training.batch=4"]`` -> ``{"training": {"batch": 4}}``. Values are TOML values.
+
+    Raises:
+        ConfigError: no ``=``, or an empty key.
+    """
+    table: Table = {}
+    for item in overrides:
+        key, separator, text = item.partition("=")
+        parts = key.strip().split(".")
+        if not separator or not all(parts):
+            raise ConfigError(f"{item!r} is not of the form section.key=value")
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text  # a bare word is a string, so that no shell quoting is needed
+        nested: Table = {parts[-1]: value}
+        for part in reversed(parts[:-1]):
+            nested = {part: nested}
+        table = merge(table, nested)
+    return table
+
+
+def build(kind: type[T], table: Mapping[str, Any], *, name: str) -> T:
+    """Make a frozen configuration dataclass from a table.
+
+    Unknown keys and values of a wrong type are refused.
+
+    Args:
+        kind: the dataclass; nested dataclasses become nested tables.
+        table: plain values.
+        name: what the error message calls the table's origin.
+
+    Raises:
+        ConfigError: which key of ``name`` is wrong, and why.
+    """
+    # Imported here: animate never reads a TOML file, and pydantic costs 0.2 s.
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(kind).validate_python(dict(table))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "(top)"
+        raise ConfigError(f"{name}: {key}: {first['msg']}") from error
+
+
+def to_table(config: Any) -> Table:
+    """The plain values of a configuration, fit for JSON; the inverse of :func:`build`."""
+    from dataclasses import asdict
+
+    table: Table = json.loads(json.dumps(asdict(config)))
+    return table

@@ -1,0 +1,1 @@
+"""The networks. This package needs torch and nothing else."""

@@ -1,0 +1,113 @@
+"""The generator's configuration: sizes and widths, frozen and validated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from stillspeak.constants import (
+    AUDIO_WINDOW_SECONDS,
+    FRAME_HEIGHT,
+    FRAME_WIDTH,
+    SAMPLE_RATE,
+    VIDEO_FPS,
+)
+from stillspeak.errors import ConfigError
+
+DecoderName = Literal["unet", "warp"]
+
+
+@dataclass(frozen=True)
+class GeneratorConfig:
+    """Sizes and widths of a :class:`~stillspeak.models.generator.Generator`.
+
+    The defaults are the paper's full-width model. Numbers that follow from others (hop,
+    window in samples, latent size) are properties, never fields.
+
+    Raises:
+        ConfigError: a value that no generator can be built from.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid"}
+
+    decoder: DecoderName = "unet"
+    height: int = FRAME_HEIGHT
+    width: int = FRAME_WIDTH
+    fps: int = VIDEO_FPS
+    sample_rate: int = SAMPLE_RATE
+    window_seconds: float = AUDIO_WINDOW_SECONDS
+    identity_channels: tuple[int, ...] = (64, 128, 256, 512, 1024)
+    """Channels of the identity encoder's strided layers, fine to coarse."""
+    identity_dim: int = 50
+    audio_channels: tuple[int, ...] = (16, 32, 64, 128, 256, 512)
+    """Channels of the audio-frame encoder's strided layers."""
+    audio_dim: int = 256
+    context_dim: int = 256
+    context_layers: int = 2
+    noise_dim: int = 10
+    noise_std: float = 0.33
+    """Standard deviation of the noise GRU's input."""
+    warp_channels: tuple[int, ...] = (24, 52, 88, 144, 224)
+    """Channels of the warp decoder, fine to coarse; unused by the U-Net."""
+
+    def __post_init__(self) -> None:
+        levels = len(self.identity_channels)
+        if self.decoder not in ("unet", "warp"):
+            raise ConfigError(f"generator.decoder is {self.decoder!r}; give 'unet' or 'warp'")
+        for name in ("identity_channels", "audio_channels", "warp_channels"):
+            if not getattr(self, name) or min(getattr(self, name)) < 1:
+                raise ConfigError(f"generator.{name} must be a list of positive widths")
+        for name in ("identity_dim", "audio_dim", "context_dim", "context_layers", "noise_dim"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"generator.{name} must be at least 1")
+        if self.decoder == "warp" and len(self.warp_channels) != levels:
+            raise ConfigError(
+                "generator.warp_channels and generator.identity_channels need one width a level"
+            )
+        if self.height % 2**levels or self.width % 2**levels:
+            raise ConfigError(
+                f"generator.height and .width must be multiples of {2**levels}, "
+                f"not {self.height}x{self.width}"
+            )
+        if self.sample_rate % 1000:
+            raise ConfigError(
+                f"generator.sample_rate is {self.sample_rate} Hz; the audio encoder's strides "
+                "need a whole number of kHz"
+            )
+        if self.sample_rate % self.fps:
+            raise ConfigError("generator.sample_rate must be a multiple of generator.fps")
+        if self.window < self.hop or (self.window - self.hop) % 2:
+            raise ConfigError("generator.window_seconds must be an even margin around one frame")
+        if self.audio_steps[-1] < 1:
+            raise ConfigError("generator.window_seconds is too short for generator.audio_channels")
+        if self.noise_std < 0:
+            raise ConfigError("generator.noise_std cannot be negative")
+
+    @property
+    def hop(self) -> int:
+        """Waveform samples in one video frame."""
+        return self.sample_rate // self.fps
+
+    @property
+    def window(self) -> int:
+        """Waveform samples N in one audio window."""
+        return round(self.window_seconds * self.sample_rate)
+
+    @property
+    def audio_steps(self) -> tuple[int, ...]:
+        """Time steps left after each strided layer of the audio-frame encoder."""
+        steps = [self.window * 1000 // self.sample_rate]
+        for _ in self.audio_channels[1:]:
+            steps.append(steps[-1] // 2)
+        return tuple(steps)
+
+    @property
+    def coarse_size(self) -> tuple[int, int]:
+        """Height and width of the coarsest identity map: 4 x 3 for a 128 x 96 frame."""
+        scale = 2 ** len(self.identity_channels)
+        return self.height // scale, self.width // scale
+
+    @property
+    def latent_dim(self) -> int:
+        """Size of the joined latent: context, noise and identity encodings."""
+        return self.context_dim + self.noise_dim + self.identity_dim

@@ -1,0 +1,114 @@
+"""The generator: one still and audio windows in, frames out (paper, section 2.1)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from stillspeak.models.config import GeneratorConfig
+from stillspeak.models.decoders import (
+    Decoded,
+    FrameDecoder,
+    StillContext,
+    UNetDecoder,
+    WarpDecoder,
+)
+from stillspeak.models.encoders import ContextEncoder, IdentityEncoder, NoiseGenerator
+
+
+class GeneratorState(NamedTuple):
+    """Everything that one video frame hands on to the next.
+
+    context: (layers, B, context_dim), the context GRU's state.
+    noise: (1, B, noise_dim), the noise GRU's state.
+    """
+
+    context: Tensor
+    noise: Tensor
+
+
+class Generator(nn.Module):
+    """Identity encoder, context encoder and noise generator, joined into a frame decoder.
+
+    The same module runs a whole clip (:meth:`forward`) or a few windows at a time
+    (:meth:`prepare_still` once, then :meth:`step` with the state of the step before).
+    """
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.identity_encoder = IdentityEncoder(config)
+        self.context_encoder = ContextEncoder(config)
+        self.noise_generator = NoiseGenerator(config)
+        self.decoder: nn.Module = (
+            WarpDecoder(config) if config.decoder == "warp" else UNetDecoder(config)
+        )
+
+    def initial_state(self, clips: int = 1) -> GeneratorState:
+        """The state before the first window: zeros."""
+        config = self.config
+        like = next(self.parameters())
+        return GeneratorState(
+            like.new_zeros(config.context_layers, clips, config.context_dim),
+            like.new_zeros(1, clips, config.noise_dim),
+        )
+
+    def draw_noise(self, clips: int, frames: int, generator: torch.Generator) -> Tensor:
+        """n_t ~ N(0, noise_std^2), (B, T, noise_dim), the same on every device for a seed."""
+        noise = torch.randn(clips, frames, self.config.noise_dim, generator=generator)
+        return noise.mul_(self.config.noise_std).to(next(self.parameters()).device)
+
+    def prepare_still(self, still: Tensor) -> StillContext:
+        """What depends on the still alone, computed once a clip. (B, 3, H, W) in [-1, 1]."""
+        return self._decoder.prepare(still, self.identity_encoder(still))
+
+    def encode(
+        self, windows: Tensor, noise: Tensor, state: GeneratorState
+    ) -> tuple[Tensor, Tensor, GeneratorState]:
+        """Audio windows and noise to encodings.
+
+        Args:
+            windows: (B, T, N) float in [-1, 1].
+            noise: (B, T, noise_dim), from :meth:`draw_noise`.
+            state: of the step before.
+
+        Returns:
+            z_c (B, T, context_dim), z_n (B, T, noise_dim) and the new state.
+        """
+        context, context_state = self.context_encoder(windows, state.context)
+        noise_encoding, noise_state = self.noise_generator(noise, state.noise)
+        return context, noise_encoding, GeneratorState(context_state, noise_state)
+
+    def decode(self, still: StillContext, context: Tensor, noise: Tensor) -> Decoded:
+        """Encodings z_c (B, T, D) and z_n (B, T, noise_dim) to frames (B, T, 3, H, W)."""
+        code = still.code.unsqueeze(1).expand(-1, context.shape[1], -1)
+        latent = torch.cat((context, noise.to(context), code.to(context)), dim=-1)
+        return self._decoder(still, latent)
+
+    def step(
+        self, still: StillContext, windows: Tensor, noise: Tensor, state: GeneratorState
+    ) -> tuple[Decoded, GeneratorState]:
+        """The next T frames, with the state handed on. Shapes as in :meth:`encode`."""
+        context, noise_encoding, new_state = self.encode(windows, noise, state)
+        return self.decode(still, context, noise_encoding), new_state
+
+    def forward(self, still: Tensor, windows: Tensor, noise: Tensor) -> Tensor:
+        """A whole clip.
+
+        Args:
+            still: (B, 3, H, W) float in [-1, 1].
+            windows: (B, T, N) float in [-1, 1].
+            noise: (B, T, noise_dim).
+
+        Returns:
+            Frames (B, T, 3, H, W) in [-1, 1].
+        """
+        state = self.initial_state(still.shape[0])
+        decoded, _ = self.step(self.prepare_still(still), windows, noise, state)
+        return decoded.frames
+
+    @property
+    def _decoder(self) -> FrameDecoder:
+        return cast(FrameDecoder, self.decoder)

@@ -1,0 +1,67 @@
+"""Layers that several networks share."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def conv_down(in_channels: int, out_channels: int) -> nn.Sequential:
+    """Halve height and width: Conv2d k4 s2 p1 without bias, BatchNorm, ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, 4, 2, 1, bias=False),
+        nn.BatchNorm2d(out_channels),
+        nn.ReLU(inplace=True),
+    )
+
+
+def conv_up(in_channels: int, out_channels: int) -> nn.Sequential:
+    """Double height and width: ConvTranspose2d k4 s2 p1 without bias, BatchNorm, ReLU."""
+    return nn.Sequential(
+        nn.ConvTranspose2d(in_channels, out_channels, 4, 2, 1, bias=False),
+        nn.BatchNorm2d(out_channels),
+        nn.ReLU(inplace=True),
+    )
+
+
+class SkipFusion(nn.Module):
+    """ConvT k3 over the concatenation of a skip map and the running map, BatchNorm, ReLU.
+
+    A convolution over a concatenation is the sum of two convolutions, and the skip does not
+    change within a clip, so its half is computed once a clip by :meth:`project` and shared
+    by all frames. Input order of the weight is (skip, running map), as in a ``cat``.
+    """
+
+    def __init__(self, channels: int, skip_channels: int) -> None:
+        super().__init__()
+        self.skip_channels = skip_channels
+        self.conv = nn.ConvTranspose2d(skip_channels + channels, channels, 3, 1, 1, bias=False)
+        self.norm = nn.BatchNorm2d(channels)
+
+    def project(self, skip: Tensor) -> Tensor:
+        """The skip's half of the convolution. (B, C_skip, H, W) -> (B, C, H, W)."""
+        return F.conv_transpose2d(skip, self.conv.weight[: self.skip_channels], padding=1)
+
+    def forward(self, x: Tensor, projected: Tensor) -> Tensor:
+        """(B*T, C, H, W) and the projected skip (B, C, H, W) -> (B*T, C, H, W)."""
+        y = F.conv_transpose2d(x, self.conv.weight[self.skip_channels :], padding=1)
+        y = add_per_clip(y, projected)
+        return F.relu_(self.norm(y))
+
+
+def add_per_clip(x: Tensor, per_clip: Tensor) -> Tensor:
+    """Add a map that all frames of a clip share. (B*T, C, H, W) + (B, C, H, W)."""
+    clips = per_clip.shape[0]
+    return (x.unflatten(0, (clips, -1)) + per_clip.unsqueeze(1)).flatten(0, 1)
+
+
+def identity_grid(height: int, width: int, *, device: torch.device | None = None) -> Tensor:
+    """Pixel-centre coordinates in [-1, 1] for ``grid_sample(align_corners=False)``.
+
+    Returns (H, W, 2) float32, x before y.
+    """
+    ys = (torch.arange(height, device=device, dtype=torch.float32) + 0.5) * (2 / height) - 1
+    xs = (torch.arange(width, device=device, dtype=torch.float32) + 0.5) * (2 / width) - 1
+    grid_y, grid_x = torch.meshgrid(ys, xs, indexing="ij")
+    return torch.stack((grid_x, grid_y), dim=-1)

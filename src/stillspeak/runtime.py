@@ -1,0 +1,78 @@
+"""Device, precision, threads and seeds: chosen in one place, with the reason given."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+
+from stillspeak.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """The device to run on; ``auto`` prefers CUDA, then Apple's MPS, then the CPU.
+
+    Raises:
+        ConfigError: an unknown device, or one that this machine lacks.
+    """
+    import torch
+
+    if name not in get_args(DeviceName):
+        raise ConfigError(f"device {name!r} is not known; give auto, cpu, cuda or mps")
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        name = next((device for device, there in available.items() if there), "cpu")
+    elif not available.get(name, True):
+        raise ConfigError(f"device {name!r} is not available on this machine; use --device cpu")
+    return torch.device(name)
+
+
+class Precision(NamedTuple):
+    """A Fabric precision string and why it was chosen."""
+
+    name: Literal["32-true", "bf16-mixed", "16-mixed"]
+    reason: str
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether the CPU multiplies bfloat16 in hardware (AVX-512 BF16 or AMX)."""
+    import torch
+
+    flags = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return bool(flags.get("avx512_bf16") or flags.get("amx_bf16"))
+
+
+def choose_precision(name: str, device: torch.device) -> Precision:
+    """Resolve ``auto`` to the fastest precision that trains stably on a device.
+
+    Raises:
+        ConfigError: an unknown precision.
+    """
+    import torch
+
+    if name == "32-true":
+        return Precision("32-true", "asked for")
+    if name == "bf16-mixed":
+        return Precision("bf16-mixed", "asked for")
+    if name == "16-mixed":
+        return Precision("16-mixed", "asked for")
+    if name != "auto":
+        raise ConfigError(f"precision {name!r} is not known; give auto, 32-true or bf16-mixed")
+    if device.type == "cuda":
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return Precision("bf16-mixed", "the GPU multiplies bfloat16 in hardware")
+        return Precision("16-mixed", "the GPU has no bfloat16; float16 with loss scaling")
+    if device.type == "cpu" and cpu_has_bfloat16():
+        return Precision("bf16-mixed", "the CPU has bfloat16 instructions")
+    return Precision("32-true", f"no bfloat16 in hardware on {device.type}")
+
+
+def usable_cores() -> int:
+    """CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
