@@ -1,0 +1,633 @@
+"""Turn a corpus into a cache of aligned clips that training reads by memory map.
+
+One safetensors file per clip, ``CACHE/SPEAKER/NAME.safetensors``:
+
+==============  =====================  ====================================================
+``frames``      uint8 (T, H, W, 3)     aligned crops at 25 fps, RGB
+``audio``       float32 (S,)           mono in [-1, 1] at 16 kHz, S = 640 T exactly
+``landmarks``   float32 (T, 478, 2)    not smoothed, in pixels of the same frame's crop
+``blendshapes``  float16 (T, 52)       in [0, 1], names in the header
+``head_pose``   float32 (T, 3)         yaw, pitch, roll in degrees, as in ``face.Face``
+==============  =====================  ====================================================
+
+The header's metadata holds JSON strings: speaker, stem, name, split, text, words, source,
+blendshapes (their names), interpolated (frames without a detection), format and ``key``, the
+hash over everything that the file depends on. A file with the right key is never made again.
+
+Each frame is aligned by itself, with landmarks averaged over seven frames, by a detector that
+knows nothing of other frames: the same source always gives the same cache.
+"""
+
+import hashlib
+import json
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from stillspeak.constants import FRAME_HEIGHT, FRAME_WIDTH, SAMPLE_RATE, VIDEO_FPS
+from stillspeak.data.corpora import Clip, Split, check_clips, read_alignment
+from stillspeak.errors import DataError, StillspeakError
+from stillspeak.face.align import (
+    SMOOTHING_WINDOW,
+    canonical_face,
+    crop_face,
+    face_transform,
+    smooth_landmarks,
+    transform_points,
+)
+from stillspeak.face.landmarks import Face, LandmarkDetector, MediaPipeDetector
+from stillspeak.media.video import iter_frames, read_clip
+
+FORMAT = 1
+"""Version of the cached files; raise it whenever the code would write something else."""
+
+MANIFEST = "manifest.jsonl"
+
+MAX_GAP = 5
+"""Frames in a row without a face that are bridged by interpolation."""
+
+MAX_MISSED = 0.1
+"""Share of a clip's frames that may be interpolated."""
+
+_MANIFEST_EVERY = 25
+_SAMPLES = SAMPLE_RATE // VIDEO_FPS
+
+Outcome = Literal["prepared", "skipped", "rejected"]
+DetectorFactory = Callable[[], LandmarkDetector]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What the progress callback gets after each clip."""
+
+    done: int
+    total: int
+    clip: Clip
+    outcome: Outcome
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A clip that could not be used, and why."""
+
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What :func:`prepare` did: counts of clips, frames in the cache, wall-clock seconds."""
+
+    prepared: int
+    skipped: int
+    rejected: tuple[Rejected, ...]
+    frames: int
+    seconds: float
+    manifest: Path
+
+
+@dataclass(frozen=True)
+class CachedClip:
+    """One line of the manifest; ``file`` is absolute once loaded."""
+
+    file: Path
+    speaker: str
+    stem: str
+    name: str
+    split: Split
+    frames: int
+    key: str
+    text: str | None
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """What the workers need besides the clip."""
+
+    cache_dir: Path
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class _Result:
+    outcome: Outcome
+    reason: str = ""
+    frames: int = 0
+    key: str = ""
+
+
+def default_detector() -> LandmarkDetector:
+    """The detector of :func:`prepare`: image mode, because video mode makes the lips lag."""
+    return MediaPipeDetector(max_faces=2)
+
+
+def prepare(
+    clips: Sequence[Clip],
+    cache_dir: str | Path,
+    *,
+    detector_factory: DetectorFactory = default_detector,
+    workers: int = 2,
+    height: int = FRAME_HEIGHT,
+    width: int = FRAME_WIDTH,
+    progress: Callable[[Progress], None] | None = None,
+) -> Summary:
+    """Fill a cache with the aligned clips of a corpus.
+
+    May be stopped and started again at any time: finished clips are kept, and the manifest is
+    renewed every few clips so that training can begin meanwhile. A clip that cannot be used
+    never stops the run; it is reported in the summary.
+
+    Args:
+        clips: what to prepare, in this order.
+        cache_dir: the cache's folder; made if needed.
+        detector_factory: makes one detector a worker; a function at the top of a module.
+        workers: processes; 0 works in this one.
+        height: rows of the crops, a multiple of the canonical 128 x 96.
+        width: columns of the crops.
+        progress: called after each clip.
+
+    Returns:
+        The summary. The manifest lists exactly the usable clips of this call.
+
+    Raises:
+        DataError: if there are no clips, the list is inconsistent or the cache cannot be
+            written.
+        MissingDependencyError: if the detector cannot be made.
+    """
+    begin = time.monotonic()
+    if not clips:
+        raise DataError("there are no clips to prepare")
+    check_clips(clips)
+    canon = canonical_face()
+    if height * canon.width != width * canon.height or height < 1:
+        raise ValueError(f"crops must have the shape {canon.height}:{canon.width}")
+    settings = _Settings(Path(cache_dir).resolve(), height, width)
+    try:
+        settings.cache_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{cache_dir}: the cache cannot be made ({error.strerror})") from error
+
+    manifest = settings.cache_dir / MANIFEST
+    results: dict[int, _Result] = {}
+    for index, result in _results(clips, settings, detector_factory, workers):
+        results[index] = result
+        if len(results) % _MANIFEST_EVERY == 0 or len(results) == len(clips):
+            _write_manifest(manifest, clips, results, settings)
+        if progress is not None:
+            progress(
+                Progress(len(results), len(clips), clips[index], result.outcome, result.reason)
+            )
+
+    outcomes = [results[i] for i in range(len(clips))]
+    return Summary(
+        prepared=sum(r.outcome == "prepared" for r in outcomes),
+        skipped=sum(r.outcome == "skipped" for r in outcomes),
+        rejected=tuple(
+            Rejected(clip.path, r.reason)
+            for clip, r in zip(clips, outcomes, strict=True)
+            if r.outcome == "rejected"
+        ),
+        frames=sum(r.frames for r in outcomes),
+        seconds=time.monotonic() - begin,
+        manifest=manifest,
+    )
+
+
+def load_manifest(cache_dir: str | Path) -> list[CachedClip]:
+    """The clips of a cache, in the order in which they were prepared.
+
+    Raises:
+        DataError: if there is no manifest or it is damaged.
+    """
+    path = Path(cache_dir) / MANIFEST
+    try:
+        lines = path.read_text("utf8").splitlines()
+    except OSError:
+        raise DataError(
+            f"{path}: no prepared clips here; run: stillspeak prepare CORPUS {cache_dir}"
+        ) from None
+    clips = []
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+            row["file"] = path.parent / row["file"]
+            clips.append(CachedClip(**row))
+        except (ValueError, TypeError, KeyError) as error:
+            raise DataError(
+                f"{path}, line {number}: damaged ({error}); run stillspeak prepare again"
+            ) from error
+    return clips
+
+
+class CachedClipReader:
+    """A prepared clip, memory-mapped: only what is asked for is read.
+
+    Use as a context manager or call :meth:`close`.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        from safetensors import SafetensorError, safe_open
+
+        self.path = Path(path)
+        try:
+            self._handle: Any = safe_open(str(path), framework="numpy")
+        except (OSError, SafetensorError) as error:
+            raise DataError(
+                f"{path}: the prepared clip cannot be read ({error}); run stillspeak prepare again"
+            ) from error
+
+    @cached_property
+    def metadata(self) -> dict[str, Any]:
+        """The header: speaker, split, text, words, blendshape names, key and more."""
+        header: dict[str, str] = self._handle.metadata() or {}
+        try:
+            return {name: json.loads(value) for name, value in header.items()}
+        except ValueError as error:
+            raise DataError(f"{self.path}: the header is damaged ({error})") from error
+
+    @property
+    def n_frames(self) -> int:
+        """T."""
+        return int(self.get_slice("frames").get_shape()[0])
+
+    def get_tensor(self, name: str) -> npt.NDArray[Any]:
+        """A whole tensor, see the module's table."""
+        return np.asarray(self._handle.get_tensor(name))
+
+    def get_slice(self, name: str) -> Any:
+        """A view that reads what it is indexed with: ``get_slice("frames")[3:8]``."""
+        return self._handle.get_slice(name)
+
+    def close(self) -> None:
+        """Give the map back."""
+        self._handle = None
+
+    def __enter__(self) -> "CachedClipReader":
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+def open_clip(clip: CachedClip | str | Path) -> CachedClipReader:
+    """Open a prepared clip for reading.
+
+    Raises:
+        DataError: if the file is missing or damaged.
+    """
+    return CachedClipReader(clip.file if isinstance(clip, CachedClip) else clip)
+
+
+# ------------------------------------------------------------------ one clip
+
+
+def _prepare_clip(clip: Clip, settings: _Settings, detector: LandmarkDetector) -> _Result:
+    """Prepare one clip unless that was done before; never raises for a bad source."""
+    target = _target(clip, settings)
+    try:
+        words = [] if clip.alignment is None else read_alignment(clip.alignment)
+        size = clip.path.stat().st_size
+        inputs = {
+            "format": FORMAT,
+            "source_sha256": _sha256(clip.path),
+            "source": clip.path.name,
+            "speaker": clip.speaker,
+            "stem": clip.stem,
+            "name": clip.name,
+            "split": clip.split,
+            "text": clip.text,
+            "words": [[w.start, w.end, w.word] for w in words],
+            "height": settings.height,
+            "width": settings.width,
+            "fps": VIDEO_FPS,
+            "sample_rate": SAMPLE_RATE,
+            "smoothing": SMOOTHING_WINDOW,
+            "canonical": [list(canonical_face().indices), canonical_face().points.tolist()],
+            "max_gap": MAX_GAP,
+            "max_missed": MAX_MISSED,
+            "detector": detector.version,
+        }
+        key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+        frames = _frames_if_current(target, key)
+        if frames:
+            return _Result("skipped", frames=frames, key=key)
+        tensors, source, facts = _extract(clip, settings, detector)
+    except (StillspeakError, OSError) as error:
+        target.unlink(missing_ok=True)  # what was made of an earlier, better source
+        return _Result("rejected", reason=" ".join(str(error).split()))
+    metadata = {
+        "key": key,
+        "format": FORMAT,
+        "speaker": clip.speaker,
+        "stem": clip.stem,
+        "name": clip.name,
+        "split": clip.split,
+        "text": clip.text,
+        "words": inputs["words"],
+        "source": {"name": clip.path.name, "bytes": size, **source},
+        **facts,
+    }
+    _write_tensors(target, tensors, {k: json.dumps(v) for k, v in metadata.items()})
+    return _Result("prepared", frames=len(tensors["frames"]), key=key)
+
+
+def _extract(
+    clip: Clip, settings: _Settings, detector: LandmarkDetector
+) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any], dict[str, Any]]:
+    """The tensors of one clip, facts about its source and facts about the tensors."""
+    frames, audio = read_clip(clip.path, fps=VIDEO_FPS, sample_rate=SAMPLE_RATE)
+    shape = (0, 0)
+    faces: list[Face | None] = []
+
+    def seen() -> Iterator[npt.NDArray[np.uint8]]:
+        nonlocal shape
+        for frame in frames:
+            shape = frame.shape[:2]
+            yield frame
+
+    faces = _track(clip, seen(), detector)
+    points, shapes, pose, names, filled = _fill_gaps(faces)
+    T = len(faces)
+
+    smooth = smooth_landmarks(points)
+    scale = settings.height / canonical_face().height
+    crops = np.empty((T, settings.height, settings.width, 3), dtype=np.uint8)
+    landmarks = np.empty((T, points.shape[1], 2), dtype=np.float32)
+    # Decoded a second time: the transform of a frame needs landmarks of later ones, and the
+    # frames of a long clip do not fit into memory.
+    t = -1
+    for t, frame in enumerate(iter_frames(clip.path, fps=VIDEO_FPS)):
+        transform = face_transform(smooth[t], scale=scale)
+        crops[t] = crop_face(frame, transform, settings.height, settings.width)
+        landmarks[t] = transform_points(points[t], transform)
+    if t + 1 != T:
+        raise DataError(f"{clip.path}: gave {T} frames at first and {t + 1} the second time")
+
+    sound = np.zeros(T * _SAMPLES, dtype=np.float32)
+    sound[: min(len(audio), len(sound))] = audio[: len(sound)]
+    tensors: dict[str, npt.NDArray[Any]] = {
+        "frames": crops,
+        "audio": sound,
+        "landmarks": landmarks,
+        "blendshapes": shapes.astype(np.float16),
+        "head_pose": pose,
+    }
+    source = {"height": shape[0], "width": shape[1], "samples": len(audio)}
+    return tensors, source, {"blendshapes": names, "interpolated": filled}
+
+
+def _track(
+    clip: Clip, frames: Iterable[npt.NDArray[np.uint8]], detector: LandmarkDetector
+) -> list[Face | None]:
+    """The speaker's face in every frame, None where it was not found.
+
+    Begins with the largest face, then follows the one nearest to where it was last.
+
+    Raises:
+        DataError: if the face is lost for too long or too often.
+    """
+    faces: list[Face | None] = []
+    last: Face | None = None
+    missing = 0
+    for frame in frames:
+        found = detector.detect(frame)
+        face = _nearest(found, last) if last is not None else (found[0] if found else None)
+        faces.append(face)
+        missing = 0 if face is not None else missing + 1
+        if missing > MAX_GAP:
+            raise DataError(
+                f"{clip.path}: no face in frames {len(faces) - missing} to {len(faces) - 1};"
+                f" at most {MAX_GAP} in a row are bridged"
+            )
+        last = face or last
+    missed = sum(face is None for face in faces)
+    if missed == len(faces) or missed > MAX_MISSED * len(faces):
+        raise DataError(
+            f"{clip.path}: no face in {missed} of {len(faces)} frames;"
+            f" at most {MAX_MISSED:.0%} are bridged"
+        )
+    return faces
+
+
+def _nearest(found: list[Face], last: Face) -> Face | None:
+    """The face nearest to the last one, unless it is a face's width away: someone else's."""
+
+    def distance(face: Face) -> float:
+        return float(np.hypot(*np.subtract(face.centre, last.centre)))
+
+    best = min(found, key=distance, default=None)
+    return best if best is not None and distance(best) < last.size else None
+
+
+def _fill_gaps(
+    faces: Sequence[Face | None],
+) -> tuple[
+    npt.NDArray[np.float32],
+    npt.NDArray[np.float32],
+    npt.NDArray[np.float32],
+    list[str],
+    list[int],
+]:
+    """Landmarks (T, K, 2), blendshapes (T, 52), pose (T, 3), names and the frames filled in.
+
+    Between two detections values run straight, before the first and after the last they stay.
+    """
+    known = np.array([t for t, face in enumerate(faces) if face is not None])
+    there = [face for face in faces if face is not None]
+    names = list(there[0].blendshapes)
+    rows = np.stack(
+        [
+            np.concatenate(
+                [
+                    face.points.ravel(),
+                    [face.blendshapes[name] for name in names],
+                    [face.yaw, face.pitch, face.roll],
+                ]
+            )
+            for face in there
+        ]
+    ).astype(np.float64)
+    T, K = len(faces), there[0].points.shape[0]
+    times = np.arange(T)
+    if len(known) < T:
+        rows = np.stack([np.interp(times, known, column) for column in rows.T], axis=1)
+    result = np.ascontiguousarray(rows, dtype=np.float32)
+    points, shapes, pose = np.split(result, [2 * K, 2 * K + len(names)], axis=1)
+    filled = [t for t, face in enumerate(faces) if face is None]
+    return points.reshape(T, K, 2), shapes, np.ascontiguousarray(pose), names, filled
+
+
+def _target(clip: Clip, settings: _Settings) -> Path:
+    return settings.cache_dir / clip.speaker / f"{clip.name}.safetensors"
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _frames_if_current(path: Path, key: str) -> int:
+    """How many frames a cached file holds if it has this key, else 0."""
+    if not path.is_file():
+        return 0
+    try:
+        with open_clip(path) as clip:
+            return clip.n_frames if clip.metadata.get("key") == key else 0
+    except DataError:
+        return 0  # damaged: made again
+
+
+def _write_tensors(
+    path: Path, tensors: dict[str, npt.NDArray[Any]], metadata: dict[str, str]
+) -> None:
+    """Write a safetensors file so that its name never stands for half a file."""
+    from safetensors.numpy import save
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        # save_file would make a file that only its owner can read.
+        partial.write_bytes(save(tensors, metadata=metadata))
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _write_manifest(
+    path: Path, clips: Sequence[Clip], results: dict[int, _Result], settings: _Settings
+) -> None:
+    """One JSON line per usable clip, in the clips' order, replaced in one step."""
+    lines = []
+    for index in sorted(results):
+        clip, result = clips[index], results[index]
+        if result.outcome == "rejected":
+            continue
+        row = {
+            "file": _target(clip, settings).relative_to(settings.cache_dir).as_posix(),
+            "speaker": clip.speaker,
+            "stem": clip.stem,
+            "name": clip.name,
+            "split": clip.split,
+            "frames": result.frames,
+            "key": result.key,
+            "text": clip.text,
+        }
+        lines.append(json.dumps(row) + "\n")
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_text("".join(lines), "utf8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+# ------------------------------------------------------------------ many clips
+
+
+@dataclass
+class _Worker:
+    """The state of one worker process."""
+
+    settings: _Settings
+    detector: LandmarkDetector
+
+
+_worker: _Worker | None = None
+
+
+def _start_worker(settings: _Settings, detector_factory: DetectorFactory) -> None:
+    """First call in a worker process: one detector for all its clips."""
+    global _worker
+    import cv2
+
+    # The clips are what runs in parallel here.
+    cv2.setNumThreads(1)
+    _worker = _Worker(settings, detector_factory())
+
+
+def _work(clip: Clip) -> _Result:
+    assert _worker is not None
+    return _prepare_clip(clip, _worker.settings, _worker.detector)
+
+
+@dataclass
+class _Pool:
+    """Worker processes that can be started again after one of them died."""
+
+    settings: _Settings
+    detector_factory: DetectorFactory
+    workers: int
+    executor: ProcessPoolExecutor | None = field(default=None)
+
+    def submit(self, clip: Clip) -> "Future[_Result]":
+        if self.executor is None:
+            self.executor = ProcessPoolExecutor(
+                self.workers,
+                # Forking a process that runs MediaPipe's or torch's threads can hang.
+                mp_context=multiprocessing.get_context("spawn"),
+                initializer=_start_worker,
+                initargs=(self.settings, self.detector_factory),
+            )
+        return self.executor.submit(_work, clip)
+
+    def close(self) -> None:
+        if self.executor is not None:
+            self.executor.shutdown(cancel_futures=True)
+            self.executor = None
+
+
+def _results(
+    clips: Sequence[Clip],
+    settings: _Settings,
+    detector_factory: DetectorFactory,
+    workers: int,
+) -> Iterator[tuple[int, _Result]]:
+    """Index and result of every clip, as they get ready."""
+    if workers <= 0:
+        detector = detector_factory()
+        try:
+            for index, clip in enumerate(clips):
+                yield index, _prepare_clip(clip, settings, detector)
+        finally:
+            detector.close()
+        return
+    # Made here once so that a missing package is told in the caller's process, in one line.
+    detector_factory().close()
+    waiting = list(range(len(clips)))[::-1]
+    running: dict[Future[_Result], int] = {}
+    pool = _Pool(settings, detector_factory, workers)
+    try:
+        while waiting or running:
+            while waiting and len(running) < 2 * workers:
+                index = waiting.pop()
+                running[pool.submit(clips[index])] = index
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            if not any(isinstance(future.exception(), BrokenProcessPool) for future in done):
+                for future in done:
+                    yield running.pop(future), future.result()
+                continue
+            # A worker died, which a native library can do to a process over a damaged file.
+            # The clips in flight are tried again one by one, to know which one it was.
+            pool.close()
+            suspects, running = sorted(running.values()), {}
+            for index in suspects:
+                try:
+                    yield index, pool.submit(clips[index]).result()
+                except BrokenProcessPool:
+                    pool.close()
+                    reason = f"{clips[index].path}: a worker process died while reading it"
+                    yield index, _Result("rejected", reason=reason)
+    finally:
+        pool.close()

@@ -1,0 +1,245 @@
+"""Bring a face to the canonical position: similarity transforms and cropping.
+
+Pixel convention, everywhere in ``face``: x runs right, y runs down, integer coordinates are
+pixel **centres**, so the middle of the top-left pixel is (0, 0) and a picture W pixels wide
+spans x from -0.5 to W - 0.5. A transform is a (2, 3) float64 matrix ``[A | b]`` that maps a
+column vector p to ``A p + b``.
+
+The canonical positions are in ``resources/canonical_face.json``; they were derived from the
+alignment of the paper's authors' public code (five stable points: nose base, eye corners).
+"""
+
+import json
+import math
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stillspeak.constants import FRAME_HEIGHT, FRAME_WIDTH
+
+FloatArray = npt.NDArray[np.floating[Any]]
+"""A float32 or float64 array."""
+Transform = npt.NDArray[np.float64]
+"""A (2, 3) float64 matrix."""
+Image = npt.NDArray[np.uint8]
+"""A (H, W, 3) uint8 picture."""
+
+SMOOTHING_WINDOW = 7
+"""Frames over which landmarks of a video are averaged before alignment."""
+
+_MAX_OVERSAMPLING = 8
+
+
+@dataclass(frozen=True)
+class CanonicalFace:
+    """Where the stable points lie in the aligned crop.
+
+    ``indices`` (5,) are rows of the 478-point mesh, ``points`` (5, 2) float64 their positions
+    (x, y) in a crop of ``height`` x ``width`` pixels.
+    """
+
+    indices: tuple[int, ...]
+    points: npt.NDArray[np.float64]
+    height: int
+    width: int
+
+
+@cache
+def canonical_face() -> CanonicalFace:
+    """The canonical face, read once from ``resources/canonical_face.json``."""
+    text = resources.files("stillspeak").joinpath("resources/canonical_face.json").read_text("utf8")
+    spec = json.loads(text)
+    points = np.array([(p["x"], p["y"]) for p in spec["points"]], dtype=np.float64)
+    points.flags.writeable = False
+    face = CanonicalFace(
+        indices=tuple(int(p["mediapipe"]) for p in spec["points"]),
+        points=points,
+        height=int(spec["height"]),
+        width=int(spec["width"]),
+    )
+    # The two statements of the crop's size must never drift apart.
+    assert (face.height, face.width) == (FRAME_HEIGHT, FRAME_WIDTH)
+    return face
+
+
+def similarity_transform(source: FloatArray, target: FloatArray) -> Transform:
+    """The rotation, scale and shift that bring ``source`` closest to ``target``.
+
+    Closed-form least squares (Umeyama 1991 for two dimensions), never a reflection.
+
+    Args:
+        source: (K, 2) points (x, y), at least two different ones.
+        target: (K, 2) points (x, y).
+
+    Returns:
+        (2, 3) float64 transform from source to target coordinates.
+
+    Raises:
+        ValueError: if the shapes differ or all source points coincide.
+    """
+    a = np.asarray(source, dtype=np.float64)
+    b = np.asarray(target, dtype=np.float64)
+    if a.shape != b.shape or a.ndim != 2 or a.shape[1] != 2 or len(a) < 2:
+        raise ValueError(f"need two (K, 2) arrays with K >= 2, got {a.shape} and {b.shape}")
+    a_mean, b_mean = a.mean(axis=0), b.mean(axis=0)
+    a0, b0 = a - a_mean, b - b_mean
+    spread = float((a0**2).sum())
+    if spread <= 0.0 or not math.isfinite(spread):
+        raise ValueError("the source points coincide or are not finite: no transform exists")
+    # In the plane the best rotation and scale are one complex number, b ~ c a, with
+    # c = sum(conj(a) b) / sum(|a|^2): the reflection that Umeyama excludes cannot arise.
+    cos = float((a0 * b0).sum()) / spread
+    sin = float((a0[:, 0] * b0[:, 1] - a0[:, 1] * b0[:, 0]).sum()) / spread
+    matrix = np.array([[cos, -sin], [sin, cos]])
+    return np.column_stack([matrix, b_mean - matrix @ a_mean])
+
+
+def face_transform(points: FloatArray, *, scale: float = 1.0) -> Transform:
+    """The transform from photo pixels to pixels of the aligned crop.
+
+    Args:
+        points: (478, 2) landmarks in photo pixels.
+        scale: size of the crop relative to 128x96; 4 stands for a 512x384 crop of the same
+            region. Pixel edges, not centres, are kept in place by scaling.
+
+    Returns:
+        (2, 3) float64 transform.
+    """
+    if not scale > 0:
+        raise ValueError(f"scale must be positive, got {scale}")
+    face = canonical_face()
+    target = (face.points + 0.5) * scale - 0.5
+    return similarity_transform(np.asarray(points)[list(face.indices)], target)
+
+
+def invert_transform(transform: Transform) -> Transform:
+    """The exact inverse of a (2, 3) transform, as (2, 3) float64."""
+    (a, b, x), (c, d, y) = np.asarray(transform, dtype=np.float64)
+    det = a * d - b * c
+    if det == 0.0 or not math.isfinite(det):
+        raise ValueError("the transform has no inverse")
+    inverse = np.array([[d, -b], [-c, a]]) / det
+    return np.column_stack([inverse, -inverse @ np.array([x, y])])
+
+
+def transform_points(points: FloatArray, transform: Transform) -> FloatArray:
+    """Map (..., 2) points through a (2, 3) transform; the points' float dtype is kept."""
+    p = np.asarray(points)
+    out = p.astype(np.float64) @ transform[:, :2].T + transform[:, 2]
+    return out.astype(p.dtype if np.issubdtype(p.dtype, np.floating) else np.float64)
+
+
+def smooth_landmarks(points: FloatArray, window: int = SMOOTHING_WINDOW) -> FloatArray:
+    """Centred moving average over time.
+
+    Near the ends the window holds the frames that exist, so no frame is lost and none lags.
+
+    Args:
+        points: (T, K, 2) landmarks.
+        window: odd number of frames.
+
+    Returns:
+        (T, K, 2) of the same dtype.
+    """
+    if window < 1 or window % 2 == 0:
+        raise ValueError(f"window must be a positive odd number of frames, got {window}")
+    p = np.asarray(points)
+    T = len(p)
+    if T == 0:
+        return p.copy()
+    total = np.zeros((T + 1, *p.shape[1:]), dtype=np.float64)
+    np.cumsum(p, axis=0, dtype=np.float64, out=total[1:])
+    centre = np.arange(T)
+    start = np.maximum(centre - window // 2, 0)
+    stop = np.minimum(centre + window // 2 + 1, T)
+    count = (stop - start).reshape(-1, *[1] * (p.ndim - 1))
+    mean: FloatArray = ((total[stop] - total[start]) / count).astype(p.dtype)
+    return mean
+
+
+def crop_face(image: Image, transform: Transform, height: int, width: int) -> Image:
+    """Cut the aligned face out of a picture.
+
+    Shrinking is anti-aliased; where the crop runs over the picture's edge the edge pixels are
+    repeated. A pure shift by whole pixels copies pixels unchanged.
+
+    Args:
+        image: (H, W, 3) uint8.
+        transform: (2, 3) photo pixels -> crop pixels, from :func:`face_transform`.
+        height: rows of the crop.
+        width: columns of the crop.
+
+    Returns:
+        (height, width, 3) uint8, contiguous.
+    """
+    out = resample(image, invert_transform(transform), height, width)
+    return np.ascontiguousarray(out, dtype=np.uint8)
+
+
+def resample(
+    image: npt.NDArray[Any], to_source: Transform, height: int, width: int
+) -> npt.NDArray[Any]:
+    """Draw a picture on a new pixel grid, anti-aliased, edges repeated.
+
+    Args:
+        image: (H, W, C) uint8 or float32.
+        to_source: (2, 3) output pixels -> pixels of ``image``.
+        height: rows of the output.
+        width: columns of the output.
+
+    Returns:
+        (height, width, C) of the same dtype.
+    """
+    import cv2
+
+    step = math.sqrt(abs(float(np.linalg.det(to_source[:, :2]))))  # source pixels an output pixel
+    if step > _MAX_OVERSAMPLING:
+        # A very large face: average whole blocks of the source first.
+        block = int(step // (_MAX_OVERSAMPLING // 2))
+        image = _block_mean(image, block)
+        to_source = to_source / block
+        to_source[:, 2] += 0.5 / block - 0.5
+        step /= block
+    if step <= 1.0 + 1e-6:
+        out = cv2.warpAffine(
+            image,
+            to_source,
+            (width, height),
+            flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+        return np.asarray(out)
+    # Shrinking: draw on a grid fine enough to miss no source pixel, then average the cells of
+    # each output pixel: a box filter that turns with the face.
+    n = math.ceil(step)
+    fine = to_source.copy()
+    fine[:, :2] /= n
+    fine[:, 2] += to_source[:, :2] @ np.full(2, 0.5 / n - 0.5)
+    large = cv2.warpAffine(
+        image,
+        fine,
+        (width * n, height * n),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    return np.asarray(cv2.resize(large, (width, height), interpolation=cv2.INTER_AREA))
+
+
+def _block_mean(image: npt.NDArray[Any], block: int) -> npt.NDArray[Any]:
+    """Average blocks of ``block`` x ``block`` pixels, the last ones filled with edge pixels."""
+    import cv2
+
+    rows, columns = -(-image.shape[0] // block), -(-image.shape[1] // block)
+    padded = cv2.copyMakeBorder(
+        image,
+        0,
+        rows * block - image.shape[0],
+        0,
+        columns * block - image.shape[1],
+        cv2.BORDER_REPLICATE,
+    )
+    return np.asarray(cv2.resize(padded, (columns, rows), interpolation=cv2.INTER_AREA))

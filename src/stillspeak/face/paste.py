@@ -1,0 +1,149 @@
+"""Put generated crops back into the photo they were cut from."""
+
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from stillspeak.face.align import (
+    Image,
+    Transform,
+    crop_face,
+    invert_transform,
+    resample,
+    transform_points,
+)
+
+PasteMode = Literal["residual", "blend"]
+"""How a crop goes back into its photo, see :class:`FacePaster`."""
+
+
+class FacePaster:
+    """Puts crops of one clip back into one photo.
+
+    Two modes, both fading to nothing towards the crop's border:
+
+    - ``residual`` (default): adds what the crop *changes*, the crop less the photo's own crop.
+      The photo keeps its sharpness wherever nothing moves, and pixels that the crop does not
+      change stay bit for bit what they were.
+    - ``blend``: shows the crop itself, at the crop's resolution.
+
+    All that does not depend on the crop is computed once.
+    """
+
+    def __init__(
+        self,
+        photo: Image,
+        transform: Transform,
+        height: int,
+        width: int,
+        feather: float = 0.12,
+        *,
+        mode: PasteMode = "residual",
+    ) -> None:
+        """Prepare the photo.
+
+        Args:
+            photo: (H, W, 3) uint8.
+            transform: (2, 3) photo pixels -> crop pixels, as the crop was made with.
+            height: rows of the crops.
+            width: columns of the crops.
+            feather: share of the crop's width over which it fades out at each border, > 0 to 0.5.
+            mode: "residual" or "blend".
+
+        Raises:
+            ValueError: if the feather or the mode is out of range.
+        """
+        if not 0 < feather <= 0.5:
+            raise ValueError(f"feather must be more than 0 and at most 0.5, got {feather}")
+        if mode not in get_args(PasteMode):
+            raise ValueError(f"mode must be one of {get_args(PasteMode)}, got {mode!r}")
+        self._photo = np.ascontiguousarray(photo)
+        self._mode = mode
+        self._shape = (height, width, 3)
+        self.box = _bounding_box(transform, height, width, photo.shape[0], photo.shape[1])
+        x0, y0, x1, y1 = self.box
+        self._to_crop = np.array(transform, dtype=np.float64)
+        self._to_crop[:, 2] += self._to_crop[:, :2] @ (x0, y0)
+        self._mask = _feather_mask(self._to_crop, y1 - y0, x1 - x0, height, width, feather * width)
+        self._patch = self._photo[y0:y1, x0:x1].astype(np.float32)
+        self._original = crop_face(self._photo, transform, height, width).astype(np.float32)
+
+    def mask(self) -> npt.NDArray[np.float32]:
+        """(H, W) float32 in [0, 1]: how much of each photo pixel comes from the crop."""
+        full = np.zeros(self._photo.shape[:2], dtype=np.float32)
+        x0, y0, x1, y1 = self.box
+        full[y0:y1, x0:x1] = self._mask[..., 0]
+        return full
+
+    def paste(self, crop: Image) -> Image:
+        """The photo with one crop in it.
+
+        Args:
+            crop: (height, width, 3) uint8.
+
+        Returns:
+            (H, W, 3) uint8, a new array; outside :attr:`box` equal to the photo.
+
+        Raises:
+            ValueError: if the crop has another shape.
+        """
+        if crop.shape != self._shape:
+            raise ValueError(f"need a crop of {self._shape}, got {crop.shape}")
+        out = self._photo.copy()
+        x0, y0, x1, y1 = self.box
+        if x0 == x1 or y0 == y1:  # the crop lies outside the photo
+            return out
+        source = crop.astype(np.float32)
+        if self._mode == "residual":
+            source -= self._original
+        patch = resample(source, self._to_crop, y1 - y0, x1 - x0)
+        if self._mode == "blend":
+            patch -= self._patch
+        patch *= self._mask
+        patch += self._patch
+        out[y0:y1, x0:x1] = np.clip(np.rint(patch), 0, 255).astype(np.uint8)
+        return out
+
+
+def _bounding_box(
+    transform: Transform, height: int, width: int, H: int, W: int
+) -> tuple[int, int, int, int]:
+    """Photo pixels x0, y0, x1, y1 (ends excluded) that the crop touches, cut to the photo."""
+    edges = np.array(
+        [
+            (-0.5, -0.5),
+            (width - 0.5, -0.5),
+            (-0.5, height - 0.5),
+            (width - 0.5, height - 0.5),
+        ]
+    )
+    corners = transform_points(edges, invert_transform(transform))
+    x0, y0 = np.floor(corners.min(axis=0)).astype(int)
+    x1, y1 = np.ceil(corners.max(axis=0)).astype(int) + 1
+    x0, x1 = np.clip((x0, x1), 0, W)
+    y0, y1 = np.clip((y0, y1), 0, H)
+    return int(x0), int(y0), int(x1), int(y1)
+
+
+def _feather_mask(
+    to_crop: Transform, rows: int, columns: int, height: int, width: int, ramp: float
+) -> npt.NDArray[np.float32]:
+    """(rows, columns, 1) float32: 1 inside, smoothly 0 at the crop's border and beyond.
+
+    ``ramp`` is the width of the fading band in crop pixels.
+    """
+    y, x = np.mgrid[:rows, :columns].astype(np.float64)
+    u = to_crop[0, 0] * x + to_crop[0, 1] * y + to_crop[0, 2]
+    v = to_crop[1, 0] * x + to_crop[1, 1] * y + to_crop[1, 2]
+    across = np.minimum(u + 0.5, width - 0.5 - u) / ramp
+    down = np.minimum(v + 0.5, height - 0.5 - v) / ramp
+    # The product rounds the corners off; a plain minimum would show its diagonals.
+    mask = _smoothstep(across) * _smoothstep(down)
+    return mask[..., None].astype(np.float32)
+
+
+def _smoothstep(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """0 below 0, 1 above 1, between them a curve without kinks."""
+    t = np.clip(x, 0.0, 1.0)
+    return t * t * (3.0 - 2.0 * t)
