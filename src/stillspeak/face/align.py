@@ -186,7 +186,7 @@ def resample(
     """Draw a picture on a new pixel grid, anti-aliased, edges repeated.
 
     Args:
-        image: (H, W, C) uint8 or float32.
+        image: (H, W, C) uint8 or float32, C at most 4.
         to_source: (2, 3) output pixels -> pixels of ``image``.
         height: rows of the output.
         width: columns of the output.
@@ -212,7 +212,7 @@ def resample(
             flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
             borderMode=cv2.BORDER_REPLICATE,
         )
-        return np.asarray(out)
+        return np.asarray(out).reshape(height, width, -1)
     # Shrinking: draw on a grid fine enough to miss no source pixel, then average the cells of
     # each output pixel: a box filter that turns with the face.
     n = math.ceil(step)
@@ -226,7 +226,8 @@ def resample(
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_REPLICATE,
     )
-    return np.asarray(cv2.resize(large, (width, height), interpolation=cv2.INTER_AREA))
+    out = cv2.resize(large, (width, height), interpolation=cv2.INTER_AREA)
+    return np.asarray(out).reshape(height, width, -1)
 
 
 def _block_mean(image: npt.NDArray[Any], block: int) -> npt.NDArray[Any]:

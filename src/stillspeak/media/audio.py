@@ -213,7 +213,7 @@ def _file_chunks(source: str | Path | bytes, *, name: str) -> Iterator[Chunk]:
                 raise AudioError(f"{name}: has no sound track; give {AUDIO_FORMATS}")
             expected: float | None = None
             for frame in _decoded(container, name):
-                samples = _mono(frame.to_ndarray(), frame, scale)
+                samples = _mono(frame, scale)
                 start = None if frame.pts is None else frame.time
                 rate = frame.sample_rate
                 if start is not None and expected is not None:
@@ -256,9 +256,15 @@ def _decoded(container: av.container.InputContainer, name: str) -> Iterator[av.A
         ) from problem
 
 
-def _mono(array: npt.NDArray[Any], frame: av.AudioFrame, scale: _ScaleCheck) -> Waveform:
-    """A decoded frame, planar (C, S) or packed (1, S * C), as (S,) float32."""
+def _mono(frame: av.AudioFrame, scale: _ScaleCheck) -> Waveform:
+    """A decoded frame, planar or packed, of any sample format as (S,) float32."""
     channels = len(frame.layout.channels)
+    if frame.format.packed.name == "s64":
+        # The one format that PyAV does not hand out as an array.
+        size = frame.samples * (1 if frame.format.is_planar else channels)
+        array = np.stack([np.frombuffer(bytes(plane), np.int64, size) for plane in frame.planes])
+    else:
+        array = frame.to_ndarray()
     if not frame.format.is_planar:
         array = array.reshape(-1, channels).T
     mono: Waveform = _to_float(array, scale).mean(axis=0, dtype=np.float32)

@@ -1,0 +1,111 @@
+"""Random changes of training examples: other faces, other light, other voices.
+
+Pictures change alike in still and target, so that what the generator has to explain stays
+speech and nothing else.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stillspeak.data.config import AugmentConfig
+from stillspeak.models.layers import identity_grid
+
+
+def augment_frames(
+    frames: Tensor, points: Tensor, config: AugmentConfig, random: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """Geometry and light, one draw an example.
+
+    Args:
+        frames: (B, F, 3, H, W) float32 in [-1, 1]; the F frames of an example change alike.
+        points: (B, F, 478, 2) float32 landmarks in pixels.
+        config: strengths.
+        random: the source of all draws.
+
+    Returns:
+        Frames and landmarks, changed, of the same shapes.
+    """
+    examples, count, _, height, width = frames.shape
+    offsets = torch.from_numpy(_draw_offsets(examples, height, width, config, random))
+    grid = identity_grid(height, width) + offsets.permute(0, 2, 3, 1)
+    flat = frames.flatten(1, 2)  # the frames of an example share the grid: treat as channels
+    moved = F.grid_sample(flat, grid, "bilinear", "border", align_corners=False)
+    moved_points = _move_points(points, offsets, height, width)
+
+    def draw(low: float, high: float, *shape: int) -> Tensor:
+        return torch.from_numpy(random.uniform(low, high, (examples, *shape)).astype(np.float32))
+
+    unit = moved.unflatten(1, (count, 3)).add(1).mul_(0.5).clamp_(0, 1)
+    gamma = torch.exp2(draw(-config.gamma, config.gamma, 1, 1, 1, 1))
+    gain = 1 + draw(-config.gain, config.gain, 1, 1, 1, 1)
+    tint = 1 + draw(-config.colour, config.colour, 1, 3, 1, 1)
+    unit = unit.pow_(gamma).mul_(gain * tint).clamp_(0, 1)
+    return unit.mul_(2).sub_(1), moved_points
+
+
+def _draw_offsets(
+    examples: int, height: int, width: int, config: AugmentConfig, random: np.random.Generator
+) -> npt.NDArray[np.float32]:
+    """Where each output pixel is taken from, as offsets in [-1, 1] units: (B, 2, H, W)."""
+    angle = np.deg2rad(random.uniform(-config.rotate, config.rotate, examples))
+    scale = np.exp(random.uniform(-1, 1, examples) * np.log1p(config.scale))
+    shift = random.uniform(-config.shift, config.shift, (2, examples))
+    ys, xs = np.mgrid[:height, :width].astype(np.float64)
+    xs, ys = xs - (width - 1) / 2, ys - (height - 1) / 2
+    cos = (np.cos(angle) * scale)[:, None, None]
+    sin = (np.sin(angle) * scale)[:, None, None]
+    offset_x = cos * xs - sin * ys - xs + shift[0][:, None, None]
+    offset_y = sin * xs + cos * ys - ys + shift[1][:, None, None]
+    offset = torch.from_numpy(np.stack((offset_x, offset_y), axis=1)).float()
+    if config.warp:
+        # A handful of control points a side keeps the warp smooth: another face, not jelly.
+        knots = random.normal(0, config.warp, (examples, 2, 5, 4)).astype(np.float32)
+        offset += F.interpolate(
+            torch.from_numpy(knots), (height, width), mode="bicubic", align_corners=True
+        )
+    offset *= torch.tensor([2 / width, 2 / height]).view(1, 2, 1, 1)
+    result: npt.NDArray[np.float32] = offset.numpy()
+    return result
+
+
+def _move_points(points: Tensor, offsets: Tensor, height: int, width: int) -> Tensor:
+    """Landmarks under the warp: the fixed point of p + offset(p) = q, in pixels."""
+    size = torch.tensor([width, height], dtype=torch.float32)
+    target = (points.flatten(1, 2) + 0.5) * (2 / size) - 1  # (B, F*478, 2)
+    moved = target
+    for _ in range(4):  # contracts by about 0.1 a round for warps of a few pixels
+        at = F.grid_sample(offsets, moved.unsqueeze(1), "bilinear", "border", align_corners=False)
+        moved = target - at.squeeze(2).transpose(1, 2)
+    return ((moved + 1) * (size / 2) - 0.5).view_as(points)
+
+
+def augment_audio(
+    audio: npt.NDArray[np.float32],
+    sample_rate: int,
+    config: AugmentConfig,
+    random: np.random.Generator,
+) -> npt.NDArray[np.float32]:
+    """Loudness, a smooth equaliser and noise. (S,) float32 -> (S,) float32 in [-1, 1]."""
+    if config.audio_eq_db:
+        spectrum = np.fft.rfft(audio)
+        hertz = np.fft.rfftfreq(len(audio), 1 / sample_rate)
+        octave = np.log2(np.maximum(hertz, 60.0) / 60.0)
+        knots = np.linspace(0, np.log2(sample_rate / 2 / 60.0), 7)
+        decibel = np.interp(octave, knots, random.normal(0, config.audio_eq_db, len(knots)))
+        audio = np.fft.irfft(spectrum * 10 ** (decibel / 20), len(audio)).astype(np.float32)
+    power = float(np.mean(np.square(audio)))
+    if config.audio_noise and power > 0 and random.random() < config.audio_noise:
+        ratio = config.audio_noise_db + random.uniform(0, 30)
+        noise = random.standard_normal(len(audio)).astype(np.float32)
+        if random.random() < 0.5:  # rooms hum more than they hiss
+            noise = np.cumsum(noise, dtype=np.float32)
+            noise -= np.convolve(noise, np.ones(400, np.float32) / 400, "same")
+        noise *= np.sqrt(power * 10 ** (-ratio / 10) / max(float(np.mean(noise**2)), 1e-12))
+        audio = audio + noise
+    gain = 10 ** (random.uniform(-config.audio_gain_db, config.audio_gain_db) / 20)
+    return np.clip(audio * gain, -1, 1).astype(np.float32)

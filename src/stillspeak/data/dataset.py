@@ -1,0 +1,348 @@
+"""Training examples from a prepared cache.
+
+A batch is a pure function of (seed, step, rank): nothing about the sampler has to be saved
+for a resumed run to see the same examples as a straight one, and a crashed loader cannot
+leave it half-way through an epoch.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from queue import Empty, Full, Queue
+from threading import Event, Thread
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from stillspeak.data.augment import augment_audio, augment_frames
+from stillspeak.data.config import AugmentConfig, DataConfig
+from stillspeak.data.prepare import CachedClip, open_clip
+from stillspeak.errors import DataError
+from stillspeak.face.mouth import MIRRORED_PAIRS, mouth_distances
+from stillspeak.media.audio import frame_windows
+from stillspeak.models.config import GeneratorConfig
+
+
+class Batch(NamedTuple):
+    """Examples for one step of training. K decoded frames of T audio windows.
+
+    windows: (B, T, N) float32 in [-1, 1].
+    mouth: (B, T, 7) float32, mouth distances minus the clip's mean, over its deviation.
+    still: (B, 3, H, W) float32 in [-1, 1].
+    frames: (B, K, 3, H, W) float32 in [-1, 1].
+    positions: (B, K) int64, which of the T windows each frame belongs to.
+    still_points: (B, 478, 2) float32, the still's landmarks in pixels of the crop.
+    frame_points: (B, K, 478, 2) float32.
+    """
+
+    windows: Tensor
+    mouth: Tensor
+    still: Tensor
+    frames: Tensor
+    positions: Tensor
+    still_points: Tensor
+    frame_points: Tensor
+
+
+class AudioBatch(NamedTuple):
+    """Examples for the audio warm start: fields as in :class:`Batch`."""
+
+    windows: Tensor
+    mouth: Tensor
+
+
+@dataclass(frozen=True)
+class _Track:
+    """What of a clip is kept in memory: its sound and its mouth, about 200 kB for 3 s."""
+
+    clip: CachedClip
+    audio: npt.NDArray[np.float32]  # (S,)
+    mouth: npt.NDArray[np.float32]  # (T, 7)
+
+
+class TrainingData:
+    """Draws batches from the clips of a prepared cache.
+
+    Frames stay on disk, where the file system's cache serves them; the sound and the mouth
+    shapes are held in memory as 16-bit numbers' worth of float32.
+
+    Args:
+        clips: of the training split.
+        data, augment: how examples are drawn and changed.
+        generator: sizes and rates.
+        seed: with the step and the rank, decides each batch.
+
+    Raises:
+        DataError: no clip, or clips too short for the windows asked for.
+    """
+
+    def __init__(
+        self,
+        clips: Sequence[CachedClip],
+        data: DataConfig,
+        augment: AugmentConfig,
+        generator: GeneratorConfig,
+        *,
+        seed: int,
+    ) -> None:
+        longest = max((clip.frames for clip in clips), default=0)
+        if longest < data.window_frames:
+            raise DataError(
+                f"the prepared data holds no training clip of {data.window_frames} frames or "
+                "more; prepare longer clips or lower data.window_frames"
+            )
+        self._data = data
+        self._augment = augment
+        self._generator = generator
+        self._seed = seed
+        self._tracks = [_load_track(c) for c in clips if c.frames >= data.window_frames]
+        self._by_speaker: dict[str, list[int]] = defaultdict(list)
+        for index, track in enumerate(self._tracks):
+            self._by_speaker[track.clip.speaker].append(index)
+        self._speakers = sorted(self._by_speaker)
+        counts = np.array([len(self._by_speaker[s]) for s in self._speakers], float)
+        weights = counts ** (1 - data.speaker_balance)
+        self._speaker_weights = weights / weights.sum()
+
+    def __len__(self) -> int:
+        return len(self._tracks)
+
+    @property
+    def speakers(self) -> dict[str, int]:
+        """Clips of each speaker."""
+        return {s: len(self._by_speaker[s]) for s in self._speakers}
+
+    def batch(self, step: int, rank: int = 0) -> Batch:
+        """The examples of a step."""
+        config, generator = self._data, self._generator
+        random = np.random.default_rng((self._seed, 1, step, rank))
+        windows, mouths, pictures, points, positions = [], [], [], [], []
+        for _ in range(config.batch):
+            track = self._draw(random)
+            audio, mouth, sources = self._speech(track, config.window_frames, random)
+            chosen = config.lead_frames + np.sort(
+                random.choice(
+                    config.window_frames - config.lead_frames, config.decoded_frames, replace=False
+                )
+            )
+            shown, landmarks = self._pictures(track, sources[chosen], random)
+            mirrored = random.random() < self._augment.mirror
+            if mirrored:
+                shown = shown[:, :, ::-1]
+                landmarks = landmarks * np.float32([-1, 1]) + np.float32([generator.width - 1, 0])
+                mouth = mouth[:, MIRRORED_PAIRS]
+            windows.append(audio)
+            mouths.append(mouth)
+            pictures.append(np.ascontiguousarray(shown))
+            points.append(landmarks)
+            positions.append(chosen)
+        frames = torch.from_numpy(np.stack(pictures)).permute(0, 1, 4, 2, 3).contiguous().float()
+        frames = frames.div_(127.5).sub_(1)
+        frames, moved = augment_frames(
+            frames, torch.from_numpy(np.stack(points)), self._augment, random
+        )
+        return Batch(
+            windows=torch.from_numpy(np.stack(windows)),
+            mouth=torch.from_numpy(np.stack(mouths)),
+            still=frames[:, 0].contiguous(),
+            frames=frames[:, 1:].contiguous(),
+            positions=torch.from_numpy(np.stack(positions)),
+            still_points=moved[:, 0],
+            frame_points=moved[:, 1:],
+        )
+
+    def audio_batch(self, step: int, rank: int = 0) -> AudioBatch:
+        """The examples of a step of the audio warm start: no pictures are read."""
+        config = self._data
+        random = np.random.default_rng((self._seed, 2, step, rank))
+        windows, mouths = [], []
+        for _ in range(config.audio_batch):
+            track = self._draw(random)
+            length = min(config.audio_window_frames, min(t.clip.frames for t in self._tracks))
+            audio, mouth, _ = self._speech(track, length, random)
+            windows.append(audio)
+            mouths.append(mouth)
+        return AudioBatch(torch.from_numpy(np.stack(windows)), torch.from_numpy(np.stack(mouths)))
+
+    def _draw(self, random: np.random.Generator) -> _Track:
+        speaker = self._speakers[random.choice(len(self._speakers), p=self._speaker_weights)]
+        return self._tracks[random.choice(self._by_speaker[speaker])]
+
+    def _speech(
+        self, track: _Track, frames: int, random: np.random.Generator
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+        """Audio windows (T, N), mouth (T, 7) and source frames (T,) of a random stretch.
+
+        A change of speed by the factor a reads a T long stretch for T frames: voice pitch,
+        formants and articulation rate change together, and the frames follow.
+        """
+        generator = self._generator
+        speed = 1.0
+        if self._augment.speed and random.random() < 0.7:
+            speed = float(np.exp(random.uniform(-1, 1) * np.log1p(self._augment.speed)))
+        speed = min(speed, (track.clip.frames - 1) / max(frames - 1, 1))
+        first = random.uniform(0, max(track.clip.frames - 1 - (frames - 1) * speed, 0))
+        if speed == 1.0:
+            first = float(round(first))
+        times = first + speed * np.arange(frames)
+        sources = np.clip(np.rint(times), 0, track.clip.frames - 1).astype(np.int64)
+        mouth = np.stack(
+            [np.interp(times, np.arange(track.clip.frames), column) for column in track.mouth.T],
+            axis=-1,
+        ).astype(np.float32)
+
+        # The windows' margins beyond the stretch hold the clip's real sound, as when used.
+        margin = (generator.window - generator.hop) // 2
+        count = frames * generator.hop + 2 * margin
+        where = first * generator.hop + speed * (np.arange(count) - margin)
+        audio = np.interp(where, np.arange(len(track.audio)), track.audio, left=0, right=0)
+        audio = augment_audio(
+            audio.astype(np.float32), generator.sample_rate, self._augment, random
+        )
+        windows = np.lib.stride_tricks.sliding_window_view(audio, generator.window)
+        return windows[:: generator.hop].copy(), mouth, sources
+
+    def _pictures(
+        self, track: _Track, sources: npt.NDArray[np.int64], random: np.random.Generator
+    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+        """The still and the frames at ``sources``: (1+K, H, W, 3) and their landmarks."""
+        other = track.clip
+        if random.random() < self._data.other_clip:
+            other = self._tracks[random.choice(self._by_speaker[track.clip.speaker])].clip
+        moment = 0
+        if random.random() >= self._data.first_frame:
+            moment = int(random.integers(other.frames))
+        still, still_points = read_frames(other, np.array([moment]))
+        frames, frame_points = read_frames(track.clip, sources)
+        return np.concatenate((still, frames)), np.concatenate((still_points, frame_points))
+
+
+def _load_track(clip: CachedClip) -> _Track:
+    with open_clip(clip) as tensors:
+        audio = tensors.get_tensor("audio")
+        mouth = mouth_distances(tensors.get_tensor("landmarks"))
+    deviation = np.maximum(mouth.std(axis=0), 0.25)  # a still mouth must not become noise
+    return _Track(clip, audio, (mouth - mouth.mean(axis=0)) / deviation)
+
+
+def read_frames(
+    clip: CachedClip, indices: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+    """Some frames of a prepared clip: (K, H, W, 3) uint8 and landmarks (K, 478, 2) float32."""
+    with open_clip(clip) as tensors:
+        frames, landmarks = tensors.get_slice("frames"), tensors.get_slice("landmarks")
+        return (
+            np.concatenate([frames[int(i) : int(i) + 1] for i in indices]),
+            np.concatenate([landmarks[int(i) : int(i) + 1] for i in indices]),
+        )
+
+
+class ClipExample(NamedTuple):
+    """A whole prepared clip, as validation wants it.
+
+    windows (1, T, N); still (1, 3, H, W), the clip's first frame; frames (1, K, 3, H, W);
+    positions (1, K); still_points (1, 478, 2); frame_points (1, K, 478, 2).
+    """
+
+    clip: CachedClip
+    windows: Tensor
+    still: Tensor
+    frames: Tensor
+    positions: Tensor
+    still_points: Tensor
+    frame_points: Tensor
+
+
+def whole_clip(clip: CachedClip, generator: GeneratorConfig, *, every: int = 1) -> ClipExample:
+    """A clip with its first frame as the still; of its frames every ``every``-th."""
+    positions = np.arange(0, clip.frames, every)
+    with open_clip(clip) as tensors:
+        audio = tensors.get_tensor("audio")
+    frames, points = read_frames(clip, positions)
+    still, still_points = read_frames(clip, np.array([0]))
+    return ClipExample(
+        clip,
+        torch.from_numpy(frame_windows(audio, generator.window, generator.hop).copy())[None],
+        to_model(still),
+        to_model(frames)[None],
+        torch.from_numpy(positions)[None],
+        torch.from_numpy(still_points),
+        torch.from_numpy(points)[None],
+    )
+
+
+def to_model(pictures: npt.NDArray[np.uint8]) -> Tensor:
+    """(B, H, W, 3) uint8 -> (B, 3, H, W) float32 in [-1, 1]."""
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
+
+
+def from_model(frames: Tensor) -> npt.NDArray[np.uint8]:
+    """(B, 3, H, W) float in [-1, 1] -> (B, H, W, 3) uint8, contiguous."""
+    scaled = frames.detach().float().add(1).mul(127.5).round_().clamp_(0, 255)
+    return np.ascontiguousarray(scaled.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy())
+
+
+class Prefetcher:
+    """Makes batches ahead in one thread, with a bounded queue.
+
+    Iterate over it once; leave with :meth:`close`. An exception in the thread is raised at
+    the batch where it happened.
+    """
+
+    def __init__(
+        self,
+        data: TrainingData,
+        steps: range,
+        *,
+        audio_steps: int,
+        rank: int = 0,
+        depth: int = 2,
+    ) -> None:
+        self._queue: Queue[Batch | AudioBatch | BaseException | None] = Queue(depth)
+        self._stop = Event()
+
+        def work() -> None:
+            try:
+                for step in steps:
+                    make = data.audio_batch if step < audio_steps else data.batch
+                    self._put(make(step, rank))
+                    if self._stop.is_set():
+                        return
+                self._put(None)
+            except BaseException as error:  # handed to the consumer, who raises it
+                self._put(error)
+
+        self._thread = Thread(target=work, name="stillspeak-prefetch", daemon=True)
+        self._thread.start()
+
+    def _put(self, item: Batch | AudioBatch | BaseException | None) -> None:
+        while not self._stop.is_set():
+            try:
+                self._queue.put(item, timeout=0.2)
+                return
+            except Full:
+                continue
+
+    def __iter__(self) -> Iterator[Batch | AudioBatch]:
+        while True:
+            item = self._queue.get()
+            if item is None:
+                return
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+
+    def close(self) -> None:
+        """Stop the thread and drop what it made."""
+        self._stop.set()
+        while True:
+            try:
+                self._queue.get_nowait()
+            except Empty:
+                break
+        self._thread.join()

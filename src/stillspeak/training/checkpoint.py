@@ -1,0 +1,112 @@
+"""The whole state of a training run in one file: safetensors with JSON inside, no pickle."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from stillspeak.errors import CheckpointError
+
+FORMAT = "stillspeak-checkpoint-1"
+_SEPARATOR = "|"
+
+State = dict[str, Any]
+"""Nested dictionaries of tensors and JSON values, as ``state_dict`` gives them."""
+
+
+def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+    """Write a run's state to a temporary file, then put it in place.
+
+    Args:
+        path: the file; its folder exists.
+        state: nested mappings (keys without ``|``), lists, tensors and JSON values.
+
+    Raises:
+        CheckpointError: the disk refuses.
+    """
+    tensors: dict[str, Tensor] = {}
+    skeleton = _take_tensors(state, "", tensors)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        save_file(tensors, temporary, {"format": FORMAT, "state": json.dumps(skeleton)})
+        temporary.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: cannot be written ({error}); free some space") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_checkpoint(path: Path, *, device: str = "cpu") -> State:
+    """Read what :func:`save_checkpoint` wrote.
+
+    Raises:
+        CheckpointError: missing, damaged, or not a checkpoint.
+    """
+    try:
+        with safe_open(path, framework="pt", device=device) as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise CheckpointError(f"{path}: not a stillspeak checkpoint")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: there is no such checkpoint") from error
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: damaged ({error}); use an older checkpoint") from error
+    state: State = _put_tensors(json.loads(metadata["state"]), "", tensors)
+    return state
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint of a run, by its step."""
+    found = sorted(folder.glob("checkpoint-*.safetensors"))
+    return found[-1] if found else None
+
+
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """Where the checkpoint of a step lies."""
+    return folder / f"checkpoint-{step:09d}.safetensors"
+
+
+def prune_checkpoints(folder: Path, keep: int) -> None:
+    """Delete all but the newest ``keep`` checkpoints."""
+    for old in sorted(folder.glob("checkpoint-*.safetensors"))[:-keep]:
+        old.unlink(missing_ok=True)
+
+
+def _take_tensors(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(value, Tensor):
+        tensors[name] = value.detach().contiguous().cpu().clone()
+        return {"__tensor__": name}
+    if isinstance(value, Mapping):
+        # JSON keys are strings; an optimiser's are numbers, so the pairs are kept as a list.
+        return {
+            "__pairs__": [
+                [key, _take_tensors(item, f"{name}{_SEPARATOR}{key}", tensors)]
+                for key, item in value.items()
+            ]
+        }
+    if isinstance(value, list | tuple):
+        return [
+            _take_tensors(item, f"{name}{_SEPARATOR}{index}", tensors)
+            for index, item in enumerate(value)
+        ]
+    return value
+
+
+def _put_tensors(value: Any, name: str, tensors: Mapping[str, Tensor]) -> Any:
+    if isinstance(value, dict):
+        if "__tensor__" in value:
+            return tensors[value["__tensor__"]]
+        return {key: _put_tensors(item, name, tensors) for key, item in value["__pairs__"]}
+    if isinstance(value, list):
+        return [_put_tensors(item, name, tensors) for item in value]
+    return value
+
+

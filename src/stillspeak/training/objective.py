@@ -1,0 +1,124 @@
+"""What the generator is trained to do in one step, apart from how it is optimised."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stillspeak.data.dataset import AudioBatch, Batch
+from stillspeak.face.mouth import LIPS, MOUTH_PAIRS
+from stillspeak.models.decoders import warp
+from stillspeak.models.generator import Generator
+from stillspeak.training.config import RunConfig
+from stillspeak.training.losses import (
+    flow_smoothness,
+    gradient_l1,
+    landmark_loss,
+    region_weights,
+    weighted_l1,
+)
+
+LANDMARKS = 478
+
+
+class ObjectiveResult(NamedTuple):
+    """The loss to minimise, its terms by name, and the frames that were made, if any.
+
+    frames: (B, K, 3, H, W) in [-1, 1]; discriminators look at them.
+    """
+
+    loss: Tensor
+    terms: dict[str, Tensor]
+    frames: Tensor | None
+
+
+class GeneratorObjective(nn.Module):
+    """The generator with its reconstruction loss, as one module.
+
+    One ``forward`` does all that a step needs, so that a distributed wrapper around this
+    module sees every parameter's use.
+    """
+
+    landmark_weights: Tensor
+    region: Tensor
+
+    def __init__(self, config: RunConfig) -> None:
+        super().__init__()
+        self.config = config.objective
+        self.generator = Generator(config.generator)
+        # Serves the audio encoder's training only; released weights leave it out.
+        self.mouth_head = nn.Linear(config.generator.context_dim, len(MOUTH_PAIRS))
+        sizes = (config.generator.height, config.generator.width)
+        objective = config.objective
+        self.register_buffer(
+            "region",
+            region_weights(
+                *sizes, upper=objective.upper, lower=objective.lower, mouth=objective.mouth
+            ),
+            persistent=False,
+        )
+        weights = torch.ones(LANDMARKS)
+        weights[list(LIPS)] = objective.lip_landmarks
+        self.register_buffer("landmark_weights", weights, persistent=False)
+
+    def audio_parameters(self) -> list[nn.Parameter]:
+        """What the audio warm start trains."""
+        return [*self.generator.context_encoder.parameters(), *self.mouth_head.parameters()]
+
+    def forward(self, batch: Batch | AudioBatch, noise: Tensor) -> ObjectiveResult:
+        """The loss of a batch; noise (B, T, noise_dim) as the generator draws it."""
+        state = self.generator.initial_state(batch.windows.shape[0])
+        context, noise_encoding, _ = self.generator.encode(batch.windows, noise, state)
+        mouth = F.smooth_l1_loss(self.mouth_head(context).float(), batch.mouth)
+        if isinstance(batch, AudioBatch):
+            return ObjectiveResult(mouth, {"mouth_shape": mouth}, None)
+        return self._frames(batch, context, noise_encoding, mouth)
+
+    def _frames(
+        self, batch: Batch, context: Tensor, noise: Tensor, mouth: Tensor
+    ) -> ObjectiveResult:
+        config = self.config
+        rows = torch.arange(len(batch.positions), device=context.device).unsqueeze(1)
+        still = self.generator.prepare_still(batch.still)
+        decoded = self.generator.decode(
+            still, context[rows, batch.positions], noise[rows, batch.positions]
+        )
+        frames = decoded.frames.float()
+        terms = {
+            "l1": weighted_l1(frames, batch.frames, self.region),
+            "mouth_shape": mouth,
+        }
+        weights = {"l1": config.l1, "mouth_shape": config.mouth_shape}
+        if config.gradient:
+            terms["gradient"] = gradient_l1(frames, batch.frames, self.region)
+            weights["gradient"] = config.gradient
+        if decoded.motion is not None:
+            motion = decoded.motion
+            size = (frames.shape[-2], frames.shape[-1])
+            moved = warp(batch.still, motion.flow)
+            painted = F.interpolate(motion.colour.flatten(0, 1), size, mode="bilinear")
+            painted = painted.unflatten(0, frames.shape[:2])
+            terms["warped"] = weighted_l1(moved, batch.frames, self.region)
+            terms["painted"] = weighted_l1(painted, batch.frames, self.region)
+            terms["smooth"] = flow_smoothness(motion.flow)
+            terms["mask"] = motion.mask.mean()
+            weights |= {
+                "warped": config.warped,
+                "painted": config.painted,
+                "smooth": config.smooth,
+                "mask": config.mask,
+            }
+            if config.landmarks:
+                terms["landmarks"] = landmark_loss(
+                    motion.flow,
+                    batch.frame_points,
+                    batch.still_points,
+                    self.landmark_weights,
+                    size,
+                )
+                weights["landmarks"] = config.landmarks
+        loss = torch.stack([terms[name] * weight for name, weight in weights.items()]).sum()
+        return ObjectiveResult(loss, terms, frames)

@@ -1,0 +1,68 @@
+"""What a run leaves to look at: metrics as JSON lines and TensorBoard, contact sheets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stillspeak.errors import MissingDependencyError
+
+
+class RunLog:
+    """Writes ``metrics.jsonl``, TensorBoard events and pictures into a run's folder.
+
+    Args:
+        folder: of the run; made if missing.
+        step: the step the run goes on from; lines beyond it (written by a run that died
+            after its last checkpoint) are dropped, so that no step is logged twice.
+    """
+
+    def __init__(self, folder: Path, *, step: int = 0) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise MissingDependencyError(
+                "training needs the 'train' extra: pip install 'stillspeak[train]'"
+            ) from error
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        path = folder / "metrics.jsonl"
+        kept = [line for line in _lines(path) if json.loads(line)["step"] <= step]
+        self._file = path.open("w", encoding="utf-8")
+        self._file.writelines(f"{line}\n" for line in kept)
+        self._writer = SummaryWriter(folder / "tensorboard", purge_step=step + 1)
+
+    def metrics(self, step: int, kind: str, values: Mapping[str, Any]) -> None:
+        """Log numbers of one step; ``kind`` is ``train`` or ``validation``."""
+        self._file.write(json.dumps({"step": step, "kind": kind, **values}) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            if isinstance(value, int | float):
+                self._writer.add_scalar(f"{kind}/{name}", value, step)
+
+    def picture(self, step: int, name: str, picture: npt.NDArray[np.uint8]) -> Path:
+        """Save a picture (H, W, 3) of one step under ``samples/``."""
+        from PIL import Image
+
+        path = self._folder / "samples" / f"{name}-{step:07d}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(picture).save(path)
+        return path
+
+    def close(self) -> None:
+        """Flush and close the files."""
+        self._file.close()
+        self._writer.close()
+
+
+def _lines(path: Path) -> list[str]:
+    """Whole lines of a JSONL file; a line cut off by a crash is left out."""
+    if not path.exists():
+        return []
+    text = path.read_text("utf-8")
+    return text[: text.rfind("\n") + 1].splitlines()

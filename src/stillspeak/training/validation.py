@@ -1,0 +1,97 @@
+"""How well a generator does on speakers it never saw, quickly enough to ask often."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from stillspeak.data.dataset import from_model, whole_clip
+from stillspeak.data.prepare import CachedClip
+from stillspeak.face.mouth import lip_opening
+from stillspeak.models.generator import Generator
+from stillspeak.training.losses import forward_points, mouth_crop, psnr
+
+Picture = npt.NDArray[np.uint8]
+
+
+class Validation(NamedTuple):
+    """Scores, and per clip a still, some real frames and the generated ones."""
+
+    metrics: dict[str, float]
+    pictures: list[tuple[Picture, list[Picture], list[Picture]]]
+
+
+@torch.no_grad()
+def validate(
+    generator: torch.nn.Module,
+    clips: Sequence[CachedClip],
+    *,
+    device: torch.device,
+    every: int = 2,
+    shown: int = 5,
+    max_pictures: int = 6,
+) -> Validation:
+    """Generate each clip from its first frame and its sound.
+
+    Args:
+        generator: in evaluation mode.
+        clips: of speakers outside the training split.
+        device: where the generator is.
+        every: score each ``every``-th frame.
+        shown: frames a clip on the contact sheet.
+        max_pictures: clips on the contact sheet.
+
+    Returns:
+        Means over clips: ``l1`` and ``psnr`` of the frame, ``mouth_psnr``, the same of the
+        repeated still as ``still_mouth_psnr``, and for the warp decoder ``opening_r`` and
+        ``opening_amplitude``: correlation of the lip opening with the real one, and the ratio
+        of their standard deviations, both read from the flow at the still's lip landmarks.
+    """
+    assert isinstance(generator, Generator)
+    sums: dict[str, list[float]] = {}
+    pictures = []
+    size = (generator.config.height, generator.config.width)
+    for clip in clips:
+        example = whole_clip(clip, generator.config, every=every)
+        random = torch.Generator().manual_seed(0)
+        frames_count = example.windows.shape[1]
+        noise = generator.draw_noise(1, frames_count, random)
+        context, noise_encoding, _ = generator.encode(
+            example.windows.to(device), noise, generator.initial_state(1)
+        )
+        positions = example.positions[0].to(device)
+        still = example.still.to(device)
+        decoded = generator.decode(
+            generator.prepare_still(still), context[:, positions], noise_encoding[:, positions]
+        )
+        real = example.frames.to(device)
+        frames = decoded.frames.float()
+        repeated = still.unsqueeze(1).expand_as(real)
+        scores = {
+            "l1": (frames - real).abs().mean(),
+            "psnr": psnr(frames, real),
+            "mouth_psnr": psnr(mouth_crop(frames), mouth_crop(real)),
+            "still_mouth_psnr": psnr(mouth_crop(repeated), mouth_crop(real)),
+        }
+        if decoded.motion is not None:
+            points = forward_points(decoded.motion, example.still_points.to(device), size)
+            opening = torch.from_numpy(lip_opening(points.cpu().numpy()))[0]
+            truth = torch.from_numpy(lip_opening(example.frame_points.numpy()))[0]
+            scores["opening_r"] = torch.corrcoef(torch.stack((opening, truth)))[0, 1]
+            scores["opening_amplitude"] = opening.std() / truth.std()
+        for name, value in scores.items():
+            sums.setdefault(name, []).append(float(torch.nan_to_num(value)))
+        if len(pictures) < max_pictures:
+            chosen = torch.linspace(2, frames.shape[1] - 2, shown).long()
+            pictures.append(
+                (
+                    from_model(still)[0],
+                    list(from_model(real[0, chosen])),
+                    list(from_model(frames[0, chosen])),
+                )
+            )
+    return Validation({name: float(np.mean(v)) for name, v in sums.items()}, pictures)

@@ -1,0 +1,237 @@
+"""Released weights: found by name, checked, and proved on a golden input.
+
+A weights file is a safetensors file in half precision. Its header holds the generator's
+configuration, how it was made (command, data, steps, scores) and a *golden* answer: values
+that the model gave on a fixed synthetic input when it was saved. :func:`load_model` repeats
+that input, so a file that loads is a file that works.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from stillspeak.errors import ConfigError, OutputError, WeightsError
+from stillspeak.models.config import GeneratorConfig
+from stillspeak.models.generator import Generator
+
+FORMAT = "stillspeak-generator-1"
+DEFAULT_MODEL = "default"
+GOLDEN_TOLERANCE = 0.02
+"""Largest difference from the golden answer, on a scale of [-1, 1]: far above what rounding
+on another machine does, far below what a wrong tensor does."""
+
+
+@dataclass(frozen=True)
+class ReleasedModel:
+    """An entry of the catalogue."""
+
+    name: str
+    path: Path
+    sha256: str
+    summary: str
+
+
+def catalogue() -> dict[str, ReleasedModel]:
+    """The released models by name; ``default`` stands for the one that is used unasked.
+
+    The default travels in the package. Others lie in the ``weights`` folder of a checkout, or
+    in the folder that STILLSPEAK_WEIGHTS names.
+    """
+    resources = Path(str(files("stillspeak"))) / "resources" / "weights"
+    table = json.loads((resources / "catalogue.json").read_text("utf-8"))
+    places = [resources, Path(__file__).parents[2] / "weights"]
+    if named := os.environ.get("STILLSPEAK_WEIGHTS"):
+        places.insert(1, Path(named))
+    models = {}
+    for name, entry in table["models"].items():
+        candidates = [place / entry["file"] for place in places]
+        path = next((p for p in candidates if p.is_file()), candidates[0])
+        models[name] = ReleasedModel(name, path, entry["sha256"], entry["summary"])
+    models[DEFAULT_MODEL] = models[table["default"]]
+    return models
+
+
+def resolve_model(model: str | Path) -> tuple[Path, str | None]:
+    """A released model's name or a file's path to the file and its known SHA-256, if any.
+
+    Raises:
+        WeightsError: neither a known name nor a file.
+    """
+    known = catalogue()
+    if isinstance(model, str) and model in known:
+        entry = known[model]
+        if not entry.path.is_file():
+            raise WeightsError(
+                f"the weights {model!r} are not on this machine; put {entry.path.name} into a "
+                "folder and name that folder in STILLSPEAK_WEIGHTS"
+            )
+        return entry.path, entry.sha256
+    path = Path(model)
+    if not path.is_file():
+        names = ", ".join(sorted(known))
+        raise WeightsError(f"{model}: no such weights file, and no released model ({names})")
+    return path, None
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file as a hexadecimal string."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_info(path: Path) -> dict[str, Any]:
+    """The header of a weights file: ``config``, ``info`` and ``golden``.
+
+    Raises:
+        WeightsError: not a stillspeak weights file, or damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return _header(file.metadata(), path)
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path, error) from error
+
+
+def load_model(
+    model: str | Path = DEFAULT_MODEL, *, device: torch.device | str = "cpu", verify: bool = True
+) -> Generator:
+    """Load a generator, ready to run (evaluation mode, float32, no gradients).
+
+    Args:
+        model: a released model's name, or the path of a weights file.
+        device: where to put it.
+        verify: check the catalogue's SHA-256 and repeat the golden input (30 ms on a CPU).
+
+    Raises:
+        WeightsError: unknown name, no such file, damaged or changed file, tensors that do not
+            fit the configuration inside, or another answer to the golden input.
+    """
+    path, sha256 = resolve_model(model)
+    if verify and sha256 and file_sha256(path) != sha256:
+        raise WeightsError(f"{path}: damaged (its SHA-256 is not the released one); fetch it again")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = _header(file.metadata(), path)
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path, error) from error
+    generator = Generator(_config(header["config"], path))
+    try:
+        generator.load_state_dict(
+            {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+        )
+    except RuntimeError as error:
+        raise WeightsError(
+            f"{path}: its tensors do not fit its own configuration; fetch it again"
+        ) from error
+    generator.eval().requires_grad_(False)
+    if verify:
+        _verify(generator, header["golden"], path)
+    return generator.to(device)
+
+
+def save_model(generator: Generator, path: Path, info: Mapping[str, Any]) -> None:
+    """Write a generator as a weights file, through a temporary file.
+
+    Args:
+        generator: in any mode; floating-point tensors are stored as float16.
+        path: the file to write.
+        info: how it was made: command, data, steps, scores, licence. JSON values.
+
+    Raises:
+        OutputError: the disk refuses.
+    """
+    from dataclasses import asdict
+
+    state = {
+        name: (value.half() if value.is_floating_point() else value).detach().cpu().contiguous()
+        for name, value in generator.state_dict().items()
+    }
+    # The golden answer is that of the rounded weights, which is what will be loaded.
+    rounded = Generator(generator.config)
+    rounded.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
+    metadata = {
+        "format": FORMAT,
+        "config": json.dumps(asdict(generator.config)),
+        "info": json.dumps(dict(info)),
+        "golden": json.dumps([round(v, 5) for v in golden_answer(rounded.eval()).tolist()]),
+    }
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(state, temporary, metadata)
+        temporary.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise OutputError(f"{path}: cannot be written ({error})") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@torch.no_grad()
+def golden_answer(generator: Generator) -> Tensor:
+    """24 pixels of two frames that the generator makes of a fixed synthetic input.
+
+    The input is made of sines, so that it is the same on every machine without a file.
+    """
+    config = generator.config
+    ys = torch.linspace(-1, 1, config.height).view(-1, 1)
+    xs = torch.linspace(-1, 1, config.width).view(1, -1)
+    still = torch.stack(
+        [torch.sin(math.pi * (k * xs + (3 - k) * ys + 0.3 * k)) for k in (1, 2, 3)]
+    )[None]
+    time = torch.arange(config.hop + config.window) / config.sample_rate
+    wave = 0.3 * torch.sin(2 * math.pi * (140 * time + 900 * time**2))
+    windows = wave.unfold(0, config.window, config.hop)[None]
+    noise = torch.zeros(1, windows.shape[1], config.noise_dim)
+    frames = generator(still, windows, noise)
+    picked: Tensor = frames.flatten()[:: frames.numel() // 24][:24]
+    return picked
+
+
+def _verify(generator: Generator, golden: list[float], path: Path) -> None:
+    answer = golden_answer(generator)
+    difference = (answer - torch.tensor(golden)).abs().max().item()
+    if not difference <= GOLDEN_TOLERANCE:  # NaN is a failure too
+        raise WeightsError(
+            f"{path}: the model does not give its golden answer (off by {difference:.3f}); "
+            "fetch the file again"
+        )
+
+
+def _header(metadata: Mapping[str, str] | None, path: Path) -> dict[str, Any]:
+    if not metadata or metadata.get("format") != FORMAT:
+        raise WeightsError(f"{path}: a safetensors file, but not stillspeak weights")
+    try:
+        return {key: json.loads(metadata[key]) for key in ("config", "info", "golden")}
+    except (KeyError, json.JSONDecodeError) as error:
+        raise WeightsError(f"{path}: its header is damaged; fetch it again") from error
+
+
+def _config(table: Mapping[str, Any], path: Path) -> GeneratorConfig:
+    try:
+        return GeneratorConfig(
+            **{k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}
+        )
+    except (TypeError, ConfigError) as error:
+        raise WeightsError(
+            f"{path}: made for another version of stillspeak ({error}); update stillspeak"
+        ) from error
+
+
+def _damaged(path: Path, error: Exception) -> WeightsError:
+    return WeightsError(
+        f"{path}: not a weights file or damaged ({str(error).splitlines()[0]}); fetch it again"
+    )
