@@ -259,6 +259,7 @@ def _decoded(container: av.container.InputContainer, name: str) -> Iterator[av.A
 def _mono(frame: av.AudioFrame, scale: _ScaleCheck) -> Waveform:
     """A decoded frame, planar or packed, of any sample format as (S,) float32."""
     channels = len(frame.layout.channels)
+    array: npt.NDArray[Any]
     if frame.format.packed.name == "s64":
         # The one format that PyAV does not hand out as an array.
         size = frame.samples * (1 if frame.format.is_planar else channels)

@@ -115,7 +115,8 @@ def _from_pil(picture: PIL.Image.Image, max_pixels: int, name: str) -> Picture:
             f"{name}: pixels of {picture.mode} type are beyond 16 bits or outside [0, 1]; "
             "save it with 8 or 16 bits a channel"
         )
-    return np.ascontiguousarray(_upright(_flatten(array), _orientation(picture)))
+    # What PIL hands out is read-only and PIL's own.
+    return np.require(_upright(_flatten(array), _orientation(picture)), np.uint8, ["C", "W"])
 
 
 def _unpack(picture: PIL.Image.Image) -> Picture | None:
