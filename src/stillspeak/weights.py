@@ -162,7 +162,9 @@ def save_model(generator: Generator, path: Path, info: Mapping[str, Any]) -> Non
     }
     # The golden answer is that of the rounded weights, which is what will be loaded.
     rounded = Generator(generator.config)
-    rounded.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
+    rounded.load_state_dict(
+        {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+    )
     metadata = {
         "format": FORMAT,
         "config": json.dumps(asdict(generator.config)),

@@ -57,8 +57,12 @@ class Generator(nn.Module):
 
     def draw_noise(self, clips: int, frames: int, generator: torch.Generator) -> Tensor:
         """n_t ~ N(0, noise_std^2), (B, T, noise_dim), the same on every device for a seed."""
-        noise = torch.randn(clips, frames, self.config.noise_dim, generator=generator)
-        return noise.mul_(self.config.noise_std).to(next(self.parameters()).device)
+        # One draw a frame: torch fills a long tensor in another order than a short one, and
+        # the noise of a frame must not depend on how many frames are asked for at once.
+        noise = [
+            torch.randn(clips, self.config.noise_dim, generator=generator) for _ in range(frames)
+        ]
+        return torch.stack(noise, 1).mul_(self.config.noise_std).to(next(self.parameters()).device)
 
     def prepare_still(self, still: Tensor) -> StillContext:
         """What depends on the still alone, computed once a clip. (B, 3, H, W) in [-1, 1]."""

@@ -108,5 +108,3 @@ def _put_tensors(value: Any, name: str, tensors: Mapping[str, Tensor]) -> Any:
     if isinstance(value, list):
         return [_put_tensors(item, name, tensors) for item in value]
     return value
-
-

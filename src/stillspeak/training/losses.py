@@ -13,9 +13,7 @@ MOUTH_BOX = (72, 112, 24, 76)
 (36, 88) and (64, 87), with room for an open jaw and for the augmentation's shifts."""
 
 
-def region_weights(
-    height: int, width: int, *, upper: float, lower: float, mouth: float
-) -> Tensor:
+def region_weights(height: int, width: int, *, upper: float, lower: float, mouth: float) -> Tensor:
     """Weights (1, 1, 1, H, W) of the frame's regions for the L1 error.
 
     The paper uses upper = 0 and lower = mouth = 1 (section 2.3, equation 2).
