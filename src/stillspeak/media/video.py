@@ -199,9 +199,6 @@ def _at_rate(
 ) -> Iterator[Frame]:
     """Resample frames by their timestamps; holds one frame, whatever the length."""
     interval = 1.0 / (source_fps or fps)
-    # Half an interval makes the choice the nearest frame in time and absorbs timestamps
-    # rounded to the millisecond; a tie goes to the earlier frame.
-    early = 0.5 * min(interval, 1.0 / fps) - 1e-6
     k = 0
     current: av.VideoFrame | None = None
     shown: Frame | None = None
@@ -216,6 +213,9 @@ def _at_rate(
                 # The clock was set back inside the file: go on from here.
                 time = last + interval
                 zero = zero if seconds is None else seconds - time
+            # Half the way between two frames is the choice of the nearest in time, and absorbs
+            # timestamps rounded to the millisecond; a tie goes to the earlier frame.
+            early = 0.5 * min(time - last, interval, 1.0 / fps) - 1e-6
             while k / fps < time - early:
                 shown = _to_rgb(current) if shown is None else shown.copy()
                 yield shown
