@@ -223,11 +223,10 @@ def _header(metadata: Mapping[str, str] | None, path: Path) -> dict[str, Any]:
 
 
 def _config(table: Mapping[str, Any], path: Path) -> GeneratorConfig:
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}
     try:
-        return GeneratorConfig(
-            **{k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}
-        )
-    except (TypeError, ConfigError) as error:
+        return GeneratorConfig(**values)
+    except (TypeError, ValueError, ConfigError) as error:
         raise WeightsError(
             f"{path}: made for another version of stillspeak ({error}); update stillspeak"
         ) from error

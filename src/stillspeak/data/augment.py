@@ -40,7 +40,7 @@ def augment_frames(
     def draw(low: float, high: float, *shape: int) -> Tensor:
         return torch.from_numpy(random.uniform(low, high, (examples, *shape)).astype(np.float32))
 
-    unit = moved.unflatten(1, (count, 3)).add(1).mul_(0.5).clamp_(0, 1)
+    unit = torch.unflatten(moved, 1, (count, 3)).add(1).mul_(0.5).clamp_(0, 1)
     gamma = torch.exp2(draw(-config.gamma, config.gamma, 1, 1, 1, 1))
     gain = 1 + draw(-config.gain, config.gain, 1, 1, 1, 1)
     tint = 1 + draw(-config.colour, config.colour, 1, 3, 1, 1)
@@ -108,4 +108,5 @@ def augment_audio(
         noise *= np.sqrt(power * 10 ** (-ratio / 10) / max(float(np.mean(noise**2)), 1e-12))
         audio = audio + noise
     gain = 10 ** (random.uniform(-config.audio_gain_db, config.audio_gain_db) / 20)
-    return np.clip(audio * gain, -1, 1).astype(np.float32)
+    changed: npt.NDArray[np.float32] = np.clip(audio * gain, -1, 1).astype(np.float32)
+    return changed

@@ -33,11 +33,14 @@ MIRRORED_PAIRS = (0, 2, 1, 3, 4, 5, 6)
 def mouth_distances(points: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
     """Distances of :data:`MOUTH_PAIRS`. (..., 478, 2) pixels -> (..., 7) float32 pixels."""
     first, second = np.asarray(MOUTH_PAIRS).T
-    difference = points[..., first, :] - points[..., second, :]
-    return np.linalg.norm(difference, axis=-1).astype(np.float32)
+    return _lengths(points[..., first, :] - points[..., second, :])
 
 
 def lip_opening(points: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
     """Distance between the inner lips in the middle. (..., 478, 2) -> (...) pixels."""
-    difference = points[..., INNER_TOP, :] - points[..., INNER_BOTTOM, :]
-    return np.linalg.norm(difference, axis=-1).astype(np.float32)
+    return _lengths(points[..., INNER_TOP, :] - points[..., INNER_BOTTOM, :])
+
+
+def _lengths(differences: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
+    lengths: npt.NDArray[np.float32] = np.linalg.norm(differences, axis=-1).astype(np.float32)
+    return lengths

@@ -6,6 +6,7 @@ Both have one interface. ``prepare`` computes what depends on the still alone, o
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple, Protocol
 
 import torch
@@ -91,7 +92,7 @@ class UNetDecoder(nn.Module):
         for fuse, up, skip in zip(self.fuse, self.up, context.skips, strict=True):
             x = up(fuse(x, skip))
         frames = torch.tanh(self.head(x))
-        return Decoded(frames.unflatten(0, (clips, -1)), None)
+        return Decoded(torch.unflatten(frames, 0, (clips, -1)), None)
 
 
 class WarpDecoder(nn.Module):
@@ -115,7 +116,7 @@ class WarpDecoder(nn.Module):
             nn.ReLU(inplace=True),
         )
         self.fuse = nn.ModuleList(SkipFusion(c, s) for c, s in zip(widths, skips, strict=True))
-        self.up = nn.ModuleList(conv_up(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.up = nn.ModuleList(conv_up(a, b) for a, b in pairwise(widths))
         self.head = nn.Conv2d(widths[-1], 6, 3, 1, 1)
         nn.init.zeros_(self.head.weight[:3])
         assert self.head.bias is not None
@@ -136,7 +137,7 @@ class WarpDecoder(nn.Module):
         for up, fuse, skip in zip(self.up, self.fuse[1:], context.skips[1:], strict=True):
             x = fuse(up(x), skip)
         # The composition is done in float32: half a pixel of flow is below bfloat16's steps.
-        out = self.head(x).float().unflatten(0, (clips, -1))
+        out = torch.unflatten(self.head(x).float(), 0, (clips, -1))
         return Motion(
             flow=out[:, :, :2] * self.FLOW_UNIT,
             mask=torch.sigmoid(out[:, :, 2:3]),
@@ -154,7 +155,7 @@ def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
     if x.shape[-2:] == size:
         return x
     flat = F.interpolate(x.flatten(0, 1), size, mode="bilinear", align_corners=False)
-    return flat.unflatten(0, x.shape[:2])
+    return torch.unflatten(flat, 0, x.shape[:2])
 
 
 def warp(still: Tensor, flow: Tensor) -> Tensor:
@@ -173,7 +174,7 @@ def warp(still: Tensor, flow: Tensor) -> Tensor:
     grid = identity_grid(height, width, device=still.device) + offset
     source = still.float().unsqueeze(1).expand(-1, frames, -1, -1, -1).flatten(0, 1)
     moved = F.grid_sample(source, grid, "bilinear", "border", align_corners=False)
-    return moved.unflatten(0, (-1, frames))
+    return torch.unflatten(moved, 0, (-1, frames))
 
 
 def compose(still: Tensor, motion: Motion) -> Tensor:

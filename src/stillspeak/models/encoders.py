@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -24,9 +25,7 @@ class IdentityEncoder(nn.Module):
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
         widths = (3, *config.identity_channels)
-        self.layers = nn.ModuleList(
-            conv_down(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)
-        )
+        self.layers = nn.ModuleList(conv_down(a, b) for a, b in pairwise(widths))
         self.head = nn.Conv2d(widths[-1], config.identity_dim, config.coarse_size)
 
     def forward(self, still: Tensor) -> IdentityEncoding:
@@ -57,7 +56,7 @@ class AudioFrameEncoder(nn.Module):
             nn.BatchNorm1d(widths[0]),
             nn.ReLU(inplace=True),
         ]
-        for a, b in zip(widths[:-1], widths[1:], strict=True):
+        for a, b in pairwise(widths):
             layers += [
                 nn.Conv1d(a, b, 4, 2, 1, bias=False),
                 nn.BatchNorm1d(b),
@@ -70,7 +69,7 @@ class AudioFrameEncoder(nn.Module):
         """(B, T, N) float in [-1, 1] -> (B, T, audio_dim) in [-1, 1]."""
         clips = windows.shape[0]
         encoded: Tensor = self.layers(windows.flatten(0, 1).unsqueeze(1)).squeeze(-1)
-        return encoded.unflatten(0, (clips, -1))
+        return torch.unflatten(encoded, 0, (clips, -1))
 
 
 class ContextEncoder(nn.Module):

@@ -53,7 +53,7 @@ class SkipFusion(nn.Module):
 def add_per_clip(x: Tensor, per_clip: Tensor) -> Tensor:
     """Add a map that all frames of a clip share. (B*T, C, H, W) + (B, C, H, W)."""
     clips = per_clip.shape[0]
-    return (x.unflatten(0, (clips, -1)) + per_clip.unsqueeze(1)).flatten(0, 1)
+    return (torch.unflatten(x, 0, (clips, -1)) + per_clip.unsqueeze(1)).flatten(0, 1)
 
 
 def identity_grid(height: int, width: int, *, device: torch.device | None = None) -> Tensor:

@@ -100,7 +100,7 @@ class GeneratorObjective(nn.Module):
             size = (frames.shape[-2], frames.shape[-1])
             moved = warp(batch.still, motion.flow)
             painted = F.interpolate(motion.colour.flatten(0, 1), size, mode="bilinear")
-            painted = painted.unflatten(0, frames.shape[:2])
+            painted = torch.unflatten(painted, 0, frames.shape[:2])
             terms["warped"] = weighted_l1(moved, batch.frames, self.region)
             terms["painted"] = weighted_l1(painted, batch.frames, self.region)
             terms["smooth"] = flow_smoothness(motion.flow)
