@@ -61,7 +61,9 @@ def choose_precision(name: str, device: torch.device) -> Precision:
     if name == "16-mixed":
         return Precision("16-mixed", "asked for")
     if name != "auto":
-        raise ConfigError(f"precision {name!r} is not known; give auto, 32-true or bf16-mixed")
+        raise ConfigError(
+            f"precision {name!r} is not known; give auto, 32-true, bf16-mixed or 16-mixed"
+        )
     if device.type == "cuda":
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return Precision("bf16-mixed", "the GPU multiplies bfloat16 in hardware")

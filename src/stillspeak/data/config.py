@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
 from typing import ClassVar
 
 from stillspeak.errors import ConfigError
@@ -35,7 +36,10 @@ class DataConfig:
     audio_window_frames: int = 32
 
     def __post_init__(self) -> None:
-        for name in ("batch", "window_frames", "decoded_frames", "audio_batch"):
+        for name in (
+            *("batch", "window_frames", "decoded_frames"),
+            *("audio_batch", "audio_window_frames"),
+        ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"data.{name} must be at least 1")
         if self.lead_frames < 0 or self.window_frames - self.lead_frames < self.decoded_frames:
@@ -77,3 +81,12 @@ class AugmentConfig:
     """Standard deviation of a smooth random equaliser: other voices, other microphones."""
     speed: float = 0.2
     """Largest relative change of speed and pitch; the frames follow."""
+
+    def __post_init__(self) -> None:
+        for name in ("mirror", "audio_noise"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"augment.{name} must lie in [0, 1]")
+        for field in fields(self):
+            # The signal-to-noise ratio is a level and may lie below zero.
+            if field.name != "audio_noise_db" and not 0 <= getattr(self, field.name) < math.inf:
+                raise ConfigError(f"augment.{field.name} must be zero or a positive number")

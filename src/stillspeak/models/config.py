@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -57,7 +58,10 @@ class GeneratorConfig:
         for name in ("identity_channels", "audio_channels", "warp_channels"):
             if not getattr(self, name) or min(getattr(self, name)) < 1:
                 raise ConfigError(f"generator.{name} must be a list of positive widths")
-        for name in ("identity_dim", "audio_dim", "context_dim", "context_layers", "noise_dim"):
+        for name in (
+            *("height", "width", "fps", "sample_rate"),
+            *("identity_dim", "audio_dim", "context_dim", "context_layers", "noise_dim"),
+        ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"generator.{name} must be at least 1")
         if self.decoder == "warp" and len(self.warp_channels) != levels:
@@ -76,12 +80,14 @@ class GeneratorConfig:
             )
         if self.sample_rate % self.fps:
             raise ConfigError("generator.sample_rate must be a multiple of generator.fps")
+        if not 0 < self.window_seconds < 60:
+            raise ConfigError("generator.window_seconds must be positive and below a minute")
         if self.window < self.hop or (self.window - self.hop) % 2:
             raise ConfigError("generator.window_seconds must be an even margin around one frame")
         if self.audio_steps[-1] < 1:
             raise ConfigError("generator.window_seconds is too short for generator.audio_channels")
-        if self.noise_std < 0:
-            raise ConfigError("generator.noise_std cannot be negative")
+        if not 0 <= self.noise_std < math.inf:
+            raise ConfigError("generator.noise_std must be zero or a positive number")
 
     @property
     def hop(self) -> int:

@@ -59,7 +59,10 @@ def load_checkpoint(path: Path, *, device: str = "cpu") -> State:
         raise CheckpointError(f"{path}: there is no such checkpoint") from error
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: damaged ({error}); use an older checkpoint") from error
-    state: State = _put_tensors(json.loads(metadata["state"]), "", tensors)
+    try:
+        state: State = _put_tensors(json.loads(metadata["state"]), tensors)
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(f"{path}: damaged ({error!r}); use an older checkpoint") from error
     return state
 
 
@@ -100,11 +103,11 @@ def _take_tensors(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     return value
 
 
-def _put_tensors(value: Any, name: str, tensors: Mapping[str, Tensor]) -> Any:
+def _put_tensors(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     if isinstance(value, dict):
         if "__tensor__" in value:
             return tensors[value["__tensor__"]]
-        return {key: _put_tensors(item, name, tensors) for key, item in value["__pairs__"]}
+        return {key: _put_tensors(item, tensors) for key, item in value["__pairs__"]}
     if isinstance(value, list):
-        return [_put_tensors(item, name, tensors) for item in value]
+        return [_put_tensors(item, tensors) for item in value]
     return value

@@ -6,8 +6,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
 from stillspeak.configuration import build
@@ -47,6 +48,13 @@ class ObjectiveConfig:
     mouth_shape: float = 0.05
     """Regression of mouth distances from the context encoding."""
 
+    def __post_init__(self) -> None:
+        for term in fields(self):
+            if not 0 <= getattr(self, term.name) < math.inf:
+                raise ConfigError(f"objective.{term.name} must be zero or a positive number")
+        if not self.upper + self.lower + self.mouth > 0:
+            raise ConfigError("objective.upper, .lower and .mouth cannot all be zero")
+
 
 @dataclass(frozen=True)
 class TrainingConfig:
@@ -84,8 +92,20 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         if self.steps < 1 or not 0 <= self.audio_steps <= self.steps:
             raise ConfigError("training.steps must be positive and hold training.audio_steps")
-        if self.learning_rate <= 0:
+        if not 0 < self.learning_rate < math.inf:
             raise ConfigError("training.learning_rate must be positive")
+        for name in ("audio_learning_rate", "weight_decay", "clip_norm"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ConfigError(f"training.{name} must be zero or a positive number")
+        for name in ("warmup_steps", "patience"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"training.{name} cannot be negative")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ConfigError("training.betas must lie in [0, 1)")
+        if not 0 <= self.decay_from <= 1:
+            raise ConfigError("training.decay_from must lie in [0, 1]")
+        if not self.checkpoint_minutes > 0:
+            raise ConfigError("training.checkpoint_minutes must be positive")
         if not 0 <= self.ema < 1:
             raise ConfigError("training.ema must lie in [0, 1)")
         for name in ("log_every", "validate_every", "keep_checkpoints"):

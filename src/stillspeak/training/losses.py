@@ -18,7 +18,7 @@ def region_weights(height: int, width: int, *, upper: float, lower: float, mouth
 
     The paper uses upper = 0 and lower = mouth = 1 (section 2.3, equation 2).
     """
-    weights = torch.full((height, width), upper)
+    weights = torch.full((height, width), float(upper))
     weights[height // 2 :] = lower
     top, bottom, left, right = _scaled_box(height, width)
     weights[top:bottom, left:right] = mouth
