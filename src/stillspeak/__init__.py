@@ -1,3 +1,73 @@
-"""stillspeak: one face image and one speech clip become a talking-face video."""
+"""stillspeak: one face image and one speech clip become a talking-face video.
+
+    import stillspeak
+
+    stillspeak.animate("photo.jpg", "speech.wav").save("video.mp4")
+
+The names below are the public interface. They are loaded when first used: importing this
+package reads no file, starts nothing and changes no global setting.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from stillspeak.errors import StillspeakError
+
+if TYPE_CHECKING:
+    from stillspeak.animate import Animation, Animator, animate
+    from stillspeak.face.landmarks import Face, LandmarkDetector, MediaPipeDetector
+    from stillspeak.media.audio import load_audio
+    from stillspeak.media.image import load_image
+    from stillspeak.media.video import write_video
+    from stillspeak.models.config import GeneratorConfig
+    from stillspeak.models.generator import Generator
+    from stillspeak.weights import load_model, save_model
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Animation",
+    "Animator",
+    "Face",
+    "Generator",
+    "GeneratorConfig",
+    "LandmarkDetector",
+    "MediaPipeDetector",
+    "StillspeakError",
+    "animate",
+    "load_audio",
+    "load_image",
+    "load_model",
+    "save_model",
+    "write_video",
+]
+
+_HOMES = {
+    "Animation": "animate",
+    "Animator": "animate",
+    "animate": "animate",
+    "Face": "face.landmarks",
+    "LandmarkDetector": "face.landmarks",
+    "MediaPipeDetector": "face.landmarks",
+    "Generator": "models.generator",
+    "GeneratorConfig": "models.config",
+    "load_audio": "media.audio",
+    "load_image": "media.image",
+    "load_model": "weights",
+    "save_model": "weights",
+    "write_video": "media.video",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'stillspeak' has no attribute {name!r}")
+    value = getattr(import_module(f"stillspeak.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -26,6 +26,7 @@ from stillspeak.errors import DataError
 from stillspeak.face.mouth import MIRRORED_PAIRS, mouth_distances
 from stillspeak.media.audio import frame_windows
 from stillspeak.models.config import GeneratorConfig
+from stillspeak.models.pixels import to_model
 
 
 class Batch(NamedTuple):
@@ -78,7 +79,8 @@ class TrainingData:
         seed: with the step and the rank, decides each batch.
 
     Raises:
-        DataError: no clip, or clips too short for the windows asked for.
+        DataError: no clip, clips too short for the windows asked for, or prepared at other
+            sizes or rates than the generator's.
     """
 
     def __init__(
@@ -100,7 +102,11 @@ class TrainingData:
         self._augment = augment
         self._generator = generator
         self._seed = seed
-        self._tracks = [_load_track(c) for c in clips if c.frames >= data.window_frames]
+        self._tracks = [_load_track(c, generator) for c in clips if c.frames >= data.window_frames]
+        # A batch has one length, so the shortest clip limits it.
+        self._audio_frames = min(
+            data.audio_window_frames, min(track.clip.frames for track in self._tracks)
+        )
         self._by_speaker: dict[str, list[int]] = defaultdict(list)
         for index, track in enumerate(self._tracks):
             self._by_speaker[track.clip.speaker].append(index)
@@ -134,7 +140,8 @@ class TrainingData:
             mirrored = random.random() < self._augment.mirror
             if mirrored:
                 shown = shown[:, :, ::-1]
-                landmarks = landmarks * np.float32([-1, 1]) + np.float32([generator.width - 1, 0])
+                landmarks = landmarks * np.array([-1, 1], np.float32)
+                landmarks += np.array([generator.width - 1, 0], np.float32)
                 mouth = mouth[:, MIRRORED_PAIRS]
             windows.append(audio)
             mouths.append(mouth)
@@ -163,15 +170,14 @@ class TrainingData:
         windows, mouths = [], []
         for _ in range(config.audio_batch):
             track = self._draw(random)
-            length = min(config.audio_window_frames, min(t.clip.frames for t in self._tracks))
-            audio, mouth, _ = self._speech(track, length, random)
+            audio, mouth, _ = self._speech(track, self._audio_frames, random)
             windows.append(audio)
             mouths.append(mouth)
         return AudioBatch(torch.from_numpy(np.stack(windows)), torch.from_numpy(np.stack(mouths)))
 
     def _draw(self, random: np.random.Generator) -> _Track:
         speaker = self._speakers[random.choice(len(self._speakers), p=self._speaker_weights)]
-        return self._tracks[random.choice(self._by_speaker[speaker])]
+        return self._tracks[int(random.choice(self._by_speaker[speaker]))]
 
     def _speech(
         self, track: _Track, frames: int, random: np.random.Generator
@@ -222,9 +228,20 @@ class TrainingData:
         return np.concatenate((still, frames)), np.concatenate((still_points, frame_points))
 
 
-def _load_track(clip: CachedClip) -> _Track:
+def _load_track(clip: CachedClip, generator: GeneratorConfig) -> _Track:
     with open_clip(clip) as tensors:
         audio = tensors.get_tensor("audio")
+        height, width = tensors.get_slice("frames").get_shape()[1:3]
+        if (height, width) != (generator.height, generator.width):
+            raise DataError(
+                f"{clip.file}: prepared as {height}x{width}, but the generator wants "
+                f"{generator.height}x{generator.width}; prepare the corpus at that size"
+            )
+        if len(audio) != clip.frames * generator.hop:
+            raise DataError(
+                f"{clip.file}: holds {len(audio) / clip.frames:g} samples a frame, but the "
+                f"generator wants {generator.hop} (generator.sample_rate, generator.fps)"
+            )
         mouth = mouth_distances(tensors.get_tensor("landmarks"))
     deviation = np.maximum(mouth.std(axis=0), 0.25)  # a still mouth must not become noise
     return _Track(clip, audio, (mouth - mouth.mean(axis=0)) / deviation)
@@ -274,17 +291,6 @@ def whole_clip(clip: CachedClip, generator: GeneratorConfig, *, every: int = 1) 
         torch.from_numpy(still_points),
         torch.from_numpy(points)[None],
     )
-
-
-def to_model(pictures: npt.NDArray[np.uint8]) -> Tensor:
-    """(B, H, W, 3) uint8 -> (B, 3, H, W) float32 in [-1, 1]."""
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
-
-
-def from_model(frames: Tensor) -> npt.NDArray[np.uint8]:
-    """(B, 3, H, W) float in [-1, 1] -> (B, H, W, 3) uint8, contiguous."""
-    scaled = frames.detach().float().add(1).mul(127.5).round_().clamp_(0, 255)
-    return np.ascontiguousarray(scaled.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy())
 
 
 class Prefetcher:

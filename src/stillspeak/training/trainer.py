@@ -23,7 +23,6 @@ from stillspeak.data.dataset import (
     Batch,
     Prefetcher,
     TrainingData,
-    from_model,
 )
 from stillspeak.data.prepare import CachedClip
 from stillspeak.errors import CheckpointError, TrainingError
@@ -57,16 +56,31 @@ class Player:
     clip_norm: float
 
     def update(self, fabric: Fabric, loss: Tensor, rate: Callable[[str], float]) -> float:
-        """One optimiser step. Returns the gradient's norm before clipping."""
+        """One optimiser step. Returns the gradient's norm before clipping.
+
+        Raises:
+            FloatingPointError: the loss or the gradient is no number; the weights stay as
+                they were.
+        """
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"the loss is {float(loss)}")
         self.optimizer.zero_grad(set_to_none=True)
         fabric.backward(loss)
         for group in self.optimizer.param_groups:
             group["lr"] = rate(group["name"])
-        norm = nn.utils.clip_grad_norm_(
-            self.module.parameters(), self.clip_norm if self.clip_norm else math.inf
+        # float16's loss scaling has to go before the norm means anything.
+        inner = getattr(self.optimizer, "optimizer", self.optimizer)
+        fabric.strategy.precision.unscale_gradients(inner)
+        norm = float(
+            nn.utils.clip_grad_norm_(
+                self.module.parameters(), self.clip_norm if self.clip_norm else math.inf
+            )
         )
+        # Under loss scaling an overflow is normal: the scaler leaves the step out.
+        if not math.isfinite(norm) and _scaler(fabric) is None:
+            raise FloatingPointError(f"the norm of the gradient is {norm}")
         self.optimizer.step()
-        return float(norm)
+        return norm
 
 
 class Average:
@@ -212,12 +226,13 @@ class Trainer:
         player = self.generator_player
         player.module.train()
         result: ObjectiveResult = player.module(batch, self._noise(batch))
-        if not torch.isfinite(result.loss):
+        try:
+            norm = player.update(self._fabric, result.loss, self._rate)
+        except FloatingPointError as error:
             raise TrainingError(
-                f"the loss is {float(result.loss)} at step {self.step + 1}; the last good state "
-                f"is in {self._folder}; lower training.learning_rate and resume"
-            )
-        norm = player.update(self._fabric, result.loss, self._rate)
+                f"{error} at step {self.step + 1}; the last good state is in {self._folder}; "
+                "lower training.learning_rate and resume"
+            ) from error
         self.step += 1
         self.average.update(self._objective.generator, self.step)
         return result, norm
@@ -375,19 +390,21 @@ def _optimizer(objective: GeneratorObjective, training: TrainingConfig) -> torch
     )
 
 
+def _scaler(fabric: Fabric) -> torch.amp.GradScaler | None:
+    scaler: torch.amp.GradScaler | None = getattr(fabric.strategy.precision, "scaler", None)
+    return scaler
+
+
 def _scaler_state(fabric: Fabric) -> dict[str, Any]:
-    scaler = getattr(fabric.strategy.precision, "scaler", None)
+    scaler = _scaler(fabric)
     return dict(scaler.state_dict()) if scaler is not None else {}
 
 
 def _load_scaler_state(fabric: Fabric, state: Mapping[str, Any]) -> None:
-    scaler = getattr(fabric.strategy.precision, "scaler", None)
+    scaler = _scaler(fabric)
     if scaler is not None and state:
         scaler.load_state_dict(dict(state))
 
 
 def _different(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     return sorted(key for key in {*a, *b} if a.get(key) != b.get(key))
-
-
-__all__ = ["Average", "Player", "Trainer", "from_model", "learning_rate"]

@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from stillspeak.data.dataset import from_model, whole_clip
+from stillspeak.data.dataset import whole_clip
 from stillspeak.data.prepare import CachedClip
 from stillspeak.face.mouth import lip_opening
 from stillspeak.models.generator import Generator
+from stillspeak.models.pixels import from_model
 from stillspeak.training.losses import forward_points, mouth_crop, psnr
 
 Picture = npt.NDArray[np.uint8]
@@ -53,7 +54,7 @@ def validate(
     """
     assert isinstance(generator, Generator)
     sums: dict[str, list[float]] = {}
-    pictures = []
+    pictures: list[tuple[Picture, list[Picture], list[Picture]]] = []
     size = (generator.config.height, generator.config.width)
     for clip in clips:
         example = whole_clip(clip, generator.config, every=every)
@@ -86,7 +87,8 @@ def validate(
         for name, value in scores.items():
             sums.setdefault(name, []).append(float(torch.nan_to_num(value)))
         if len(pictures) < max_pictures:
-            chosen = torch.linspace(2, frames.shape[1] - 2, shown).long()
+            last = frames.shape[1] - 1
+            chosen = torch.linspace(2, last - 1, shown).long().clamp_(0, last)
             pictures.append(
                 (
                     from_model(still)[0],

@@ -1,0 +1,413 @@
+"""The command line. It reads arguments, draws progress and prints; the work is elsewhere."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from stillspeak import __version__
+from stillspeak.errors import ConfigError, InputError, StillspeakError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from stillspeak.animate import Animation, Animator
+
+app = typer.Typer(
+    name="stillspeak",
+    help="One face image and one speech clip become a talking-face video.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one line and exit code 1."""
+    try:
+        app()
+    except StillspeakError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        _fail("interrupted", code=130)
+
+
+def _fail(message: str, *, code: int = 1) -> NoReturn:
+    print(f"stillspeak: {message}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        print(f"stillspeak {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print it.")
+    ] = False,
+) -> None:
+    pass
+
+
+# --- making videos ----------------------------------------------------------------------------
+
+MAX_STDIN_BYTES = 512 * 2**20
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")]
+Model = Annotated[str, typer.Option(help="A released model's name, or a weights file.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Seed = Annotated[int, typer.Option(help="Decides what the sound does not.")]
+FaceIndex = Annotated[int | None, typer.Option(min=0, help="Which face, 0 being the largest.")]
+Crop = Annotated[bool, typer.Option("--crop", help="The bare aligned face, 128 x 96 pixels.")]
+Size = Annotated[int | None, typer.Option(help="Height of the video in pixels.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+@app.command()
+def animate(
+    photo: Annotated[str | None, typer.Argument(help="The picture; - reads it from stdin.")] = None,
+    speech: Annotated[str | None, typer.Argument(help="The sound; - reads it from stdin.")] = None,
+    output: Annotated[
+        str | None,
+        typer.Option("-o", "--output", help="mp4, webm, gif, a folder of PNGs, or - for stdout."),
+    ] = None,
+    model: Model = "default",
+    seed: Seed = 0,
+    face: FaceIndex = None,
+    device: Device = "auto",
+    crop: Crop = False,
+    size: Size = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+    stdout_format: Annotated[
+        str, typer.Option("--format", help="What -o - writes: mp4, webm or gif.")
+    ] = "mp4",
+    jobs: Annotated[
+        Path | None, typer.Option(help="CSV table with the columns photo, speech, output.")
+    ] = None,
+    part: Annotated[str, typer.Option("--shard", help="Part i/n of the jobs.")] = "1/1",
+    skip_existing: Annotated[
+        bool, typer.Option("--skip-existing", help="Leave jobs alone whose output exists.")
+    ] = False,
+) -> None:
+    """Make a picture speak: PHOTO SPEECH -o OUT.mp4, or many with --jobs TABLE.csv."""
+    if jobs is not None:
+        if photo or speech or output:
+            raise typer.BadParameter("--jobs takes its files from the table alone")
+        _animate_jobs(
+            jobs,
+            part,
+            model=model,
+            device=device,
+            seed=seed,
+            face=face,
+            crop=crop,
+            size=size,
+            overwrite=overwrite,
+            skip_existing=skip_existing,
+            quiet=quiet,
+            as_json=as_json,
+        )
+        return
+    if photo is None or speech is None or output is None:
+        raise typer.BadParameter("PHOTO, SPEECH and -o OUTPUT are needed, or --jobs TABLE.csv")
+    if photo == "-" and speech == "-":
+        raise typer.BadParameter("only one of PHOTO and SPEECH can come from stdin")
+    started = time.perf_counter()
+    from stillspeak.media.video import check_output
+
+    to_stdout = output == "-"
+    if not to_stdout:
+        check_output(output, overwrite=overwrite)  # before the slow part
+    elif stdout_format not in ("mp4", "webm", "gif"):
+        raise typer.BadParameter("--format is mp4, webm or gif")
+    with _animator(model, device) as animator:
+        animation = animator.animate(
+            _source(photo), _source(speech), seed=seed, face=face, crop=crop, size=size
+        )
+        with tempfile.TemporaryDirectory() if to_stdout else _nothing() as folder:
+            target = str(Path(folder, f"video.{stdout_format}")) if folder else output
+            frames = _save(animation, target, overwrite=overwrite, quiet=quiet)
+            if to_stdout:
+                with Path(target).open("rb") as file:
+                    shutil.copyfileobj(file, sys.stdout.buffer)
+                sys.stdout.buffer.flush()
+                return
+    if as_json:
+        result = {
+            "output": output,
+            "frames": frames,
+            "fps": animation.fps,
+            "width": animation.width,
+            "height": animation.height,
+            "seconds": frames / animation.fps,
+            "model": model,
+            "seed": seed,
+            "took": round(time.perf_counter() - started, 3),
+        }
+        print(json.dumps(result))
+    elif not quiet:
+        print(output)
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Where to write it.")] = Path(
+        "demo.mp4"
+    ),
+    model: Model = "default",
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make the bundled example speak: a public-domain portrait and a bundled sentence."""
+    from importlib.resources import files
+
+    from skimage.data import astronaut
+
+    from stillspeak.media.video import check_output
+
+    check_output(output, overwrite=overwrite)
+    speech = Path(str(files("stillspeak"))) / "resources" / "speech.flac"
+    with _animator(model, device) as animator:
+        animation = animator.animate(astronaut(), speech)
+        _save(animation, output, overwrite=overwrite, quiet=quiet)
+    print(output.resolve())
+
+
+def _animate_jobs(
+    table: Path,
+    part: str,
+    *,
+    model: str,
+    device: str,
+    seed: int,
+    face: int | None,
+    crop: bool,
+    size: int | None,
+    overwrite: bool,
+    skip_existing: bool,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    from stillspeak.jobs import read_jobs, run_jobs, shard
+
+    mine = shard(read_jobs(table), part)
+    with _animator(model, device) as animator, _progress("animating", len(mine), quiet) as advance:
+        results = run_jobs(
+            animator,
+            mine,
+            seed=seed,
+            face=face,
+            crop=crop,
+            size=size,
+            overwrite=overwrite,
+            skip_existing=skip_existing,
+            progress=lambda done, result: advance(done, ""),
+        )
+    failed = [result for result in results if result.error]
+    if as_json:
+        for result in results:
+            row = {
+                "line": result.job.line,
+                "output": str(result.job.output),
+                "frames": result.frames,
+                "skipped": result.skipped,
+                "error": result.error,
+            }
+            print(json.dumps(row))
+    elif not quiet:
+        made = sum(1 for result in results if result.frames)
+        there = sum(1 for result in results if result.skipped)
+        print(f"{made} videos made, {there} were there already, {len(failed)} failed")
+    for result in failed:
+        print(f"stillspeak: {table}, line {result.job.line}: {result.error}", file=sys.stderr)
+    if failed:
+        raise SystemExit(1)
+
+
+def _animator(model: str, device: str) -> Animator:
+    from stillspeak.animate import Animator
+
+    return Animator(model, device=device)
+
+
+def _source(argument: str) -> str | bytes:
+    """A path as it is; ``-`` as the bytes on standard input, with a bound."""
+    if argument != "-":
+        return argument
+    data = sys.stdin.buffer.read(MAX_STDIN_BYTES + 1)
+    if len(data) > MAX_STDIN_BYTES:
+        raise InputError(f"standard input: more than {MAX_STDIN_BYTES >> 20} MiB; give a file")
+    return data
+
+
+def _save(animation: Animation, target: str | Path, *, overwrite: bool, quiet: bool) -> int:
+    from stillspeak.media.video import write_video
+
+    with _progress("animating", len(animation), quiet) as advance:
+        return write_video(
+            target,
+            _counted(animation, advance),
+            overwrite=overwrite,
+            **animation.video_settings,
+        )
+
+
+def _counted(
+    frames: Iterable[npt.NDArray[np.uint8]], advance: Callable[[int, str], None]
+) -> Iterator[npt.NDArray[np.uint8]]:
+    for number, frame in enumerate(frames, start=1):
+        yield frame
+        advance(number, "")
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield None
+
+
+@app.command()
+def weights(
+    name: Annotated[str | None, typer.Argument(help="A model's name or a weights file.")] = None,
+) -> None:
+    """List the released models, or show how one of them was made."""
+    from stillspeak.weights import catalogue, read_info, resolve_model
+
+    if name is not None:
+        path, _ = resolve_model(name)
+        print(json.dumps({"file": str(path), **read_info(path)}, indent=1))
+        return
+    default = catalogue()["default"].name
+    for key, entry in sorted(catalogue().items()):
+        if key != "default":
+            there = f"{entry.path.stat().st_size / 2**20:.1f} MiB" if entry.path.is_file() else "-"
+            mark = " (default)" if key == default else ""
+            print(f"{key:16}{there:>10}  {entry.summary}{mark}")
+
+
+# --- training ---------------------------------------------------------------------------------
+
+
+@app.command()
+def prepare(
+    corpus: Annotated[Path, typer.Argument(help="The corpus's folder.")],
+    cache: Annotated[Path, typer.Argument(help="Where the prepared clips go.")],
+    layout: Annotated[str, typer.Option(help="How the corpus is laid out.")] = "grid",
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
+    list_only: Annotated[
+        bool, typer.Option("--list", help="Only list speakers, splits and clips.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+) -> None:
+    """Align a corpus's faces once, into a cache that training reads."""
+    from stillspeak.data.corpora import LAYOUTS
+    from stillspeak.data.prepare import prepare as run
+
+    if layout not in LAYOUTS:
+        raise ConfigError(f"layout {layout!r} is not known; give {', '.join(sorted(LAYOUTS))}")
+    clips = LAYOUTS[layout](corpus)
+    if list_only:
+        counts: dict[tuple[str, str], int] = {}
+        for clip in clips:
+            counts[clip.split, clip.speaker] = counts.get((clip.split, clip.speaker), 0) + 1
+        for (split, speaker), count in sorted(counts.items()):
+            print(f"{split:12}{speaker:12}{count:6} clips")
+        return
+    with _progress("preparing", len(clips), quiet) as advance:
+        summary = run(clips, cache, workers=workers, progress=lambda p: advance(p.done, ""))
+    for rejected in summary.rejected:
+        print(f"stillspeak: {rejected.path}: left out: {rejected.reason}", file=sys.stderr)
+    print(
+        f"{summary.prepared} clips prepared, {summary.skipped} were there already, "
+        f"{len(summary.rejected)} left out; {summary.frames} frames in {cache}"
+    )
+    if summary.rejected:
+        raise SystemExit(1)
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Option(help="TOML file, see configs/.")],
+    data: Annotated[Path, typer.Option(help="A prepared cache.")],
+    run: Annotated[Path, typer.Option(help="The run's folder.")],
+    minutes: Annotated[float | None, typer.Option(help="Stop after so many minutes.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint.")] = (
+        False
+    ),
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="section.key=value over the file's values.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+) -> None:
+    """Train a generator on a prepared cache."""
+    from stillspeak.training.run import train as run_training
+
+    def report(line: str) -> None:
+        if not quiet:
+            print(line, file=sys.stderr)
+
+    with _progress("training", None, quiet) as advance:
+
+        def progress(step: int, steps: int, values: Mapping[str, float]) -> None:
+            advance(step, f"of {steps}  loss {values['loss']:.4f}")
+
+        reason = run_training(
+            config,
+            data,
+            run,
+            overrides=tuple(overrides or ()),
+            minutes=minutes,
+            resume=resume,
+            device=device,
+            info={"command": _command()},
+            report=report,
+            progress=progress,
+        )
+    print(f"stopped: {reason}; the run is in {run}")
+
+
+def _command() -> str:
+    """The command line as it was given, fit for a shell."""
+    return " ".join(["stillspeak", *map(shlex.quote, sys.argv[1:])])
+
+
+@contextmanager
+def _progress(what: str, total: int | None, quiet: bool) -> Iterator[Callable[[int, str], None]]:
+    """A progress bar on standard error, if that is a terminal and nobody asked for quiet."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda done, text: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[text]}"),
+    )
+    bar = Bar(*columns, console=Console(stderr=True), transient=True)
+    with bar:
+        task = bar.add_task(what, total=total, text="")
+        yield lambda done, text: bar.update(task, completed=done, text=text)

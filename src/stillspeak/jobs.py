@@ -1,0 +1,140 @@
+"""Many animations from one table, with the models loaded once."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from stillspeak.animate import Animator
+from stillspeak.errors import ConfigError, InputError, StillspeakError
+
+COLUMNS = ("photo", "speech", "output")
+OPTIONS = ("seed", "face", "size")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One line of the table."""
+
+    line: int
+    photo: Path
+    speech: Path
+    output: Path
+    seed: int | None = None
+    face: int | None = None
+    size: int | None = None
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """What became of a job: frames written, or the error's one line."""
+
+    job: Job
+    frames: int = 0
+    skipped: bool = False
+    error: str | None = None
+
+
+def read_jobs(path: Path) -> list[Job]:
+    """Read a CSV table with the columns photo, speech, output and, if wanted, seed, face, size.
+
+    Paths are relative to the table's folder. Empty options mean the command line's value.
+
+    Raises:
+        InputError: the table is missing, has other columns, an empty cell where a file is
+            needed, a number that is none, or two jobs with one output.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: cannot be read as a CSV table ({error})") from error
+    jobs: list[Job] = []
+    outputs: dict[Path, int] = {}
+    for line, row in enumerate(rows, start=2):
+        if None in row or not set(COLUMNS) <= set(row) <= {*COLUMNS, *OPTIONS}:
+            raise InputError(
+                f"{path}: needs the columns {', '.join(COLUMNS)} and may have "
+                f"{', '.join(OPTIONS)}; found {', '.join(str(key) for key in row)}"
+            )
+        files = [(row[column] or "").strip() for column in COLUMNS]
+        if not all(files):
+            raise InputError(f"{path}: line {line}: photo, speech and output must all be given")
+        photo, speech, output = (path.parent / file for file in files)
+        if output in outputs:
+            raise InputError(
+                f"{path}: line {line}: writes {output}, as line {outputs[output]} does"
+            )
+        outputs[output] = line
+        options = {name: _number(row.get(name), name, path, line) for name in OPTIONS}
+        jobs.append(Job(line, photo, speech, output, **options))
+    if not jobs:
+        raise InputError(f"{path}: holds no jobs")
+    return jobs
+
+
+def shard(jobs: Sequence[Job], text: str) -> list[Job]:
+    """The ``i``-th of ``n`` parts of the jobs, for ``i/n`` with i from 1 to n.
+
+    Raises:
+        ConfigError: not of that form.
+    """
+    index, _, count = text.partition("/")
+    if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
+        raise ConfigError(f"shard {text!r} is not of the form i/n with i from 1 to n")
+    return list(jobs[int(index) - 1 :: int(count)])
+
+
+def run_jobs(
+    animator: Animator,
+    jobs: Sequence[Job],
+    *,
+    seed: int = 0,
+    face: int | None = None,
+    crop: bool = False,
+    size: int | None = None,
+    overwrite: bool = False,
+    skip_existing: bool = False,
+    progress: Callable[[int, JobResult], None] = lambda done, result: None,
+) -> list[JobResult]:
+    """Run jobs one after the other. A failed job is noted and the next one begun.
+
+    Args:
+        animator: with the model to use.
+        jobs: from :func:`read_jobs`.
+        seed, face, size: for jobs whose line does not say.
+        crop: as in :meth:`Animator.animate`.
+        overwrite: replace outputs that exist.
+        skip_existing: leave jobs alone whose output exists.
+        progress: called after each job.
+    """
+    results = []
+    for number, job in enumerate(jobs, start=1):
+        result = JobResult(job, skipped=True)
+        if not (skip_existing and job.output.exists()):
+            try:
+                animation = animator.animate(
+                    job.photo,
+                    job.speech,
+                    seed=seed if job.seed is None else job.seed,
+                    face=face if job.face is None else job.face,
+                    crop=crop,
+                    size=size if job.size is None else job.size,
+                )
+                result = JobResult(job, frames=animation.save(job.output, overwrite=overwrite))
+            except StillspeakError as error:
+                result = JobResult(job, error=str(error))
+        results.append(result)
+        progress(number, result)
+    return results
+
+
+def _number(text: str | None, name: str, path: Path, line: int) -> int | None:
+    if text is None or not text.strip():
+        return None
+    try:
+        return int(text)
+    except ValueError as error:
+        raise InputError(f"{path}: line {line}: {name} {text!r} is not a whole number") from error
