@@ -1,6 +1,9 @@
 """load_audio reads every sound to the same scale and length; frame_windows shares memory."""
 
+import errno
+import io
 import math
+import os
 import struct
 import subprocess
 import sys
@@ -12,6 +15,7 @@ import numpy as np
 import pytest
 
 from stillspeak.errors import AudioError
+from stillspeak.media import audio as audio_module
 from stillspeak.media import source as source_module
 from stillspeak.media.audio import frame_windows, load_audio, load_track
 
@@ -204,6 +208,8 @@ def test_any_rate_keeps_time_and_level(rate, as_array):
 
 def test_another_sample_rate_can_be_asked_for():
     assert load_audio((tone().astype(np.float32), RATE), sample_rate=48_000).size == 24_000
+    with pytest.raises(ValueError, match=r"\(samples, rate\)"):
+        load_audio((tone(), RATE, 1))
     with pytest.raises(ValueError, match="sample_rate"):
         load_audio((tone(), RATE), sample_rate=0)
 
@@ -313,9 +319,85 @@ def test_a_damaged_packet_does_not_lose_the_rest(tmp_path):
     assert load_audio(bytes(data)).size == pytest.approx(2 * RATE, abs=0.3 * RATE)
 
 
+def test_a_container_that_breaks_off_keeps_what_came_before(monkeypatch):
+    class Breaking:
+        def __init__(self, container, good):
+            self.container, self.streams, self.good = container, container.streams, good
+
+        def demux(self, stream):
+            for index, packet in enumerate(self.container.demux(stream)):
+                if index == self.good:
+                    raise av.error.InvalidDataError(av.error.tag_to_code(b"INDA"), "broken")
+                yield packet
+
+    real = audio_module._decoded
+    data = wav_bytes(as_ints(tone(5.0), np.int16), RATE)
+    good = 3
+    monkeypatch.setattr(audio_module, "_decoded", lambda c, name: real(Breaking(c, good), name))
+    part = load_audio(data)
+    assert 0 < part.size < 5 * RATE
+    assert np.abs(part - tone(5.0)[: part.size]).max() < 1e-4
+    good = 0
+    with pytest.raises(AudioError, match=r"cannot be decoded \(broken\)"):
+        load_audio(data)
+
+
 def test_a_cut_file_keeps_what_came_before():
     data = wav_bytes(as_ints(tone(1.0), np.int16), RATE)
     assert load_audio(data[: len(data) // 2]).size == pytest.approx(8000, abs=64)
+
+
+def test_a_track_of_an_unknown_codec(tmp_path):
+    samples = as_ints(tone(), np.int16)[None]
+    file = encode(tmp_path / "a.mov", [(0, samples)], RATE, codec="pcm_s16le", sample_format="s16")
+    data = file.read_bytes()
+    assert data.count(b"sowt") == 1
+    with pytest.raises(AudioError, match=r"^a\.mov: the sound track cannot be decoded") as caught:
+        load_audio(data.replace(b"sowt", b"zzzz"), name="a.mov")
+    assert "\n" not in str(caught.value)
+
+
+def test_titles_in_old_alphabets_do_not_matter():
+    data = wav_bytes(as_ints(tone(), np.int16), RATE)
+    info = b"INFOINAM" + struct.pack("<I", 6) + b"Andr\xe9\0"
+    data += b"LIST" + struct.pack("<I", len(info)) + info
+    assert load_audio(data).size == 8000
+
+
+def test_a_codec_that_overshoots_is_clipped(tmp_path):
+    wave = tone(peak=20.0).astype(np.float32)
+    pieces = [(n, wave[None, n : n + 1024]) for n in range(0, wave.size, 1024)]
+    file = encode(tmp_path / "a.m4a", pieces, RATE, codec="aac", sample_format="fltp")
+    got = load_audio(file)
+    assert np.abs(got).max() == 1.0
+    assert got.size == pytest.approx(wave.size, abs=1024)
+
+
+def test_frames_without_timestamps_follow_each_other(monkeypatch):
+    def frames(container, name):
+        for pts in (0, None, 2000, None):
+            frame = av.AudioFrame.from_ndarray(np.full((1, 1000), 8192, np.int16), "s16", "mono")
+            frame.sample_rate, frame.pts, frame.time_base = RATE, pts, Fraction(1, RATE)
+            yield frame
+
+    monkeypatch.setattr(audio_module, "_decoded", frames)
+    got = load_audio(wav_bytes(as_ints(tone(), np.int16), RATE))
+    assert got.tolist() == [0.25] * 4000
+
+
+@pytest.mark.parametrize("good_bytes", [0, 600, 400_000])
+def test_a_disk_that_fails_is_told_and_shortens_nothing(monkeypatch, tmp_path, good_bytes):
+    class Failing(io.BytesIO):
+        def read(self, size=-1):
+            if good_bytes == 0 or self.tell() > good_bytes:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return super().read(min(size, 4096))
+
+    (tmp_path / "a.wav").write_bytes(wav_bytes(np.zeros(400_000, np.int16), RATE))
+    data = (tmp_path / "a.wav").read_bytes()
+    monkeypatch.setattr(Path, "open", lambda self, mode: Failing(data))
+    with pytest.raises(AudioError, match=r"a\.wav: cannot be read \(input/output error\)"):
+        load_audio(tmp_path / "a.wav")
 
 
 # --- what is not an error, and what is ---------------------------------------------------
@@ -368,6 +450,7 @@ def test_text_cut_inside_a_character_is_still_text():
     text = ("a" + "é" * 400).encode()[: source_module.HEAD_BYTES]
     assert source_module.looks_like_text(text)
     assert not source_module.looks_like_text(b"plain \xff\xfe then not")
+    assert not source_module.looks_like_text(b"\xff\xfe\x00\xd8\x00\xd8")  # no UTF-16
 
 
 def test_a_speech_file_with_a_text_header_is_no_text():
@@ -412,8 +495,9 @@ def test_a_video_without_sound(tmp_path):
 def test_no_samples():
     with pytest.raises(AudioError, match=r"holds no sound samples"):
         load_audio(wav_bytes(np.zeros(0, np.int16), RATE))
-    with pytest.raises(AudioError, match=r"^<array>: holds no sound samples"):
-        load_audio((np.zeros(0, np.float32), RATE))
+    for shape in (0, (0, 2), (100, 0)):
+        with pytest.raises(AudioError, match=r"^<array>: holds no sound samples"):
+            load_audio((np.zeros(shape, np.float32), RATE))
 
 
 @pytest.mark.parametrize("as_array", [False, True])

@@ -140,6 +140,14 @@ def test_damaged_metadata_costs_only_the_orientation(exif):
     assert got.shape == smooth().shape
 
 
+def test_metadata_that_cannot_be_read_at_all(monkeypatch):
+    def getexif(self):
+        raise SyntaxError("not a TIFF file")
+
+    monkeypatch.setattr(PIL.Image.Image, "getexif", getexif)
+    assert np.array_equal(load_image(PIL.Image.fromarray(COLOURS)), COLOURS)
+
+
 def test_an_orientation_that_does_not_exist_is_ignored():
     exif = PIL.Image.Exif()
     exif[0x0112] = 9

@@ -195,22 +195,34 @@ def _file_chunks(source: str | Path | bytes, *, name: str) -> Iterator[Chunk]:
     """Decode a file's first sound track to mono chunks (S,) float32, holes filled with zeros."""
     import av
 
-    scale = _ScaleCheck(name)
     wanted = "a sound"
     with open_source(
         source, name=name, wanted=wanted, formats=AUDIO_FORMATS, error=AudioError
     ) as file:
         try:
             # No protocol is allowed, so that a playlist cannot make FFmpeg open other files.
-            container = av.open(file, mode="r", options={"protocol_whitelist": "none"})
-        except (av.FFmpegError, ValueError, OSError) as problem:
+            # Old files name their titles in any alphabet, which is no reason to refuse them.
+            container = av.open(
+                file,
+                mode="r",
+                options={"protocol_whitelist": "none"},
+                metadata_errors="replace",
+            )
+        except (av.FFmpegError, ValueError) as problem:
             raise AudioError(
                 f"{name}: not {wanted} stillspeak can read ({reason(problem)}); "
                 f"give {AUDIO_FORMATS}"
             ) from problem
+        except OSError as problem:
+            raise AudioError(f"{name}: cannot be read ({reason(problem)})") from problem
         with container:
             if not container.streams.audio:
                 raise AudioError(f"{name}: has no sound track; give {AUDIO_FORMATS}")
+            # Only plain samples can be on a wrong scale; a codec that overshoots is damaged.
+            codec = container.streams.audio[0].codec_context
+            # There is none where the decoder is not known; decoding then says so.
+            plain = codec is not None and codec.name.startswith("pcm_")
+            scale = _ScaleCheck(name, refuse_loud=plain)
             expected: float | None = None
             for frame in _decoded(container, name):
                 samples = _mono(frame, scale)
@@ -224,7 +236,7 @@ def _file_chunks(source: str | Path | bytes, *, name: str) -> Iterator[Chunk]:
                 if start is None:
                     start = expected
                 expected = None if start is None else start + samples.shape[0] / rate
-    scale.finish()
+            scale.finish()
 
 
 def _decoded(container: av.container.InputContainer, name: str) -> Iterator[av.AudioFrame]:
@@ -241,6 +253,8 @@ def _decoded(container: av.container.InputContainer, name: str) -> Iterator[av.A
         except av.FFmpegError as error:
             problem = error  # the container breaks off here: keep what came before
             break
+        except OSError as error:  # the disk's fault, not the file's: there may be more
+            raise AudioError(f"{name}: cannot be read ({reason(error)})") from error
         if packet is None:
             break
         try:
@@ -248,7 +262,7 @@ def _decoded(container: av.container.InputContainer, name: str) -> Iterator[av.A
                 if isinstance(frame, av.AudioFrame) and frame.samples:
                     frames += 1
                     yield frame
-        except av.error.InvalidDataError as error:
+        except av.FFmpegError as error:
             problem = error
     if problem is not None and not frames:
         raise AudioError(
@@ -286,6 +300,8 @@ def _array_chunks(
         )
     if array.dtype.kind not in "iuf":
         raise AudioError(f"{name}: the samples are {array.dtype}; give integers or floats")
+    if array.size == 0:
+        return  # the caller says so
     if array.ndim == 1:
         array = array[:, None]
     elif array.shape[0] < array.shape[1]:
@@ -314,8 +330,9 @@ def _to_float(array: npt.NDArray[Any], scale: _ScaleCheck) -> Waveform:
 class _ScaleCheck:
     """Watches float samples go by and refuses NaN, infinity and floats on an integer scale."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, refuse_loud: bool = True) -> None:
         self.name = name
+        self.refuse_loud = refuse_loud
         self.peak = 0.0
         self.whole = True
 
@@ -325,13 +342,13 @@ class _ScaleCheck:
         Raises:
             AudioError: a sample is NaN or infinite, or too large for any float sound.
         """
-        if array.size == 0:
-            return
         peak = float(np.abs(array).max())
         if not math.isfinite(peak):
             raise AudioError(
                 f"{self.name}: holds NaN or infinite samples; repair or re-export the sound"
             )
+        if not self.refuse_loud:
+            return
         self.peak = max(self.peak, peak)
         self.whole = self.whole and bool((array == np.rint(array)).all())
         if self.peak > _NEVER_AUDIO:

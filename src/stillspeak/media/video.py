@@ -162,12 +162,20 @@ def _open_video(
     ) as file:
         try:
             # No protocol is allowed, so that a playlist cannot make FFmpeg open other files.
-            container = av.open(file, mode="r", options={"protocol_whitelist": "none"})
-        except (av.FFmpegError, ValueError, OSError) as problem:
+            # Old files name their titles in any alphabet, which is no reason to refuse them.
+            container = av.open(
+                file,
+                mode="r",
+                options={"protocol_whitelist": "none"},
+                metadata_errors="replace",
+            )
+        except (av.FFmpegError, ValueError) as problem:
             raise VideoError(
                 f"{name}: not {wanted} stillspeak can read ({reason(problem)}); "
                 f"give {VIDEO_FORMATS}"
             ) from problem
+        except OSError as problem:
+            raise VideoError(f"{name}: cannot be read ({reason(problem)})") from problem
         with container:
             if container.format.name.endswith("_pipe"):
                 raise VideoError(f"{name}: a still picture, not a video; give {VIDEO_FORMATS}")
@@ -184,14 +192,23 @@ def _decoded(
     container: av.container.InputContainer, stream: av.VideoStream, name: str
 ) -> Iterator[av.VideoFrame]:
     """Every frame of the track, in the order of display."""
+    with _read_errors(name):
+        yield from container.decode(stream)
+
+
+@contextmanager
+def _read_errors(name: str) -> Iterator[None]:
+    """What FFmpeg and the disk say while a video is read, as one line about ``name``."""
     import av
 
     try:
-        yield from container.decode(stream)
+        yield
     except av.FFmpegError as problem:
         raise VideoError(
             f"{name}: the video is damaged ({reason(problem)}); re-export or download it again"
         ) from problem
+    except OSError as problem:
+        raise VideoError(f"{name}: cannot be read ({reason(problem)})") from problem
 
 
 def _at_rate(
@@ -253,23 +270,16 @@ def _nominal_fps(stream: av.VideoStream) -> float | None:
 
 def _measure(path: str | Path) -> tuple[int, float]:
     """Number of picture packets and the seconds they span, without decoding them."""
-    import av
-
     count, begin, end = 0, float("inf"), 0.0
-    with _open_video(path) as (container, stream):
+    with _open_video(path) as (container, stream), _read_errors(str(path)):
         interval = 1.0 / (_nominal_fps(stream) or VIDEO_FPS)
-        try:
-            for packet in container.demux(stream):
-                if packet.pts is None or packet.time_base is None:
-                    continue
-                count += 1
-                time = float(packet.pts * packet.time_base)
-                own = float(packet.duration * packet.time_base) if packet.duration else interval
-                begin, end = min(begin, time), max(end, time + own)
-        except av.FFmpegError as problem:
-            raise VideoError(
-                f"{path}: the video is damaged ({reason(problem)}); re-export or download it again"
-            ) from problem
+        for packet in container.demux(stream):
+            if packet.pts is None or packet.time_base is None:
+                continue
+            count += 1
+            time = float(packet.pts * packet.time_base)
+            own = float(packet.duration * packet.time_base) if packet.duration else interval
+            begin, end = min(begin, time), max(end, time + own)
     return count, max(end - begin, 0.0) if count else 0.0
 
 
