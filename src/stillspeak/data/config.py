@@ -25,7 +25,7 @@ class DataConfig:
     """Frames of those T that are decoded and compared (the decoder is the costly part)."""
     lead_frames: int = 4
     """Frames at the start of an example that are never decoded: the GRU starts from zero."""
-    speaker_balance: float = 0.75
+    speaker_balance: float = 0.55
     """0 draws every clip alike, 1 every speaker alike."""
     other_clip: float = 0.3
     """Share of examples whose still comes from another clip of the same speaker."""
