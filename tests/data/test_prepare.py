@@ -217,6 +217,38 @@ def test_a_second_run_skips_what_is_there(
     assert {p: p.read_bytes() for p in cache.rglob("*") if p.is_file()} == before
 
 
+def test_a_run_that_is_stopped_can_be_gone_on_with(
+    sources: Path,
+    tmp_path: Path,
+    run: Callable[..., prepare_module.Summary],
+    kept: Kept,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The manifest follows during the run and never loses clips whose turn is still to come."""
+    monkeypatch.setattr(prepare_module, "_MANIFEST_EVERY", 1)
+    clips = find_grid(sources)[:3]
+
+    def stop(progress: Progress) -> None:
+        if progress.done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(clips, tmp_path, progress=stop)
+    half = load_manifest(tmp_path)
+    assert [c.name for c in half] == ["bbaf2n", "lgbz7a"]
+    summary = run(clips, tmp_path)
+    assert (summary.prepared, summary.skipped) == (1, 2)
+    whole = load_manifest(tmp_path)
+    assert whole[:2] == half
+
+    kept.version = "another detector"
+    with pytest.raises(KeyboardInterrupt):
+        run(clips, tmp_path, progress=stop)
+    again = load_manifest(tmp_path)
+    assert [c.name for c in again] == [c.name for c in whole]
+    assert [a.key == b.key for a, b in zip(again, whole, strict=True)] == [False, False, True]
+
+
 def test_the_same_sources_give_the_same_values(
     sources: Path, tmp_path: Path, run: Callable[..., prepare_module.Summary]
 ) -> None:

@@ -26,7 +26,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -180,11 +180,12 @@ def prepare(
         raise DataError(f"{cache_dir}: the cache cannot be made ({error.strerror})") from error
 
     manifest = settings.cache_dir / MANIFEST
+    known = _known_clips(settings.cache_dir)
     results: dict[int, _Result] = {}
     for index, result in _results(clips, settings, detector_factory, workers):
         results[index] = result
         if len(results) % _MANIFEST_EVERY == 0 or len(results) == len(clips):
-            _write_manifest(manifest, clips, results, settings)
+            _write_manifest(manifest, clips, results, known, settings)
         if progress is not None:
             progress(
                 Progress(len(results), len(clips), clips[index], result.outcome, result.reason)
@@ -211,7 +212,7 @@ def load_manifest(cache_dir: str | Path) -> list[CachedClip]:
     Raises:
         DataError: if there is no manifest or it is damaged.
     """
-    path = Path(cache_dir) / MANIFEST
+    path = Path(cache_dir).absolute() / MANIFEST
     try:
         lines = path.read_text("utf8").splitlines()
     except OSError:
@@ -505,25 +506,46 @@ def _write_tensors(
         partial.unlink(missing_ok=True)
 
 
+def _known_clips(cache_dir: Path) -> dict[Path, CachedClip]:
+    """What the manifest of an earlier run lists and is still there, by file."""
+    try:
+        return {clip.file: clip for clip in load_manifest(cache_dir) if clip.file.is_file()}
+    except DataError:
+        return {}
+
+
 def _write_manifest(
-    path: Path, clips: Sequence[Clip], results: dict[int, _Result], settings: _Settings
+    path: Path,
+    clips: Sequence[Clip],
+    results: dict[int, _Result],
+    known: dict[Path, CachedClip],
+    settings: _Settings,
 ) -> None:
-    """One JSON line per usable clip, in the clips' order, replaced in one step."""
+    """One JSON line per usable clip, in the clips' order, replaced in one step.
+
+    Clips whose turn has not come yet keep the line of an earlier run, so that training can
+    go on reading while a cache is looked through again.
+    """
     lines = []
-    for index in sorted(results):
-        clip, result = clips[index], results[index]
-        if result.outcome == "rejected":
+    for index, clip in enumerate(clips):
+        file, result = _target(clip, settings), results.get(index)
+        if result is None:
+            if file not in known:
+                continue
+            row = asdict(known[file])
+        elif result.outcome == "rejected":
             continue
-        row = {
-            "file": _target(clip, settings).relative_to(settings.cache_dir).as_posix(),
-            "speaker": clip.speaker,
-            "stem": clip.stem,
-            "name": clip.name,
-            "split": clip.split,
-            "frames": result.frames,
-            "key": result.key,
-            "text": clip.text,
-        }
+        else:
+            row = {
+                "speaker": clip.speaker,
+                "stem": clip.stem,
+                "name": clip.name,
+                "split": clip.split,
+                "frames": result.frames,
+                "key": result.key,
+                "text": clip.text,
+            }
+        row["file"] = file.relative_to(settings.cache_dir).as_posix()
         lines.append(json.dumps(row) + "\n")
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
