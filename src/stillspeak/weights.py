@@ -177,13 +177,14 @@ def save_model(generator: Generator, path: Path, info: Mapping[str, Any]) -> Non
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # save_file would make a file that only its owner can read.
-        temporary.write_bytes(save(state, metadata))
-        temporary.replace(path)
+        try:
+            # save_file would make a file that only its owner can read.
+            temporary.write_bytes(save(state, metadata))
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
     except (OSError, SafetensorError) as error:
         raise OutputError(f"{path}: cannot be written ({error})") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @torch.no_grad()
