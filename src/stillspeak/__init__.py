@@ -10,7 +10,9 @@ package reads no file, starts nothing and changes no global setting.
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from stillspeak.errors import StillspeakError
@@ -71,3 +73,18 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+class _Package(ModuleType):
+    """Keeps :func:`animate` in its place.
+
+    Whoever first imports the module of the same name makes Python store that module here,
+    and ``stillspeak.animate(...)`` would be a call of a module.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _HOMES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
