@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from stillspeak.errors import AudioError
+from stillspeak.errors import AudioError, ConfigError
 from stillspeak.face.landmarks import (
     LandmarkDetector,
     MediaPipeDetector,
@@ -42,6 +42,9 @@ SILENCE = 10 ** (-70 / 20)
 
 CHUNK = 16
 """Frames generated at a time; memory grows with it and not with the sound's length."""
+
+MAX_SEED = 2**63 - 1
+"""Largest seed: what every random number generator takes."""
 
 
 class Animator:
@@ -97,6 +100,8 @@ class Animator:
         face: int | None = None,
         crop: bool = False,
         size: int | None = None,
+        image_name: str | None = None,
+        audio_name: str | None = None,
     ) -> Animation:
         """Make a picture speak.
 
@@ -107,7 +112,10 @@ class Animator:
             face: which face, 0 being the largest; None takes the largest.
             crop: the bare aligned crop instead of the whole picture.
             size: height of the video in pixels. By default the picture's own, at most
-                1,920 on its longer side, and 128 for the crop.
+                1,920 on its longer side, and 128 for the crop. The crop's is rounded to
+                a multiple of 4, so that its shape stays.
+            image_name: what messages call the picture; its path, or e.g. ``<bytes>``.
+            audio_name: what messages call the sound.
 
         Returns:
             The animation; its frames are generated when they are asked for.
@@ -115,14 +123,18 @@ class Animator:
         Raises:
             ImageError, AudioError: an input cannot be read, or the sound is too short or silent.
             FaceError: no usable face.
-            ConfigError: a size out of range.
+            ConfigError: a size or seed out of range.
         """
+        if not 0 <= seed <= MAX_SEED:
+            raise ConfigError(f"seed {seed} is out of range; give 0 to {MAX_SEED}")
         config = self.generator.config
-        speech = load_audio(audio, sample_rate=config.sample_rate)
-        _check_speech(speech, config.sample_rate, source_name(audio))
-        picture = fit_picture(load_image(image), None if crop else size)
-        found = choose_face(self.detector.detect(picture), face, name=source_name(image))
-        check_face(found, name=source_name(image))
+        speech = load_audio(audio, sample_rate=config.sample_rate, name=audio_name)
+        _check_speech(speech, config.sample_rate, source_name(audio, audio_name))
+        name = source_name(image, image_name)
+        picture = fit_picture(load_image(image, name=name), None if crop else size)
+        shown = name if crop or size is None else f"{name} at size {size}"
+        found = choose_face(self.detector.detect(picture), face, name=shown)
+        check_face(found, name=shown)
         renderer = FaceRenderer(
             picture, found.points, self.generator, whole=not crop, lines=size if crop else None
         )

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from stillspeak.constants import FRAME_HEIGHT
 from stillspeak.errors import ConfigError
 from stillspeak.face.align import crop_face, face_transform, resample
 from stillspeak.face.paste import FacePaster
@@ -28,6 +29,9 @@ MAX_SIDE = 1920
 MIN_SIZE, MAX_SIZE = 64, 4096
 """Heights in pixels that can be asked for."""
 
+MAX_WIDTH = 8192
+"""Width that a height which was asked for may bring with it."""
+
 MAX_SCALE = 8
 """Largest size of the crop relative to 128 x 96: 1,024 lines of face."""
 
@@ -40,7 +44,7 @@ def fit_picture(picture: Picture, height: int | None) -> Picture:
         height: rows wanted; None keeps a picture that is small enough as it is.
 
     Raises:
-        ConfigError: a height out of range.
+        ConfigError: a height out of range, or too large for so wide a picture.
     """
     rows, columns = picture.shape[:2]
     if height is None:
@@ -48,6 +52,11 @@ def fit_picture(picture: Picture, height: int | None) -> Picture:
     else:
         _check_size(height)
         factor = height / rows
+        if columns * factor > MAX_WIDTH:
+            raise ConfigError(
+                f"size {height} makes a picture of {columns}x{rows} {columns * factor:.0f} pixels "
+                f"wide, more than {MAX_WIDTH}; give a smaller size"
+            )
     if factor == 1.0:
         return picture
     new_rows, new_columns = max(round(rows * factor), 1), max(round(columns * factor), 1)
@@ -81,12 +90,13 @@ class FaceRenderer:
     ) -> None:
         config = generator.config
         device = next(generator.parameters()).device
-        still = crop_face(picture, face_transform(points), config.height, config.width)
+        to_crop = face_transform(points, scale=config.height / FRAME_HEIGHT)
+        still = crop_face(picture, to_crop, config.height, config.width)
         with torch.inference_mode():
             self.context = generator.prepare_still(to_model(still[None]).to(device))
         self._crop = (config.height, config.width)
 
-        own = 1 / np.sqrt(abs(np.linalg.det(face_transform(points)[:, :2])))
+        own = 1 / np.sqrt(abs(np.linalg.det(to_crop[:, :2])))
         if lines is not None:
             _check_size(lines)
             scale = lines / config.height
@@ -97,7 +107,7 @@ class FaceRenderer:
         # Rows and columns must come out whole and keep the crop's shape.
         rows = max(round(scale * config.height / 4) * 4, 4)
         columns = round(rows * config.width / config.height)
-        transform = face_transform(points, scale=rows / config.height)
+        transform = face_transform(points, scale=rows / FRAME_HEIGHT)
         self._size = (rows, columns)
         self._paster = FacePaster(picture, transform, rows, columns) if whole else None
         self._source: torch.Tensor | None = None
@@ -123,7 +133,8 @@ class FaceRenderer:
                 frame = torch.nn.functional.interpolate(
                     frame[0], self._size, mode="bicubic", align_corners=False
                 )[None]
-        return from_model(frame[0])[0]
+        picture: Picture = from_model(frame[0])[0]
+        return picture
 
 
 def _check_size(height: int) -> None:

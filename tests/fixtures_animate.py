@@ -1,0 +1,164 @@
+"""Small inputs for the tests of the main path: a face, some sound, generators of few channels.
+
+Plain functions, so that test files import what they use; what costs time is made once.
+"""
+
+import wave
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from stillspeak.face.align import crop_face, face_transform
+from stillspeak.face.landmarks import Face, MediaPipeDetector
+from stillspeak.media.audio import frame_windows
+from stillspeak.models.config import GeneratorConfig
+from stillspeak.models.decoders import WarpDecoder
+from stillspeak.models.generator import Generator
+from stillspeak.models.pixels import to_model
+from stillspeak.weights import save_model
+
+RATE = 16_000
+
+
+@cache
+def portrait() -> np.ndarray:
+    """(256, 256, 3) uint8: the head of Eileen Collins, NASA, public domain."""
+    from skimage.data import astronaut
+
+    picture = np.ascontiguousarray(astronaut()[:256, 96:352])
+    picture.flags.writeable = False
+    return picture
+
+
+class SharedDetector:
+    """The one detector of the session; closing it only counts."""
+
+    def __init__(self) -> None:
+        self._detector = MediaPipeDetector()
+        self.closed = 0
+
+    @property
+    def version(self) -> str:
+        return self._detector.version
+
+    def detect(self, image: np.ndarray) -> list[Face]:
+        return self._detector.detect(image)
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+@cache
+def shared_detector() -> SharedDetector:
+    return SharedDetector()
+
+
+@cache
+def portrait_face() -> Face:
+    (face,) = shared_detector().detect(portrait())
+    return face
+
+
+def use_shared_detector(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every Animator look with the session's detector instead of loading its own."""
+    from importlib import import_module
+
+    monkeypatch.setattr(import_module("stillspeak.animate"), "MediaPipeDetector", shared_detector)
+
+
+def speech(seconds: float, seed: int = 0) -> np.ndarray:
+    """(S,) float32 at 16 kHz: syllables of a gliding tone with some breath."""
+    random = np.random.default_rng(seed)
+    time = np.arange(round(seconds * RATE)) / RATE
+    syllables = 0.5 + 0.5 * np.sin(2 * np.pi * (4 + seed) * time)
+    tone = np.sin(2 * np.pi * (140 + 30 * seed + 60 * time) * time)
+    return (0.4 * syllables * (tone + 0.1 * random.standard_normal(time.size))).astype(np.float32)
+
+
+def write_wav(path: Path, samples: np.ndarray, rate: int = RATE) -> Path:
+    """A 16-bit WAV file of (S,) floats in [-1, 1]."""
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes(np.rint(np.asarray(samples) * 32767).astype("<i2").tobytes())
+    return path
+
+
+def write_picture(path: Path, picture: np.ndarray) -> Path:
+    import PIL.Image
+
+    PIL.Image.fromarray(picture).save(path)
+    return path
+
+
+def config(decoder: str = "warp", **changes: Any) -> GeneratorConfig:
+    values: dict[str, Any] = {
+        "decoder": decoder,
+        "identity_channels": (4, 4, 4, 4, 4),
+        "warp_channels": (4, 4, 4, 4, 4),
+        "audio_channels": (4, 4, 4, 4, 4, 4),
+        "audio_dim": 8,
+        "context_dim": 8,
+        "identity_dim": 4,
+        "noise_dim": 3,
+    }
+    return GeneratorConfig(**(values | changes))
+
+
+@cache
+def lively(decoder: str = "warp") -> Generator:
+    """A generator whose frames depend visibly on the sound, the noise and the still."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        generator = Generator(config(decoder))
+        with torch.no_grad():
+            for parameter in generator.parameters():
+                if parameter.dim() == 1:
+                    parameter.add_(0.1 * torch.randn_like(parameter))
+            if isinstance(generator.decoder, WarpDecoder):
+                generator.decoder.head.weight.normal_(0, 0.3)
+            # The batch norms see this very face: what varies then is sound and noise alone, and
+            # they bring that to full size.
+            transform = face_transform(portrait_face().points)
+            still = to_model(crop_face(portrait(), transform, 128, 96)[None])
+            windows = frame_windows(speech(1), generator.config.window, generator.config.hop)
+            for layer in generator.modules():
+                if isinstance(layer, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
+                    layer.momentum = None  # the mean of all, without the start's 0 and 1
+                    layer.reset_running_stats()
+            random = torch.Generator().manual_seed(1)
+            for _ in range(3):
+                noise = generator.draw_noise(1, len(windows), random)
+                generator(still, torch.tensor(windows)[None], noise)
+    return generator.eval().requires_grad_(False)
+
+
+def still_generator(mask: float, **changes: Any) -> Generator:
+    """A warp generator that moves nothing and paints black with a weight of sigmoid(``mask``)."""
+    generator = Generator(config(**changes))
+    head = generator.decoder.head
+    with torch.no_grad():
+        head.weight.zero_()
+        head.bias.copy_(torch.tensor([0.0, 0.0, mask, -10.0, -10.0, -10.0]))
+    return generator.eval().requires_grad_(False)
+
+
+def save_lively(path: Path, decoder: str = "warp") -> Path:
+    save_model(lively(decoder), path, {"made": "for tests"})
+    return path
+
+
+def listing(*folders: Path) -> Sequence[tuple[str, int, int]]:
+    """Everything below folders with its size and time, hidden files included."""
+    found = []
+    for folder in folders:
+        for path in sorted(folder.rglob("*")):
+            status = path.lstat()
+            found.append((str(path), status.st_size, status.st_mtime_ns))
+    return found

@@ -1,0 +1,206 @@
+"""From decoded frames to pictures: right place, right size, nothing else touched."""
+
+import numpy as np
+import pytest
+import torch
+from fixtures_animate import config, lively, portrait, portrait_face, still_generator
+
+from stillspeak.errors import ConfigError
+from stillspeak.face.align import crop_face, face_transform
+from stillspeak.models.decoders import Decoded
+from stillspeak.models.generator import Generator
+from stillspeak.render import MAX_SCALE, MAX_SIDE, FaceRenderer, fit_picture
+
+
+def decode(renderer: FaceRenderer, generator: Generator, frames: int = 2) -> Decoded:
+    """The generator's answer to some noise of (1, T, N) samples."""
+    random = torch.Generator().manual_seed(0)
+    windows = 0.3 * torch.randn(1, frames, generator.config.window, generator=random)
+    noise = generator.draw_noise(1, frames, random)
+    with torch.inference_mode():
+        decoded, _ = generator.step(renderer.context, windows, noise, generator.initial_state())
+    return decoded
+
+
+def render(renderer: FaceRenderer, generator: Generator, frames: int = 2) -> list[np.ndarray]:
+    return list(renderer.render(decode(renderer, generator, frames)))
+
+
+def box_of(renderer: FaceRenderer) -> tuple[slice, slice]:
+    assert renderer._paster is not None
+    x0, y0, x1, y1 = renderer._paster.box
+    return slice(y0, y1), slice(x0, x1)
+
+
+# --- the picture's size ------------------------------------------------------------------------
+
+
+def test_a_picture_of_fitting_size_is_left_alone():
+    picture = np.zeros((MAX_SIDE, 30, 3), np.uint8)
+    assert fit_picture(picture, None) is picture
+    assert fit_picture(portrait(), 256) is portrait()
+
+
+@pytest.mark.parametrize(
+    ("shape", "height", "expected"),
+    [
+        ((2 * MAX_SIDE, 1000), None, (MAX_SIDE, 500)),
+        ((1000, 2 * MAX_SIDE), None, (500, MAX_SIDE)),
+        ((200, 300), 100, (100, 150)),
+        ((200, 300), 401, (401, 602)),
+    ],
+)
+def test_a_picture_gets_the_size_asked_for(shape, height, expected):
+    out = fit_picture(np.zeros((*shape, 3), np.uint8), height)
+    assert out.shape == (*expected, 3)
+    assert out.dtype == np.uint8
+    assert out.flags.c_contiguous
+
+
+def test_resizing_keeps_pixel_edges_in_place():
+    # Two by two blocks of one value each: half the size must give the blocks exactly.
+    blocks = np.random.default_rng(0).integers(0, 256, (100, 80, 3)).astype(np.uint8)
+    doubled = blocks.repeat(2, axis=0).repeat(2, axis=1)
+    assert np.abs(fit_picture(doubled, 100).astype(int) - blocks).max() <= 1
+
+
+@pytest.mark.parametrize("height", [-1, 0, 63, 4097])
+def test_a_height_out_of_range_is_refused(height):
+    with pytest.raises(ConfigError, match=f"size {height} is out of range; give 64 to 4096"):
+        fit_picture(portrait(), height)
+    with pytest.raises(ConfigError, match=f"size {height} is out of range"):
+        FaceRenderer(
+            portrait(),
+            portrait_face().points,
+            still_generator(-30),
+            whole=False,
+            lines=height,
+        )
+
+
+def test_a_height_that_makes_a_panorama_huge_is_refused():
+    panorama = np.zeros((100, 1000, 3), np.uint8)
+    assert fit_picture(panorama, 800).shape == (800, 8000, 3)
+    with pytest.raises(ConfigError, match=r"size 1000 .* 1000x100 10000 pixels wide"):
+        fit_picture(panorama, 1000)
+
+
+# --- the whole picture -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("decoder", ["warp", "unet"])
+def test_only_the_face_changes_in_the_whole_picture(decoder):
+    generator = lively(decoder)
+    renderer = FaceRenderer(portrait(), portrait_face().points, generator, whole=True)
+    rows, columns = box_of(renderer)
+    outside = np.ones((256, 256), bool)
+    outside[rows, columns] = False
+    assert 0.2 < outside.mean() < 0.8
+    frames = render(renderer, generator)
+    assert (renderer.height, renderer.width) == (256, 256)
+    for frame in frames:
+        assert frame.shape == (256, 256, 3)
+        assert frame.dtype == np.uint8
+        assert np.array_equal(frame[outside], portrait()[outside])
+        changed = np.abs(frame[rows, columns].astype(int) - portrait()[rows, columns])
+        assert changed.mean() > 5
+    assert not np.array_equal(frames[0], frames[1])
+
+
+def test_a_decoder_that_moves_and_paints_nothing_gives_the_photo():
+    generator = still_generator(mask=-30)
+    renderer = FaceRenderer(portrait(), portrait_face().points, generator, whole=True)
+    for frame in render(renderer, generator):
+        assert np.array_equal(frame, portrait())
+
+
+def test_an_untrained_decoder_leaves_the_photo_nearly_unchanged():
+    torch.manual_seed(0)
+    generator = Generator(config()).eval()
+    renderer = FaceRenderer(portrait(), portrait_face().points, generator, whole=True)
+    for frame in render(renderer, generator):
+        difference = np.abs(frame.astype(int) - portrait())
+        # Its mask is sigmoid(-2) = 0.12 everywhere: what it paints can change no more than that.
+        assert difference.max() <= 0.12 * 255
+        assert 0 < difference.mean() < 4
+
+
+def test_paint_fades_towards_the_border_of_the_crop():
+    generator = still_generator(mask=30)
+    renderer = FaceRenderer(portrait(), portrait_face().points, generator, whole=True)
+    rows, columns = box_of(renderer)
+    (frame,) = render(renderer, generator, frames=1)
+    nose = portrait_face().points[1].round().astype(int)
+    assert frame[nose[1], nose[0]].max() == 0
+    # The columns at the crop's border hardly differ, although all of it is painted black.
+    border = np.abs(frame[rows, columns].astype(int) - portrait()[rows, columns])
+    assert border[:, 0].max() <= 2
+    assert border[:, -1].max() <= 2
+
+
+def test_a_large_face_is_drawn_with_its_own_pixels_up_to_a_bound():
+    generator = still_generator(mask=-30)
+    points = portrait_face().points
+    small = FaceRenderer(portrait(), points, generator, whole=True)
+    own = 1 / np.sqrt(np.linalg.det(face_transform(points)[:, :2]))
+    assert 1 < own < 2
+    assert small._size[0] == pytest.approx(own * 128, abs=2)
+    assert small._size[1] * 4 == small._size[0] * 3
+    huge = FaceRenderer(np.zeros((64, 64, 3), np.uint8), points * 8, generator, whole=True)
+    assert huge._size == (128 * MAX_SCALE, 96 * MAX_SCALE)
+    # A face of fewer pixels than the crop is not made smaller than the crop.
+    tiny = FaceRenderer(portrait(), points / 4, generator, whole=True)
+    assert tiny._size == (128, 96)
+
+
+# --- the crop ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [(None, (128, 96)), (128, (128, 96)), (512, (512, 384)), (64, (64, 48)), (131, (132, 99))],
+)
+def test_the_crop_shows_the_photo_at_the_size_asked_for(lines, expected):
+    generator = still_generator(mask=-30)
+    points = portrait_face().points
+    renderer = FaceRenderer(portrait(), points, generator, whole=False, lines=lines)
+    assert (renderer.height, renderer.width) == expected
+    (frame,) = render(renderer, generator, frames=1)
+    wanted = crop_face(portrait(), face_transform(points, scale=expected[0] / 128), *expected)
+    assert frame.shape == wanted.shape
+    assert np.abs(frame.astype(int) - wanted).max() <= 1
+
+
+def test_motion_is_the_same_at_every_size():
+    generator = lively()
+    points = portrait_face().points
+    sizes = {}
+    for lines in (128, 512):
+        renderer = FaceRenderer(portrait(), points, generator, whole=False, lines=lines)
+        (sizes[lines],) = render(renderer, generator, frames=1)
+    shrunk = fit_picture(sizes[512], 128)
+    still = crop_face(portrait(), face_transform(points), 128, 96)
+    apart = np.abs(shrunk.astype(int) - sizes[128]).mean()
+    moved = np.abs(still.astype(int) - sizes[128]).mean()
+    assert apart < 0.25 * moved
+
+
+def test_the_u_net_is_enlarged_to_the_size_asked_for():
+    generator = lively("unet")
+    points = portrait_face().points
+    plain = FaceRenderer(portrait(), points, generator, whole=False)
+    large = FaceRenderer(portrait(), points, generator, whole=False, lines=256)
+    (small,) = render(plain, generator, frames=1)
+    (big,) = render(large, generator, frames=1)
+    assert small.shape == (128, 96, 3)
+    assert big.shape == (256, 192, 3)
+    assert np.abs(fit_picture(big, 128).astype(int) - small).mean() < 0.2 * small.std()
+
+
+def test_a_model_of_another_size_sees_the_whole_face():
+    generator = still_generator(mask=-30, height=64, width=64)
+    points = portrait_face().points
+    renderer = FaceRenderer(portrait(), points, generator, whole=False)
+    (frame,) = render(renderer, generator, frames=1)
+    wanted = crop_face(portrait(), face_transform(points, scale=0.5), 64, 64)
+    assert np.abs(frame.astype(int) - wanted).max() <= 1
