@@ -203,6 +203,6 @@ def face_pictures(opening: np.ndarray, seed: int) -> np.ndarray:
     frames = []
     for wide in opening:
         distance = ((xs - 50) / 14) ** 2 + ((ys - 86 - wide / 2) / (1 + wide / 2)) ** 2
-        mouth = 1 / (1 + np.exp(8 * (distance - 1)))[..., None]
+        mouth = 1 / (1 + np.exp(np.minimum(8 * (distance - 1), 50)))[..., None]
         frames.append(skin * (1 - mouth) + 30 * mouth)
     return np.stack(frames).astype(np.uint8)
