@@ -10,6 +10,8 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+
+import stillspeak
 from fixtures_animate import (
     RATE,
     lively,
@@ -23,8 +25,6 @@ from fixtures_animate import (
     write_picture,
     write_wav,
 )
-
-import stillspeak
 from stillspeak.animate import Animation, Animator
 from stillspeak.errors import (
     AudioError,

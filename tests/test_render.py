@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from fixtures_animate import config, lively, portrait, portrait_face, still_generator
 
+from fixtures_animate import config, lively, portrait, portrait_face, still_generator
 from stillspeak.errors import ConfigError
 from stillspeak.face.align import crop_face, face_transform
 from stillspeak.models.decoders import Decoded

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from stillspeak.animate import Animator
 from stillspeak.errors import ConfigError, InputError, StillspeakError
+from stillspeak.media.source import reason
 
 COLUMNS = ("photo", "speech", "output")
 OPTIONS = ("seed", "face", "size")
@@ -44,30 +45,33 @@ def read_jobs(path: Path) -> list[Job]:
 
     Raises:
         InputError: the table is missing, has other columns, an empty cell where a file is
-            needed, a number that is none, or two jobs with one output.
+            needed, more cells than columns, a number that is none, or two jobs with one output.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
+            table = csv.DictReader(file)
+            columns = list(table.fieldnames or ())
+            rows = [(table.line_num, row) for row in table]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read as a CSV table ({error})") from error
+        raise InputError(f"{path}: cannot be read as a CSV table ({reason(error)})") from error
+    if not set(COLUMNS) <= set(columns) <= {*COLUMNS, *OPTIONS}:
+        raise InputError(
+            f"{path}: needs the columns {', '.join(COLUMNS)} and may have "
+            f"{', '.join(OPTIONS)}; found {', '.join(columns) or 'none'}"
+        )
     jobs: list[Job] = []
     outputs: dict[Path, int] = {}
-    for line, row in enumerate(rows, start=2):
-        if None in row or not set(COLUMNS) <= set(row) <= {*COLUMNS, *OPTIONS}:
-            raise InputError(
-                f"{path}: needs the columns {', '.join(COLUMNS)} and may have "
-                f"{', '.join(OPTIONS)}; found {', '.join(str(key) for key in row)}"
-            )
+    for line, row in rows:
+        if None in row:  # where csv puts the cells that no column is left for
+            raise InputError(f"{path}: line {line}: has more cells than columns; quote commas")
         files = [(row[column] or "").strip() for column in COLUMNS]
         if not all(files):
             raise InputError(f"{path}: line {line}: photo, speech and output must all be given")
         photo, speech, output = (path.parent / file for file in files)
-        if output in outputs:
-            raise InputError(
-                f"{path}: line {line}: writes {output}, as line {outputs[output]} does"
-            )
-        outputs[output] = line
+        place = output.resolve()
+        if place in outputs:
+            raise InputError(f"{path}: line {line}: writes {output}, as line {outputs[place]} does")
+        outputs[place] = line
         options = {name: _number(row.get(name), name, path, line) for name in OPTIONS}
         jobs.append(Job(line, photo, speech, output, **options))
     if not jobs:
@@ -113,8 +117,8 @@ def run_jobs(
     results = []
     for number, job in enumerate(jobs, start=1):
         result = JobResult(job, skipped=True)
-        if not (skip_existing and job.output.exists()):
-            try:
+        try:
+            if not (skip_existing and job.output.exists()):
                 animation = animator.animate(
                     job.photo,
                     job.speech,
@@ -124,8 +128,10 @@ def run_jobs(
                     size=size if job.size is None else job.size,
                 )
                 result = JobResult(job, frames=animation.save(job.output, overwrite=overwrite))
-            except StillspeakError as error:
-                result = JobResult(job, error=str(error))
+        except StillspeakError as error:
+            result = JobResult(job, error=str(error))
+        except OSError as error:  # a name that the file system refuses even to look up
+            result = JobResult(job, error=f"{error.filename or job.output}: {reason(error)}")
         results.append(result)
         progress(number, result)
     return results
