@@ -254,6 +254,18 @@ READERS = [probe_video, lambda path: next(iter_frames(path)), read_clip]
 
 
 @pytest.mark.parametrize("read", READERS)
+def test_a_playlist_opens_no_other_file(tmp_path, monkeypatch, read):
+    monkeypatch.chdir(tmp_path)
+    numbered(tmp_path / "secret.mkv", [0, 0.04], sound=[(0, speech(0.1))])
+    # The zero byte hides the playlist from the check for text.
+    Path("list.mp4").write_bytes(b"ffconcat version 1.0\n#\0\nfile secret.mkv\n")
+    with av.open("list.mp4") as container:
+        assert container.format.name == "concat"  # left to itself, FFmpeg opens the other file
+    with pytest.raises(VideoError, match="not a video"):
+        read("list.mp4")
+
+
+@pytest.mark.parametrize("read", READERS)
 def test_files_that_are_no_video(tmp_path, read):
     cases = {"gone.mp4": "no such file", "empty.mp4": "empty", "text.mp4": "starts like text"}
     cases |= {"noise.mp4": "not a video", "sound.wav": "no picture track"}
@@ -399,6 +411,16 @@ def test_sound_and_picture_share_their_zero(tmp_path, picture_start, sound_start
     assert abs(lag_of(audio, wave) - shift) <= 16
 
 
+def test_titles_in_old_alphabets_do_not_matter(tmp_path):
+    file = tmp_path / "a.mp4"
+    write_video(file, moving(3), audio=speech(0.12), metadata={"title": "Andr#"})
+    data = file.read_bytes()
+    assert data.count(b"Andr#") == 1
+    file.write_bytes(data.replace(b"Andr#", b"Andr\xe9"))
+    assert probe_video(file).fps == 25
+    assert len(list(read_clip(file)[0])) == 3
+
+
 def test_a_clip_at_other_rates(tmp_path):
     times = [k * 0.04 for k in range(25)]
     file = numbered(tmp_path / "a.mkv", times, sound=[(0, speech(1))])
@@ -526,8 +548,9 @@ def test_sound_and_picture_are_equally_long(tmp_path, name, seconds):
         assert np.abs(audio[:4000]).max() > 0.1
 
 
-def test_the_sound_comes_with_its_picture_not_at_the_end(tmp_path):
-    write_video(tmp_path / "a.mp4", moving(300, 32, 32), audio=speech(12))
+@pytest.mark.parametrize("seconds", [12, 0.5])
+def test_the_sound_comes_with_its_picture_not_at_the_end(tmp_path, seconds):
+    write_video(tmp_path / "a.mp4", moving(300, 32, 32), audio=speech(seconds))
     latest = {"video": 0.0, "audio": 0.0}
     with av.open(str(tmp_path / "a.mp4")) as container:
         packets = [p for p in container.demux() if p.pts is not None]

@@ -198,16 +198,16 @@ def _flatten(array: Picture) -> Picture:
 
 
 def _orientation(picture: PIL.Image.Image) -> int:
-    """The EXIF orientation, 1 to 8; 1 where there is none or it cannot be read."""
+    """The EXIF orientation; 1, which is upright, where there is none or it cannot be read."""
     try:
         value = picture.getexif().get(_ORIENTATION_TAG, 1)
     except Exception:  # damaged metadata says nothing about the pixels, which are fine
         return 1
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+    return value if isinstance(value, int) else 1
 
 
 def _upright(array: Picture, orientation: int) -> Picture:
-    """Undo an EXIF orientation on (H, W, 3); 5 to 8 swap height and width."""
+    """Undo an EXIF orientation, 1 to 8, on (H, W, 3); any other number changes nothing."""
     if orientation in (5, 6, 7, 8):
         array = array.transpose(1, 0, 2)
     if orientation in (3, 4, 7, 8):
