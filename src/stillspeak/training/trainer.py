@@ -143,6 +143,7 @@ class Trainer:
         self._info = dict(info or {})
         self._seconds = 0.0
         self._stop_reason: str | None = None
+        self._history = [self._chapter(None)]
 
         torch.manual_seed(config.training.seed)
         objective = GeneratorObjective(config)
@@ -283,6 +284,7 @@ class Trainer:
             "precision": self._precision.name,
             "speakers": self._data.speakers,
             "validation": scores,
+            "history": self._history,
             "run": to_table(self.config),
         }
         generator = self.average.module
@@ -303,6 +305,7 @@ class Trainer:
                 "best": self.best if math.isfinite(self.best) else None,
                 "stale": self.stale,
                 "seconds": self._seconds,
+                "history": self._history,
                 "random": torch.get_rng_state(),
                 "objective": self._objective.state_dict(),
                 "average": self.average.module.state_dict(),
@@ -317,17 +320,17 @@ class Trainer:
         """Go on from the newest checkpoint in the run's folder. Returns its step.
 
         Raises:
-            CheckpointError: there is none, or its configuration is another one.
+            CheckpointError: there is none, or its generator is another one.
         """
         path = latest_checkpoint(self._folder)
         if path is None:
             raise CheckpointError(f"{self._folder}: holds no checkpoint; start without --resume")
         state = load_checkpoint(path)
-        changed = [k for k in _different(state["config"], to_table(self.config)) if k != "training"]
-        if changed:
+        table = to_table(self.config)
+        if state["config"]["generator"] != table["generator"]:
             raise CheckpointError(
-                f"{path}: was trained with another [{'], ['.join(changed)}]; resume with the "
-                "run's own configuration, or start a new run"
+                f"{path}: was trained with another [generator]; resume with the run's own "
+                "configuration, or start a new run"
             )
         self._objective.load_state_dict(state["objective"])
         self.average.module.load_state_dict(state["average"])
@@ -338,7 +341,20 @@ class Trainer:
         self.best = -math.inf if state["best"] is None else float(state["best"])
         self.stale = int(state["stale"])
         self._seconds = float(state["seconds"])
+        self._history = [*state["history"], self._chapter(state["config"])]
         return self.step
+
+    def _chapter(self, before: Mapping[str, Any] | None) -> dict[str, Any]:
+        """A line of the run's history: from which step on which command, and what changed."""
+        chapter: dict[str, Any] = {"from_step": self.step, "command": self._info.get("command")}
+        if before is not None:
+            table = to_table(self.config)
+            chapter["changed"] = {
+                section: {k: v for k, v in values.items() if before[section].get(k) != v}
+                for section, values in table.items()
+                if before[section] != values
+            }
+        return chapter
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
@@ -404,7 +420,3 @@ def _load_scaler_state(fabric: Fabric, state: Mapping[str, Any]) -> None:
     scaler = _scaler(fabric)
     if scaler is not None and state:
         scaler.load_state_dict(dict(state))
-
-
-def _different(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
-    return sorted(key for key in {*a, *b} if a.get(key) != b.get(key))
