@@ -438,7 +438,7 @@ class _MovieWriter:
 
     def __init__(self, job: _Job, kind: str, height: int, width: int) -> None:
         import av
-        from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
+        from av.video.reformatter import ColorRange, Colorspace
 
         self.pad = ((0, height % 2), (0, width % 2), (0, 0))
         self.count = 0
@@ -455,10 +455,9 @@ class _MovieWriter:
         self.picture.pix_fmt = "yuv420p"
         context = self.picture.codec_context
         context.time_base = self.time_base
-        # Without the tags every player makes its own guess at the colours.
-        context.color_primaries = ColorPrimaries.BT709
-        context.color_trc = ColorTrc.BT709
-        context.colorspace = 1  # AVCOL_SPC_BT709, which is not Colorspace's numbering
+        # Without the tags every player makes its own guess at the colours. In ITU-T H.273,
+        # which FFmpeg follows, BT.709 is number 1 in all three lists.
+        context.color_primaries = context.color_trc = context.colorspace = 1
         context.color_range = ColorRange.MPEG
         self.sound = None if job.audio is None else _Sound(self.container, kind, job)
         self.container.start_encoding()
