@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn, get_args
 
 import typer
 
 from stillspeak import __version__
 from stillspeak.errors import ConfigError, InputError, StillspeakError
+from stillspeak.runtime import DeviceName
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,16 +39,28 @@ app = typer.Typer(
 def main() -> None:
     """Run the command line; a user's mistake is one line and exit code 1."""
     try:
-        app()
+        app(prog_name="stillspeak")
     except StillspeakError as error:
         _fail(str(error))
+    except OSError as error:  # what no function of ours foresaw, such as a full standard output
+        _drop_stdout()
+        where = f"{error.filename}: " if error.filename else ""
+        _fail(f"{where}{(error.strerror or str(error)).lower()}")
     except KeyboardInterrupt:
         _fail("interrupted", code=130)
 
 
 def _fail(message: str, *, code: int = 1) -> NoReturn:
-    print(f"stillspeak: {message}", file=sys.stderr)
+    print(f"stillspeak: {' '.join(message.splitlines())}", file=sys.stderr)
     raise SystemExit(code)
+
+
+def _drop_stdout() -> None:
+    """Let what could not be written go, or Python would try again, and complain, at its exit."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    with suppress(OSError):
+        os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def _show_version(value: bool) -> None:
@@ -67,15 +81,24 @@ def _common(
 # --- making videos ----------------------------------------------------------------------------
 
 MAX_STDIN_BYTES = 512 * 2**20
+STDOUT_FORMATS = ("mp4", "webm", "gif")
+
+
+def _known_device(name: str) -> str:
+    if name not in get_args(DeviceName):
+        raise typer.BadParameter(f"{name!r} is not one of {', '.join(get_args(DeviceName))}")
+    return name
+
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")]
 Model = Annotated[str, typer.Option(help="A released model's name, or a weights file.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
-Seed = Annotated[int, typer.Option(help="Decides what the sound does not.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", callback=_known_device)]
+Seed = Annotated[int, typer.Option(min=0, help="Decides what the sound does not.")]
 FaceIndex = Annotated[int | None, typer.Option(min=0, help="Which face, 0 being the largest.")]
 Crop = Annotated[bool, typer.Option("--crop", help="The bare aligned face, 128 x 96 pixels.")]
-Size = Annotated[int | None, typer.Option(help="Height of the video in pixels.")]
+# The range is render.py's; importing it here would load torch for --help.
+Size = Annotated[int | None, typer.Option(min=64, max=4096, help="Height of the video in pixels.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
@@ -97,23 +120,23 @@ def animate(
     quiet: Quiet = False,
     as_json: AsJson = False,
     stdout_format: Annotated[
-        str, typer.Option("--format", help="What -o - writes: mp4, webm or gif.")
-    ] = "mp4",
+        str | None, typer.Option("--format", help="What -o - writes: mp4 (default), webm or gif.")
+    ] = None,
     jobs: Annotated[
         Path | None, typer.Option(help="CSV table with the columns photo, speech, output.")
     ] = None,
-    part: Annotated[str, typer.Option("--shard", help="Part i/n of the jobs.")] = "1/1",
+    part: Annotated[str | None, typer.Option("--shard", help="Part i/n of the jobs.")] = None,
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing", help="Leave jobs alone whose output exists.")
     ] = False,
 ) -> None:
     """Make a picture speak: PHOTO SPEECH -o OUT.mp4, or many with --jobs TABLE.csv."""
     if jobs is not None:
-        if photo or speech or output:
+        if photo or speech or output or stdout_format:
             raise typer.BadParameter("--jobs takes its files from the table alone")
         _animate_jobs(
             jobs,
-            part,
+            part or "1/1",
             model=model,
             device=device,
             seed=seed,
@@ -130,20 +153,33 @@ def animate(
         raise typer.BadParameter("PHOTO, SPEECH and -o OUTPUT are needed, or --jobs TABLE.csv")
     if photo == "-" and speech == "-":
         raise typer.BadParameter("only one of PHOTO and SPEECH can come from stdin")
+    if part or skip_existing:
+        raise typer.BadParameter("--shard and --skip-existing go with --jobs")
+    to_stdout = output == "-"
+    if to_stdout and as_json:
+        raise typer.BadParameter("-o - and --json would both write to stdout")
+    if stdout_format and not to_stdout:
+        raise typer.BadParameter("--format goes with -o -; else OUTPUT's suffix decides")
+    if stdout_format not in (None, *STDOUT_FORMATS):
+        raise typer.BadParameter(f"--format is one of {', '.join(STDOUT_FORMATS)}")
     started = time.perf_counter()
     from stillspeak.media.video import check_output
 
-    to_stdout = output == "-"
     if not to_stdout:
         check_output(output, overwrite=overwrite)  # before the slow part
-    elif stdout_format not in ("mp4", "webm", "gif"):
-        raise typer.BadParameter("--format is mp4, webm or gif")
     with _animator(model, device) as animator:
         animation = animator.animate(
-            _source(photo), _source(speech), seed=seed, face=face, crop=crop, size=size
+            _source(photo),
+            _source(speech),
+            seed=seed,
+            face=face,
+            crop=crop,
+            size=size,
+            image_name=_source_name(photo),
+            audio_name=_source_name(speech),
         )
         with tempfile.TemporaryDirectory() if to_stdout else _nothing() as folder:
-            target = str(Path(folder, f"video.{stdout_format}")) if folder else output
+            target = str(Path(folder, f"video.{stdout_format or 'mp4'}")) if folder else output
             frames = _save(animation, target, overwrite=overwrite, quiet=quiet)
             if to_stdout:
                 with Path(target).open("rb") as file:
@@ -187,9 +223,11 @@ def demo(
     check_output(output, overwrite=overwrite)
     speech = Path(str(files("stillspeak"))) / "resources" / "speech.flac"
     with _animator(model, device) as animator:
-        animation = animator.animate(astronaut(), speech)
+        portrait = astronaut()  # type: ignore[no-untyped-call]
+        animation = animator.animate(portrait, speech)
         _save(animation, output, overwrite=overwrite, quiet=quiet)
-    print(output.resolve())
+    if not quiet:
+        print(output.resolve())
 
 
 def _animate_jobs(
@@ -209,7 +247,10 @@ def _animate_jobs(
 ) -> None:
     from stillspeak.jobs import read_jobs, run_jobs, shard
 
-    mine = shard(read_jobs(table), part)
+    try:
+        mine = shard(read_jobs(table), part)
+    except ConfigError as error:
+        raise typer.BadParameter(str(error)) from error
     with _animator(model, device) as animator, _progress("animating", len(mine), quiet) as advance:
         results = run_jobs(
             animator,
@@ -257,6 +298,10 @@ def _source(argument: str) -> str | bytes:
     if len(data) > MAX_STDIN_BYTES:
         raise InputError(f"standard input: more than {MAX_STDIN_BYTES >> 20} MiB; give a file")
     return data
+
+
+def _source_name(argument: str) -> str:
+    return "standard input" if argument == "-" else argument
 
 
 def _save(animation: Animation, target: str | Path, *, overwrite: bool, quiet: bool) -> int:
@@ -322,7 +367,7 @@ def prepare(
     from stillspeak.data.prepare import prepare as run
 
     if layout not in LAYOUTS:
-        raise ConfigError(f"layout {layout!r} is not known; give {', '.join(sorted(LAYOUTS))}")
+        raise typer.BadParameter(f"--layout {layout!r} is not one of {', '.join(sorted(LAYOUTS))}")
     clips = LAYOUTS[layout](corpus)
     if list_only:
         counts: dict[tuple[str, str], int] = {}
@@ -352,7 +397,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint.")] = (
         False
     ),
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    device: Device = "auto",
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="section.key=value over the file's values.")
     ] = None,

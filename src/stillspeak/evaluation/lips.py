@@ -77,7 +77,7 @@ def lip_agreement(
     if generated.shape != real.shape:
         raise VideoError(f"lip openings of {len(generated)} and {len(real)} frames: not one clip")
     both = np.isfinite(generated) & np.isfinite(real)
-    if both.mean() < 0.5:
+    if not both.any() or both.mean() < 0.5:
         raise VideoError("fewer than half of the frames show a face; lips cannot be compared")
     a, b = generated[both], real[both]
     moves = a.std() > 1e-6 and b.std() > 1e-6
@@ -101,5 +101,7 @@ def silent_frames(
     silent = np.ones(frames, bool)
     for start, end, word in words:
         if word not in ("sil", "sp"):
-            silent[max(int(start * fps), 0) : int(np.ceil(end * fps))] = False
+            # 0.28 s are 7 frames, not the 7.000000000000001 of the product.
+            first, stop = np.floor(round(start * fps, 6)), np.ceil(round(end * fps, 6))
+            silent[max(int(first), 0) : max(int(stop), 0)] = False
     return silent

@@ -45,6 +45,8 @@ class ObjectiveConfig:
     still has it (warp decoder)."""
     lip_landmarks: float = 4.0
     """How much more the lips' landmarks count than the others."""
+    amplitude: float = 0.0
+    """Size of the lips' movements against the real one (warp decoder)."""
     mouth_shape: float = 0.05
     """Regression of mouth distances from the context encoding."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -107,7 +109,9 @@ def landmark_loss(
     return (error.sum(-1) * weights).mean() / weights.mean()
 
 
-def forward_points(motion: Motion, still_points: Tensor, size: tuple[int, int]) -> Tensor:
+def forward_points(
+    motion: Motion, still_points: Tensor, size: tuple[int, int], *, rounds: int = 8
+) -> Tensor:
     """Where the still's landmarks come to lie in the generated frames.
 
     The flow says for each output point where it comes from; this solves it the other way
@@ -117,6 +121,7 @@ def forward_points(motion: Motion, still_points: Tensor, size: tuple[int, int]) 
         motion: of K frames.
         still_points: (B, L, 2) pixels.
         size: height and width of the frame.
+        rounds: of the iteration.
 
     Returns:
         (B, K, L, 2) pixels.
@@ -124,9 +129,38 @@ def forward_points(motion: Motion, still_points: Tensor, size: tuple[int, int]) 
     frames = motion.flow.shape[1]
     source = still_points.unsqueeze(1).expand(-1, frames, -1, -1)
     points = source
-    for _ in range(8):
+    for _ in range(rounds):
         points = source - flow_at(motion.flow, points.contiguous(), *size)
     return points
+
+
+def point_distances(points: Tensor, pairs: Sequence[tuple[int, int]]) -> Tensor:
+    """Distances of pairs of landmarks. (..., L, 2) -> (..., P)."""
+    first = points[..., [a for a, _ in pairs], :]
+    second = points[..., [b for _, b in pairs], :]
+    # The square root's slope at zero is infinite, and closed lips are at zero.
+    return (first - second).square().sum(-1).add(1e-4).sqrt()
+
+
+def amplitude_loss(generated: Tensor, real: Tensor) -> Tensor:
+    """How far the size of the mouth's movements is from the real one.
+
+    A regression moves less than what it predicts: by the correlation that it reaches, if it
+    is a good one. This asks for the same root mean square of the differences between the
+    frames of a clip, without asking which frame moves where.
+
+    Args:
+        generated, real: (B, K, P) distances in pixels, K at least 2.
+
+    Returns:
+        The mean over P of (ratio of the two root mean squares, minus 1) squared.
+    """
+
+    def size(distances: Tensor) -> Tensor:
+        differences = distances.unsqueeze(1) - distances.unsqueeze(2)  # (B, K, K, P)
+        return differences.square().mean(dim=(0, 1, 2)).add(1e-4).sqrt()
+
+    return (size(generated) / size(real) - 1).square().mean()
 
 
 def psnr(generated: Tensor, real: Tensor) -> Tensor:

@@ -14,14 +14,21 @@ from stillspeak.models.decoders import warp
 from stillspeak.models.generator import Generator
 from stillspeak.training.config import RunConfig
 from stillspeak.training.losses import (
+    amplitude_loss,
     flow_smoothness,
+    forward_points,
     gradient_l1,
     landmark_loss,
+    point_distances,
     region_weights,
     weighted_l1,
 )
 
 LANDMARKS = 478
+
+_LIP_POINTS = [13, 14, 0, 17]
+_LIP_PAIRS = ((0, 1), (2, 3))
+"""Inner and outer opening, as places in :data:`_LIP_POINTS`."""
 
 
 class ObjectiveResult(NamedTuple):
@@ -120,5 +127,12 @@ class GeneratorObjective(nn.Module):
                     size,
                 )
                 weights["landmarks"] = config.landmarks
+            if config.amplitude:
+                lips = forward_points(motion, batch.still_points[:, _LIP_POINTS], size, rounds=3)
+                terms["amplitude"] = amplitude_loss(
+                    point_distances(lips, _LIP_PAIRS),
+                    point_distances(batch.frame_points[:, :, _LIP_POINTS], _LIP_PAIRS),
+                )
+                weights["amplitude"] = config.amplitude
         loss = torch.stack([terms[name] * weight for name, weight in weights.items()]).sum()
         return ObjectiveResult(loss, terms, frames)
