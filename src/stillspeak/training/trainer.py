@@ -63,7 +63,7 @@ class Player:
                 they were.
         """
         if not torch.isfinite(loss):
-            raise FloatingPointError(f"the loss is {float(loss)}")
+            raise FloatingPointError(f"the loss is {float(loss.detach())}")
         self.optimizer.zero_grad(set_to_none=True)
         fabric.backward(loss)
         for group in self.optimizer.param_groups:
