@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, get_args
 import typer
 
 from stillspeak import __version__
-from stillspeak.errors import ConfigError, InputError, StillspeakError
+from stillspeak.errors import ConfigError, InputError, OutputError, StillspeakError
 from stillspeak.runtime import DeviceName
 
 if TYPE_CHECKING:
@@ -167,6 +167,8 @@ def animate(
 
     if not to_stdout:
         check_output(output, overwrite=overwrite)  # before the slow part
+    elif sys.stdout is None:
+        raise OutputError("standard output: is closed; give the name of a file")
     with _animator(model, device) as animator:
         animation = animator.animate(
             _source(photo),
@@ -294,6 +296,8 @@ def _source(argument: str) -> str | bytes:
     """A path as it is; ``-`` as the bytes on standard input, with a bound."""
     if argument != "-":
         return argument
+    if sys.stdin is None:
+        raise InputError("standard input: is closed; give a file")
     data = sys.stdin.buffer.read(MAX_STDIN_BYTES + 1)
     if len(data) > MAX_STDIN_BYTES:
         raise InputError(f"standard input: more than {MAX_STDIN_BYTES >> 20} MiB; give a file")
