@@ -192,6 +192,15 @@ def test_compose_mixes_by_the_mask() -> None:
     torch.testing.assert_close(frames[..., 3:], torch.full((1, 1, 3, 8, 3), -0.5 * 0.75 + 0.7 / 4))
 
 
+def test_resizing_keeps_pixel_centres() -> None:
+    """A ramp over the picture is the same ramp at twice the resolution, up to its ends."""
+    coarse = ((torch.arange(6.0) + 0.5) * 2).expand(1, 1, 1, 4, 6)
+    fine = resize(coarse, (8, 12))[0, 0, 0]
+    torch.testing.assert_close(fine[:, 1:-1], (torch.arange(1.0, 11) + 0.5).expand(8, 10))
+    torch.testing.assert_close(fine[:, 0], torch.full((8,), 1.0))  # half a coarse pixel in
+    assert resize(coarse, (4, 6)) is coarse
+
+
 def test_compose_at_four_times_the_resolution() -> None:
     random = torch.Generator().manual_seed(0)
     sharp = torch.rand(1, 3, 512, 384, generator=random) * 2 - 1

@@ -44,11 +44,11 @@ def noise(module: GeneratorObjective, batch: Batch | AudioBatch) -> torch.Tensor
 
 @pytest.mark.parametrize("decoder", ["unet", "warp"])
 def test_the_loss_is_the_weighted_sum_of_its_terms(decoder: str, tiny: Tiny, batch: Batch) -> None:
-    module = objective(tiny(decoder), landmarks=0.02)
+    module = objective(tiny(decoder), landmarks=0.02, amplitude=0.03)
     result = module(batch, noise(module, batch))
     expected = {"l1", "mouth_shape", "gradient"}
     if decoder == "warp":
-        expected |= WARP_TERMS | {"landmarks"}
+        expected |= WARP_TERMS | {"landmarks", "amplitude"}
     assert set(result.terms) == expected
     weights = module.config
     total = sum(getattr(weights, name) * term for name, term in result.terms.items())
@@ -61,7 +61,7 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(decoder: str, tiny: Tiny, bat
 
 
 def test_terms_can_be_turned_off(tiny: Tiny, batch: Batch) -> None:
-    module = objective(tiny("warp"), gradient=0.0, landmarks=0.0)
+    module = objective(tiny("warp"), gradient=0.0, landmarks=0.0, amplitude=0.0)
     terms = module(batch, noise(module, batch)).terms
     assert set(terms) == {"l1", "mouth_shape"} | WARP_TERMS
 
@@ -81,12 +81,13 @@ def test_it_decodes_the_asked_positions_of_the_whole_clip(
 
 def test_a_static_warp_decoder_pays_what_the_still_costs(tiny: Tiny, batch: Batch) -> None:
     """Untrained, it does not move: its warped still is the still itself."""
-    module = objective(tiny("warp"), landmarks=0.02)
+    module = objective(tiny("warp"), amplitude=0.03)
     terms = module(batch, noise(module, batch)).terms
     still = batch.still.unsqueeze(1).expand_as(batch.frames)
     expected = weighted_l1(still, batch.frames, module.region)
     torch.testing.assert_close(terms["warped"], expected, atol=1e-5, rtol=0)
     assert terms["smooth"] == 0
+    assert terms["amplitude"].item() == pytest.approx(1, abs=0.1)  # lips that never move
     assert terms["mask"].item() == pytest.approx(torch.sigmoid(torch.tensor(-2.0)).item())
 
 

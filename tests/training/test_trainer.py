@@ -183,6 +183,23 @@ def test_best_weights_load_and_say_how_they_were_made(
     assert not torch.equal(last[name], objective[f"generator.{name}"].half().float())
 
 
+def test_a_run_in_bfloat16_keeps_its_weights_in_float32(
+    clips: list[CachedClip], tmp_path: Path
+) -> None:
+    config = smoke(training={"steps": 4})
+    fabric = Fabric(accelerator="cpu", devices=1, precision="bf16-mixed")
+    data = TrainingData(clips[:3], config.data, config.augment, config.generator, seed=0)
+    precision = Precision("bf16-mixed", "a test")
+    trainer = Trainer(config, fabric, data, clips[3:], tmp_path, precision=precision)
+    assert trainer.fit() == "all 4 steps are done"
+    state = final(tmp_path)
+    for part in ("objective", "average"):
+        floats = [t for t in state[part].values() if t.is_floating_point()]
+        assert {t.dtype for t in floats} == {torch.float32}
+        assert all(torch.isfinite(t).all() for t in floats)
+    assert all(math.isfinite(line["loss"]) for line in metrics(tmp_path, "train"))
+
+
 # -------------------------------------------------------- stopping, resuming
 
 
