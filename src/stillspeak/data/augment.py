@@ -110,3 +110,42 @@ def augment_audio(
     gain = 10 ** (random.uniform(-config.audio_gain_db, config.audio_gain_db) / 20)
     changed: npt.NDArray[np.float32] = np.clip(audio * gain, -1, 1).astype(np.float32)
     return changed
+
+
+def time_stretch(
+    audio: npt.NDArray[np.float32], factor: float, sample_rate: int
+) -> npt.NDArray[np.float32]:
+    """Make sound longer or shorter and keep its pitch, by overlap-add of similar pieces (WSOLA).
+
+    Args:
+        audio: (S,) float32.
+        factor: length of the result relative to ``audio``.
+        sample_rate: samples a second.
+
+    Returns:
+        (round(S * factor),) float32.
+    """
+    hop = sample_rate // 80  # pieces of 25 ms, half of each shared with the next
+    length, reach = 2 * hop, hop // 2
+    wanted = round(len(audio) * factor)
+    pieces = wanted // hop + 2
+    margin = length + reach
+    padded = np.pad(audio, (margin, margin + length + hop))
+    fade = np.hanning(length + 1)[:length].astype(np.float32)
+    out = np.zeros((pieces + 1) * hop, np.float32)
+    previous = 0
+    for piece in range(pieces):
+        ideal = min(round(margin + piece * hop / factor) - hop, len(padded) - length - reach)
+        start = ideal  # the first piece is centred on the first sample
+        if piece:
+            # Of all pieces near the ideal place take the one that goes on like the last one.
+            natural = padded[previous + hop : previous + hop + length]
+            low = max(ideal - reach, 0)
+            near = padded[low : ideal + reach + length]
+            likeness = np.correlate(near, natural, "valid")
+            power = np.cumsum(np.pad(near**2, (1, 0)))
+            likeness /= np.sqrt(power[length:] - power[:-length] + 1e-6)
+            start = low + int(np.argmax(likeness))
+        out[piece * hop : piece * hop + length] += fade * padded[start : start + length]
+        previous = min(start, len(padded) - length - hop)
+    return out[hop : hop + wanted]

@@ -80,7 +80,9 @@ class AugmentConfig:
     audio_eq_db: float = 6.0
     """Standard deviation of a smooth random equaliser: other voices, other microphones."""
     speed: float = 0.2
-    """Largest relative change of speed and pitch; the frames follow."""
+    """Largest relative change of speed and pitch together; the frames follow."""
+    pitch: float = 0.0
+    """Largest relative change of pitch and formants alone: other voices."""
 
     def __post_init__(self) -> None:
         for name in ("mirror", "audio_noise"):

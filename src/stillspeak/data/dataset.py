@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from stillspeak.data.augment import augment_audio, augment_frames
+from stillspeak.data.augment import augment_audio, augment_frames, time_stretch
 from stillspeak.data.config import AugmentConfig, DataConfig
 from stillspeak.data.prepare import CachedClip, open_clip
 from stillspeak.errors import DataError
@@ -207,11 +207,25 @@ class TrainingData:
         count = frames * generator.hop + 2 * margin
         where = first * generator.hop + speed * (np.arange(count) - margin)
         audio = np.interp(where, np.arange(len(track.audio)), track.audio, left=0, right=0)
-        audio = augment_audio(
-            audio.astype(np.float32), generator.sample_rate, self._augment, random
-        )
+        audio = self._voice(audio.astype(np.float32), random)
+        audio = augment_audio(audio, generator.sample_rate, self._augment, random)
         windows = np.lib.stride_tricks.sliding_window_view(audio, generator.window)
         return windows[:: generator.hop].copy(), mouth, sources
+
+    def _voice(
+        self, audio: npt.NDArray[np.float32], random: np.random.Generator
+    ) -> npt.NDArray[np.float32]:
+        """Another pitch and other formants at the same pace, half of the time. (S,) -> (S,)."""
+        if not self._augment.pitch or random.random() < 0.5:
+            return audio
+        factor = float(np.exp(random.uniform(-1, 1) * np.log1p(self._augment.pitch)))
+        # Played faster it is higher and shorter; stretched back it is only higher.
+        count = round(len(audio) / factor)
+        played = np.interp(factor * np.arange(count), np.arange(len(audio)), audio)
+        stretched = time_stretch(
+            played.astype(np.float32), len(audio) / count, self._generator.sample_rate
+        )
+        return stretched[: len(audio)]
 
     def _pictures(
         self, track: _Track, sources: npt.NDArray[np.int64], random: np.random.Generator
