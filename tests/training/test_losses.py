@@ -83,6 +83,9 @@ def test_gradient_l1() -> None:
     weights[..., 2] = 4
     expected = (9 / 4 + 13 / 3) / 2
     assert gradient_l1(generated, real, weights).item() == pytest.approx(expected)
+    # With 1 above and 3 below: across (1 + 2) * 1 / 4, down (0 + 1 + 3) * 3 / 3, over 2.
+    weights = torch.tensor([1.0, 3.0]).view(1, 1, 1, 2, 1).expand(1, 1, 1, 2, 3)
+    assert gradient_l1(generated, real, weights).item() == pytest.approx((3 / 4 + 4) / 2)
 
 
 def test_flow_smoothness() -> None:

@@ -389,6 +389,9 @@ def test_patience_ends_a_run(
     assert read_info(tmp_path / "run" / "best.safetensors")["info"]["steps"] == 2
     state = final(tmp_path / "run")
     assert (state["best"], state["stale"]) == (25, 2)
+    resumed = make(config, validate=True)
+    resumed.resume()
+    assert (resumed.best, resumed.stale) == (25, 2)
 
 
 # ------------------------------------------------------------------- its parts

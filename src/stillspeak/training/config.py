@@ -40,6 +40,9 @@ class ObjectiveConfig:
     """First differences of the flow (warp decoder)."""
     mask: float = 0.003
     """Mean of the mask (warp decoder)."""
+    interior: float = 0.0
+    """Share of the still's pixels where the target shows the inside of the mouth and the
+    still does not; there the warped still is not compared either (warp decoder)."""
     landmarks: float = 0.0
     """Distance in pixels between where the flow takes each target landmark and where the
     still has it (warp decoder)."""

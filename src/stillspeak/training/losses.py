@@ -47,7 +47,10 @@ def mouth_crop(frames: Tensor) -> Tensor:
 
 
 def weighted_l1(generated: Tensor, real: Tensor, weights: Tensor) -> Tensor:
-    """Mean of the weighted absolute error over frames (B, K, 3, H, W), per unit of weight."""
+    """Mean of the weighted absolute error over frames (B, K, 3, H, W), per unit of weight.
+
+    Weights are of any shape that broadcasts to (B, K, 1, H, W).
+    """
     return ((generated - real).abs() * weights).mean() / weights.mean()
 
 
@@ -132,6 +135,50 @@ def forward_points(
     for _ in range(rounds):
         points = source - flow_at(motion.flow, points.contiguous(), *size)
     return points
+
+
+def mouth_interior(points: Tensor, size: tuple[int, int]) -> Tensor:
+    """Where a picture shows the inside of the mouth: an ellipse between the inner lips.
+
+    Args:
+        points: (B, K, L, 2) landmarks in pixels.
+        size: height and width of the frame.
+
+    Returns:
+        (B, K, 1, H, W) of 0 and 1.
+    """
+    left, right, top, bottom = (points[..., i, :] for i in (78, 308, 13, 14))
+    centre = (top + bottom) / 2
+    half_width = (right - left).norm(dim=-1, keepdim=True).clamp_min(1) / 2
+    half_height = (bottom - top).norm(dim=-1, keepdim=True).clamp_min(0.5) / 2
+    along = (right - left) / (2 * half_width)
+    across = torch.stack((-along[..., 1], along[..., 0]), -1)
+    ys = torch.arange(size[0], device=points.device, dtype=points.dtype)
+    xs = torch.arange(size[1], device=points.device, dtype=points.dtype)
+    grid = torch.stack(torch.meshgrid(xs, ys, indexing="xy"), -1)  # (H, W, 2)
+    offset = grid - centre[..., None, None, :]
+    a = (offset * along[..., None, None, :]).sum(-1) / half_width[..., None]
+    b = (offset * across[..., None, None, :]).sum(-1) / half_height[..., None]
+    inside: Tensor = (a.square() + b.square() <= 1).to(points.dtype)
+    return inside.unsqueeze(2)
+
+
+def newly_open(frame_points: Tensor, still_points: Tensor, size: tuple[int, int]) -> Tensor:
+    """The inside of the mouth where the still does not show it, as it has it more closed.
+
+    Args:
+        frame_points: (B, K, L, 2) landmarks of the real frames, pixels.
+        still_points: (B, L, 2) landmarks of the still.
+        size: height and width of the frame.
+
+    Returns:
+        (B, K, 1, H, W) in [0, 1]: the interior, times how much wider than in the still the
+        mouth is open, two pixels counting as all.
+    """
+    opening = (frame_points[..., 13, :] - frame_points[..., 14, :]).norm(dim=-1)
+    before = (still_points[..., 13, :] - still_points[..., 14, :]).norm(dim=-1).unsqueeze(1)
+    share: Tensor = ((opening - before) / 2).clamp(0, 1)
+    return mouth_interior(frame_points, size) * share[..., None, None, None]
 
 
 def point_distances(points: Tensor, pairs: Sequence[tuple[int, int]]) -> Tensor:

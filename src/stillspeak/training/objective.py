@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from stillspeak.data.dataset import AudioBatch, Batch
 from stillspeak.face.mouth import LIPS, MOUTH_PAIRS
-from stillspeak.models.decoders import warp
+from stillspeak.models.decoders import resize, warp
 from stillspeak.models.generator import Generator
 from stillspeak.training.config import RunConfig
 from stillspeak.training.losses import (
@@ -19,6 +19,7 @@ from stillspeak.training.losses import (
     forward_points,
     gradient_l1,
     landmark_loss,
+    newly_open,
     point_distances,
     region_weights,
     weighted_l1,
@@ -108,8 +109,17 @@ class GeneratorObjective(nn.Module):
             moved = warp(batch.still, motion.flow)
             painted = F.interpolate(motion.colour.flatten(0, 1), size, mode="bilinear")
             painted = torch.unflatten(painted, 0, frames.shape[:2])
-            terms["warped"] = weighted_l1(moved, batch.frames, self.region)
-            terms["painted"] = weighted_l1(painted, batch.frames, self.region)
+            region = self.region
+            if config.interior:
+                hidden = newly_open(batch.frame_points, batch.still_points, size)
+                kept = 1 - resize(motion.mask, size)
+                terms["interior"] = (kept * hidden).sum() / hidden.sum().clamp_min(1)
+                weights["interior"] = config.interior
+                # Lips stretched over an open mouth are closer to it than skin is: comparing
+                # the warped still there would teach just that.
+                region = region * (1 - hidden)
+            terms["warped"] = weighted_l1(moved, batch.frames, region)
+            terms["painted"] = weighted_l1(resize(motion.colour, size), batch.frames, self.region)
             terms["smooth"] = flow_smoothness(motion.flow)
             terms["mask"] = motion.mask.mean()
             weights |= {
