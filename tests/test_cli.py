@@ -155,8 +155,8 @@ def test_an_input_can_come_from_stdin(animate, files, monkeypatch, place):
     names = ["photo.png", "speech.wav"]
     feed(monkeypatch, (files / names[place]).read_bytes())
     arguments = [*names[:place], "-", *names[place + 1 :]]
-    assert animate(*arguments, "-o", "piped.gif", "-q").code == 0
-    animate(*names, "-o", "named.gif", "-q")
+    assert animate(*arguments, "-o", "piped.gif", "-q", "--crop").code == 0
+    animate(*names, "-o", "named.gif", "-q", "--crop")
     assert (files / "piped.gif").read_bytes() == (files / "named.gif").read_bytes()
 
 
