@@ -25,7 +25,8 @@ from fixtures_animate import (
     write_picture,
     write_wav,
 )
-from stillspeak.animate import Animation, Animator
+from stillspeak.animate import Animator
+from stillspeak.animation import Animation
 from stillspeak.errors import (
     AudioError,
     ConfigError,
@@ -39,6 +40,7 @@ from stillspeak.face.paste import FacePaster
 from stillspeak.media.video import iter_frames, probe_video
 
 module = import_module("stillspeak.animate")
+animation_module = import_module("stillspeak.animation")
 
 
 @pytest.fixture(autouse=True)
@@ -107,16 +109,16 @@ def test_the_sound_decides_the_frames():
 @pytest.mark.parametrize("chunk", [1, 7, 100])
 def test_chunks_do_not_change_the_frames(monkeypatch, chunk, decoder):
     made = Animator(lively(decoder)).animate(portrait(), (speech(0.8), RATE))
-    monkeypatch.setattr(module, "CHUNK", 16)
+    monkeypatch.setattr(animation_module, "CHUNK", 16)
     usual = made.frames
-    monkeypatch.setattr(module, "CHUNK", chunk)
+    monkeypatch.setattr(animation_module, "CHUNK", chunk)
     # Sums in another order may round a value the other way, and no more than that.
     assert np.abs(made.frames.astype(int) - usual).max() <= 1
     assert np.abs(np.diff(usual.astype(int), axis=0)).max() > 10
 
 
 def test_frames_are_made_when_asked_for_and_not_kept(monkeypatch):
-    monkeypatch.setattr(module, "CHUNK", 2)
+    monkeypatch.setattr(animation_module, "CHUNK", 2)
     made = animation(2.0)
     steps = []
     step = made.generator.step

@@ -27,7 +27,7 @@ from fixtures_animate import (
     write_wav,
 )
 from stillspeak import cli
-from stillspeak.animate import Animation
+from stillspeak.animation import Animation
 from stillspeak.media import video
 
 

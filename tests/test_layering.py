@@ -22,10 +22,11 @@ LOWER: dict[str, set[str]] = {
     "data": BOTTOM | {"media", "face", "data", "models.config", "models.layers", "models.pixels"},
     "training": BOTTOM | {"media", "face", "models", "weights", "data", "training"},
     "render": BOTTOM | {"media", "face", "models"},
+    "animation": BOTTOM | {"media", "models", "render", "animation"},
 }
 """What each of these units may import of this package."""
 
-UPPER = ({"animate", "stream"}, {"(all others)"}, {"cli"}, {"__main__"})
+UPPER = ({"animate", "animation", "stream"}, {"(all others)"}, {"cli"}, {"__main__"})
 """These may import any unit below and of their own tier, never one of a tier above."""
 
 MODELS_NEED = {"torch", "numpy"}

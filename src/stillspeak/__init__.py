@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from stillspeak.errors import StillspeakError
 
 if TYPE_CHECKING:
-    from stillspeak.animate import Animation, Animator, animate
+    from stillspeak.animate import Animator, animate
+    from stillspeak.animation import Animation
     from stillspeak.face.landmarks import Face, LandmarkDetector, MediaPipeDetector
     from stillspeak.media.audio import load_audio
     from stillspeak.media.image import load_image
@@ -47,7 +48,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Animation": "animate",
+    "Animation": "animation",
     "Animator": "animate",
     "animate": "animate",
     "Face": "face.landmarks",

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from stillspeak.animate import Animation, Animator
+    from stillspeak.animate import Animator
+    from stillspeak.animation import Animation
 
 app = typer.Typer(
     name="stillspeak",

@@ -1,0 +1,98 @@
+"""An animation: what ``animate`` gives back, with frames made when they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from stillspeak.media.audio import frame_windows
+from stillspeak.media.video import write_video
+from stillspeak.models.generator import Generator
+from stillspeak.render import FaceRenderer
+
+CHUNK = 16
+"""Frames generated at a time; memory grows with it and not with the sound's length."""
+
+
+@dataclass(frozen=True, eq=False)
+class Animation:
+    """A talking face: frames (H, W, 3) uint8 RGB at :attr:`fps`, with its sound.
+
+    Iterating generates the frames, chunk by chunk, each time anew and each time the same.
+    """
+
+    generator: Generator
+    renderer: FaceRenderer
+    audio: npt.NDArray[np.float32]
+    """The speech, (S,) float32 in [-1, 1] at :attr:`sample_rate`."""
+    seed: int
+
+    @property
+    def fps(self) -> int:
+        """Frames a second."""
+        return self.generator.config.fps
+
+    @property
+    def sample_rate(self) -> int:
+        """Audio samples a second."""
+        return self.generator.config.sample_rate
+
+    @property
+    def height(self) -> int:
+        """Height of a frame in pixels."""
+        return self.renderer.height
+
+    @property
+    def width(self) -> int:
+        """Width of a frame in pixels."""
+        return self.renderer.width
+
+    def __len__(self) -> int:
+        return len(self.audio) // self.generator.config.hop
+
+    @torch.inference_mode()
+    def __iter__(self) -> Iterator[npt.NDArray[np.uint8]]:
+        generator = self.generator
+        windows = frame_windows(self.audio, generator.config.window, generator.config.hop)
+        random = torch.Generator().manual_seed(self.seed)
+        state = generator.initial_state()
+        for start in range(0, len(windows), CHUNK):
+            chunk = torch.tensor(windows[start : start + CHUNK]).unsqueeze(0)
+            noise = generator.draw_noise(1, chunk.shape[1], random)
+            decoded, state = generator.step(
+                self.renderer.context, chunk.to(noise.device), noise, state
+            )
+            yield from self.renderer.render(decoded)
+
+    @property
+    def frames(self) -> npt.NDArray[np.uint8]:
+        """All frames at once: (T, H, W, 3) uint8."""
+        return np.stack(list(self))
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> int:
+        """Write the video; the suffix decides the format (mp4, webm, gif, none: PNG folder).
+
+        Returns:
+            Frames written.
+
+        Raises:
+            OutputExistsError: ``path`` exists and ``overwrite`` is False.
+            OutputError: it cannot be written.
+        """
+        return write_video(path, self, overwrite=overwrite, **self.video_settings)
+
+    @property
+    def video_settings(self) -> dict[str, Any]:
+        """What ``write_video`` needs besides the frames."""
+        return {
+            "fps": self.fps,
+            "audio": self.audio,
+            "sample_rate": self.sample_rate,
+            "metadata": {"comment": "Synthetic talking-face video, made with stillspeak"},
+        }
