@@ -1,0 +1,66 @@
+"""Put a run's weights into the catalogue, with their scores written inside.
+
+    python scripts/release_weights.py runs/x/last.safetensors --name warp \
+        --summary "moves the still's own pixels" --data "..." --scores scores.json [--default]
+
+The default model goes into the package, others into weights/. Tensors are left as they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from stillspeak.weights import file_sha256, load_model
+
+ROOT = Path(__file__).resolve().parents[1]
+RESOURCES = ROOT / "src" / "stillspeak" / "resources" / "weights"
+
+
+def main() -> None:
+    """Copy, annotate, register, and load once to be sure."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("weights", type=Path)
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--summary", required=True)
+    parser.add_argument("--data", required=True, help="what it was trained on, with licence")
+    parser.add_argument("--scores", type=Path, required=True, help="JSON of the benchmark")
+    parser.add_argument("--default", action="store_true")
+    arguments = parser.parse_args()
+
+    with safe_open(arguments.weights, framework="pt") as file:
+        metadata = dict(file.metadata())
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    info = json.loads(metadata["info"])
+    info["name"] = arguments.name
+    info["licence"] = "MIT"
+    info["data"] = arguments.data
+    info["scores"] = json.loads(arguments.scores.read_text("utf-8"))["median"]
+    metadata["info"] = json.dumps(info)
+
+    folder = RESOURCES if arguments.default else ROOT / "weights"
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{arguments.name}.safetensors"
+    save_file(tensors, path, metadata)
+    path.chmod(0o644)
+
+    table_path = RESOURCES / "catalogue.json"
+    table = json.loads(table_path.read_text("utf-8"))
+    table["models"][arguments.name] = {
+        "file": path.name,
+        "sha256": file_sha256(path),
+        "summary": arguments.summary,
+    }
+    if arguments.default:
+        table["default"] = arguments.name
+    table_path.write_text(json.dumps(table, indent=1) + "\n", "utf-8")
+    load_model(arguments.name)
+    print(f"{path.relative_to(ROOT)}: {path.stat().st_size / 2**20:.1f} MiB, loads and answers")
+
+
+if __name__ == "__main__":
+    main()
