@@ -28,6 +28,7 @@ from stillspeak import cli, render
 from stillspeak.media.video import iter_frames, probe_video
 
 animate_module = import_module("stillspeak.animate")
+animation_module = import_module("stillspeak.animation")
 
 
 class Outcome(NamedTuple):
@@ -379,14 +380,14 @@ def test_the_demo_makes_the_bundled_example(run, files, monkeypatch):
     monkeypatch.setattr(skimage.data, "astronaut", lambda: (asked.append(1), portrait())[1])
     monkeypatch.chdir(files)
     # A few frames of the sentence will do.
-    windows = animate_module.frame_windows
+    windows = animation_module.frame_windows
     seconds = []
 
     def first_windows(audio, window, hop):
         seconds.append(len(audio) / (25 * hop))
         return windows(audio, window, hop)[:5]
 
-    monkeypatch.setattr(animate_module, "frame_windows", first_windows)
+    monkeypatch.setattr(animation_module, "frame_windows", first_windows)
     outcome = run("demo", "--model", "tiny.safetensors")
     assert (outcome.code, outcome.err) == (0, "")
     assert outcome.out.decode() == f"{files / 'demo.mp4'}\n"
