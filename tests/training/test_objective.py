@@ -14,7 +14,7 @@ from stillspeak.data.prepare import load_manifest
 from stillspeak.models.config import GeneratorConfig
 from stillspeak.models.generator import Generator
 from stillspeak.training.config import ObjectiveConfig, RunConfig
-from stillspeak.training.losses import weighted_l1
+from stillspeak.training.losses import mouth_interior, weighted_l1
 from stillspeak.training.objective import GeneratorObjective
 
 Tiny = Callable[..., GeneratorConfig]
@@ -91,7 +91,11 @@ def test_a_static_warp_decoder_pays_what_the_still_costs(tiny: Tiny, batch: Batc
     torch.testing.assert_close(terms["warped"], expected, atol=1e-5, rtol=0)
     assert terms["smooth"] == 0
     assert terms["amplitude"].item() == pytest.approx(1, abs=0.1)  # lips that never move
-    assert terms["mask"].item() == pytest.approx(torch.sigmoid(torch.tensor(-2.0)).item())
+    height, width = batch.frames.shape[-2:]
+    outside = 1 - mouth_interior(batch.frame_points, (height, width)).mean().item()
+    assert 0.5 < outside < 1
+    level = torch.sigmoid(torch.tensor(-2.0)).item()
+    assert terms["mask"].item() == pytest.approx(outside * level, rel=1e-5)
 
 
 def test_the_audio_warm_start_trains_the_audio_alone(tiny: Tiny, data: TrainingData) -> None:

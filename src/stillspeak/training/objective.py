@@ -19,6 +19,7 @@ from stillspeak.training.losses import (
     forward_points,
     gradient_l1,
     landmark_loss,
+    mouth_interior,
     newly_open,
     point_distances,
     region_weights,
@@ -107,13 +108,11 @@ class GeneratorObjective(nn.Module):
             motion = decoded.motion
             size = (frames.shape[-2], frames.shape[-1])
             moved = warp(batch.still, motion.flow)
-            painted = F.interpolate(motion.colour.flatten(0, 1), size, mode="bilinear")
-            painted = torch.unflatten(painted, 0, frames.shape[:2])
+            mask = resize(motion.mask, size)
             region = self.region
             if config.interior:
                 hidden = newly_open(batch.frame_points, batch.still_points, size)
-                kept = 1 - resize(motion.mask, size)
-                terms["interior"] = (kept * hidden).sum() / hidden.sum().clamp_min(1)
+                terms["interior"] = ((1 - mask) * hidden).sum() / hidden.sum().clamp_min(1)
                 weights["interior"] = config.interior
                 # Lips stretched over an open mouth are closer to it than skin is: comparing
                 # the warped still there would teach just that.
@@ -121,7 +120,7 @@ class GeneratorObjective(nn.Module):
             terms["warped"] = weighted_l1(moved, batch.frames, region)
             terms["painted"] = weighted_l1(resize(motion.colour, size), batch.frames, self.region)
             terms["smooth"] = flow_smoothness(motion.flow)
-            terms["mask"] = motion.mask.mean()
+            terms["mask"] = (mask * (1 - mouth_interior(batch.frame_points, size))).mean()
             weights |= {
                 "warped": config.warped,
                 "painted": config.painted,
