@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from stillspeak.constants import SAMPLE_RATE
 from stillspeak.errors import AudioError
-from stillspeak.media.source import open_source, reason, source_name
+from stillspeak.media.source import open_container, reason, source_name
 
 if TYPE_CHECKING:
     import av
@@ -193,50 +193,30 @@ def _resampled(chunks: Iterator[Chunk], sample_rate: int) -> Iterator[tuple[Wave
 
 def _file_chunks(source: str | Path | bytes, *, name: str) -> Iterator[Chunk]:
     """Decode a file's first sound track to mono chunks (S,) float32, holes filled with zeros."""
-    import av
-
-    wanted = "a sound"
-    with open_source(
-        source, name=name, wanted=wanted, formats=AUDIO_FORMATS, error=AudioError
-    ) as file:
-        try:
-            # No protocol is allowed, so that a playlist cannot make FFmpeg open other files.
-            # Old files name their titles in any alphabet, which is no reason to refuse them.
-            container = av.open(
-                file,
-                mode="r",
-                options={"protocol_whitelist": "none"},
-                metadata_errors="replace",
-            )
-        except (av.FFmpegError, ValueError) as problem:
-            raise AudioError(
-                f"{name}: not {wanted} stillspeak can read ({reason(problem)}); "
-                f"give {AUDIO_FORMATS}"
-            ) from problem
-        except OSError as problem:
-            raise AudioError(f"{name}: cannot be read ({reason(problem)})") from problem
-        with container:
-            if not container.streams.audio:
-                raise AudioError(f"{name}: has no sound track; give {AUDIO_FORMATS}")
-            # Only plain samples can be on a wrong scale; a codec that overshoots is damaged.
-            codec = container.streams.audio[0].codec_context
-            # There is none where the decoder is not known; decoding then says so.
-            plain = codec is not None and codec.name.startswith("pcm_")
-            scale = _ScaleCheck(name, refuse_loud=plain)
-            expected: float | None = None
-            for frame in _decoded(container, name):
-                samples = _mono(frame, scale)
-                start = None if frame.pts is None else frame.time
-                rate = frame.sample_rate
-                if start is not None and expected is not None:
-                    hole = start - expected
-                    if _GAP_SECONDS < hole < _JUMP_SECONDS:
-                        yield Chunk(np.zeros(round(hole * rate), np.float32), rate, expected)
-                yield Chunk(samples, rate, start)
-                if start is None:
-                    start = expected
-                expected = None if start is None else start + samples.shape[0] / rate
-            scale.finish()
+    with open_container(
+        source, name=name, wanted="a sound", formats=AUDIO_FORMATS, error=AudioError
+    ) as container:
+        if not container.streams.audio:
+            raise AudioError(f"{name}: has no sound track; give {AUDIO_FORMATS}")
+        # Only plain samples can be on a wrong scale; a codec that overshoots is damaged.
+        codec = container.streams.audio[0].codec_context
+        # There is none where the decoder is not known; decoding then says so.
+        plain = codec is not None and codec.name.startswith("pcm_")
+        scale = _ScaleCheck(name, refuse_loud=plain)
+        expected: float | None = None
+        for frame in _decoded(container, name):
+            samples = _mono(frame, scale)
+            start = None if frame.pts is None else frame.time
+            rate = frame.sample_rate
+            if start is not None and expected is not None:
+                hole = start - expected
+                if _GAP_SECONDS < hole < _JUMP_SECONDS:
+                    yield Chunk(np.zeros(round(hole * rate), np.float32), rate, expected)
+            yield Chunk(samples, rate, start)
+            if start is None:
+                start = expected
+            expected = None if start is None else start + samples.shape[0] / rate
+        scale.finish()
 
 
 def _decoded(container: av.container.InputContainer, name: str) -> Iterator[av.AudioFrame]:

@@ -1,14 +1,19 @@
 """Opening what a user hands in, and saying in one line why it cannot be opened."""
 
+from __future__ import annotations
+
 import errno
 import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from stillspeak.errors import InputError
+
+if TYPE_CHECKING:
+    import av
 
 HEAD_BYTES = 512
 """How much of a file's beginning decides whether it is text."""
@@ -94,6 +99,37 @@ def open_source(
                 f"give {formats}"
             )
         yield file
+
+
+@contextmanager
+def open_container(
+    source: str | Path | bytes, *, name: str, wanted: str, formats: str, error: type[InputError]
+) -> Iterator[av.container.InputContainer]:
+    """Open a sound or video file with FFmpeg. Arguments as in :func:`open_source`.
+
+    Raises:
+        InputError: as ``error``: what :func:`open_source` raises, or no file that FFmpeg reads.
+    """
+    import av
+
+    with open_source(source, name=name, wanted=wanted, formats=formats, error=error) as file:
+        try:
+            # No protocol is allowed, so that a playlist cannot make FFmpeg open other files.
+            # Old files name their titles in any alphabet, which is no reason to refuse them.
+            container = av.open(
+                file,
+                mode="r",
+                options={"protocol_whitelist": "none"},
+                metadata_errors="replace",
+            )
+        except (av.FFmpegError, ValueError) as problem:
+            raise error(
+                f"{name}: not {wanted} stillspeak can read ({reason(problem)}); give {formats}"
+            ) from problem
+        except OSError as problem:
+            raise error(f"{name}: cannot be read ({reason(problem)})") from problem
+        with container:
+            yield container
 
 
 def reason(problem: BaseException) -> str:

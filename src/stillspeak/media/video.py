@@ -21,7 +21,7 @@ import numpy.typing as npt
 from stillspeak.constants import SAMPLE_RATE, VIDEO_FPS
 from stillspeak.errors import OutputError, OutputExistsError, VideoError
 from stillspeak.media.audio import Waveform, load_track
-from stillspeak.media.source import open_source, reason
+from stillspeak.media.source import open_container, reason
 
 if TYPE_CHECKING:
     import av
@@ -153,39 +153,21 @@ def _open_video(
     path: str | Path,
 ) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
     """The open container and its first picture track (not a cover picture)."""
-    import av
     from av.stream import Disposition
 
-    name, wanted = str(path), "a video"
-    with open_source(
-        path, name=name, wanted=wanted, formats=VIDEO_FORMATS, error=VideoError
-    ) as file:
-        try:
-            # No protocol is allowed, so that a playlist cannot make FFmpeg open other files.
-            # Old files name their titles in any alphabet, which is no reason to refuse them.
-            container = av.open(
-                file,
-                mode="r",
-                options={"protocol_whitelist": "none"},
-                metadata_errors="replace",
-            )
-        except (av.FFmpegError, ValueError) as problem:
-            raise VideoError(
-                f"{name}: not {wanted} stillspeak can read ({reason(problem)}); "
-                f"give {VIDEO_FORMATS}"
-            ) from problem
-        except OSError as problem:
-            raise VideoError(f"{name}: cannot be read ({reason(problem)})") from problem
-        with container:
-            if container.format.name.endswith("_pipe"):
-                raise VideoError(f"{name}: a still picture, not a video; give {VIDEO_FORMATS}")
-            streams = [
-                s for s in container.streams.video if not s.disposition & Disposition.attached_pic
-            ]
-            if not streams:
-                raise VideoError(f"{name}: has no picture track; give {VIDEO_FORMATS}")
-            streams[0].thread_type = "AUTO"
-            yield container, streams[0]
+    name = str(path)
+    with open_container(
+        path, name=name, wanted="a video", formats=VIDEO_FORMATS, error=VideoError
+    ) as container:
+        if container.format.name.endswith("_pipe"):
+            raise VideoError(f"{name}: a still picture, not a video; give {VIDEO_FORMATS}")
+        streams = [
+            s for s in container.streams.video if not s.disposition & Disposition.attached_pic
+        ]
+        if not streams:
+            raise VideoError(f"{name}: has no picture track; give {VIDEO_FORMATS}")
+        streams[0].thread_type = "AUTO"
+        yield container, streams[0]
 
 
 def _decoded(
