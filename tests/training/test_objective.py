@@ -14,7 +14,7 @@ from stillspeak.data.prepare import load_manifest
 from stillspeak.models.config import GeneratorConfig
 from stillspeak.models.generator import Generator
 from stillspeak.training.config import ObjectiveConfig, RunConfig
-from stillspeak.training.losses import mouth_interior, weighted_l1
+from stillspeak.training.losses import newly_open, weighted_l1
 from stillspeak.training.objective import GeneratorObjective
 
 Tiny = Callable[..., GeneratorConfig]
@@ -92,7 +92,8 @@ def test_a_static_warp_decoder_pays_what_the_still_costs(tiny: Tiny, batch: Batc
     assert terms["smooth"] == 0
     assert terms["amplitude"].item() == pytest.approx(1, abs=0.1)  # lips that never move
     height, width = batch.frames.shape[-2:]
-    outside = 1 - mouth_interior(batch.frame_points, (height, width)).mean().item()
+    hidden = newly_open(batch.frame_points, batch.still_points, (height, width))
+    outside = 1 - hidden.mean().item()
     assert 0.5 < outside < 1
     level = torch.sigmoid(torch.tensor(-2.0)).item()
     assert terms["mask"].item() == pytest.approx(outside * level, rel=1e-5)

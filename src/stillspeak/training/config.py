@@ -39,8 +39,8 @@ class ObjectiveConfig:
     smooth: float = 0.002
     """First differences of the flow (warp decoder)."""
     mask: float = 0.003
-    """Mean of the mask outside the mouth's inside: skin and lips come from the still (warp
-    decoder)."""
+    """Mean of the mask, except where the still hides the inside of the mouth: all else can come
+    from the still (warp decoder)."""
     interior: float = 0.0
     """Share of the still's pixels where the target shows the inside of the mouth and the
     still does not; there the warped still is not compared either (warp decoder)."""

@@ -19,7 +19,6 @@ from stillspeak.training.losses import (
     forward_points,
     gradient_l1,
     landmark_loss,
-    mouth_interior,
     newly_open,
     point_distances,
     region_weights,
@@ -109,9 +108,9 @@ class GeneratorObjective(nn.Module):
             size = (frames.shape[-2], frames.shape[-1])
             moved = warp(batch.still, motion.flow)
             mask = resize(motion.mask, size)
+            hidden = newly_open(batch.frame_points, batch.still_points, size)
             region = self.region
             if config.interior:
-                hidden = newly_open(batch.frame_points, batch.still_points, size)
                 terms["interior"] = ((1 - mask) * hidden).sum() / hidden.sum().clamp_min(1)
                 weights["interior"] = config.interior
                 # Lips stretched over an open mouth are closer to it than skin is: comparing
@@ -120,7 +119,7 @@ class GeneratorObjective(nn.Module):
             terms["warped"] = weighted_l1(moved, batch.frames, region)
             terms["painted"] = weighted_l1(resize(motion.colour, size), batch.frames, self.region)
             terms["smooth"] = flow_smoothness(motion.flow)
-            terms["mask"] = (mask * (1 - mouth_interior(batch.frame_points, size))).mean()
+            terms["mask"] = (mask * (1 - hidden)).mean()
             weights |= {
                 "warped": config.warped,
                 "painted": config.painted,
