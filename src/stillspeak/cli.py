@@ -39,6 +39,9 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line; a user's mistake is one line and exit code 1."""
+    # Idle OpenMP threads spin by default and take the cores from decoding, detection and
+    # encoding; set before torch is imported, and only where nobody chose otherwise.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app(prog_name="stillspeak")
     except StillspeakError as error:
