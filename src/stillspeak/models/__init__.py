@@ -1,1 +1,1 @@
-"""The networks. This package needs torch and nothing else."""
+"""The networks. This package needs torch, and NumPy for pictures that go in and out."""
