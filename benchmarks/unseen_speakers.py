@@ -27,6 +27,9 @@ from stillspeak.models.pixels import from_model
 from stillspeak.training.losses import mouth_crop, psnr
 from stillspeak.weights import load_model
 
+BILABIAL = {"bin", "blue", "by", "place", "please", "b", "p", "m"}
+"""Words of GRID that begin with closed lips."""
+
 
 def main() -> None:
     """Parse arguments, score, print."""
@@ -95,11 +98,20 @@ def score(
         "still_mouth_psnr": still_mouth,
         "silence_opening": mean(openings[silent]),
         "silence_opening_real": mean(truth[silent]),
+        "stop_opening": mean(at_stops(openings, words)),
+        "stop_opening_real": mean(at_stops(truth, words)),
         "speech_opening": mean(openings[~silent]),
         "speech_opening_real": mean(truth[~silent]),
     }
     rounded = {key: round(value, 3) for key, value in values.items()}
     return {"speaker": clip.speaker, "clip": clip.name, **rounded}
+
+
+def at_stops(openings: np.ndarray, words: list[tuple[float, float, str]]) -> np.ndarray:
+    """Smallest opening within two frames of the start of each word with a bilabial: b, p, m."""
+    starts = [int(start * 25) for start, _, word in words if word in BILABIAL]
+    near = [openings[max(frame - 2, 0) : frame + 3] for frame in starts]
+    return np.array([np.nanmin(x) for x in near if np.isfinite(x).any()])
 
 
 def mean(values: np.ndarray) -> float:

@@ -1,6 +1,5 @@
 """Device and precision: what is chosen, why, and what is refused."""
 
-import os
 
 import pytest
 import torch
@@ -11,7 +10,6 @@ from stillspeak.runtime import (
     choose_device,
     choose_precision,
     cpu_has_bfloat16,
-    usable_cores,
 )
 
 CPU, CUDA, MPS = (torch.device(name) for name in ("cpu", "cuda", "mps"))
@@ -87,11 +85,3 @@ def test_either_instruction_set_will_do(monkeypatch: pytest.MonkeyPatch) -> None
     assert cpu_has_bfloat16()
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
     assert not cpu_has_bfloat16()
-
-
-def test_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {0, 3, 5}, raising=False)
-    assert usable_cores() == 3
-    monkeypatch.delattr(os, "sched_getaffinity")
-    monkeypatch.setattr(os, "cpu_count", lambda: None)
-    assert usable_cores() == 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 from stillspeak.errors import ConfigError
@@ -71,10 +70,3 @@ def choose_precision(name: str, device: torch.device) -> Precision:
     if device.type == "cpu" and cpu_has_bfloat16():
         return Precision("bf16-mixed", "the CPU has bfloat16 instructions")
     return Precision("32-true", f"no bfloat16 in hardware on {device.type}")
-
-
-def usable_cores() -> int:
-    """CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
