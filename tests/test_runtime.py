@@ -1,6 +1,5 @@
 """Device and precision: what is chosen, why, and what is refused."""
 
-
 import pytest
 import torch
 

@@ -18,6 +18,9 @@ from stillspeak.errors import ConfigError
 T = TypeVar("T")
 Table = dict[str, Any]
 
+FORBID_UNKNOWN: dict[str, object] = {"extra": "forbid"}
+"""``__pydantic_config__`` of a configuration that refuses keys it does not know."""
+
 
 def read_toml(path: str | Path) -> Table:
     """Read a configuration file with everything that it extends.

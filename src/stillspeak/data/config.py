@@ -6,16 +6,15 @@ import math
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
+from stillspeak.configuration import FORBID_UNKNOWN
 from stillspeak.errors import ConfigError
-
-_FORBID: dict[str, object] = {"extra": "forbid"}
 
 
 @dataclass(frozen=True)
 class DataConfig:
     """How training examples are drawn from a prepared cache."""
 
-    __pydantic_config__: ClassVar[dict[str, object]] = _FORBID
+    __pydantic_config__: ClassVar[dict[str, object]] = FORBID_UNKNOWN
 
     batch: int = 8
     """Clips B in a batch."""
@@ -53,7 +52,7 @@ class DataConfig:
 class AugmentConfig:
     """Random changes, applied alike to still and target. Zero turns each one off."""
 
-    __pydantic_config__: ClassVar[dict[str, object]] = _FORBID
+    __pydantic_config__: ClassVar[dict[str, object]] = FORBID_UNKNOWN
 
     mirror: float = 0.5
     """Probability of a mirrored example (paper, section 3.1)."""

@@ -11,19 +11,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
-from stillspeak.configuration import build
+from stillspeak.configuration import FORBID_UNKNOWN, build
 from stillspeak.data.config import AugmentConfig, DataConfig
 from stillspeak.errors import ConfigError
 from stillspeak.models.config import GeneratorConfig
-
-_FORBID: dict[str, object] = {"extra": "forbid"}
 
 
 @dataclass(frozen=True)
 class ObjectiveConfig:
     """Weights of the generator's loss terms."""
 
-    __pydantic_config__: ClassVar[dict[str, object]] = _FORBID
+    __pydantic_config__: ClassVar[dict[str, object]] = FORBID_UNKNOWN
 
     upper: float = 1.0
     """Weight of the L1 error on the upper half of the frame."""
@@ -66,7 +64,7 @@ class ObjectiveConfig:
 class TrainingConfig:
     """Optimisation, schedule and bookkeeping."""
 
-    __pydantic_config__: ClassVar[dict[str, object]] = _FORBID
+    __pydantic_config__: ClassVar[dict[str, object]] = FORBID_UNKNOWN
 
     steps: int = 20_000
     """Steps of the whole run, the audio warm start included."""
@@ -123,7 +121,7 @@ class TrainingConfig:
 class RunConfig:
     """Everything that defines a training run."""
 
-    __pydantic_config__: ClassVar[dict[str, object]] = _FORBID
+    __pydantic_config__: ClassVar[dict[str, object]] = FORBID_UNKNOWN
 
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
     data: DataConfig = field(default_factory=DataConfig)
