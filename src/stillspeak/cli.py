@@ -405,6 +405,9 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint.")] = (
         False
     ),
+    start_from: Annotated[
+        str | None, typer.Option("--from", help="Take over what fits of a model's weights.")
+    ] = None,
     device: Device = "auto",
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="section.key=value over the file's values.")
@@ -430,6 +433,7 @@ def train(
             overrides=tuple(overrides or ()),
             minutes=minutes,
             resume=resume,
+            start_from=start_from,
             device=device,
             info={"command": _command()},
             report=report,

@@ -204,7 +204,7 @@ def golden_answer(generator: Generator) -> Tensor:
     wave = 0.3 * torch.sin(2 * math.pi * (140 * time + 900 * time**2))
     windows = wave.unfold(0, config.window, config.hop)[None]
     noise = torch.linspace(-1, 1, windows.shape[1] * config.noise_dim)
-    noise = noise.view(1, -1, config.noise_dim)
+    noise = noise.view(1, windows.shape[1], config.noise_dim)
     context = generator.prepare_still(still)
     speech, noise, _ = generator.encode(windows, noise, generator.initial_state())
     frames = generator.decode(context, speech, noise).frames

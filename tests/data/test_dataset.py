@@ -1,9 +1,9 @@
-"""Training examples: pure functions of (seed, step, rank), with sound and picture in step."""
+"""Training examples: pure functions of (seed, step, number), with sound and picture in step."""
 
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +97,7 @@ def test_shapes_types_and_ranges(clips: list[CachedClip]) -> None:
 
 
 @pytest.mark.parametrize("kind", ["batch", "audio_batch"])
-def test_a_batch_is_a_pure_function_of_seed_step_and_rank(
+def test_a_batch_is_a_pure_function_of_seed_step_and_part(
     clips: list[CachedClip], kind: str
 ) -> None:
     def make(source: TrainingData, *args: int) -> Batch | AudioBatch:
@@ -112,6 +112,23 @@ def test_a_batch_is_a_pure_function_of_seed_step_and_rank(
     assert not same(make(again, 4), expected)
     assert not same(make(again, 3, 1), expected)
     assert not same(make(data(clips, AugmentConfig(), seed=6), 3), expected)
+
+
+@pytest.mark.parametrize("kind", ["batch", "audio_batch"])
+def test_parts_of_a_step_are_one_large_batch_cut_up(clips: list[CachedClip], kind: str) -> None:
+    small = data(clips, AugmentConfig(), config=replace(SMALL, batch=2, audio_batch=2))
+    large = data(clips, AugmentConfig(), config=replace(SMALL, batch=6, audio_batch=6))
+    parts = [getattr(small, kind)(5, part) for part in range(3)]
+    whole = getattr(large, kind)(5)
+    assert same(type(whole)(*map(torch.cat, zip(*parts, strict=True))), whole)
+
+
+def test_decoded_frames_in_a_row(clips: list[CachedClip]) -> None:
+    row = replace(SMALL, consecutive=True, window_frames=9, decoded_frames=4, lead_frames=3)
+    source = data(clips, AugmentConfig(), config=row)
+    positions = torch.cat([source.batch(step).positions for step in range(8)])
+    assert torch.all(positions.diff(dim=1) == 1)
+    assert set(positions[:, 0].tolist()) == {3, 4, 5}
 
 
 def test_windows_are_centred_on_their_frames(clips: list[CachedClip]) -> None:
@@ -358,14 +375,14 @@ class Numbers:
         self.fail_at = fail_at
         self.asked: list[tuple[str, int, int]] = []
 
-    def batch(self, step: int, rank: int) -> tuple[str, int, int]:
+    def batch(self, step: int, part: int) -> tuple[str, int, int]:
         if step == self.fail_at:
             raise DataError(f"step {step} is broken")
-        self.asked.append(("frames", step, rank))
+        self.asked.append(("frames", step, part))
         return self.asked[-1]
 
-    def audio_batch(self, step: int, rank: int) -> tuple[str, int, int]:
-        self.asked.append(("audio", step, rank))
+    def audio_batch(self, step: int, part: int) -> tuple[str, int, int]:
+        self.asked.append(("audio", step, part))
         return self.asked[-1]
 
 
@@ -378,10 +395,11 @@ def ours() -> list[threading.Thread]:
 
 
 def test_prefetcher_keeps_the_order_and_the_warm_start() -> None:
-    loader = prefetch(Numbers(), range(3, 8), audio_steps=5, rank=2)
+    loader = prefetch(Numbers(), range(3, 8), audio_steps=5, parts=(1, 3))
     got = list(loader)
     loader.close()
-    assert got == [("audio", s, 2) for s in (3, 4)] + [("frames", s, 2) for s in (5, 6, 7)]
+    kinds = {3: "audio", 4: "audio", 5: "frames", 6: "frames", 7: "frames"}
+    assert got == [(kind, s, part) for s, kind in kinds.items() for part in (1, 3)]
     assert ours() == []
 
 

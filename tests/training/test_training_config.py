@@ -28,7 +28,10 @@ NAN = float("nan")
         ({"ema": 1.0}, "training.ema"),
         ({"checkpoint_minutes": 0.0}, "training.checkpoint_minutes"),
         ({"log_every": 0}, "training.log_every"),
-        ({"validate_every": 0}, "training.validate_every"),
+        ({"validate_every": -1}, "training.validate_every"),
+        ({"accumulate": 0}, "training.accumulate"),
+        ({"decay_rate": 1.0}, "training.decay_rate"),
+        ({"decay_epoch": -1}, "training.decay_epoch"),
         ({"keep_checkpoints": 0}, "training.keep_checkpoints"),
     ],
 )
@@ -54,7 +57,7 @@ def test_an_error_without_any_region_is_no_error() -> None:
     [
         ({"training": {"optimizer": "sgd"}}, r"training\.optimizer"),
         ({"training": {"precision": "8-bit"}}, r"training\.precision"),
-        ({"objective": {"perceptual": 1}}, r"objective\.perceptual"),
+        ({"objective": {"perceptive": 1}}, r"objective\.perceptive"),
         ({"generator": {"depth": 3}}, r"generator\.depth"),
         ({"discriminator": {}}, "discriminator"),
     ],

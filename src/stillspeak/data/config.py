@@ -22,6 +22,8 @@ class DataConfig:
     """Audio windows T that the context GRU reads in one example."""
     decoded_frames: int = 3
     """Frames of those T that are decoded and compared (the decoder is the costly part)."""
+    consecutive: bool = False
+    """Whether those frames follow one another, as sequence and sync discriminators need."""
     lead_frames: int = 4
     """Frames at the start of an example that are never decoded: the GRU starts from zero."""
     speaker_balance: float = 0.55

@@ -1,18 +1,19 @@
 """Training examples from a prepared cache.
 
-A batch is a pure function of (seed, step, rank): nothing about the sampler has to be saved
-for a resumed run to see the same examples as a straight one, and a crashed loader cannot
-leave it half-way through an epoch.
+An example is a pure function of (seed, step, number in the step): nothing about the sampler
+has to be saved for a resumed run to see the same examples as a straight one, a crashed loader
+cannot leave it half-way through an epoch, and any number of processes share a step's examples
+without speaking to each other.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from queue import Empty, Full, Queue
 from threading import Event, Thread
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,8 @@ from stillspeak.face.mouth import MIRRORED_PAIRS, mouth_distances
 from stillspeak.media.audio import frame_windows
 from stillspeak.models.config import GeneratorConfig
 from stillspeak.models.pixels import to_model
+
+T = TypeVar("T")
 
 
 class Batch(NamedTuple):
@@ -76,7 +79,7 @@ class TrainingData:
         clips: of the training split.
         data, augment: how examples are drawn and changed.
         generator: sizes and rates.
-        seed: with the step and the rank, decides each batch.
+        seed: with the step and the example's number, decides each example.
 
     Raises:
         DataError: no clip, clips too short for the windows asked for, or prepared at other
@@ -123,54 +126,72 @@ class TrainingData:
         """Clips of each speaker."""
         return {s: len(self._by_speaker[s]) for s in self._speakers}
 
-    def batch(self, step: int, rank: int = 0) -> Batch:
-        """The examples of a step."""
-        config, generator = self._data, self._generator
-        random = np.random.default_rng((self._seed, 1, step, rank))
-        windows, mouths, pictures, points, positions = [], [], [], [], []
-        for _ in range(config.batch):
-            track = self._draw(random)
-            audio, mouth, sources = self._speech(track, config.window_frames, random)
-            chosen = config.lead_frames + np.sort(
-                random.choice(
-                    config.window_frames - config.lead_frames, config.decoded_frames, replace=False
-                )
+    def batch(self, step: int, part: int = 0) -> Batch:
+        """The examples of a step.
+
+        A step's examples are numbered through all its parts (processes and accumulated
+        batches), and each is a function of its own number: n processes with a batch each see
+        what one process with n times the batch sees.
+
+        Args:
+            step: counted from 0.
+            part: which ``data.batch`` examples of the step.
+        """
+        size = self._data.batch
+        return Batch(
+            *map(
+                torch.cat,
+                zip(*(self._example(step, part * size + i) for i in range(size)), strict=True),
             )
-            shown, landmarks = self._pictures(track, sources[chosen], random)
-            mirrored = random.random() < self._augment.mirror
-            if mirrored:
-                shown = shown[:, :, ::-1]
-                landmarks = landmarks * np.array([-1, 1], np.float32)
-                landmarks += np.array([generator.width - 1, 0], np.float32)
-                mouth = mouth[:, MIRRORED_PAIRS]
-            windows.append(audio)
-            mouths.append(mouth)
-            pictures.append(np.ascontiguousarray(shown))
-            points.append(landmarks)
-            positions.append(chosen)
-        frames = torch.from_numpy(np.stack(pictures)).permute(0, 1, 4, 2, 3).contiguous().float()
-        frames = frames.div_(127.5).sub_(1)
+        )
+
+    def _example(self, step: int, number: int) -> Batch:
+        """One example, as a batch of one."""
+        config, generator = self._data, self._generator
+        random = np.random.default_rng((self._seed, 1, step, number))
+        track = self._draw(random)
+        windows, mouth, sources = self._speech(track, config.window_frames, random)
+        positions = self._positions(random)
+        shown, points = self._pictures(track, sources[positions], random)
+        if random.random() < self._augment.mirror:
+            shown = np.ascontiguousarray(shown[:, :, ::-1])
+            points = points * np.array([-1, 1], np.float32)
+            points += np.array([generator.width - 1, 0], np.float32)
+            mouth = mouth[:, MIRRORED_PAIRS]
+        frames = torch.from_numpy(shown).permute(0, 3, 1, 2).contiguous().float()
+        frames = frames.div_(127.5).sub_(1).unsqueeze(0)
         frames, moved = augment_frames(
-            frames, torch.from_numpy(np.stack(points)), self._augment, random
+            frames, torch.from_numpy(points)[None], self._augment, random
         )
         return Batch(
-            windows=torch.from_numpy(np.stack(windows)),
-            mouth=torch.from_numpy(np.stack(mouths)),
-            still=frames[:, 0].contiguous(),
-            frames=frames[:, 1:].contiguous(),
-            positions=torch.from_numpy(np.stack(positions)),
+            windows=torch.from_numpy(windows)[None],
+            mouth=torch.from_numpy(mouth)[None],
+            still=frames[:, 0],
+            frames=frames[:, 1:],
+            positions=torch.from_numpy(positions)[None],
             still_points=moved[:, 0],
             frame_points=moved[:, 1:],
         )
 
-    def audio_batch(self, step: int, rank: int = 0) -> AudioBatch:
-        """The examples of a step of the audio warm start: no pictures are read."""
+    def _positions(self, random: np.random.Generator) -> npt.NDArray[np.int64]:
+        """Which of an example's windows are decoded: K of T, in order."""
         config = self._data
-        random = np.random.default_rng((self._seed, 2, step, rank))
+        count = config.window_frames - config.lead_frames
+        if config.consecutive:
+            first = int(random.integers(count - config.decoded_frames + 1))
+            chosen = first + np.arange(config.decoded_frames)
+        else:
+            chosen = np.sort(random.choice(count, config.decoded_frames, replace=False))
+        positions: npt.NDArray[np.int64] = config.lead_frames + chosen
+        return positions
+
+    def audio_batch(self, step: int, part: int = 0) -> AudioBatch:
+        """The examples of a step of the audio warm start: no pictures are read."""
+        size = self._data.audio_batch
         windows, mouths = [], []
-        for _ in range(config.audio_batch):
-            track = self._draw(random)
-            audio, mouth, _ = self._speech(track, self._audio_frames, random)
+        for number in range(part * size, (part + 1) * size):
+            random = np.random.default_rng((self._seed, 2, step, number))
+            audio, mouth, _ = self._speech(self._draw(random), self._audio_frames, random)
             windows.append(audio)
             mouths.append(mouth)
         return AudioBatch(torch.from_numpy(np.stack(windows)), torch.from_numpy(np.stack(mouths)))
@@ -312,6 +333,13 @@ class Prefetcher:
 
     Iterate over it once; leave with :meth:`close`. An exception in the thread is raised at
     the batch where it happened.
+
+    Args:
+        data: makes the batches.
+        steps: which steps, in order.
+        audio_steps: the steps before this one are of the audio warm start.
+        parts: which parts of each step this process sees, one batch each.
+        depth: batches made ahead.
     """
 
     def __init__(
@@ -320,7 +348,7 @@ class Prefetcher:
         steps: range,
         *,
         audio_steps: int,
-        rank: int = 0,
+        parts: Sequence[int] = (0,),
         depth: int = 2,
     ) -> None:
         self._queue: Queue[Batch | AudioBatch | BaseException | None] = Queue(depth)
@@ -330,9 +358,10 @@ class Prefetcher:
             try:
                 for step in steps:
                     make = data.audio_batch if step < audio_steps else data.batch
-                    self._put(make(step, rank))
-                    if self._stop.is_set():
-                        return
+                    for part in parts:
+                        self._put(make(step, part))
+                        if self._stop.is_set():
+                            return
                 self._put(None)
             except BaseException as error:  # handed to the consumer, who raises it
                 self._put(error)
@@ -366,3 +395,13 @@ class Prefetcher:
             except Empty:
                 break
         self._thread.join()
+
+
+def grouped(batches: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Batches in lists of ``size``; an unfinished list at the end is dropped."""
+    group: list[T] = []
+    for batch in batches:
+        group.append(batch)
+        if len(group) == size:
+            yield group
+            group = []

@@ -16,6 +16,11 @@ from stillspeak.constants import (
 from stillspeak.errors import ConfigError
 
 DecoderName = Literal["unet", "warp"]
+Norm = Literal["none", "batch", "spectral"]
+Region = Literal["frame", "lower", "mouth"]
+
+SYNC_SECONDS = 0.2
+"""What the sync discriminator sees and hears at once."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +50,15 @@ class GeneratorConfig:
     audio_dim: int = 256
     context_dim: int = 256
     context_layers: int = 2
+    """Layers of the context GRU; 0 leaves it out: the static baseline, each frame on its own."""
     noise_dim: int = 10
+    """Size of the noise encoding; 0 leaves the noise generator out."""
     noise_std: float = 0.33
     """Standard deviation of the noise GRU's input."""
     warp_channels: tuple[int, ...] = (24, 52, 88, 144, 224)
     """Channels of the warp decoder, fine to coarse; unused by the U-Net."""
+    finest_skip: bool = False
+    """U-Net: a skip from the identity encoder's finest map too, as the warp decoder has."""
 
     def __post_init__(self) -> None:
         levels = len(self.identity_channels)
@@ -60,10 +69,18 @@ class GeneratorConfig:
                 raise ConfigError(f"generator.{name} must be a list of positive widths")
         for name in (
             *("height", "width", "fps", "sample_rate"),
-            *("identity_dim", "audio_dim", "context_dim", "context_layers", "noise_dim"),
+            *("identity_dim", "audio_dim", "context_dim"),
         ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"generator.{name} must be at least 1")
+        for name in ("context_layers", "noise_dim"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"generator.{name} cannot be negative")
+        if not self.context_layers and self.context_dim != self.audio_dim:
+            raise ConfigError(
+                "generator.context_dim must be generator.audio_dim where there is no context GRU "
+                "(context_layers = 0)"
+            )
         if self.decoder == "warp" and len(self.warp_channels) != levels:
             raise ConfigError(
                 "generator.warp_channels and generator.identity_channels need one width a level"
@@ -117,3 +134,81 @@ class GeneratorConfig:
     def latent_dim(self) -> int:
         """Size of the joined latent: context, noise and identity encodings."""
         return self.context_dim + self.noise_dim + self.identity_dim
+
+
+@dataclass(frozen=True)
+class FrameDiscriminatorConfig:
+    """Widths of a :class:`~stillspeak.models.discriminators.FrameDiscriminator`.
+
+    The paper gives six layers and the six-channel input (section 2.2.1); kernels, widths and
+    normalisation were never published and are our choice.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid"}
+
+    channels: tuple[int, ...] = (64, 128, 256, 512, 1024)
+    """Channels of the strided layers; one more layer judges."""
+    norm: Norm = "none"
+    """Of all layers but the first: batch statistics tell real from generated batches apart
+    whatever the frames look like, so none is the default."""
+    region: Region = "frame"
+    """What of the frame it looks at."""
+
+    def __post_init__(self) -> None:
+        _check_widths("frame_discriminator.channels", self.channels)
+
+
+@dataclass(frozen=True)
+class SequenceDiscriminatorConfig:
+    """Widths of a :class:`~stillspeak.models.discriminators.SequenceDiscriminator`."""
+
+    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid"}
+
+    channels: tuple[int, ...] = (64, 128, 256, 512, 1024)
+    """Channels of the image encoder's strided layers."""
+    image_dim: int = 256
+    audio_channels: tuple[int, ...] = (16, 32, 64, 128, 256, 512)
+    audio_dim: int = 256
+    state_dim: int = 256
+    """Size of the two-layer GRU's state and of the classifier's hidden layer."""
+    norm: Norm = "none"
+    region: Region = "frame"
+
+    def __post_init__(self) -> None:
+        _check_widths("sequence_discriminator.channels", self.channels)
+        _check_widths("sequence_discriminator.audio_channels", self.audio_channels)
+        for name in ("image_dim", "audio_dim", "state_dim"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"sequence_discriminator.{name} must be at least 1")
+
+
+@dataclass(frozen=True)
+class SyncDiscriminatorConfig:
+    """Widths of a :class:`~stillspeak.models.discriminators.SyncDiscriminator`."""
+
+    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid"}
+
+    channels: tuple[int, ...] = (64, 128, 256, 512)
+    """Channels of the strided layers over the stacked frames."""
+    image_dim: int = 256
+    audio_channels: tuple[int, ...] = (16, 32, 64, 128, 256, 512)
+    audio_dim: int = 256
+    norm: Norm = "none"
+    region: Region = "lower"
+
+    def __post_init__(self) -> None:
+        _check_widths("sync_discriminator.channels", self.channels)
+        _check_widths("sync_discriminator.audio_channels", self.audio_channels)
+        for name in ("image_dim", "audio_dim"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"sync_discriminator.{name} must be at least 1")
+
+
+def sync_frames(generator: GeneratorConfig) -> int:
+    """How many frames the sync discriminator sees: 5 at 25 a second."""
+    return round(SYNC_SECONDS * generator.fps)
+
+
+def _check_widths(name: str, widths: tuple[int, ...]) -> None:
+    if not widths or min(widths) < 1:
+        raise ConfigError(f"{name} must be a list of positive widths")

@@ -6,7 +6,7 @@ Both have one interface. ``prepare`` computes what depends on the still alone, o
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from typing import NamedTuple, Protocol
 
 import torch
@@ -60,7 +60,8 @@ class FrameDecoder(Protocol):
 class UNetDecoder(nn.Module):
     """The paper's frame decoder: a U-Net of transposed convolutions (section 2.1.3).
 
-    Skips are the identity encoder's maps except the finest, and none from the still itself.
+    Skips are the identity encoder's maps except the finest, and none from the still itself;
+    ``config.finest_skip`` adds the finest, to compare with the warp decoder on equal terms.
     """
 
     def __init__(self, config: GeneratorConfig) -> None:
@@ -72,16 +73,14 @@ class UNetDecoder(nn.Module):
             nn.BatchNorm2d(top),
             nn.ReLU(inplace=True),
         )
-        skips = coarse_to_fine[:-1]
-        self.fuse = nn.ModuleList(SkipFusion(c, c) for c in skips)
-        self.up = nn.ModuleList(
-            conv_up(a, b) for a, b in zip(skips, coarse_to_fine[1:], strict=True)
-        )
+        self.skips = len(coarse_to_fine) - (not config.finest_skip)
+        self.fuse = nn.ModuleList(SkipFusion(c, c) for c in coarse_to_fine[: self.skips])
+        self.up = nn.ModuleList(conv_up(a, b) for a, b in pairwise(coarse_to_fine))
         self.head = nn.ConvTranspose2d(coarse_to_fine[-1], 3, 4, 2, 1)
 
     def prepare(self, still: Tensor, identity: IdentityEncoding) -> StillContext:
         """See :class:`FrameDecoder`."""
-        maps = identity.maps[:0:-1]
+        maps = identity.maps[::-1][: self.skips]
         skips = tuple(fuse.project(m) for fuse, m in zip(self.fuse, maps, strict=True))  # type: ignore[operator]
         return StillContext(still, identity.code, skips)
 
@@ -89,8 +88,10 @@ class UNetDecoder(nn.Module):
         """See :class:`FrameDecoder`."""
         clips = latent.shape[0]
         x = self.root(latent.flatten(0, 1)[:, :, None, None])
-        for fuse, up, skip in zip(self.fuse, self.up, context.skips, strict=True):
-            x = up(fuse(x, skip))
+        # One skip less than levels, unless the finest level has one too.
+        for fuse, skip, up in zip_longest(self.fuse, context.skips, self.up):
+            x = fuse(x, skip)
+            x = x if up is None else up(x)
         frames = torch.tanh(self.head(x))
         return Decoded(torch.unflatten(frames, 0, (clips, -1)), None)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from stillspeak.models.config import GeneratorConfig
-from stillspeak.models.layers import conv_down
+from stillspeak.models.layers import conv_down, waveform_layers
 
 
 class IdentityEncoding(NamedTuple):
@@ -39,31 +39,16 @@ class IdentityEncoder(nn.Module):
 
 
 class AudioFrameEncoder(nn.Module):
-    """1-D convolutions over one audio window (paper, section 2.1.2).
-
-    The first kernel is 5 ms long with a stride of 1 ms, so that the steps after it are
-    milliseconds at any whole-kHz rate; each further layer halves them.
-    """
+    """1-D convolutions over one audio window, down to one vector (paper, section 2.1.2)."""
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
-        per_ms = config.sample_rate // 1000
-        kernel = 5 * per_ms
         widths = config.audio_channels
-        layers: list[nn.Module] = [
-            # Padding of (kernel - stride) / 2 on each side gives exactly one step a millisecond.
-            nn.Conv1d(1, widths[0], kernel, per_ms, (kernel - per_ms) // 2, bias=False),
-            nn.BatchNorm1d(widths[0]),
-            nn.ReLU(inplace=True),
-        ]
-        for a, b in pairwise(widths):
-            layers += [
-                nn.Conv1d(a, b, 4, 2, 1, bias=False),
-                nn.BatchNorm1d(b),
-                nn.ReLU(inplace=True),
-            ]
-        layers += [nn.Conv1d(widths[-1], config.audio_dim, config.audio_steps[-1]), nn.Tanh()]
-        self.layers = nn.Sequential(*layers)
+        self.layers = nn.Sequential(
+            *waveform_layers(config.sample_rate, widths),
+            nn.Conv1d(widths[-1], config.audio_dim, config.audio_steps[-1]),
+            nn.Tanh(),
+        )
 
     def forward(self, windows: Tensor) -> Tensor:
         """(B, T, N) float in [-1, 1] -> (B, T, audio_dim) in [-1, 1]."""
@@ -73,27 +58,41 @@ class AudioFrameEncoder(nn.Module):
 
 
 class ContextEncoder(nn.Module):
-    """Audio-frame encodings through a GRU: z_c (paper, section 2.1.2)."""
+    """Audio-frame encodings through a GRU: z_c (paper, section 2.1.2).
+
+    Without GRU layers it is the static baseline's (section 3.3): an encoding a window, and a
+    state of no layers that nothing depends on.
+    """
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
         self.frame_encoder = AudioFrameEncoder(config)
-        self.gru = nn.GRU(
-            config.audio_dim, config.context_dim, config.context_layers, batch_first=True
-        )
+        self.gru: nn.GRU | None = None
+        if config.context_layers:
+            self.gru = nn.GRU(
+                config.audio_dim, config.context_dim, config.context_layers, batch_first=True
+            )
 
     def forward(self, windows: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """(B, T, N), state (layers, B, context_dim) -> z_c (B, T, context_dim), new state."""
-        encoded, new_state = self.gru(self.frame_encoder(windows), state)
+        encoded = self.frame_encoder(windows)
+        if self.gru is None:
+            return encoded, state
+        encoded, new_state = self.gru(encoded, state)
         return encoded, new_state
 
 
 class NoiseGenerator(nn.Module):
-    """Gaussian noise through a one-layer GRU: z_n (paper, section 2.1.3)."""
+    """Gaussian noise through a one-layer GRU: z_n (paper, section 2.1.3).
+
+    With ``noise_dim = 0`` it has no weights and gives an encoding of no elements.
+    """
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
-        self.gru = nn.GRU(config.noise_dim, config.noise_dim, 1, batch_first=True)
+        self.gru: nn.GRU | None = None
+        if config.noise_dim:
+            self.gru = nn.GRU(config.noise_dim, config.noise_dim, 1, batch_first=True)
 
     def forward(self, noise: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """(B, T, noise_dim), state (1, B, noise_dim) -> z_n in [-1, 1], new state.
@@ -101,5 +100,7 @@ class NoiseGenerator(nn.Module):
         A GRU's output is a convex mix of tanh values and its zero start, so it is bounded
         by 1 without a further squashing.
         """
+        if self.gru is None:
+            return noise, state
         encoded, new_state = self.gru(noise, state)
         return encoded, new_state

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -23,6 +26,29 @@ def conv_up(in_channels: int, out_channels: int) -> nn.Sequential:
         nn.BatchNorm2d(out_channels),
         nn.ReLU(inplace=True),
     )
+
+
+def waveform_layers(sample_rate: int, widths: Sequence[int]) -> list[nn.Module]:
+    """1-D convolutions over a waveform (paper, section 2.1.2), with BatchNorm and ReLU.
+
+    The first kernel is 5 ms long with a stride of 1 ms, so that the steps after it are
+    milliseconds at any whole-kHz rate; each further layer halves them.
+    """
+    per_ms = sample_rate // 1000
+    kernel = 5 * per_ms
+    layers: list[nn.Module] = [
+        # Padding of (kernel - stride) / 2 on each side gives exactly one step a millisecond.
+        nn.Conv1d(1, widths[0], kernel, per_ms, (kernel - per_ms) // 2, bias=False),
+        nn.BatchNorm1d(widths[0]),
+        nn.ReLU(inplace=True),
+    ]
+    for a, b in pairwise(widths):
+        layers += [
+            nn.Conv1d(a, b, 4, 2, 1, bias=False),
+            nn.BatchNorm1d(b),
+            nn.ReLU(inplace=True),
+        ]
+    return layers
 
 
 class SkipFusion(nn.Module):

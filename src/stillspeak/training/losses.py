@@ -9,10 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stillspeak.models.decoders import Motion
-
-MOUTH_BOX = (72, 112, 24, 76)
-"""Rows and columns of the mouth in a 128 x 96 crop: around the canonical mouth corners
-(36, 88) and (64, 87), with room for an open jaw and for the augmentation's shifts."""
+from stillspeak.models.regions import crop_region, region_box
 
 HUBER_PIXELS = 4.0
 """Landmark errors up to here are weighed by their square, larger ones by their size."""
@@ -25,25 +22,14 @@ def region_weights(height: int, width: int, *, upper: float, lower: float, mouth
     """
     weights = torch.full((height, width), float(upper))
     weights[height // 2 :] = lower
-    top, bottom, left, right = _scaled_box(height, width)
+    top, bottom, left, right = region_box("mouth", height, width)
     weights[top:bottom, left:right] = mouth
     return weights.view(1, 1, 1, height, width)
 
 
-def _scaled_box(height: int, width: int) -> tuple[int, int, int, int]:
-    top, bottom, left, right = MOUTH_BOX
-    return (
-        top * height // 128,
-        bottom * height // 128,
-        left * width // 96,
-        right * width // 96,
-    )
-
-
 def mouth_crop(frames: Tensor) -> Tensor:
     """The mouth's part of frames (..., H, W)."""
-    top, bottom, left, right = _scaled_box(frames.shape[-2], frames.shape[-1])
-    return frames[..., top:bottom, left:right]
+    return crop_region(frames, "mouth")
 
 
 def weighted_l1(generated: Tensor, real: Tensor, weights: Tensor) -> Tensor:

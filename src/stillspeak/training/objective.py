@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -19,11 +20,13 @@ from stillspeak.training.losses import (
     forward_points,
     gradient_l1,
     landmark_loss,
+    mouth_crop,
     newly_open,
     point_distances,
     region_weights,
     weighted_l1,
 )
+from stillspeak.training.perceptual import PerceptualDistance
 
 LANDMARKS = 478
 
@@ -71,6 +74,9 @@ class GeneratorObjective(nn.Module):
         weights = torch.ones(LANDMARKS)
         weights[list(LIPS)] = objective.lip_landmarks
         self.register_buffer("landmark_weights", weights, persistent=False)
+        self.perceptual: PerceptualDistance | None = None
+        if objective.perceptual:
+            self.perceptual = PerceptualDistance(Path(objective.perceptual_weights))
 
     def audio_parameters(self) -> list[nn.Parameter]:
         """What the audio warm start trains."""
@@ -103,6 +109,11 @@ class GeneratorObjective(nn.Module):
         if config.gradient:
             terms["gradient"] = gradient_l1(frames, batch.frames, self.region)
             weights["gradient"] = config.gradient
+        if self.perceptual is not None:
+            terms["perceptual"] = self.perceptual(
+                mouth_crop(frames).flatten(0, 1), mouth_crop(batch.frames).flatten(0, 1)
+            )
+            weights["perceptual"] = config.perceptual
         if decoded.motion is not None:
             motion = decoded.motion
             size = (frames.shape[-2], frames.shape[-1])

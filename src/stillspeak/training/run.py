@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from stillspeak.runtime import Precision, choose_device, choose_precision
 from stillspeak.training.checkpoint import latest_checkpoint
 from stillspeak.training.config import run_config
 from stillspeak.training.trainer import Trainer
+from stillspeak.weights import resolve_model
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -33,6 +35,7 @@ def train(
     overrides: tuple[str, ...] = (),
     minutes: float | None = None,
     resume: bool = False,
+    start_from: str | Path | None = None,
     device: str = "auto",
     info: Mapping[str, Any] | None = None,
     report: Report = lambda _: None,
@@ -47,6 +50,8 @@ def train(
         overrides: ``section.key=value`` over the file's values.
         minutes: wall-clock limit of this call.
         resume: go on from the folder's newest checkpoint.
+        start_from: a released model's name or a weights file, of which the generator takes
+            over what fits.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         info: what weights files of this run shall say besides configuration and scores.
         report: gets lines about what was chosen and why.
@@ -73,6 +78,9 @@ def train(
     if not training:
         raise DataError(f"{cache}: holds no clip of a training speaker; prepare some")
 
+    if resume and start_from is not None:
+        raise ConfigError("a resumed run has its own weights; leave out --from or --resume")
+
     chosen = choose_device(device)
     precision = choose_precision(config.training.precision, chosen)
     report(f"device {chosen}, precision {precision.name}: {precision.reason}")
@@ -96,13 +104,20 @@ def train(
             "stillspeak": __version__,
             "torch": str(torch.__version__),
             "device": str(chosen),
+            "processes": fabric.world_size,
+            "precision_reason": precision.reason,
             **(info or {}),
         },
     )
     if resume:
         report(f"resumed at step {trainer.resume()}")
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(to_table(config), indent=1) + "\n", "utf-8")
+    elif start_from is not None:
+        path, _ = resolve_model(start_from)
+        taken, own = trainer.start_from(path)
+        report(f"{path.name}: {taken} of the generator's {own} tensors taken over")
+    if fabric.is_global_zero:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").write_text(json.dumps(to_table(config), indent=1) + "\n", "utf-8")
     return trainer.fit(
         minutes=minutes,
         progress=progress and (lambda step, m: progress(step, config.training.steps, m)),
@@ -110,7 +125,7 @@ def train(
 
 
 def launch_fabric(device: torch.device, precision: Precision) -> Fabric:
-    """Fabric on one device, with a batch's numbers left in float32.
+    """Fabric on one device, or one a process under torchrun, with batches left in float32.
 
     Fabric's mixed precision rounds every float that enters a module to 16 bits: landmarks in
     pixels would lose a quarter of a pixel. Autocast alone chooses which operations may round.
@@ -121,6 +136,7 @@ def launch_fabric(device: torch.device, precision: Precision) -> Fabric:
     try:
         from lightning_fabric import Fabric
         from lightning_fabric.plugins import MixedPrecision
+        from lightning_fabric.strategies.ddp import DDPStrategy
     except ImportError as error:
         raise MissingDependencyError(
             "training needs the 'train' extra: pip install 'stillspeak[train]'"
@@ -130,11 +146,28 @@ def launch_fabric(device: torch.device, precision: Precision) -> Fabric:
         def convert_input(self, data: Any) -> Any:
             return data
 
+        def optimizer_step(self, optimizer: Any, **kwargs: Any) -> Any:
+            # Fabric renews the loss scale after every optimiser's step, but there are several
+            # and they share one: the trainer renews it once, when all have moved.
+            if self.scaler is None:
+                return optimizer.step(**kwargs)
+            return self.scaler.step(optimizer, **kwargs)
+
+    options: dict[str, Any] = {"accelerator": device.type, "devices": 1}
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world > 1:
+        # torchrun has started the processes and says through the environment who is who. The
+        # audio warm start leaves the decoder out, hence unused parameters.
+        local = int(os.environ.get("LOCAL_WORLD_SIZE", world))
+        options |= {
+            "devices": local,
+            "num_nodes": world // local,
+            "strategy": DDPStrategy(find_unused_parameters=True),
+        }
     if precision.name == "32-true":
-        fabric = Fabric(accelerator=device.type, devices=1, precision="32-true")
+        fabric = Fabric(precision="32-true", **options)
     else:
         scaler = torch.amp.GradScaler(device.type) if precision.name == "16-mixed" else None
-        plugin = Autocast(precision.name, device.type, scaler)
-        fabric = Fabric(accelerator=device.type, devices=1, plugins=[plugin])
+        fabric = Fabric(plugins=[Autocast(precision.name, device.type, scaler)], **options)
     fabric.launch()
     return fabric

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,21 @@ class RunLog:
         path = self._folder / "samples" / f"{name}-{step:07d}.png"
         path.parent.mkdir(exist_ok=True)
         Image.fromarray(picture).save(path)
+        return path
+
+    def video(
+        self,
+        step: int,
+        name: str,
+        frames: Sequence[npt.NDArray[np.uint8]],
+        sound: npt.NDArray[np.float32],
+    ) -> Path:
+        """Save frames (H, W, 3) and their sound (S,) of one step under ``samples/``."""
+        from stillspeak.media.video import write_video
+
+        path = self._folder / "samples" / f"{name}-{step:07d}.mp4"
+        path.parent.mkdir(exist_ok=True)
+        write_video(path, frames, audio=sound, overwrite=True)
         return path
 
     def close(self) -> None:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from stillspeak.configuration import to_table
 from stillspeak.data.dataset import (
@@ -23,12 +21,14 @@ from stillspeak.data.dataset import (
     Batch,
     Prefetcher,
     TrainingData,
+    grouped,
 )
 from stillspeak.data.prepare import CachedClip
 from stillspeak.errors import CheckpointError, TrainingError
 from stillspeak.media.contact_sheet import contact_sheet
 from stillspeak.models.generator import Generator
 from stillspeak.runtime import Precision
+from stillspeak.training.adversary import Adversary, Draw, Opinion, make_adversaries
 from stillspeak.training.checkpoint import (
     checkpoint_path,
     latest_checkpoint,
@@ -36,71 +36,26 @@ from stillspeak.training.checkpoint import (
     prune_checkpoints,
     save_checkpoint,
 )
-from stillspeak.training.config import RunConfig, TrainingConfig
+from stillspeak.training.config import RunConfig
 from stillspeak.training.objective import GeneratorObjective, ObjectiveResult
+from stillspeak.training.player import (
+    Average,
+    Player,
+    decay,
+    generator_optimizer,
+    learning_rate,
+    pixel_variance,
+)
 from stillspeak.training.runlog import RunLog
-from stillspeak.training.validation import Validation, validate
-from stillspeak.weights import save_model
+from stillspeak.training.validation import Validation, show_beside, validate
+from stillspeak.training.watch import Watch
+from stillspeak.weights import file_sha256, load_model, save_model
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 
-@dataclass
-class Player:
-    """One network with its optimiser. The generator is one; each discriminator will be."""
-
-    name: str
-    module: nn.Module
-    optimizer: torch.optim.Optimizer
-    clip_norm: float
-
-    def update(self, fabric: Fabric, loss: Tensor, rate: Callable[[str], float]) -> float:
-        """One optimiser step. Returns the gradient's norm before clipping.
-
-        Raises:
-            FloatingPointError: the loss or the gradient is no number; the weights stay as
-                they were.
-        """
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"the loss is {float(loss.detach())}")
-        self.optimizer.zero_grad(set_to_none=True)
-        fabric.backward(loss)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate(group["name"])
-        # float16's loss scaling has to go before the norm means anything.
-        inner = getattr(self.optimizer, "optimizer", self.optimizer)
-        fabric.strategy.precision.unscale_gradients(inner)
-        norm = float(
-            nn.utils.clip_grad_norm_(
-                self.module.parameters(), self.clip_norm if self.clip_norm else math.inf
-            )
-        )
-        # Under loss scaling an overflow is normal: the scaler leaves the step out.
-        if not math.isfinite(norm) and _scaler(fabric) is None:
-            raise FloatingPointError(f"the norm of the gradient is {norm}")
-        self.optimizer.step()
-        return norm
-
-
-class Average:
-    """Exponential moving average of a module's parameters and running statistics."""
-
-    def __init__(self, module: nn.Module, decay: float) -> None:
-        self.module = copy.deepcopy(module).eval().requires_grad_(False)
-        self._decay = decay
-
-    @torch.no_grad()
-    def update(self, module: nn.Module, step: int) -> None:
-        """Move towards ``module``; early steps move faster, so that the start is forgotten."""
-        weight = 1 - min(self._decay, (1 + step) / (10 + step))
-        for mean, value in zip(
-            self.module.state_dict().values(), module.state_dict().values(), strict=True
-        ):
-            if mean.is_floating_point():
-                mean.lerp_(value.to(mean), weight)
-            else:
-                mean.copy_(value)
+Progress = Callable[[int, Mapping[str, float]], None]
 
 
 class Trainer:
@@ -151,130 +106,318 @@ class Trainer:
             objective = objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = Average(objective.generator, config.training.ema)
         self.average.module.to(fabric.device)
-        optimizer = _optimizer(objective, config.training)
-        module, wrapped = fabric.setup(objective, optimizer)
+        clip_norm = config.training.clip_norm
+        module, wrapped = fabric.setup(objective, generator_optimizer(objective, config.training))
         self._objective = objective
-        self.generator_player = Player("generator", module, wrapped, config.training.clip_norm)
+        self.generator_player = Player("generator", module, wrapped, clip_norm)
+        self._adversaries = make_adversaries(config)
+        self.discriminator_players: list[Player] = []
+        for adversary in self._adversaries:
+            groups = [{"params": list(adversary.parameters()), "name": adversary.name}]
+            optimizer = torch.optim.Adam(
+                groups, lr=adversary.learning_rate, betas=config.adversarial.betas
+            )
+            module, wrapped = fabric.setup(adversary, optimizer)
+            self.discriminator_players.append(Player(adversary.name, module, wrapped, clip_norm))
+        self._watch = Watch(config.watch)
 
     # --- the run ------------------------------------------------------------------------
 
-    def fit(
-        self,
-        *,
-        minutes: float | None = None,
-        progress: Callable[[int, Mapping[str, float]], None] | None = None,
-    ) -> str:
+    def fit(self, *, minutes: float | None = None, progress: Progress | None = None) -> str:
         """Train until the last step, ``minutes`` are over, patience ends, or a signal comes.
 
         Returns:
             Why it stopped, in words.
 
         Raises:
-            TrainingError: the loss is no number any more; the last good state is kept.
+            TrainingError: the loss is no number any more, or the watch found the game lost; the
+                last good state is kept.
         """
         training = self.config.training
-        start = time.monotonic()
+        start = saved_at = time.monotonic()
         deadline = math.inf if minutes is None else start + 60 * minutes
         seconds_before = self._seconds
-        saved_at = start
-        log = RunLog(self._folder, step=self.step)
+        log = RunLog(self._folder, step=self.step) if self._fabric.is_global_zero else None
         loader = Prefetcher(
             self._data,
             range(self.step, training.steps),
             audio_steps=training.audio_steps,
-            rank=self._fabric.global_rank,
+            parts=self._parts,
         )
         self._stop_reason = None
         mark, mark_step = start, self.step
         try:
             with self._signals():
-                for batch in loader:
-                    result, norm = self.train_step(batch)
+                for batches in grouped(loader, training.accumulate):
+                    values = self.train_step(batches)
                     now = time.monotonic()
                     self._seconds = seconds_before + now - start
+                    self._check(values)
                     if self.step % training.log_every == 0:
-                        values = {name: float(term.detach()) for name, term in result.terms.items()}
-                        values |= {
-                            "loss": float(result.loss.detach()),
-                            "gradient_norm": norm,
-                            "steps_per_second": (self.step - mark_step) / (now - mark),
-                            "seconds": self._seconds,
-                        }
+                        values["steps_per_second"] = (self.step - mark_step) / (now - mark)
+                        values["seconds"] = self._seconds
                         mark, mark_step = now, self.step
-                        log.metrics(self.step, "train", values)
+                        if log:
+                            log.metrics(self.step, "train", values)
                         if progress:
                             progress(self.step, values)
-                    if self.step % training.validate_every == 0 and self._past_audio:
+                    if self.step % self._validate_every == 0 and self._past_audio and log:
                         self._validate(log)
                     if now >= deadline:
                         self._stop_reason = f"{minutes:g} minutes are over"
-                    if self._stop_reason:
+                    if self._agreed_to_stop():
                         break
                     if now - saved_at >= 60 * training.checkpoint_minutes:
                         self.save()
                         saved_at = now
             self.save()
-            if self._past_audio:
+            if self._past_audio and log:
                 self._export("last.safetensors", None)
         finally:
             loader.close()
-            log.close()
+            if log:
+                log.close()
         return self._stop_reason or f"all {training.steps} steps are done"
 
-    def train_step(self, batch: Batch | AudioBatch) -> tuple[ObjectiveResult, float]:
-        """One step of every player; advances :attr:`step`."""
-        batch = self._fabric.to_device(batch)
-        player = self.generator_player
-        player.module.train()
-        result: ObjectiveResult = player.module(batch, self._noise(batch))
-        try:
-            norm = player.update(self._fabric, result.loss, self._rate)
-        except FloatingPointError as error:
-            raise TrainingError(
-                f"{error} at step {self.step + 1}; the last good state is in {self._folder}; "
-                "lower training.learning_rate and resume"
-            ) from error
+    def train_step(self, batches: Sequence[Batch | AudioBatch]) -> dict[str, float]:
+        """One step of every player; advances :attr:`step`.
+
+        All players look at the same generated frames and move at the same time, so a step
+        costs the generator one pass.
+
+        Args:
+            batches: whose gradients are added up, one a part of the step.
+
+        Returns:
+            Numbers by name, means over the batches: the loss and its terms, norms of gradients,
+            each discriminator's loss and accuracy, and variances relative to real frames.
+
+        Raises:
+            TrainingError: a loss or a gradient is no number; the weights stay as they were.
+        """
+        players = [self.generator_player]
+        if self._playing and isinstance(batches[0], Batch):
+            players += self.discriminator_players
+        for player in players:
+            player.clear()
+            player.module.train()
+        values: dict[str, float] = {}
+        for index, batch in enumerate(batches):
+            numbers = self._backward(
+                self._fabric.to_device(batch),
+                players[1:],
+                part=self._parts[index],
+                share=1 / len(batches),
+                last=index == len(batches) - 1,
+            )
+            for name, value in numbers.items():
+                values[name] = values.get(name, 0.0) + value / len(batches)
+        for player in players:
+            prefix = "" if player is self.generator_player else f"{player.name}_"
+            values[f"{prefix}gradient_norm"] = player.norm(self._fabric)
+        self._refuse_nonsense(values)
+        for player in players:
+            player.move(self._rates(player))
+        scaler = _scaler(self._fabric)
+        if scaler is not None:
+            scaler.update()
         self.step += 1
         self.average.update(self._objective.generator, self.step)
-        return result, norm
+        return values
+
+    def _backward(
+        self,
+        batch: Batch | AudioBatch,
+        opponents: Sequence[Player],
+        *,
+        part: int,
+        share: float,
+        last: bool,
+    ) -> dict[str, float]:
+        """Gradients of all players from one batch. Returns numbers by name.
+
+        Each loss is checked before it goes backwards: gradients of a warp by a flow that is no
+        number read outside of memory.
+        """
+        fabric, player = self._fabric, self.generator_player
+        numbers: dict[str, float] = {}
+
+        def note(terms: Mapping[str, Tensor]) -> None:
+            means = torch.stack([term.detach().float() for term in terms.values()]).tolist()
+            new = self._together(dict(zip(terms, means, strict=True)))
+            self._refuse_nonsense(new)
+            numbers.update(new)
+
+        with fabric.no_backward_sync(cast(Any, player.module), not last):
+            result: ObjectiveResult = player.module(batch, self._noise(batch, part))
+            loss, terms, frames = result.loss, dict(result.terms), result.frames
+            draws: list[Draw] = []
+            if isinstance(batch, Batch):
+                assert frames is not None
+                with torch.no_grad():
+                    terms["variance"] = pixel_variance(frames) / pixel_variance(batch.frames)
+                if opponents:
+                    random = self._random(4, part)
+                    draws = [adversary.draw(batch, random) for adversary in self._adversaries]
+                    advice, weighted = self._advice(batch, frames, draws)
+                    terms |= advice
+                    loss = loss + weighted
+            note(terms | {"loss": loss})
+            fabric.backward(loss * share)
+        penalise = (self.step - self._game_start) % self.config.adversarial.r1_every == 0
+        for opponent, draw in zip(opponents, draws, strict=True):
+            assert isinstance(batch, Batch) and frames is not None
+            with fabric.no_backward_sync(cast(Any, opponent.module), not last):
+                opinion: Opinion = opponent.module(batch, frames.detach(), draw, penalise)
+                note({f"{opponent.name}_{name}": v for name, v in opinion.terms.items()})
+                fabric.backward(opinion.loss * share)
+        return numbers
+
+    def _advice(
+        self, batch: Batch, frames: Tensor, draws: Sequence[Draw]
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """The discriminators' terms of the generator's loss, and their weighted sum."""
+        game = self.config.adversarial
+        terms: dict[str, Tensor] = {}
+        total = frames.new_zeros(())
+        for adversary, draw in zip(self._adversaries, draws, strict=True):
+            # Called without its distributed wrapper, and frozen: nothing is learned here.
+            adversary.requires_grad_(False)
+            with self._fabric.autocast():
+                advice = adversary.advise(batch, frames, draw)
+            adversary.requires_grad_(True)
+            terms |= advice
+            for name, term in advice.items():
+                total = total + self._fade * getattr(game, name) * term
+        return terms, total
 
     # --- what a step depends on ---------------------------------------------------------
 
-    def _noise(self, batch: Batch | AudioBatch) -> Tensor:
-        seed = np.random.SeedSequence(
-            (self.config.training.seed, 3, self.step, self._fabric.global_rank)
-        )
-        random = torch.Generator().manual_seed(int(seed.generate_state(1)[0]))
-        clips, frames = batch.windows.shape[:2]
-        return self._objective.generator.draw_noise(clips, frames, random)
+    @property
+    def _parts(self) -> list[int]:
+        """Which parts of a step's examples this process sees, one batch each."""
+        fabric = self._fabric
+        count = self.config.training.accumulate
+        return [index * fabric.world_size + fabric.global_rank for index in range(count)]
 
-    def _rate(self, group: str) -> float:
-        return learning_rate(self.config.training, self.step, group)
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps in which as many examples are seen as there are clips."""
+        training = self.config.training
+        a_step = self.config.data.batch * training.accumulate * self._fabric.world_size
+        return math.ceil(len(self._data) / a_step)
+
+    def _random(self, purpose: int, part: int) -> torch.Generator:
+        """Random numbers that depend on seed, step and part alone, so that nothing about them
+        has to be saved."""
+        seed = np.random.SeedSequence((self.config.training.seed, purpose, self.step, part))
+        return torch.Generator().manual_seed(int(seed.generate_state(1)[0]))
+
+    def _noise(self, batch: Batch | AudioBatch, part: int) -> Tensor:
+        clips, frames = batch.windows.shape[:2]
+        return self._objective.generator.draw_noise(clips, frames, self._random(3, part))
+
+    def _rates(self, player: Player) -> dict[str, float]:
+        """A player's learning rate by group."""
+        training = self.config.training
+        epoch = self.steps_per_epoch
+        if player is self.generator_player:
+            return {
+                group: learning_rate(training, self.step, group, steps_per_epoch=epoch)
+                for group in ("audio", "frames")
+            }
+        (rate,) = (a.learning_rate for a in self._adversaries if a.name == player.name)
+        fixed = training.decay == "epoch" and player.name == "sequence"  # paper, section 2.3
+        return {player.name: rate if fixed else rate * decay(training, self.step, epoch)}
 
     @property
     def _past_audio(self) -> bool:
         return self.step > self.config.training.audio_steps
+
+    @property
+    def _game_start(self) -> int:
+        return max(self.config.adversarial.start, self.config.training.audio_steps)
+
+    @property
+    def _playing(self) -> bool:
+        return self.step >= self._game_start
+
+    @property
+    def _fade(self) -> float:
+        """How much of their weights the adversarial terms have."""
+        steps = self.config.adversarial.fade
+        return min((self.step - self._game_start + 1) / steps, 1.0) if steps else 1.0
+
+    @property
+    def _validate_every(self) -> int:
+        return self.config.training.validate_every or self.steps_per_epoch
+
+    # --- keeping watch ------------------------------------------------------------------
+
+    def _refuse_nonsense(self, values: Mapping[str, float]) -> None:
+        # Under loss scaling an overflow is normal: the scaler leaves the step out.
+        scaled = _scaler(self._fabric) is not None
+        for name, value in values.items():
+            if math.isfinite(value) or (scaled and name.endswith("gradient_norm")):
+                continue
+            raise TrainingError(
+                f"{name} is {value} at step {self.step + 1}; the last good state is in "
+                f"{self._folder}; lower the learning rates and resume"
+            )
+
+    def _check(self, values: Mapping[str, float]) -> None:
+        trouble = self._watch.trouble(values)
+        if trouble:
+            raise TrainingError(
+                f"stopped at step {self.step}: {trouble}; the last good state is in {self._folder}"
+            )
+
+    def _together(self, values: dict[str, float]) -> dict[str, float]:
+        """Means over all processes, so that all of them judge alike."""
+        if self._fabric.world_size == 1:
+            return values
+        numbers = torch.tensor(list(values.values()), device=self._fabric.device)
+        mean = self._fabric.all_reduce(numbers, reduce_op="mean")
+        assert isinstance(mean, Tensor)
+        return dict(zip(values, mean.tolist(), strict=True))
+
+    def _agreed_to_stop(self) -> bool:
+        """Whether any process has a reason to stop; all stop at the same step."""
+        if self._fabric.world_size > 1:
+            wish = torch.tensor(float(self._stop_reason is not None), device=self._fabric.device)
+            votes = self._fabric.all_reduce(wish, reduce_op="sum")
+            if float(votes) and not self._stop_reason:  # type: ignore[arg-type]
+                self._stop_reason = "another process was told to stop"
+        return self._stop_reason is not None
 
     # --- looking ------------------------------------------------------------------------
 
     def _validate(self, log: RunLog) -> None:
         if not self._validation:
             return
+        training = self.config.training
         outcome: Validation = validate(
-            self.average.module, self._validation, device=self._fabric.device
+            self.average.module,
+            self._validation,
+            device=self._fabric.device,
+            region=self._objective.region,
         )
         log.metrics(self.step, "validation", outcome.metrics)
         rows = [[s, *r, *g] for s, r, g in outcome.pictures]
         log.picture(self.step, "validation", contact_sheet(rows))
-        if outcome.metrics["mouth_psnr"] > self.best:
-            self.best = outcome.metrics["mouth_psnr"]
+        log.video(self.step, "validation", *show_beside(self.average.module, self._validation[0]))
+        score = outcome.metrics["mouth_psnr"]
+        if training.best == "reconstruction":
+            score = -outcome.metrics["reconstruction"]
+        if score > self.best:
+            self.best = score
             self.stale = 0
             self._export("best.safetensors", outcome.metrics)
         else:
             self.stale += 1
-            patience = self.config.training.patience
+            patience = training.patience
             if patience and self.stale >= patience:
-                self._stop_reason = f"no better mouth PSNR in {patience} validations"
+                self._stop_reason = f"no better {training.best} in {patience} validations"
 
     def _export(self, name: str, scores: Mapping[str, float] | None) -> None:
         info = {
@@ -294,9 +437,14 @@ class Trainer:
     # --- saving and stopping ------------------------------------------------------------
 
     def save(self) -> Path:
-        """Write a whole-state checkpoint and drop the oldest ones."""
+        """Write a whole-state checkpoint and drop the oldest ones.
+
+        Of several processes the first one writes; they differ in nothing that is saved.
+        """
         path = checkpoint_path(self._folder, self.step)
-        player = self.generator_player
+        if not self._fabric.is_global_zero:
+            return path
+        self._folder.mkdir(parents=True, exist_ok=True)
         save_checkpoint(
             path,
             {
@@ -309,7 +457,14 @@ class Trainer:
                 "random": torch.get_rng_state(),
                 "objective": self._objective.state_dict(),
                 "average": self.average.module.state_dict(),
-                "optimizer": player.optimizer.state_dict(),
+                "optimizer": self.generator_player.optimizer.state_dict(),
+                "adversaries": {
+                    adversary.name: {
+                        "network": adversary.network.state_dict(),
+                        "optimizer": player.optimizer.state_dict(),
+                    }
+                    for adversary, player in self._game
+                },
                 "scaler": _scaler_state(self._fabric),
             },
         )
@@ -319,8 +474,11 @@ class Trainer:
     def resume(self) -> int:
         """Go on from the newest checkpoint in the run's folder. Returns its step.
 
+        A discriminator that the checkpoint does not hold starts afresh; one that the
+        configuration leaves out is forgotten.
+
         Raises:
-            CheckpointError: there is none, or its generator is another one.
+            CheckpointError: there is none, or it has another generator or discriminator.
         """
         path = latest_checkpoint(self._folder)
         if path is None:
@@ -335,6 +493,18 @@ class Trainer:
         self._objective.load_state_dict(state["objective"])
         self.average.module.load_state_dict(state["average"])
         self.generator_player.optimizer.load_state_dict(state["optimizer"])
+        for adversary, player in self._game:
+            saved = state["adversaries"].get(adversary.name)
+            if saved is None:
+                continue
+            key = f"{adversary.name}_discriminator"
+            if state["config"][key] != table[key]:
+                raise CheckpointError(
+                    f"{path}: was trained with another [{key}]; resume with the run's own "
+                    "configuration, or start a new run"
+                )
+            adversary.network.load_state_dict(saved["network"])
+            player.optimizer.load_state_dict(saved["optimizer"])
         _load_scaler_state(self._fabric, state["scaler"])
         torch.set_rng_state(state["random"])
         self.step = int(state["step"])
@@ -344,15 +514,41 @@ class Trainer:
         self._history = [*state["history"], self._chapter(state["config"])]
         return self.step
 
+    @property
+    def _game(self) -> list[tuple[Adversary, Player]]:
+        return list(zip(self._adversaries, self.discriminator_players, strict=True))
+
+    def start_from(self, weights: Path) -> tuple[int, int]:
+        """Take over what fits of a weights file, to train on from there.
+
+        A tensor fits if the generator has one of its name and shape.
+
+        Returns:
+            How many tensors were taken, and how many the generator has.
+
+        Raises:
+            WeightsError: the file cannot be read.
+            TrainingError: nothing in it fits.
+        """
+        given = load_model(weights).state_dict()
+        own = self._objective.generator.state_dict()
+        fitting = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
+        if not fitting:
+            raise TrainingError(f"{weights}: no tensor in it fits this [generator]")
+        self._objective.generator.load_state_dict(fitting, strict=False)
+        self.average.module.load_state_dict(self._objective.generator.state_dict())
+        self._history[-1]["from_weights"] = {"file": weights.name, "sha256": file_sha256(weights)}
+        return len(fitting), len(own)
+
     def _chapter(self, before: Mapping[str, Any] | None) -> dict[str, Any]:
         """A line of the run's history: from which step on which command, and what changed."""
         chapter: dict[str, Any] = {"from_step": self.step, "command": self._info.get("command")}
         if before is not None:
             table = to_table(self.config)
             chapter["changed"] = {
-                section: {k: v for k, v in values.items() if before[section].get(k) != v}
+                section: {k: v for k, v in values.items() if before.get(section, {}).get(k) != v}
                 for section, values in table.items()
-                if before[section] != values
+                if before.get(section) != values
             }
         return chapter
 
@@ -372,38 +568,6 @@ class Trainer:
         finally:
             for number, handler in old.items():
                 signal.signal(number, handler)
-
-
-def learning_rate(training: TrainingConfig, step: int, group: str) -> float:
-    """The learning rate of a parameter group (``audio`` or ``frames``) at a step."""
-    rate = training.learning_rate
-    since = step
-    if step >= training.audio_steps:
-        since = step - training.audio_steps
-        if group == "audio" and training.audio_steps:
-            rate *= training.audio_learning_rate
-    if training.warmup_steps:
-        rate *= min(1.0, (since + 1) / training.warmup_steps)
-    start = training.decay_from * training.steps
-    if step > start:
-        along = (step - start) / max(training.steps - start, 1)
-        rate *= 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(along, 1.0)))
-    return rate
-
-
-def _optimizer(objective: GeneratorObjective, training: TrainingConfig) -> torch.optim.Optimizer:
-    audio = objective.audio_parameters()
-    known = {id(p) for p in audio}
-    frames = [p for p in objective.parameters() if id(p) not in known]
-    groups = [{"params": audio, "name": "audio"}, {"params": frames, "name": "frames"}]
-    if training.optimizer == "adam":
-        return torch.optim.Adam(groups, lr=training.learning_rate, betas=training.betas)
-    return torch.optim.AdamW(
-        groups,
-        lr=training.learning_rate,
-        betas=training.betas,
-        weight_decay=training.weight_decay,
-    )
 
 
 def _scaler(fabric: Fabric) -> torch.amp.GradScaler | None:

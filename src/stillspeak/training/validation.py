@@ -8,13 +8,14 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from stillspeak.data.dataset import whole_clip
 from stillspeak.data.prepare import CachedClip
 from stillspeak.face.mouth import lip_opening
 from stillspeak.models.generator import Generator
 from stillspeak.models.pixels import from_model
-from stillspeak.training.losses import forward_points, mouth_crop, psnr
+from stillspeak.training.losses import forward_points, mouth_crop, psnr, weighted_l1
 
 Picture = npt.NDArray[np.uint8]
 
@@ -32,6 +33,7 @@ def validate(
     clips: Sequence[CachedClip],
     *,
     device: torch.device,
+    region: Tensor | None = None,
     every: int = 2,
     shown: int = 5,
     max_pictures: int = 6,
@@ -42,13 +44,15 @@ def validate(
         generator: in evaluation mode.
         clips: of speakers outside the training split.
         device: where the generator is.
+        region: weights (1, 1, 1, H, W) of ``reconstruction``; None weighs all alike.
         every: score each ``every``-th frame.
         shown: frames a clip on the contact sheet.
         max_pictures: clips on the contact sheet.
 
     Returns:
-        Means over clips: ``l1`` and ``psnr`` of the frame, ``mouth_psnr``, the same of the
-        repeated still as ``still_mouth_psnr``, and for the warp decoder ``opening_r`` and
+        Means over clips: ``l1`` and ``psnr`` of the frame, ``reconstruction``, the L1 with the
+        region's weights, ``mouth_psnr``, the same of the repeated still as
+        ``still_mouth_psnr``, and for the warp decoder ``opening_r`` and
         ``opening_amplitude``: correlation of the lip opening with the real one, and the ratio
         of their standard deviations, both read from the flow at the still's lip landmarks.
     """
@@ -56,6 +60,7 @@ def validate(
     sums: dict[str, list[float]] = {}
     pictures: list[tuple[Picture, list[Picture], list[Picture]]] = []
     size = (generator.config.height, generator.config.width)
+    weights = torch.ones((), device=device) if region is None else region
     for clip in clips:
         example = whole_clip(clip, generator.config, every=every)
         random = torch.Generator().manual_seed(0)
@@ -74,6 +79,7 @@ def validate(
         repeated = still.unsqueeze(1).expand_as(real)
         scores = {
             "l1": (frames - real).abs().mean(),
+            "reconstruction": weighted_l1(frames, real, weights),
             "psnr": psnr(frames, real),
             "mouth_psnr": psnr(mouth_crop(frames), mouth_crop(real)),
             "still_mouth_psnr": psnr(mouth_crop(repeated), mouth_crop(real)),
@@ -97,3 +103,23 @@ def validate(
                 )
             )
     return Validation({name: float(np.mean(v)) for name, v in sums.items()}, pictures)
+
+
+@torch.no_grad()
+def show_beside(
+    generator: torch.nn.Module, clip: CachedClip
+) -> tuple[list[Picture], npt.NDArray[np.float32]]:
+    """A clip's real frames with the generated ones to their right, and its sound.
+
+    Returns:
+        T frames (H, 2 W, 3) uint8 and the waveform (S,).
+    """
+    assert isinstance(generator, Generator)
+    device = next(generator.parameters()).device
+    example = whole_clip(clip, generator.config)
+    noise = generator.draw_noise(1, clip.frames, torch.Generator().manual_seed(0))
+    frames = generator(example.still.to(device), example.windows.to(device), noise)
+    pictures = np.concatenate((from_model(example.frames[0]), from_model(frames[0])), axis=2)
+    margin = (generator.config.window - generator.config.hop) // 2
+    own = example.windows[0, :, margin : margin + generator.config.hop]
+    return list(pictures), own.flatten().numpy()

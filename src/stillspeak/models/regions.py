@@ -1,0 +1,32 @@
+"""Parts of the aligned crop that losses and discriminators look at."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from stillspeak.models.config import Region
+
+MOUTH_BOX = (72, 112, 24, 76)
+"""Rows and columns of the mouth in a 128 x 96 crop: around the canonical mouth corners
+(36, 88) and (64, 87), with room for an open jaw and for the augmentation's shifts."""
+
+
+def region_box(region: Region, height: int, width: int) -> tuple[int, int, int, int]:
+    """First and last row and column (exclusive) of a region in a frame of that size."""
+    if region == "frame":
+        return 0, height, 0, width
+    if region == "lower":
+        return height // 2, height, 0, width
+    top, bottom, left, right = MOUTH_BOX
+    return (
+        top * height // 128,
+        bottom * height // 128,
+        left * width // 96,
+        right * width // 96,
+    )
+
+
+def crop_region(frames: Tensor, region: Region) -> Tensor:
+    """The region of frames (..., H, W)."""
+    top, bottom, left, right = region_box(region, frames.shape[-2], frames.shape[-1])
+    return frames[..., top:bottom, left:right]

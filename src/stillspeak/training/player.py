@@ -1,0 +1,119 @@
+"""A network with its optimiser, its learning rate, and the average that is released."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from stillspeak.training.config import TrainingConfig
+from stillspeak.training.objective import GeneratorObjective
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+
+@dataclass
+class Player:
+    """One network of the game with its optimiser, set up by Fabric.
+
+    A step has three parts, so that no player moves before all are known to be sane:
+    gradients (:meth:`backward`, once or more), :meth:`norm`, :meth:`move`.
+    """
+
+    name: str
+    module: nn.Module
+    optimizer: torch.optim.Optimizer
+    clip_norm: float
+
+    def clear(self) -> None:
+        """Forget the gradients."""
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def norm(self, fabric: Fabric) -> float:
+        """The gradient's norm before clipping; clips."""
+        # float16's loss scaling has to go before the norm means anything.
+        inner = getattr(self.optimizer, "optimizer", self.optimizer)
+        fabric.strategy.precision.unscale_gradients(inner)
+        limit = self.clip_norm if self.clip_norm else math.inf
+        return float(nn.utils.clip_grad_norm_(self.module.parameters(), limit))
+
+    def move(self, rates: dict[str, float]) -> None:
+        """The optimiser's step, with a learning rate for each of its groups."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rates[group["name"]]
+        self.optimizer.step()
+
+
+class Average:
+    """Exponential moving average of a module's parameters and running statistics."""
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.module = copy.deepcopy(module).eval().requires_grad_(False)
+        self._decay = decay
+
+    @torch.no_grad()
+    def update(self, module: nn.Module, step: int) -> None:
+        """Move towards ``module``; early steps move faster, so that the start is forgotten."""
+        weight = 1 - min(self._decay, (1 + step) / (10 + step))
+        for mean, value in zip(
+            self.module.state_dict().values(), module.state_dict().values(), strict=True
+        ):
+            if mean.is_floating_point():
+                mean.lerp_(value.to(mean), weight)
+            else:
+                mean.copy_(value)
+
+
+def decay(training: TrainingConfig, step: int, steps_per_epoch: int) -> float:
+    """What is left of the learning rates at a step, as a share."""
+    if training.decay == "epoch":
+        epochs = max(step // steps_per_epoch - training.decay_epoch, 0)
+        return float((1 - training.decay_rate) ** epochs)
+    start = training.decay_from * training.steps
+    if step <= start:
+        return 1.0
+    along = (step - start) / max(training.steps - start, 1)
+    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(along, 1.0)))
+
+
+def learning_rate(
+    training: TrainingConfig, step: int, group: str, *, steps_per_epoch: int = 1
+) -> float:
+    """The generator's learning rate of a group (``audio`` or ``frames``) at a step."""
+    rate = training.learning_rate
+    since = step
+    if step >= training.audio_steps:
+        since = step - training.audio_steps
+        if group == "audio" and training.audio_steps:
+            rate *= training.audio_learning_rate
+    if training.warmup_steps:
+        rate *= min(1.0, (since + 1) / training.warmup_steps)
+    return rate * decay(training, step, steps_per_epoch)
+
+
+def generator_optimizer(
+    objective: GeneratorObjective, training: TrainingConfig
+) -> torch.optim.Optimizer:
+    """The generator's optimiser with its two groups, ``audio`` and ``frames``."""
+    audio = objective.audio_parameters()
+    known = {id(p) for p in audio}
+    frames = [p for p in objective.parameters() if id(p) not in known]
+    groups = [{"params": audio, "name": "audio"}, {"params": frames, "name": "frames"}]
+    if training.optimizer == "adam":
+        return torch.optim.Adam(groups, lr=training.learning_rate, betas=training.betas)
+    return torch.optim.AdamW(
+        groups,
+        lr=training.learning_rate,
+        betas=training.betas,
+        weight_decay=training.weight_decay,
+    )
+
+
+def pixel_variance(frames: Tensor) -> Tensor:
+    """Mean over examples and colours of the variance of pixels. (B, K, 3, H, W) -> ()."""
+    return frames.var(dim=(1, 3, 4)).mean()
