@@ -512,3 +512,18 @@ def test_an_overflow_under_loss_scaling_leaves_the_step_out() -> None:
     scaler.update()
     assert scaler.get_scale() < scale
     assert line.weight.tolist() == [3, 4]
+
+
+def test_a_run_in_float16_scales_its_losses(clips: list[CachedClip], tmp_path: Path) -> None:
+    config = smoke(training={"precision": "16-mixed"})
+    precision = Precision("16-mixed", "a test")
+    fabric = launch_fabric(torch.device("cpu"), precision)
+    data = TrainingData(clips[:3], config.data, config.augment, config.generator, seed=0)
+    trainer = Trainer(config, fabric, data, [], tmp_path, precision=precision)
+    assert trainer.fit() == "all 8 steps are done"
+    state = final(tmp_path)
+    # Renewed once a step, however many players moved.
+    assert state["scaler"]["_growth_tracker"] + 8 * (state["scaler"]["scale"] < 65536) >= 8
+    floats = [t for t in state["objective"].values() if t.is_floating_point()]
+    assert {t.dtype for t in floats} == {torch.float32}
+    assert all(torch.isfinite(t).all() for t in floats)
