@@ -527,3 +527,18 @@ def test_a_run_in_float16_scales_its_losses(clips: list[CachedClip], tmp_path: P
     floats = [t for t in state["objective"].values() if t.is_floating_point()]
     assert {t.dtype for t in floats} == {torch.float32}
     assert all(torch.isfinite(t).all() for t in floats)
+
+
+def test_frozen_norms_keep_their_statistics_and_learn_on(
+    make: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    make(smoke(training={"steps": 5}), "before").fit()
+    make(smoke(training={"steps": 8, "freeze_norms_from": 5}), "after").fit()
+    before, after = (final(tmp_path / name)["objective"] for name in ("before", "after"))
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert not [name for name in changed if "running_" in name or "num_batches" in name]
+    assert "generator.identity_encoder.layers.0.1.weight" in changed
+    make(smoke(training={"steps": 8}), "renewed").fit()
+    renewed = final(tmp_path / "renewed")["objective"]
+    name = "generator.identity_encoder.layers.0.1.running_mean"
+    assert not torch.equal(renewed[name], before[name])
