@@ -9,7 +9,8 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn, get_args
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from stillspeak.animate import Animator
     from stillspeak.animation import Animation
+    from stillspeak.data.clips import Clip
 
 app = typer.Typer(
     name="stillspeak",
@@ -363,7 +365,9 @@ def weights(
 def prepare(
     corpus: Annotated[Path, typer.Argument(help="The corpus's folder.")],
     cache: Annotated[Path, typer.Argument(help="Where the prepared clips go.")],
-    layout: Annotated[str, typer.Option(help="How the corpus is laid out.")] = "grid",
+    layout: Annotated[
+        str, typer.Option(help="How the corpus is laid out: grid, tcd-timit or crema-d.")
+    ] = "grid",
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
     list_only: Annotated[
         bool, typer.Option("--list", help="Only list speakers, splits and clips.")
@@ -378,11 +382,8 @@ def prepare(
         raise typer.BadParameter(f"--layout {layout!r} is not one of {', '.join(sorted(LAYOUTS))}")
     clips = LAYOUTS[layout](corpus)
     if list_only:
-        counts: dict[tuple[str, str], int] = {}
-        for clip in clips:
-            counts[clip.split, clip.speaker] = counts.get((clip.split, clip.speaker), 0) + 1
-        for (split, speaker), count in sorted(counts.items()):
-            print(f"{split:12}{speaker:12}{count:6} clips")
+        for line in _listing(clips):
+            print(line)
         return
     with _progress("preparing", len(clips), quiet) as advance:
         summary = run(clips, cache, workers=workers, progress=lambda p: advance(p.done, ""))
@@ -394,6 +395,20 @@ def prepare(
     )
     if summary.rejected:
         raise SystemExit(1)
+
+
+def _listing(clips: Sequence[Clip]) -> Iterator[str]:
+    """A line for each speaker, by split: clips, their length and emotions where known."""
+    groups: dict[tuple[str, str], list[Clip]] = {}
+    for clip in clips:
+        groups.setdefault((clip.split, clip.speaker), []).append(clip)
+    for (split, speaker), group in sorted(groups.items()):
+        line = f"{split:12}{speaker:12}{len(group):6} clips"
+        known = [clip.seconds for clip in group if clip.seconds is not None]
+        if len(known) == len(group):
+            line += f"{sum(known):10.1f} s"
+        moods = Counter(clip.emotion for clip in group if clip.emotion)
+        yield line + "".join(f"  {mood} {count}" for mood, count in sorted(moods.items()))
 
 
 @app.command()

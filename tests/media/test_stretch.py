@@ -1,96 +1,20 @@
 """A stretch of a video is what the whole video has there, picture and sound on one clock."""
 
-from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 
+from fixtures_film import KINDS, counting, film, number, peak
 from stillspeak.constants import SAMPLE_RATE, VIDEO_FPS
 from stillspeak.errors import AudioError, VideoError
 from stillspeak.media import video
 from stillspeak.media.audio import load_audio, load_stretch, load_track, read_track
 from stillspeak.media.video import clock_set_back, iter_frames, read_clip, sound_lead
 
-SIZE = (48, 64)
 SECONDS = 12
 HOP = SAMPLE_RATE // VIDEO_FPS
-
-KINDS = {  # suffix: picture codec, sound codec, its rate
-    "mp4": ("libx264", "aac", 48_000),
-    "mkv": ("libx264", "libopus", 48_000),
-    "flv": ("flv", "libmp3lame", 44_100),
-    "avi": ("mpeg4", "libmp3lame", 44_100),
-    "mpg": ("mpeg1video", "mp2", 44_100),
-}
-
-
-def counting(count: int) -> Iterator[np.ndarray]:
-    """Frames (48, 64, 3) uint8 that spell their number in twelve black and white blocks."""
-    for k in range(count):
-        frame = np.zeros((*SIZE, 3), np.uint8)
-        for bit in range(12):
-            row, column = divmod(bit, 4)
-            if k >> bit & 1:
-                frame[16 * row : 16 * row + 16, 16 * column : 16 * column + 16] = 255
-        yield frame
-
-
-def number(frame: np.ndarray) -> int:
-    blocks = frame[..., 1].reshape(3, 16, 4, 16).mean(axis=(1, 3)).ravel()
-    return sum(1 << bit for bit, value in enumerate(blocks) if value > 128)
-
-
-def clicks(rate: int, times: list[float], seconds: float) -> np.ndarray:
-    """(S,) float32, silent but for 5 ms of a 1 kHz tone at each time."""
-    wave = np.zeros(round(seconds * rate), np.float32)
-    burst = 0.8 * np.sin(2 * np.pi * 1000 * np.arange(round(0.005 * rate)) / rate)
-    for time in times:
-        at = round(time * rate)
-        wave[at : at + len(burst)] = burst[: len(wave) - at]
-    return wave
-
-
-def film(
-    path: Path,
-    frames: Iterator[np.ndarray],
-    rate: Fraction,
-    times: list[float],
-    seconds: float,
-) -> Path:
-    """A video with sound in the codecs that are usual for its suffix."""
-    picture_codec, sound_codec, sound_rate = KINDS[path.suffix[1:]]
-    with av.open(str(path), "w") as container:
-        picture = container.add_stream(picture_codec, rate=rate)
-        picture.width, picture.height, picture.pix_fmt = SIZE[1], SIZE[0], "yuv420p"
-        picture.codec_context.gop_size = 40
-        picture.bit_rate = 2_000_000
-        sound = container.add_stream(sound_codec, rate=sound_rate, layout="mono")
-        packets = []
-        for k, array in enumerate(frames):
-            frame = av.VideoFrame.from_ndarray(array, format="rgb24")
-            frame.pts, frame.time_base = k, 1 / rate
-            packets += picture.encode(frame)
-        packets += picture.encode(None)
-        wave = (clicks(sound_rate, times, seconds)[None] * 32767).astype(np.int16)
-        for at in range(0, wave.shape[1], 1024):
-            part = np.ascontiguousarray(wave[:, at : at + 1024])
-            chunk = av.AudioFrame.from_ndarray(part, "s16", "mono")
-            chunk.sample_rate, chunk.pts = sound_rate, at
-            chunk.time_base = Fraction(1, sound_rate)
-            packets += sound.encode(chunk)
-        packets += sound.encode(None)
-        for packet in sorted(packets, key=lambda p: p.dts * p.time_base):
-            container.mux(packet)
-    return path
-
-
-def peak(wave: np.ndarray) -> float:
-    """Seconds at which the strongest click of a wave at 16 kHz begins."""
-    loud = np.abs(wave)
-    return float(np.argmax(loud > 0.3 * loud.max())) / SAMPLE_RATE
 
 
 @pytest.mark.parametrize("kind", KINDS)
