@@ -7,7 +7,12 @@ from pathlib import Path
 import av
 import numpy as np
 
+import stillspeak
 from stillspeak.constants import SAMPLE_RATE
+from stillspeak.media.audio import load_audio
+from stillspeak.media.video import write_video
+
+SPEECH = Path(stillspeak.__file__).parent / "resources" / "speech.flac"
 
 SIZE = (48, 64)
 KINDS = {  # suffix: picture codec, sound codec, its rate
@@ -90,3 +95,34 @@ def flashes(rate: Fraction, times: list[float], seconds: float) -> Iterator[np.n
     for k in range(round(seconds * rate)):
         lit = any(time - 0.5 / rate <= k / rate < time + 0.1 - 0.5 / rate for time in times)
         yield np.full((*SIZE, 3), 255 if lit else 16, np.uint8)
+
+
+def talk(
+    path: Path, *, utterances: int, cuts: Iterable[int] = (), seconds: float | None = None
+) -> Path:
+    """A film at 25 frames a second in which somebody speaks for three seconds in every five.
+
+    The first second is silent, and so is the last one; a single frame number in ``cuts``
+    begins another scene.
+    """
+    speech = load_audio(SPEECH)[round(2.05 * SAMPLE_RATE) : round(5.05 * SAMPLE_RATE)]
+    length = 1.0 + 5.0 * max(utterances, 1) if seconds is None else seconds
+    wave = np.zeros(round(length * SAMPLE_RATE), np.float32)
+    for n in range(utterances):
+        at = round((1 + 5 * n) * SAMPLE_RATE)
+        wave[at : at + len(speech)] = speech[: len(wave) - at]
+    write_video(path, _scenes(round(length * 25), set(cuts)), audio=wave)
+    return path
+
+
+def _scenes(count: int, cuts: set[int]) -> Iterator[np.ndarray]:
+    """Still frames (48, 64, 3) uint8 of two scenes in turn, a little noise in each."""
+    rng = np.random.default_rng(0)
+    scene = 0
+    for k in range(count):
+        scene ^= k in cuts
+        frame = np.full((*SIZE, 3), (40, 60, 160), np.int16)
+        if scene:
+            frame[:] = (200, 150, 60)
+            frame[10:30, 20:50] = (20, 90, 20)
+        yield (frame + rng.integers(-4, 5, frame.shape)).clip(0, 255).astype(np.uint8)

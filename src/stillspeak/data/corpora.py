@@ -9,6 +9,7 @@ from pathlib import Path
 
 from stillspeak.data.clips import SPLITS, Clip, Rejected, Split, check_clips
 from stillspeak.data.layouts.crema_d import find_crema_d
+from stillspeak.data.layouts.folder import find_folder
 from stillspeak.data.layouts.grid import Word, find_grid, grid_root, grid_text, read_alignment
 from stillspeak.data.layouts.tcd_timit import find_tcd_timit
 
@@ -21,6 +22,7 @@ __all__ = [
     "Word",
     "check_clips",
     "find_crema_d",
+    "find_folder",
     "find_grid",
     "find_tcd_timit",
     "grid_root",
@@ -32,5 +34,6 @@ LAYOUTS: dict[str, Callable[[str | Path], list[Clip]]] = {
     "grid": find_grid,
     "tcd-timit": find_tcd_timit,
     "crema-d": find_crema_d,
+    "folder": find_folder,
 }
 """Corpus layouts by name."""
