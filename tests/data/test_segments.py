@@ -122,7 +122,9 @@ def test_silero_leaves_the_threads_alone() -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        VoiceActivity()
+        voice = VoiceActivity()
+        assert torch.get_num_threads() == 2
+        voice.probabilities([np.zeros(1024, np.float32)])
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)

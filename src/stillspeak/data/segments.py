@@ -5,6 +5,7 @@ are seconds from the first frame; clips are counted in frames of the system's ra
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from math import ceil, floor
@@ -106,16 +107,12 @@ class VoiceActivity:
     """Samples at 16 kHz that each probability is for."""
 
     def __init__(self) -> None:
-        import torch
-
-        # Importing Silero sets the threads of the whole process; that is not its to choose.
-        threads = torch.get_num_threads()
-        try:
-            import silero_vad
-        except ImportError as error:
-            raise _missing("silero-vad", error) from error
-        finally:
-            torch.set_num_threads(threads)
+        # Importing Silero sets the threads of the whole process, for good.
+        with _one_thread():
+            try:
+                import silero_vad
+            except ImportError as error:
+                raise _missing("silero-vad", error) from error
         self._model: Any = silero_vad.load_silero_vad()
 
     def probabilities(self, pieces: Iterable[Waveform]) -> npt.NDArray[np.float32]:
@@ -131,7 +128,7 @@ class VoiceActivity:
 
         found: list[float] = []
         self._model.reset_states()
-        with torch.inference_mode():
+        with _one_thread(), torch.inference_mode():
             for window in _windows(pieces, self.WINDOW):
                 found.append(float(self._model(torch.from_numpy(window), SAMPLE_RATE)))
         return np.array(found, dtype=np.float32)
@@ -336,6 +333,19 @@ def _windows(pieces: Iterable[Waveform], size: int) -> Iterator[Waveform]:
         rest = joined[whole:]
     if rest.size:
         yield np.concatenate([rest, np.zeros(size - rest.size, np.float32)])
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """PyTorch on one thread: so small a network takes many times as long on two."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _missing(package: str, error: ImportError) -> MissingDependencyError:
