@@ -417,6 +417,10 @@ def train(
     """Train a generator on a prepared cache."""
     from stillspeak.training.run import train as run_training
 
+    # Under torchrun every process runs this; one speaks for all.
+    first = os.environ.get("RANK", "0") == "0"
+    quiet = quiet or not first
+
     def report(line: str) -> None:
         if not quiet:
             print(line, file=sys.stderr)
@@ -439,7 +443,8 @@ def train(
             report=report,
             progress=progress,
         )
-    print(f"stopped: {reason}; the run is in {run}")
+    if first:
+        print(f"stopped: {reason}; the run is in {run}")
 
 
 def _command() -> str:

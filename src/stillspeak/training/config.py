@@ -143,9 +143,9 @@ class WatchConfig:
 
     __pydantic_config__: ClassVar[dict[str, object]] = FORBID_UNKNOWN
 
-    steps: int = 200
+    steps: int = 500
     """Steps over which values are averaged before anything is judged."""
-    accuracy: float = 0.0
+    accuracy: float = 0.999
     """A discriminator that is right more often than this has won the game; 0: no limit."""
     gradient: float = 1e5
     """Largest norm of a gradient before clipping; 0: no limit."""
