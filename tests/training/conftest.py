@@ -20,7 +20,12 @@ _AUDIO = {"audio_channels": [4, 4, 4, 4, 6, 6], "audio_dim": 6, "image_dim": 6}
 GAME: dict[str, Any] = {
     "generator": {"decoder": "unet"},
     "data": {"batch": 1, "window_frames": 12, "decoded_frames": 5, "consecutive": True},
-    "adversarial": {"frame": 0.1, "sequence": 0.2, "sync": 0.3},
+    "adversarial": {
+        "frame": 0.1,
+        "sequence": 0.2,
+        "sync": 0.3,
+        **dict.fromkeys(("r1", "start", "fade", "frames", "sequence_min"), 0),
+    },
     "frame_discriminator": {"channels": [4, 4, 6, 6, 8]},
     "sequence_discriminator": {"channels": [4, 4, 6, 6, 8], "state_dim": 6, **_AUDIO},
     "sync_discriminator": {"channels": [4, 4, 6, 6], **_AUDIO},

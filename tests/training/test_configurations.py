@@ -12,25 +12,47 @@ from stillspeak.training.config import RunConfig, run_config
 FOLDER = Path(__file__).parents[2] / "configs"
 FILES = sorted(path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*.toml"))
 
-DIFFERENCES: dict[str, dict[str, Any]] = {
-    "ablations/no-adversary.toml": {
-        "adversarial.frame": 0.0,
-        "adversarial.sequence": 0.0,
-        "adversarial.sync": 0.0,
-    },
-    "ablations/no-frame.toml": {"adversarial.frame": 0.0},
-    "ablations/no-noise.toml": {"generator.noise_dim": 0},
-    "ablations/no-sequence.toml": {"adversarial.sequence": 0.0},
-    "control.toml": {"generator.finest_skip": True, "objective.mouth": 8.0},
-    "baseline.toml": {
-        "generator.context_layers": 0,
-        "generator.noise_dim": 0,
-        "generator.window_seconds": 0.36,
-        "adversarial.sequence": 0.0,
-        "adversarial.sync": 0.0,
-    },
+DIFFERENCES: dict[str, tuple[str, dict[str, Any]]] = {
+    "ablations/no-adversary.toml": (
+        "slim.toml",
+        {"adversarial.frame": 0.0, "adversarial.sequence": 0.0, "adversarial.sync": 0.0},
+    ),
+    "ablations/no-frame.toml": ("slim.toml", {"adversarial.frame": 0.0}),
+    "ablations/no-noise.toml": ("slim.toml", {"generator.noise_dim": 0}),
+    "ablations/no-sequence.toml": ("slim.toml", {"adversarial.sequence": 0.0}),
+    "baseline.toml": (
+        "slim.toml",
+        {
+            "generator.context_layers": 0,
+            "generator.noise_dim": 0,
+            "generator.window_seconds": 0.36,
+            "adversarial.sequence": 0.0,
+            "adversarial.sync": 0.0,
+        },
+    ),
+    "control.toml": (
+        "warp.toml",
+        {
+            "generator.decoder": "unet",
+            "generator.identity_channels": [32, 64, 128, 256, 512],
+            "generator.finest_skip": True,
+        },
+    ),
+    "variants/hinge.toml": (
+        "slim.toml",
+        {
+            "adversarial.form": "hinge",
+            "adversarial.r1": 0.0,
+            "frame_discriminator.norm": "spectral",
+            "sequence_discriminator.norm": "spectral",
+            "sync_discriminator.norm": "spectral",
+        },
+    ),
+    "variants/least-squares.toml": ("slim.toml", {"adversarial.form": "least_squares"}),
+    "variants/paper-full-face.toml": ("paper.toml", {"objective.upper": 1.0}),
+    "variants/paper-printed.toml": ("paper.toml", {"adversarial.form": "minimax"}),
 }
-"""What a variant of slim.toml changes."""
+"""What a variant changes, and of what."""
 
 
 def load(name: str) -> RunConfig:
@@ -54,17 +76,16 @@ def test_every_file_is_a_run(name: str) -> None:
     assert first.startswith("# ")  # what it is for
 
 
-@pytest.mark.parametrize("name", [n for n in FILES if n.startswith("ablations/")])
-def test_every_ablation_has_its_line_here(name: str) -> None:
-    assert name in DIFFERENCES
+def test_every_ablation_and_variant_has_its_line_here() -> None:
+    assert {name for name in FILES if "/" in name} <= set(DIFFERENCES) <= set(FILES)
 
 
 @pytest.mark.parametrize("name", DIFFERENCES)
-def test_a_variant_is_slim_but_for_what_its_name_says(name: str) -> None:
-    slim, variant = flat(to_table(load("slim.toml"))), flat(to_table(load(name)))
-    assert slim.keys() == variant.keys()
-    changed = {key: value for key, value in variant.items() if slim[key] != value}
-    assert changed == DIFFERENCES[name]
+def test_a_variant_differs_in_nothing_but_what_its_name_says(name: str) -> None:
+    parent, difference = DIFFERENCES[name]
+    before, after = flat(to_table(load(parent))), flat(to_table(load(name)))
+    assert before.keys() == after.keys()
+    assert {key: value for key, value in after.items() if before[key] != value} == difference
 
 
 def test_who_plays_in_each() -> None:
@@ -73,9 +94,11 @@ def test_who_plays_in_each() -> None:
         return {n for n in ("frame", "sequence", "sync") if getattr(game, n)}
 
     assert players("paper.toml") == {"frame", "sequence"}
-    assert players("slim.toml") == players("warp_gan.toml") == {"frame", "sequence", "sync"}
+    everyone = {"frame", "sequence", "sync"}
+    for name in ("slim.toml", "warp_gan.toml", "smoke.toml"):
+        assert players(name) == everyone
     assert players("baseline.toml") == {"frame"}
-    assert players("warp.toml") == players("smoke.toml") == set()
+    assert players("warp.toml") == players("control.toml") == set()
     assert [a.name for a in make_adversaries(load("slim.toml"))] == ["frame", "sequence", "sync"]
 
 
