@@ -19,7 +19,7 @@ import stillspeak.training.trainer as trainer_module
 from stillspeak.configuration import merge, read_toml, to_table
 from stillspeak.data.config import AugmentConfig
 from stillspeak.data.dataset import Batch, TrainingData
-from stillspeak.data.prepare import CachedClip, load_manifest
+from stillspeak.data.prepare import CachedClip
 from stillspeak.errors import CheckpointError, TrainingError
 from stillspeak.runtime import Precision
 from stillspeak.training.checkpoint import checkpoint_path, latest_checkpoint, load_checkpoint
@@ -37,45 +37,6 @@ Progress = Callable[[int, Mapping[str, float]], None]
 def smoke(**tables: Any) -> RunConfig:
     """The smoke configuration with a difference."""
     return run_config(merge(read_toml(SMOKE), tables), name="smoke")
-
-
-@pytest.fixture(scope="module")
-def fabric() -> Fabric:
-    return Fabric(accelerator="cpu", devices=1, precision="32-true")
-
-
-@pytest.fixture(scope="module")
-def clips(speaking_cache: Path) -> list[CachedClip]:
-    return load_manifest(speaking_cache)
-
-
-@pytest.fixture
-def make(fabric: Fabric, clips: list[CachedClip], tmp_path: Path) -> Callable[..., Trainer]:
-    """Makes a trainer in the test's folder."""
-
-    def make_trainer(
-        config: RunConfig | None = None, folder: str = "run", *, validate: bool = False
-    ) -> Trainer:
-        config = config or smoke()
-        data = TrainingData(
-            [c for c in clips if c.split == "train"],
-            config.data,
-            config.augment,
-            config.generator,
-            seed=config.training.seed,
-        )
-        validation = [c for c in clips if c.split == "validation"] if validate else []
-        return Trainer(
-            config,
-            fabric,
-            data,
-            validation,
-            tmp_path / folder,
-            precision=Precision("32-true", "a test"),
-            info={"command": "a test"},
-        )
-
-    return make_trainer
 
 
 def at_step(step: int, act: Callable[[], object]) -> Progress:
