@@ -23,30 +23,30 @@ def test_after_the_twentieth_epoch_a_tenth_less_every_epoch() -> None:
     def rate(step: int) -> float:
         return learning_rate(by_epochs(), step, "frames", steps_per_epoch=EPOCH)
 
-    assert {rate(step) for step in range(21 * EPOCH)} == {2e-4}
+    assert {rate(step) for step in range(20 * EPOCH)} == {2e-4}
     expected = {21: 1.8e-4, 22: 1.62e-4, 23: 1.458e-4, 31: 2e-4 * 0.9**11, 120: 2e-4 * 0.9**100}
-    for epoch, value in expected.items():
-        for step in (epoch * EPOCH, epoch * EPOCH + EPOCH - 1):
+    for epoch, value in expected.items():  # counted from 1
+        for step in ((epoch - 1) * EPOCH, epoch * EPOCH - 1):
             assert rate(step) == pytest.approx(value, rel=1e-9)
 
 
 def test_another_epoch_and_another_rate() -> None:
     config = by_epochs(decay_epoch=2, decay_rate=0.5)
     found = [decay(config, step, 3) for step in range(15)]
-    assert found == [1.0] * 9 + [0.5] * 3 + [0.25] * 3
+    assert found == [1.0] * 6 + [0.5] * 3 + [0.25] * 3 + [0.125] * 3
     assert decay(by_epochs(decay_epoch=0, decay_rate=0.0), 10**6, 3) == 1
 
 
 def test_warm_up_and_the_audio_encoders_share_go_with_it() -> None:
     config = by_epochs(
-        decay_epoch=1, audio_steps=10, audio_learning_rate=0.3, warmup_steps=4, decay_rate=0.5
+        decay_epoch=2, audio_steps=10, audio_learning_rate=0.3, warmup_steps=4, decay_rate=0.5
     )
 
     def rate(step: int, group: str) -> float:
         return learning_rate(config, step, group, steps_per_epoch=5) / 2e-4
 
     assert rate(0, "audio") == pytest.approx(0.25)
-    assert rate(9, "audio") == pytest.approx(1)  # epoch 1: as yet nothing is taken away
+    assert rate(9, "audio") == pytest.approx(1)  # epoch 2: as yet nothing is taken away
     assert rate(10, "frames") == pytest.approx(0.25 * 0.5)
     assert rate(13, "audio") == pytest.approx(0.3 * 0.5)
     assert rate(15, "frames") == pytest.approx(0.25)
@@ -89,9 +89,9 @@ def test_the_sequence_discriminators_rate_is_fixed_in_the_papers_schedule(
     monkeypatch.setattr(Trainer, "steps_per_epoch", EPOCH)
     start = {"audio": 2e-4, "frames": 2e-4, "frame": 1e-3, "sequence": 5e-5, "sync": 1e-4}
     assert rates(trainer, 0) == pytest.approx(start)
-    assert rates(trainer, 20 * EPOCH) == pytest.approx(start)
+    assert rates(trainer, 20 * EPOCH - 1) == pytest.approx(start)
     later = {name: rate * 0.81 for name, rate in start.items()} | {"sequence": 5e-5}
-    assert rates(trainer, 22 * EPOCH) == pytest.approx(later)
+    assert rates(trainer, 21 * EPOCH) == pytest.approx(later)
 
 
 def test_along_the_cosine_all_rates_fall_alike(
@@ -107,9 +107,9 @@ def test_along_the_cosine_all_rates_fall_alike(
 def test_rates_reach_the_optimisers(
     game: Callable[..., RunConfig], make: Callable[..., Trainer]
 ) -> None:
-    training = {"decay": "epoch", "decay_epoch": 0, "warmup_steps": 0, "learning_rate": 2e-4}
+    training = {"decay": "epoch", "decay_epoch": 1, "warmup_steps": 0, "learning_rate": 2e-4}
     trainer = make(game(adversarial=RATES, training=training))
-    trainer.step = 6  # three clips, one a step: epoch 2
+    trainer.step = 6  # three clips, one a step: the third epoch
     trainer.train_step([trainer._data.batch(6)])
     found = {
         group["name"]: group["lr"]

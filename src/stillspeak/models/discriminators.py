@@ -99,7 +99,8 @@ class SequenceDiscriminator(nn.Module):
             frames: (B, T, 3, H, W) in [-1, 1].
             windows: (B, T, N) in [-1, 1], each frame's audio window.
             lengths: (B,) int64 in 1..T, how many frames of each clip count; the rest is
-                padding that nothing depends on. None: all.
+                padding that nothing depends on, but for the audio encoder's batch statistics
+                in training. None: all.
 
         Returns:
             Logits (B,).

@@ -80,7 +80,8 @@ def freeze_norms(module: nn.Module) -> None:
 def decay(training: TrainingConfig, step: int, steps_per_epoch: int) -> float:
     """What is left of the learning rates at a step, as a share."""
     if training.decay == "epoch":
-        epochs = max(step // steps_per_epoch - training.decay_epoch, 0)
+        # Epochs are counted from 1, and the first after decay_epoch is lowered already.
+        epochs = max(step // steps_per_epoch + 1 - training.decay_epoch, 0)
         return float((1 - training.decay_rate) ** epochs)
     start = training.decay_from * training.steps
     if step <= start:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stillspeak.configuration import to_table
+from stillspeak.configuration import build, to_table
 from stillspeak.data.dataset import (
     AudioBatch,
     Batch,
@@ -24,7 +24,7 @@ from stillspeak.data.dataset import (
     grouped,
 )
 from stillspeak.data.prepare import CachedClip
-from stillspeak.errors import CheckpointError, TrainingError
+from stillspeak.errors import CheckpointError, ConfigError, TrainingError
 from stillspeak.media.contact_sheet import contact_sheet
 from stillspeak.models.generator import Generator
 from stillspeak.runtime import Precision
@@ -147,6 +147,7 @@ class Trainer:
         )
         self._stop_reason = None
         mark, mark_step = start, self.step
+        latest: dict[str, float] = {}
         try:
             with self._signals():
                 for batches in grouped(loader, training.accumulate):
@@ -154,7 +155,9 @@ class Trainer:
                     now = time.monotonic()
                     self._seconds = seconds_before + now - start
                     self._check(values)
+                    latest |= values  # what not every step has, such as R1, is logged too
                     if self.step % training.log_every == 0:
+                        values, latest = latest, {}
                         values["steps_per_second"] = (self.step - mark_step) / (now - mark)
                         values["seconds"] = self._seconds
                         mark, mark_step = now, self.step
@@ -365,16 +368,20 @@ class Trainer:
             if math.isfinite(value) or (scaled and name.endswith("gradient_norm")):
                 continue
             raise TrainingError(
-                f"{name} is {value} at step {self.step + 1}; the last good state is in "
-                f"{self._folder}; lower the learning rates and resume"
+                f"{name} is {value} at step {self.step + 1}; lower the learning rates; "
+                f"{self._last_good()}"
             )
 
     def _check(self, values: Mapping[str, float]) -> None:
         trouble = self._watch.trouble(values)
         if trouble:
-            raise TrainingError(
-                f"stopped at step {self.step}: {trouble}; the last good state is in {self._folder}"
-            )
+            raise TrainingError(f"stopped at step {self.step}: {trouble}; {self._last_good()}")
+
+    def _last_good(self) -> str:
+        path = latest_checkpoint(self._folder)
+        if path is None:
+            return "no checkpoint had been written yet"
+        return f"the last good state is {path}"
 
     def _together(self, values: dict[str, float]) -> dict[str, float]:
         """Means over all processes, so that all of them judge alike."""
@@ -432,7 +439,7 @@ class Trainer:
             "speakers": self._data.speakers,
             "validation": scores,
             "history": self._history,
-            "run": to_table(self.config),
+            "run": _without_paths(to_table(self.config)),
         }
         generator = self.average.module
         assert isinstance(generator, Generator)
@@ -488,12 +495,7 @@ class Trainer:
         if path is None:
             raise CheckpointError(f"{self._folder}: holds no checkpoint; start without --resume")
         state = load_checkpoint(path)
-        table = to_table(self.config)
-        if state["config"]["generator"] != table["generator"]:
-            raise CheckpointError(
-                f"{path}: was trained with another [generator]; resume with the run's own "
-                "configuration, or start a new run"
-            )
+        self._check_same(path, state["config"], "generator")
         self._objective.load_state_dict(state["objective"])
         self.average.module.load_state_dict(state["average"])
         self.generator_player.optimizer.load_state_dict(state["optimizer"])
@@ -501,12 +503,7 @@ class Trainer:
             saved = state["adversaries"].get(adversary.name)
             if saved is None:
                 continue
-            key = f"{adversary.name}_discriminator"
-            if state["config"][key] != table[key]:
-                raise CheckpointError(
-                    f"{path}: was trained with another [{key}]; resume with the run's own "
-                    "configuration, or start a new run"
-                )
+            self._check_same(path, state["config"], f"{adversary.name}_discriminator")
             adversary.network.load_state_dict(saved["network"])
             player.optimizer.load_state_dict(saved["optimizer"])
         _load_scaler_state(self._fabric, state["scaler"])
@@ -517,6 +514,19 @@ class Trainer:
         self._seconds = float(state["seconds"])
         self._history = [*state["history"], self._chapter(state["config"])]
         return self.step
+
+    def _check_same(self, path: Path, saved: Mapping[str, Any], section: str) -> None:
+        """Refuse a checkpoint whose networks are others; keys newer than it have defaults."""
+        mine = getattr(self.config, section)
+        try:
+            same = build(type(mine), saved.get(section, {}), name=section) == mine
+        except ConfigError:
+            same = False
+        if not same:
+            raise CheckpointError(
+                f"{path}: was trained with another [{section}]; resume with the run's own "
+                "configuration, or start a new run"
+            )
 
     @property
     def _game(self) -> list[tuple[Adversary, Player]]:
@@ -588,3 +598,10 @@ def _load_scaler_state(fabric: Fabric, state: Mapping[str, Any]) -> None:
     scaler = _scaler(fabric)
     if scaler is not None and state:
         scaler.load_state_dict(dict(state))
+
+
+def _without_paths(table: dict[str, Any]) -> dict[str, Any]:
+    """A run's configuration fit for publishing: a user's file by its name alone."""
+    objective = table["objective"]
+    name = Path(objective["perceptual_weights"]).name
+    return table | {"objective": objective | {"perceptual_weights": name}}
