@@ -57,7 +57,7 @@ CRF = 10
 LANDMARK_STEP = 1 / 64
 """Pixels."""
 
-PART_BYTES = 60 * MIB
+PART_BYTES = 45 * MIB
 SPLITS = ("train", "validation")
 """What is packed unless something else is asked for: the test split stays where it is."""
 
