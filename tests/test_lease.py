@@ -65,7 +65,7 @@ def test_there_and_back_again(
     # There: only what was carried over.
     assert call(lease, "unpack", parts, there_cache) == 0
     command = ["run", "--data", there_cache, "--run", there, "--config", CONFIG, "--device", "cpu"]
-    command += ["--minutes", 2, "--out", out, "--from", parcel, "--sheets", 1]
+    command += ["--minutes", 4, "--out", out, "--from", parcel, "--sheets", 1]
     command += ["--set", "training.steps=6", "--set", "training.validate_every=5"]
     command += ["--piece-mib", 0.3, "--call-mib", 0.8, "--call-files", 5]
     assert call(lease, *command) == 0
@@ -216,12 +216,13 @@ def test_a_child_is_told_to_stop_and_then_ended(lease: ModuleType, tmp_path: Pat
         "time.sleep(60)\n"
     )
     now = time.monotonic()
-    code = lease.supervise([sys.executable, "-c", polite], tmp_path / "log", now + 2, now + 30)
+    bare = [sys.executable, "-I", "-S", "-c"]
+    code = lease.supervise([*bare, polite], tmp_path / "log", now + 3, now + 60)
     assert code == 5
     assert (tmp_path / "log").read_text() == "ready\n"
     deaf = "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\ntime.sleep(60)\n"
     now = time.monotonic()
-    code = lease.supervise([sys.executable, "-c", deaf], tmp_path / "log", now + 1, now + 2)
+    code = lease.supervise([*bare, deaf], tmp_path / "log", now + 1, now + 2)
     assert code < 0
     assert time.monotonic() - now < 20
 
