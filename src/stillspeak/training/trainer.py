@@ -142,7 +142,7 @@ class Trainer:
             self._data,
             range(self.step, training.steps),
             audio_steps=training.audio_steps,
-            parts=self._parts,
+            parts=self.parts,
         )
         self._stop_reason = None
         mark, mark_step = start, self.step
@@ -161,7 +161,7 @@ class Trainer:
                             log.metrics(self.step, "train", values)
                         if progress:
                             progress(self.step, values)
-                    if self.step % self._validate_every == 0 and self._past_audio and log:
+                    if self.step % self.validate_every == 0 and self._past_audio and log:
                         self._validate(log)
                     if now >= deadline:
                         self._stop_reason = f"{minutes:g} minutes are over"
@@ -206,7 +206,7 @@ class Trainer:
             numbers = self._backward(
                 self._fabric.to_device(batch),
                 players[1:],
-                part=self._parts[index],
+                part=self.parts[index],
                 share=1 / len(batches),
                 last=index == len(batches) - 1,
             )
@@ -264,7 +264,7 @@ class Trainer:
                     loss = loss + weighted
             note(terms | {"loss": loss})
             fabric.backward(loss * share)
-        penalise = (self.step - self._game_start) % self.config.adversarial.r1_every == 0
+        penalise = (self.step - self.config.game_start) % self.config.adversarial.r1_every == 0
         for opponent, draw in zip(opponents, draws, strict=True):
             assert isinstance(batch, Batch) and frames is not None
             with fabric.no_backward_sync(cast(Any, opponent.module), not last):
@@ -294,7 +294,7 @@ class Trainer:
     # --- what a step depends on ---------------------------------------------------------
 
     @property
-    def _parts(self) -> list[int]:
+    def parts(self) -> list[int]:
         """Which parts of a step's examples this process sees, one batch each."""
         fabric = self._fabric
         count = self.config.training.accumulate
@@ -335,21 +335,18 @@ class Trainer:
         return self.step > self.config.training.audio_steps
 
     @property
-    def _game_start(self) -> int:
-        return max(self.config.adversarial.start, self.config.training.audio_steps)
-
-    @property
     def _playing(self) -> bool:
-        return self.step >= self._game_start
+        return self.step >= self.config.game_start
 
     @property
     def _fade(self) -> float:
         """How much of their weights the adversarial terms have."""
         steps = self.config.adversarial.fade
-        return min((self.step - self._game_start + 1) / steps, 1.0) if steps else 1.0
+        return min((self.step - self.config.game_start + 1) / steps, 1.0) if steps else 1.0
 
     @property
-    def _validate_every(self) -> int:
+    def validate_every(self) -> int:
+        """Steps between validations."""
         return self.config.training.validate_every or self.steps_per_epoch
 
     # --- keeping watch ------------------------------------------------------------------
@@ -445,31 +442,32 @@ class Trainer:
         if not self._fabric.is_global_zero:
             return path
         self._folder.mkdir(parents=True, exist_ok=True)
-        save_checkpoint(
-            path,
-            {
-                "config": to_table(self.config),
-                "step": self.step,
-                "best": self.best if math.isfinite(self.best) else None,
-                "stale": self.stale,
-                "seconds": self._seconds,
-                "history": self._history,
-                "random": torch.get_rng_state(),
-                "objective": self._objective.state_dict(),
-                "average": self.average.module.state_dict(),
-                "optimizer": self.generator_player.optimizer.state_dict(),
-                "adversaries": {
-                    adversary.name: {
-                        "network": adversary.network.state_dict(),
-                        "optimizer": player.optimizer.state_dict(),
-                    }
-                    for adversary, player in self._game
-                },
-                "scaler": _scaler_state(self._fabric),
-            },
-        )
+        save_checkpoint(path, self.state())
         prune_checkpoints(self._folder, self.config.training.keep_checkpoints)
         return path
+
+    def state(self) -> dict[str, Any]:
+        """The whole state, as a checkpoint holds it."""
+        return {
+            "config": to_table(self.config),
+            "step": self.step,
+            "best": self.best if math.isfinite(self.best) else None,
+            "stale": self.stale,
+            "seconds": self._seconds,
+            "history": self._history,
+            "random": torch.get_rng_state(),
+            "objective": self._objective.state_dict(),
+            "average": self.average.module.state_dict(),
+            "optimizer": self.generator_player.optimizer.state_dict(),
+            "adversaries": {
+                adversary.name: {
+                    "network": adversary.network.state_dict(),
+                    "optimizer": player.optimizer.state_dict(),
+                }
+                for adversary, player in self._game
+            },
+            "scaler": _scaler_state(self._fabric),
+        }
 
     def resume(self) -> int:
         """Go on from the newest checkpoint in the run's folder. Returns its step.
