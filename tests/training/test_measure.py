@@ -4,6 +4,7 @@ import gc
 
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from stillspeak.training.adversarial import gradient_penalty
 from stillspeak.training.measure import FlopCounter, SavedActivations, _recurrent, nbytes
@@ -91,3 +92,13 @@ def test_gradients_are_the_same_while_bytes_are_followed() -> None:
 def test_bytes_of_nested_tensors() -> None:
     half = torch.zeros(3, dtype=torch.float16)
     assert nbytes({"a": [half, (half,)], "b": {1: torch.zeros(2)}, "c": "text"}) == 6 + 6 + 8
+
+
+def test_the_count_is_that_of_pytorch_where_that_can_count() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 6 * 4, 2))
+    x = torch.zeros(2, 3, 8, 6)
+    with FlopCounterMode(display=False) as theirs:
+        network(x).sum().backward()
+    with FlopCounter() as ours:
+        network(x).sum().backward()
+    assert ours.flops == theirs.get_total_flops() > 0

@@ -103,7 +103,8 @@ class Trainer:
         torch.manual_seed(config.training.seed)
         objective = GeneratorObjective(config)
         if config.training.channels_last:
-            objective = objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            # Not the objective: its regions have five dimensions, which have no such format.
+            objective.generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = Average(objective.generator, config.training.ema)
         self.average.module.to(fabric.device)
         clip_norm = config.training.clip_norm
@@ -111,6 +112,9 @@ class Trainer:
         self._objective = objective
         self.generator_player = Player("generator", module, wrapped, clip_norm)
         self._adversaries = make_adversaries(config)
+        if config.training.channels_last:
+            for adversary in self._adversaries:
+                adversary.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.discriminator_players: list[Player] = []
         for adversary in self._adversaries:
             groups = [{"params": list(adversary.parameters()), "name": adversary.name}]
