@@ -44,6 +44,7 @@ from stillspeak.training.player import (
     decay,
     generator_optimizer,
     learning_rate,
+    load_optimizer,
     pixel_variance,
 )
 from stillspeak.training.runlog import RunLog
@@ -108,7 +109,12 @@ class Trainer:
         self.average = Average(objective.generator, config.training.ema)
         self.average.module.to(fabric.device)
         clip_norm = config.training.clip_norm
-        module, wrapped = fabric.setup(objective, generator_optimizer(objective, config.training))
+        # One pass over the weights instead of eight; but one that undoes float16's loss scaling
+        # itself, of which the norm could not be known before.
+        self._fused = precision.name != "16-mixed"
+        module, wrapped = fabric.setup(
+            objective, generator_optimizer(objective, config.training, fused=self._fused)
+        )
         self._objective = objective
         self.generator_player = Player("generator", module, wrapped, clip_norm)
         self._adversaries = make_adversaries(config)
@@ -119,7 +125,10 @@ class Trainer:
         for adversary in self._adversaries:
             groups = [{"params": list(adversary.parameters()), "name": adversary.name}]
             optimizer = torch.optim.Adam(
-                groups, lr=adversary.learning_rate, betas=config.adversarial.betas
+                groups,
+                lr=adversary.learning_rate,
+                betas=config.adversarial.betas,
+                fused=self._fused,
             )
             module, wrapped = fabric.setup(adversary, optimizer)
             self.discriminator_players.append(Player(adversary.name, module, wrapped, clip_norm))
@@ -494,7 +503,7 @@ class Trainer:
             )
         self._objective.load_state_dict(state["objective"])
         self.average.module.load_state_dict(state["average"])
-        self.generator_player.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self.generator_player.optimizer, state["optimizer"], fused=self._fused)
         for adversary, player in self._game:
             saved = state["adversaries"].get(adversary.name)
             if saved is None:
@@ -506,7 +515,7 @@ class Trainer:
                     "configuration, or start a new run"
                 )
             adversary.network.load_state_dict(saved["network"])
-            player.optimizer.load_state_dict(saved["optimizer"])
+            load_optimizer(player.optimizer, saved["optimizer"], fused=self._fused)
         _load_scaler_state(self._fabric, state["scaler"])
         torch.set_rng_state(state["random"])
         self.step = int(state["step"])
