@@ -1,5 +1,7 @@
 """Optimisers: one kernel or many, the same steps; and a saved state fits both."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -33,7 +35,8 @@ def test_a_saved_state_goes_on_on_another_machine(fused: bool) -> None:
     stepped(layer, optimizer, 2)
     other, resumed = make(fused)
     other.load_state_dict(layer.state_dict())
-    load_optimizer(resumed, optimizer.state_dict(), fused=fused)
+    # Copied, as by a checkpoint: a loaded state is otherwise shared.
+    load_optimizer(resumed, copy.deepcopy(optimizer.state_dict()), fused=fused)
     (group,) = resumed.param_groups
     assert (group["fused"], group["name"]) == (fused, "frames")
     assert optimizer.param_groups[0]["fused"] is not fused
