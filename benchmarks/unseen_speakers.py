@@ -19,7 +19,10 @@ from PIL import Image
 
 from stillspeak.data.dataset import ClipExample, whole_clip
 from stillspeak.data.prepare import CachedClip, load_manifest, open_clip
+from stillspeak.evaluation.image_quality import psnr as grey_psnr
+from stillspeak.evaluation.image_quality import sharpness, ssim
 from stillspeak.evaluation.lips import lip_agreement, silent_frames, track_lips
+from stillspeak.evaluation.stability import lip_jitter, pixel_jitter
 from stillspeak.face.landmarks import MediaPipeDetector
 from stillspeak.media.contact_sheet import contact_sheet
 from stillspeak.models.generator import Generator
@@ -96,6 +99,15 @@ def score(
         "mouth_psnr": mouth,
         "still_psnr": still_whole,
         "still_mouth_psnr": still_mouth,
+        "grey_psnr": grey_psnr(frames, real),
+        "ssim": ssim(frames, real),
+        "sharpness": sharpness(frames) / sharpness(real),
+        "silence_jitter": pixel_jitter(frames, silent),
+        "silence_jitter_real": pixel_jitter(real, silent),
+        "silence_lip_jitter": lip_jitter(openings, silent),
+        "silence_lip_jitter_real": lip_jitter(truth, silent),
+        "lip_jitter": lip_jitter(openings),
+        "lip_jitter_real": lip_jitter(truth),
         "silence_opening": mean(openings[silent]),
         "silence_opening_real": mean(truth[silent]),
         "stop_opening": mean(at_stops(openings, words)),

@@ -9,7 +9,8 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn, get_args
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from stillspeak.animate import Animator
     from stillspeak.animation import Animation
+    from stillspeak.data.clips import Clip, Rejected
     from stillspeak.training.plan import Plan
 
 app = typer.Typer(
@@ -364,11 +366,19 @@ def weights(
 def prepare(
     corpus: Annotated[Path, typer.Argument(help="The corpus's folder.")],
     cache: Annotated[Path, typer.Argument(help="Where the prepared clips go.")],
-    layout: Annotated[str, typer.Option(help="How the corpus is laid out.")] = "grid",
+    layout: Annotated[
+        str, typer.Option(help="grid, tcd-timit, crema-d, or folder: any tree of videos.")
+    ] = "grid",
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
     list_only: Annotated[
         bool, typer.Option("--list", help="Only list speakers, splits and clips.")
     ] = False,
+    min_seconds: Annotated[
+        float | None, typer.Option(help="Shortest clip, with --layout folder: 2 by default.")
+    ] = None,
+    max_seconds: Annotated[
+        float | None, typer.Option(help="Longest clip, with --layout folder: 8 by default.")
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
 ) -> None:
     """Align a corpus's faces once, into a cache that training reads."""
@@ -377,24 +387,76 @@ def prepare(
 
     if layout not in LAYOUTS:
         raise typer.BadParameter(f"--layout {layout!r} is not one of {', '.join(sorted(LAYOUTS))}")
-    clips = LAYOUTS[layout](corpus)
-    if list_only:
-        counts: dict[tuple[str, str], int] = {}
-        for clip in clips:
-            counts[clip.split, clip.speaker] = counts.get((clip.split, clip.speaker), 0) + 1
-        for (split, speaker), count in sorted(counts.items()):
-            print(f"{split:12}{speaker:12}{count:6} clips")
-        return
-    with _progress("preparing", len(clips), quiet) as advance:
-        summary = run(clips, cache, workers=workers, progress=lambda p: advance(p.done, ""))
-    for rejected in summary.rejected:
-        print(f"stillspeak: {rejected.path}: left out: {rejected.reason}", file=sys.stderr)
-    print(
-        f"{summary.prepared} clips prepared, {summary.skipped} were there already, "
-        f"{len(summary.rejected)} left out; {summary.frames} frames in {cache}"
-    )
-    if summary.rejected:
+    given = {"min_seconds": min_seconds, "max_seconds": max_seconds}
+    limits = {name: value for name, value in given.items() if value is not None}
+    if limits and layout != "folder":
+        raise typer.BadParameter("--min-seconds and --max-seconds go with --layout folder")
+    unusable: list[Rejected] = []
+    try:
+        if layout == "folder":
+            clips = _cut_folder(corpus, cache, limits, unusable.append, quiet)
+        else:
+            clips = LAYOUTS[layout](corpus)
+        if list_only:
+            for line in _listing(clips):
+                print(line)
+        else:
+            with _progress("preparing", len(clips), quiet) as advance:
+                summary = run(clips, cache, workers=workers, progress=lambda p: advance(p.done, ""))
+            unusable += summary.rejected
+    finally:
+        for one in unusable:
+            named = one.reason.startswith(str(one.path))
+            reason = one.reason if named else f"{one.path}: {one.reason}"
+            print(f"stillspeak: left out: {reason}", file=sys.stderr)
+    if not list_only:
+        print(
+            f"{summary.prepared} clips prepared, {summary.skipped} were there already, "
+            f"{len(summary.rejected)} left out; {summary.frames} frames in {cache}"
+        )
+    if unusable:
         raise SystemExit(1)
+
+
+def _cut_folder(
+    corpus: Path,
+    cache: Path,
+    limits: dict[str, float],
+    rejected: Callable[[Rejected], None],
+    quiet: bool,
+) -> list[Clip]:
+    """Clips of a folder of videos, with a progress bar of its own."""
+    from stillspeak.data.layouts.folder import find_folder
+    from stillspeak.data.segments import SegmentRules
+
+    try:
+        rules = SegmentRules(**limits)
+    except ConfigError as error:
+        raise typer.BadParameter(str(error)) from error
+    with _progress("cutting videos", None, quiet) as advance:
+        return find_folder(
+            corpus,
+            rules=rules,
+            memory=cache / ".segments",
+            progress=lambda p: advance(p.done, f"of {p.total}  {p.path.name}"),
+            rejected=rejected,
+        )
+
+
+def _listing(clips: Sequence[Clip]) -> Iterator[str]:
+    """A line for each speaker, by split: clips, their length and emotions where known."""
+    groups: dict[tuple[str, str], list[Clip]] = {}
+    for clip in clips:
+        groups.setdefault((clip.split, clip.speaker), []).append(clip)
+    for (split, speaker), group in sorted(groups.items()):
+        line = f"{split:12}{speaker:12}{len(group):6} clips"
+        known = [clip.seconds for clip in group if clip.seconds is not None]
+        if len(known) == len(group):
+            line += f"{sum(known):10.1f} s"
+        moods = Counter(clip.emotion for clip in group if clip.emotion)
+        yield line + "".join(f"  {mood} {count}" for mood, count in sorted(moods.items()))
+    if not any(clip.split == "validation" for clip in clips):
+        yield "no speaker is for validation: more speakers or a split.json would change that"
 
 
 @app.command()
@@ -424,6 +486,9 @@ def train(
 
     if as_json and not dry_run:
         raise typer.BadParameter("--json goes with --dry-run")
+    # Under torchrun every process runs this; one speaks for all.
+    first = os.environ.get("RANK", "0") == "0"
+    quiet = quiet or not first
 
     def report(line: str) -> None:
         if not quiet:
@@ -442,11 +507,9 @@ def train(
             device=device,
             report=report,
         )
-        if os.environ.get("RANK", "0") != "0":
-            return
-        if as_json:
+        if first and as_json:
             print(json.dumps(plan.table()))
-        else:
+        elif first:
             _print_plan(plan, minutes)
         return
 
@@ -468,7 +531,8 @@ def train(
             report=report,
             progress=progress,
         )
-    print(f"stopped: {reason}; the run is in {run}")
+    if first:
+        print(f"stopped: {reason}; the run is in {run}")
 
 
 def _print_plan(plan: Plan, minutes: float | None) -> None:

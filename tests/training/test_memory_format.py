@@ -11,7 +11,7 @@ SMOKE = Path(__file__).parents[2] / "configs" / "smoke.toml"
 OVERRIDES = (
     *("training.audio_steps=0", "training.precision='32-true'", "adversarial.start=0"),
     *("adversarial.frame=0.01", "adversarial.sequence=0.0", "adversarial.sync=0.0"),
-    *("adversarial.r1=0.5", "frame_discriminator.channels=[4, 4, 4, 4, 4]"),
+    "adversarial.r1=0.5",
 )
 
 

@@ -19,7 +19,7 @@ import stillspeak.training.trainer as trainer_module
 from stillspeak.configuration import merge, read_toml, to_table
 from stillspeak.data.config import AugmentConfig
 from stillspeak.data.dataset import Batch, TrainingData
-from stillspeak.data.prepare import CachedClip, load_manifest
+from stillspeak.data.prepare import CachedClip
 from stillspeak.errors import CheckpointError, TrainingError
 from stillspeak.runtime import Precision
 from stillspeak.training.checkpoint import checkpoint_path, latest_checkpoint, load_checkpoint
@@ -37,45 +37,6 @@ Progress = Callable[[int, Mapping[str, float]], None]
 def smoke(**tables: Any) -> RunConfig:
     """The smoke configuration with a difference."""
     return run_config(merge(read_toml(SMOKE), tables), name="smoke")
-
-
-@pytest.fixture(scope="module")
-def fabric() -> Fabric:
-    return Fabric(accelerator="cpu", devices=1, precision="32-true")
-
-
-@pytest.fixture(scope="module")
-def clips(speaking_cache: Path) -> list[CachedClip]:
-    return load_manifest(speaking_cache)
-
-
-@pytest.fixture
-def make(fabric: Fabric, clips: list[CachedClip], tmp_path: Path) -> Callable[..., Trainer]:
-    """Makes a trainer in the test's folder."""
-
-    def make_trainer(
-        config: RunConfig | None = None, folder: str = "run", *, validate: bool = False
-    ) -> Trainer:
-        config = config or smoke()
-        data = TrainingData(
-            [c for c in clips if c.split == "train"],
-            config.data,
-            config.augment,
-            config.generator,
-            seed=config.training.seed,
-        )
-        validation = [c for c in clips if c.split == "validation"] if validate else []
-        return Trainer(
-            config,
-            fabric,
-            data,
-            validation,
-            tmp_path / folder,
-            precision=Precision("32-true", "a test"),
-            info={"command": "a test"},
-        )
-
-    return make_trainer
 
 
 def at_step(step: int, act: Callable[[], object]) -> Progress:
@@ -192,9 +153,9 @@ def test_a_run_in_bfloat16_keeps_its_weights_in_float32(
     clips: list[CachedClip], tmp_path: Path
 ) -> None:
     config = smoke(training={"steps": 4})
-    fabric = Fabric(accelerator="cpu", devices=1, precision="bf16-mixed")
-    data = TrainingData(clips[:3], config.data, config.augment, config.generator, seed=0)
     precision = Precision("bf16-mixed", "a test")
+    fabric = launch_fabric(torch.device("cpu"), precision)
+    data = TrainingData(clips[:3], config.data, config.augment, config.generator, seed=0)
     trainer = Trainer(config, fabric, data, clips[3:], tmp_path, precision=precision)
     assert trainer.fit() == "all 4 steps are done"
     state = final(tmp_path)
@@ -233,6 +194,10 @@ def test_a_resumed_run_is_a_straight_one(
     for part in ("objective/generator.decoder.head.weight", "average/decoder.head.weight"):
         assert f"/{part}" in changed
     assert any("/optimizer/state" in name and "exp_avg_sq" in name for name in changed)
+    for name in ("frame", "sequence", "sync"):
+        parts = [d for d in changed if d.startswith(f"/adversaries/{name}/")]
+        assert any("/network/" in d for d in parts)
+        assert any("exp_avg_sq" in d for d in parts)
 
     for name in ("straight", "resumed"):
         folder = tmp_path / name
@@ -508,3 +473,33 @@ def test_an_overflow_under_loss_scaling_leaves_the_step_out() -> None:
     scaler.update()
     assert scaler.get_scale() < scale
     assert line.weight.tolist() == [3, 4]
+
+
+def test_a_run_in_float16_scales_its_losses(clips: list[CachedClip], tmp_path: Path) -> None:
+    config = smoke(training={"precision": "16-mixed"})
+    precision = Precision("16-mixed", "a test")
+    fabric = launch_fabric(torch.device("cpu"), precision)
+    data = TrainingData(clips[:3], config.data, config.augment, config.generator, seed=0)
+    trainer = Trainer(config, fabric, data, [], tmp_path, precision=precision)
+    assert trainer.fit() == "all 8 steps are done"
+    state = final(tmp_path)
+    # Renewed once a step, however many players moved.
+    assert state["scaler"]["_growth_tracker"] + 8 * (state["scaler"]["scale"] < 65536) >= 8
+    floats = [t for t in state["objective"].values() if t.is_floating_point()]
+    assert {t.dtype for t in floats} == {torch.float32}
+    assert all(torch.isfinite(t).all() for t in floats)
+
+
+def test_frozen_norms_keep_their_statistics_and_learn_on(
+    make: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    make(smoke(training={"steps": 5}), "before").fit()
+    make(smoke(training={"steps": 8, "freeze_norms_from": 5}), "after").fit()
+    before, after = (final(tmp_path / name)["objective"] for name in ("before", "after"))
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert not [name for name in changed if "running_" in name or "num_batches" in name]
+    assert "generator.identity_encoder.layers.0.1.weight" in changed
+    make(smoke(training={"steps": 8}), "renewed").fit()
+    renewed = final(tmp_path / "renewed")["objective"]
+    name = "generator.identity_encoder.layers.0.1.running_mean"
+    assert not torch.equal(renewed[name], before[name])

@@ -13,6 +13,8 @@ One safetensors file per clip, ``CACHE/SPEAKER/NAME.safetensors``:
 The header's metadata holds JSON strings: speaker, stem, name, split, text, words, source,
 blendshapes (their names), interpolated (frames without a detection), format and ``key``, the
 hash over everything that the file depends on. A file with the right key is never made again.
+Where they are known it holds emotion and level too, and for a stretch of a longer video its
+span: the seconds from the video's first frame at which it begins and ends.
 
 Each frame is aligned by itself, with landmarks averaged over seven frames, by a detector that
 knows nothing of other frames: the same source always gives the same cache.
@@ -27,7 +29,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,7 +37,8 @@ import numpy as np
 import numpy.typing as npt
 
 from stillspeak.constants import FRAME_HEIGHT, FRAME_WIDTH, SAMPLE_RATE, VIDEO_FPS
-from stillspeak.data.corpora import Clip, Split, check_clips, read_alignment
+from stillspeak.data.clips import Clip, Rejected, Split, check_clips
+from stillspeak.data.layouts.grid import read_alignment
 from stillspeak.errors import DataError, StillspeakError
 from stillspeak.face.align import (
     SMOOTHING_WINDOW,
@@ -59,6 +62,9 @@ MAX_GAP = 5
 MAX_MISSED = 0.1
 """Share of a clip's frames that may be interpolated."""
 
+MAX_OTHERS = 0.1
+"""Share of the frames that may show a second face where one alone is asked for."""
+
 _MANIFEST_EVERY = 25
 _SAMPLES = SAMPLE_RATE // VIDEO_FPS
 
@@ -75,14 +81,6 @@ class Progress:
     clip: Clip
     outcome: Outcome
     reason: str = ""
-
-
-@dataclass(frozen=True)
-class Rejected:
-    """A clip that could not be used, and why."""
-
-    path: Path
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -109,6 +107,8 @@ class CachedClip:
     frames: int
     key: str
     text: str | None
+    emotion: str | None = None
+    level: str | None = None
 
 
 @dataclass(frozen=True)
@@ -299,10 +299,15 @@ def _prepare_clip(clip: Clip, settings: _Settings, detector: LandmarkDetector) -
     target = _target(clip, settings)
     try:
         words = [] if clip.alignment is None else read_alignment(clip.alignment)
-        size = clip.path.stat().st_size
+        stat = clip.path.stat()
+        size = stat.st_size
         inputs = {
             "format": FORMAT,
-            "source_sha256": _sha256(clip.path),
+            "source_sha256": (
+                _sha256(clip.path)
+                if clip.start is None
+                else _sha256_of_long(clip.path, size, stat.st_mtime_ns)
+            ),
             "source": clip.path.name,
             "speaker": clip.speaker,
             "stem": clip.stem,
@@ -319,7 +324,10 @@ def _prepare_clip(clip: Clip, settings: _Settings, detector: LandmarkDetector) -
             "max_gap": MAX_GAP,
             "max_missed": MAX_MISSED,
             "detector": detector.version,
+            **_extras(clip),
         }
+        if clip.alone:
+            inputs["alone"] = MAX_OTHERS
         key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
         frames = _frames_if_current(target, key)
         if frames:
@@ -337,6 +345,7 @@ def _prepare_clip(clip: Clip, settings: _Settings, detector: LandmarkDetector) -
         "split": clip.split,
         "text": clip.text,
         "words": inputs["words"],
+        **_extras(clip),
         "source": {"name": clip.path.name, "bytes": size, **source},
         **facts,
     }
@@ -348,7 +357,10 @@ def _extract(
     clip: Clip, settings: _Settings, detector: LandmarkDetector
 ) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any], dict[str, Any]]:
     """The tensors of one clip, facts about its source and facts about the tensors."""
-    frames, audio = read_clip(clip.path, fps=VIDEO_FPS, sample_rate=SAMPLE_RATE)
+    start, end = clip.start or 0.0, clip.end
+    frames, audio = read_clip(
+        clip.path, fps=VIDEO_FPS, sample_rate=SAMPLE_RATE, start=start, end=end
+    )
     shape = (0, 0)
     faces: list[Face | None] = []
 
@@ -369,12 +381,12 @@ def _extract(
     # Decoded a second time: the transform of a frame needs landmarks of later ones, and the
     # frames of a long clip do not fit into memory.
     t = -1
-    for t, frame in enumerate(iter_frames(clip.path, fps=VIDEO_FPS)):
+    for t, frame in enumerate(iter_frames(clip.path, fps=VIDEO_FPS, start=start, end=end)):
         transform = face_transform(smooth[t], scale=scale)
         crops[t] = crop_face(frame, transform, settings.height, settings.width)
         landmarks[t] = transform_points(points[t], transform)
     if t + 1 != T:
-        raise DataError(f"{clip.path}: gave {T} frames at first and {t + 1} the second time")
+        raise DataError(f"{clip.place}: gave {T} frames at first and {t + 1} the second time")
 
     sound = np.zeros(T * _SAMPLES, dtype=np.float32)
     sound[: min(len(audio), len(sound))] = audio[: len(sound)]
@@ -397,27 +409,34 @@ def _track(
     Begins with the largest face, then follows the one nearest to where it was last.
 
     Raises:
-        DataError: if the face is lost for too long or too often.
+        DataError: if the face is lost for too long or too often, or if the clip must show
+            one face alone and shows others too often.
     """
     faces: list[Face | None] = []
     last: Face | None = None
-    missing = 0
+    missing = others = 0
     for frame in frames:
         found = detector.detect(frame)
         face = _nearest(found, last) if last is not None else (found[0] if found else None)
         faces.append(face)
+        others += len(found) > 1
         missing = 0 if face is not None else missing + 1
         if missing > MAX_GAP:
             raise DataError(
-                f"{clip.path}: no face in frames {len(faces) - missing} to {len(faces) - 1};"
+                f"{clip.place}: no face in frames {len(faces) - missing} to {len(faces) - 1};"
                 f" at most {MAX_GAP} in a row are bridged"
             )
         last = face or last
     missed = sum(face is None for face in faces)
     if missed == len(faces) or missed > MAX_MISSED * len(faces):
         raise DataError(
-            f"{clip.path}: no face in {missed} of {len(faces)} frames;"
+            f"{clip.place}: no face in {missed} of {len(faces)} frames;"
             f" at most {MAX_MISSED:.0%} are bridged"
+        )
+    if clip.alone and others > MAX_OTHERS * len(faces):
+        raise DataError(
+            f"{clip.place}: two faces in {others} of {len(faces)} frames; whose voice it is"
+            " cannot be told, so one alone is needed"
         )
     return faces
 
@@ -474,9 +493,28 @@ def _target(clip: Clip, settings: _Settings) -> Path:
     return settings.cache_dir / clip.speaker / f"{clip.name}.safetensors"
 
 
+def _extras(clip: Clip) -> dict[str, Any]:
+    """What is known of some clips only. Nothing where nothing is, so that the key of a clip
+    without any of it is what it was before there were such things."""
+    extras: dict[str, Any] = {} if clip.start is None else {"span": [clip.start, clip.end]}
+    return extras | _mood(clip)
+
+
+def _mood(clip: Clip) -> dict[str, str]:
+    """Emotion and level, as far as known."""
+    known = {"emotion": clip.emotion, "level": clip.level}
+    return {name: value for name, value in known.items() if value is not None}
+
+
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@lru_cache(maxsize=8)
+def _sha256_of_long(path: Path, size: int, mtime_ns: int) -> str:
+    """The same, worked out once for all the stretches of a video of this size and time."""
+    return _sha256(path)
 
 
 def _frames_if_current(path: Path, key: str) -> int:
@@ -532,7 +570,8 @@ def _write_manifest(
         if result is None:
             if file not in known:
                 continue
-            row = asdict(known[file])
+            old = asdict(known[file])
+            row = {k: v for k, v in old.items() if v is not None or k not in ("emotion", "level")}
         elif result.outcome == "rejected":
             continue
         else:
@@ -544,6 +583,7 @@ def _write_manifest(
                 "frames": result.frames,
                 "key": result.key,
                 "text": clip.text,
+                **_mood(clip),
             }
         row["file"] = file.relative_to(settings.cache_dir).as_posix()
         lines.append(json.dumps(row) + "\n")
@@ -649,7 +689,7 @@ def _results(
                     yield index, pool.submit(clips[index]).result()
                 except BrokenProcessPool:
                     pool.close()
-                    reason = f"{clips[index].path}: a worker process died while reading it"
+                    reason = f"{clips[index].place}: a worker process died while reading it"
                     yield index, _Result("rejected", reason=reason)
     finally:
         pool.close()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ import numpy.typing as npt
 
 from stillspeak.constants import SAMPLE_RATE
 from stillspeak.errors import AudioError
-from stillspeak.media.source import open_container, reason, source_name
+from stillspeak.media.source import can_jump, open_container, reason, source_name
 
 if TYPE_CHECKING:
     import av
@@ -34,6 +35,9 @@ _NEVER_AUDIO = 8.0
 # longer than the second number is a clock that jumped, where filling would be wrong.
 _GAP_SECONDS = 0.05
 _JUMP_SECONDS = 60.0
+# Sound decoded before and after a stretch, for decoders and the resampler to settle.
+_RUN_UP = 0.5
+_SETTLE = 0.1
 
 
 def load_audio(
@@ -103,6 +107,96 @@ def load_track(
 
     wave = _collect(note_start(), sample_rate=sample_rate, max_seconds=max_seconds, name=label)
     return wave, start
+
+
+def read_track(
+    path: str | Path, *, sample_rate: int = SAMPLE_RATE
+) -> Iterator[tuple[Waveform, float]]:
+    """A file's first sound track piece by piece; memory holds one piece, whatever the length.
+
+    Yields:
+        Pieces (S,) float32 mono in [-1, 1] that follow each other without a gap, and when
+        the first one began, in seconds on the container's clock.
+
+    Raises:
+        AudioError: as ``load_audio``, but for the length.
+    """
+    name = str(path)
+    start = 0.0
+
+    def note_start() -> Iterator[Chunk]:
+        nonlocal start
+        for index, chunk in enumerate(_file_chunks(path, name=name)):
+            if index == 0:
+                start = chunk.start or 0.0
+            yield chunk
+
+    empty = True
+    for piece, _ in _resampled(note_start(), sample_rate):
+        empty = False
+        yield np.clip(piece, -1.0, 1.0), start
+    if empty:
+        raise AudioError(f"{name}: holds no sound samples; give a sound that is not empty")
+
+
+def load_stretch(
+    path: str | Path, start: float, end: float, *, sample_rate: int = SAMPLE_RATE
+) -> Waveform:
+    """What sounds from ``start`` to ``end``, by the file's time stamps.
+
+    What comes before is skipped, not decoded, where the file allows it; the rest of the
+    file is not read.
+
+    Args:
+        path: a sound or video file.
+        start: seconds on the container's clock; ``load_track`` returns where that begins.
+        end: likewise.
+        sample_rate: samples a second of the result.
+
+    Returns:
+        (S,) float32 mono in [-1, 1] with S = round((end - start) * sample_rate), zeros
+        where the file has no sound.
+
+    Raises:
+        AudioError: as ``load_audio``.
+    """
+    if not end > start:
+        raise ValueError(f"the stretch from {start} to {end} s holds nothing")
+    name = str(path)
+    wave = np.zeros(round((end - start) * sample_rate), dtype=np.float32)
+    for enter in (start - _RUN_UP, None) if start > 4 * _RUN_UP else (None,):
+        chunks, late = _within(
+            _file_chunks(path, name=name, enter=enter), start - _SETTLE, end + _SETTLE
+        )
+        if late and enter is not None:
+            continue  # the file cannot be entered there, or its sound begins later
+        if not chunks:
+            break
+        at = round(((chunks[0].start or 0.0) - start) * sample_rate)
+        for piece, _ in _resampled(iter(chunks), sample_rate):
+            begin, stop = max(at, 0), min(at + piece.shape[0], wave.shape[0])
+            if begin < stop:
+                wave[begin:stop] = piece[begin - at : stop - at]
+            at += piece.shape[0]
+        break
+    return np.clip(wave, -1.0, 1.0, out=wave)
+
+
+def _within(chunks: Iterator[Chunk], start: float, end: float) -> tuple[list[Chunk], bool]:
+    """Chunks between two times, and whether the first one of all came too late for them."""
+    kept: list[Chunk] = []
+    late = False
+    time: float | None = None
+    for chunk in chunks:
+        if time is None:
+            late = chunk.start is None or chunk.start > start
+        begin = chunk.start if chunk.start is not None else time or 0.0
+        time = begin + chunk.samples.shape[0] / chunk.rate
+        if begin >= end:
+            break
+        if time > start:
+            kept.append(Chunk(chunk.samples, chunk.rate, begin))
+    return kept, late or time is None
 
 
 def frame_windows(audio: Waveform, window: int, hop: int) -> Waveform:
@@ -191,8 +285,16 @@ def _resampled(chunks: Iterator[Chunk], sample_rate: int) -> Iterator[tuple[Wave
         yield stream.resample_chunk(np.zeros(0, np.float32), last=True), seconds
 
 
-def _file_chunks(source: str | Path | bytes, *, name: str) -> Iterator[Chunk]:
-    """Decode a file's first sound track to mono chunks (S,) float32, holes filled with zeros."""
+def _file_chunks(
+    source: str | Path | bytes, *, name: str, enter: float | None = None
+) -> Iterator[Chunk]:
+    """Decode a file's first sound track to mono chunks (S,) float32, holes filled with zeros.
+
+    With ``enter``, from about that time on, in seconds on the container's clock: where the
+    file allows no such jump the chunks begin elsewhere, as their ``start`` says.
+    """
+    import av
+
     with open_container(
         source, name=name, wanted="a sound", formats=AUDIO_FORMATS, error=AudioError
     ) as container:
@@ -204,6 +306,10 @@ def _file_chunks(source: str | Path | bytes, *, name: str) -> Iterator[Chunk]:
         plain = codec is not None and codec.name.startswith("pcm_")
         scale = _ScaleCheck(name, refuse_loud=plain)
         expected: float | None = None
+        time_base = container.streams.audio[0].time_base
+        if enter is not None and time_base and can_jump(container):
+            with suppress(av.FFmpegError, OSError):
+                container.seek(int(enter / time_base), stream=container.streams.audio[0])
         for frame in _decoded(container, name):
             samples = _mono(frame, scale)
             start = None if frame.pts is None else frame.time

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 HEAD_BYTES = 512
 """How much of a file's beginning decides whether it is text."""
 
+# Containers in which every packet has its own time stamp, so that it is the same after a jump;
+# in MPEG streams most are worked out from the packets before. Names as FFmpeg gives them.
+_JUMPABLE = frozenset({"mp4", "mov", "matroska", "webm", "avi", "flv"})
+
 # A text header in front of binary data: NIST SPHERE speech files and raw YUV video.
 _BINARY_WITH_TEXT_HEADER = (b"NIST_1A", b"YUV4MPEG2")
 _TEXT_CONTROLS = frozenset(b"\t\n\r\f\x1b")
@@ -130,6 +134,11 @@ def open_container(
             raise error(f"{name}: cannot be read ({reason(problem)})") from problem
         with container:
             yield container
+
+
+def can_jump(container: av.container.InputContainer) -> bool:
+    """Whether times in this container are the same after a jump as when read on end."""
+    return not _JUMPABLE.isdisjoint(container.format.name.split(","))
 
 
 def reason(problem: BaseException) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,8 +21,8 @@ import numpy.typing as npt
 
 from stillspeak.constants import SAMPLE_RATE, VIDEO_FPS
 from stillspeak.errors import OutputError, OutputExistsError, VideoError
-from stillspeak.media.audio import Waveform, load_track
-from stillspeak.media.source import open_container, reason
+from stillspeak.media.audio import Waveform, load_stretch, load_track
+from stillspeak.media.source import can_jump, open_container, reason
 
 if TYPE_CHECKING:
     import av
@@ -42,6 +43,10 @@ _MP4_KEYS = frozenset(
     {"title", "artist", "album", "album_artist", "comment", "composer", "copyright", "date"}
     | {"description", "genre", "synopsis", "encoder"}
 )
+# Before this many seconds, decoding from the beginning is as quick as jumping.
+_WORTH_A_JUMP = 4.0
+# A jump lands on a key frame at least this long before what is wanted.
+_RUN_UP = 1.0
 _OWN_FILE = re.compile(r"\d{6,}\.png|audio\.wav")
 
 
@@ -85,7 +90,9 @@ def probe_video(path: str | Path) -> VideoInfo:
     return VideoInfo(width, height, fps, duration, has_audio)
 
 
-def iter_frames(path: str | Path, *, fps: float | None = None) -> Iterator[Frame]:
+def iter_frames(
+    path: str | Path, *, fps: float | None = None, start: float = 0.0, end: float | None = None
+) -> Iterator[Frame]:
     """Decode a video: frames (H, W, 3) uint8 RGB, contiguous, upright, one at a time.
 
     Args:
@@ -93,14 +100,35 @@ def iter_frames(path: str | Path, *, fps: float | None = None) -> Iterator[Frame
         fps: frames a second to yield. Output frame k is the source frame nearest to the
             time k / fps, counted from the first frame (a frame that stands for longer than
             usual is held until its successor is due). None yields every frame as decoded.
+        start: seconds from the first frame, rounded to a multiple of 1 / fps; what comes
+            before is skipped, not decoded, where the file allows it. Needs ``fps``.
+        end: likewise, the end of the last frame; None is the end of the file. The frames
+            are those that the whole video has at these places.
 
     Raises:
-        VideoError: missing, empty, text or damaged file, or no picture track in it; from
-            the first ``next`` on.
+        VideoError: missing, empty, text or damaged file, or no picture track in it; it ends
+            before ``start``; from the first ``next`` on.
     """
     if fps is not None and not fps > 0:
         raise ValueError(f"fps is {fps}, it must be positive")
+    if fps is None and (start or end is not None):
+        raise ValueError("a stretch of a video is read at a rate of its own: give fps")
+    if start < 0 or (end is not None and end <= start):
+        raise ValueError(f"start is {start} and end {end}: need 0 <= start < end")
+    first = 0 if fps is None else round(start * fps)
+    stop = None if fps is None or end is None else round(end * fps)
     count = 0
+    if fps is not None and start > _WORTH_A_JUMP:
+        with _open_video(path) as (container, stream):
+            jumped = _jump(container, stream, str(path), start)
+            if jumped is not None:
+                for frame in _at_rate(
+                    jumped[0], fps, _nominal_fps(stream), zero=jumped[1], first=first, stop=stop
+                ):
+                    count += 1
+                    yield frame
+        if count:
+            return
     with _open_video(path) as (container, stream):
         decoded = _decoded(container, stream, str(path))
         if fps is None:
@@ -108,15 +136,22 @@ def iter_frames(path: str | Path, *, fps: float | None = None) -> Iterator[Frame
                 count += 1
                 yield _to_rgb(source)
         else:
-            for frame in _at_rate(decoded, fps, _nominal_fps(stream)):
+            for frame in _at_rate(decoded, fps, _nominal_fps(stream), first=first, stop=stop):
                 count += 1
                 yield frame
     if not count:
+        if start:
+            raise VideoError(f"{path}: ends before {start:g} s; was it replaced meanwhile?")
         raise VideoError(f"{path}: holds no video frames; give {VIDEO_FORMATS}")
 
 
 def read_clip(
-    path: str | Path, *, fps: float = VIDEO_FPS, sample_rate: int = SAMPLE_RATE
+    path: str | Path,
+    *,
+    fps: float = VIDEO_FPS,
+    sample_rate: int = SAMPLE_RATE,
+    start: float = 0.0,
+    end: float | None = None,
 ) -> tuple[Iterator[Frame], Waveform]:
     """A video's frames and its sound on one clock: audio sample 0 sounds at frame 0.
 
@@ -124,28 +159,106 @@ def read_clip(
         path: a video file with a sound track.
         fps: frames a second, as in ``iter_frames``.
         sample_rate: audio samples a second.
+        start: seconds from the first frame, as in ``iter_frames``.
+        end: likewise. Where it is given, memory holds the sound up to there from ``start``
+            on and no more, however long the video.
 
     Returns:
         Frames (H, W, 3) uint8 RGB, decoded as they are asked for, and the sound (S,)
-        float32 mono in [-1, 1]. The sound is cut or zero-padded at its beginning only: it
-        may end before or after the picture, as it does in the file.
+        float32 mono in [-1, 1]. With ``end``, S is its length exactly, with zeros where
+        there is no sound. Without, the sound is cut or zero-padded at its beginning only:
+        it may end before or after the picture, as it does in the file.
 
     Raises:
         VideoError: the picture cannot be read.
         AudioError: the sound cannot be read, or there is none.
     """
-    with _open_video(path) as (container, stream):
-        first = next(_decoded(container, stream, str(path)), None)
-        if first is None:
-            raise VideoError(f"{path}: holds no video frames; give {VIDEO_FORMATS}")
-        picture_start = _seconds(first) or 0.0
+    picture_start = _picture_start(path)
+    frames = iter_frames(path, fps=fps, start=start, end=end)
+    begin = picture_start + round(start * fps) / fps
+    if end is not None:
+        until = picture_start + round(end * fps) / fps
+        return frames, load_stretch(path, begin, until, sample_rate=sample_rate)
     audio, sound_start = load_track(path, sample_rate=sample_rate)
-    lead = round((sound_start - picture_start) * sample_rate)
+    lead = round((sound_start - begin) * sample_rate)
     if lead > 0:
         audio = np.concatenate([np.zeros(lead, np.float32), audio])
     elif lead < 0:
         audio = audio[-lead:]
-    return iter_frames(path, fps=fps), audio
+    return frames, audio
+
+
+def sound_lead(path: str | Path, sound_start: float) -> float:
+    """Seconds from the first frame to a time on the container's clock, as ``read_track`` gives.
+
+    Raises:
+        VideoError: the picture cannot be read.
+    """
+    return sound_start - _picture_start(path)
+
+
+def clock_set_back(path: str | Path) -> float | None:
+    """Where a video's clock jumps back by more than a second, as in files joined end to end.
+
+    Such a file has no one time for each frame, so no stretch of it can be found again.
+
+    Returns:
+        Seconds on the container's clock just before the first such place, or None. Packets
+        are looked at, not decoded.
+
+    Raises:
+        VideoError: the picture cannot be read.
+    """
+    last: float | None = None
+    with _open_video(path) as (container, stream), _read_errors(str(path)):
+        for packet in container.demux(stream):
+            if packet.dts is None or packet.time_base is None:
+                continue
+            time = float(packet.dts * packet.time_base)
+            if last is not None and time < last - 1.0:
+                return last
+            last = time
+    return None
+
+
+def _picture_start(path: str | Path) -> float:
+    """Time of the first frame in seconds on the container's clock."""
+    with _open_video(path) as (container, stream):
+        first = next(_decoded(container, stream, str(path)), None)
+        if first is None:
+            raise VideoError(f"{path}: holds no video frames; give {VIDEO_FORMATS}")
+        return _seconds(first) or 0.0
+
+
+def _jump(
+    container: av.container.InputContainer, stream: av.VideoStream, name: str, start: float
+) -> tuple[Iterator[av.VideoFrame], float] | None:
+    """Decode from the last key frame well before ``start`` seconds after the first frame.
+
+    Returns:
+        The frames from there on and the time of the video's first frame in seconds, or None
+        where the file cannot be entered there: it has no time stamps or no index.
+    """
+    import av
+
+    if not can_jump(container):
+        return None
+    first = next(_decoded(container, stream, name), None)
+    zero = None if first is None else _seconds(first)
+    if zero is None or stream.time_base is None:
+        return None
+    latest = zero + start - _RUN_UP
+    try:
+        container.seek(int(latest / stream.time_base), stream=stream)
+    except (av.FFmpegError, OSError):
+        return None
+    decoded = _decoded(container, stream, name)
+    # What comes before the key frame leans on frames that were skipped.
+    landed = next((frame for frame in decoded if frame.key_frame), None)
+    at = None if landed is None else _seconds(landed)
+    if landed is None or at is None or at > latest + _RUN_UP / 2:
+        return None
+    return chain([landed], decoded), zero
 
 
 @contextmanager
@@ -194,19 +307,33 @@ def _read_errors(name: str) -> Iterator[None]:
 
 
 def _at_rate(
-    frames: Iterator[av.VideoFrame], fps: float, source_fps: float | None
+    frames: Iterator[av.VideoFrame],
+    fps: float,
+    source_fps: float | None,
+    *,
+    zero: float | None = None,
+    first: int = 0,
+    stop: int | None = None,
 ) -> Iterator[Frame]:
-    """Resample frames by their timestamps; holds one frame, whatever the length."""
+    """Resample frames by their timestamps; holds one frame, whatever the length.
+
+    ``zero`` is when the video begins, in seconds, if ``frames`` do not begin there. Output
+    frames ``first`` up to ``stop`` are made, counted from the video's beginning.
+    """
     interval = 1.0 / (source_fps or fps)
-    k = 0
+    k = first
     current: av.VideoFrame | None = None
     shown: Frame | None = None
-    zero = time = 0.0
+    time = 0.0
     for frame in frames:
         seconds = _seconds(frame)
         if current is None:
-            zero = seconds or 0.0
+            if zero is None:
+                zero = seconds or 0.0
+            elif seconds is not None:
+                time = seconds - zero
         else:
+            assert zero is not None
             last, time = time, time + interval if seconds is None else seconds - zero
             if time <= last:
                 # The clock was set back inside the file: go on from here.
@@ -216,6 +343,8 @@ def _at_rate(
             # timestamps rounded to the millisecond; a tie goes to the earlier frame.
             early = 0.5 * min(time - last, interval, 1.0 / fps) - 1e-6
             while k / fps < time - early:
+                if k == stop:
+                    return
                 shown = _to_rgb(current) if shown is None else shown.copy()
                 yield shown
                 k += 1
@@ -225,7 +354,7 @@ def _at_rate(
     if current.duration and current.time_base:
         interval = float(current.duration * current.time_base)
     total = max(round((time + interval) * fps), 1)
-    while k < total:
+    while k < (total if stop is None else min(stop, total)):
         shown = _to_rgb(current) if shown is None else shown.copy()
         yield shown
         k += 1

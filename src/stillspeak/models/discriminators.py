@@ -13,17 +13,19 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from stillspeak.errors import ConfigError
 from stillspeak.models.config import (
     FrameDiscriminatorConfig,
     GeneratorConfig,
     Norm,
-    Region,
     SequenceDiscriminatorConfig,
     SyncDiscriminatorConfig,
     sync_frames,
 )
 from stillspeak.models.layers import waveform_layers
 from stillspeak.models.regions import crop_region, region_box
+
+_Config = FrameDiscriminatorConfig | SequenceDiscriminatorConfig | SyncDiscriminatorConfig
 
 SLOPE = 0.2
 """Of the LeakyReLU: a discriminator that is right about everything still has a gradient."""
@@ -42,9 +44,7 @@ class FrameDiscriminator(nn.Module):
     def __init__(self, config: FrameDiscriminatorConfig, generator: GeneratorConfig) -> None:
         super().__init__()
         self.region = config.region
-        self.layers, size = _strided_layers(
-            6, config.channels, _region_size(config.region, generator), config.norm
-        )
+        self.layers, size = _strided_layers("frame", 6, config, generator)
         self.head = _normed(nn.Conv2d(config.channels[-1], 1, size), config.norm)[0]
 
     def forward(self, still: Tensor, frame: Tensor) -> Tensor:
@@ -76,9 +76,7 @@ class SequenceDiscriminator(nn.Module):
     def __init__(self, config: SequenceDiscriminatorConfig, generator: GeneratorConfig) -> None:
         super().__init__()
         self.region = config.region
-        self.layers, size = _strided_layers(
-            3, config.channels, _region_size(config.region, generator), config.norm
-        )
+        self.layers, size = _strided_layers("sequence", 3, config, generator)
         self.image_head = _normed(
             nn.Conv2d(config.channels[-1], config.image_dim, size), config.norm
         )[0]
@@ -135,9 +133,7 @@ class SyncDiscriminator(nn.Module):
         super().__init__()
         self.region = config.region
         self.frames = sync_frames(generator)
-        self.layers, size = _strided_layers(
-            3 * self.frames, config.channels, _region_size(config.region, generator), config.norm
-        )
+        self.layers, size = _strided_layers("sync", 3 * self.frames, config, generator)
         self.image_head = _normed(
             nn.Conv2d(config.channels[-1], config.image_dim, size), config.norm
         )[0]
@@ -179,21 +175,29 @@ class _WaveformEncoder(nn.Module):
         return encoded.flatten(1)
 
 
-def _region_size(region: Region, generator: GeneratorConfig) -> tuple[int, int]:
-    top, bottom, left, right = region_box(region, generator.height, generator.width)
-    return bottom - top, right - left
-
-
 def _strided_layers(
-    in_channels: int, channels: Sequence[int], size: tuple[int, int], norm: Norm
+    name: str, in_channels: int, config: _Config, generator: GeneratorConfig
 ) -> tuple[nn.Sequential, tuple[int, int]]:
-    """Convolutions that halve the picture, and the size that they leave of it."""
+    """Convolutions that halve a picture of the region's size, and the size that they leave.
+
+    Raises:
+        ConfigError: they leave nothing.
+    """
+    top, bottom, left, right = region_box(config.region, generator.height, generator.width)
+    height, width = bottom - top, right - left
+    count = len(config.channels)
+    size = (height >> count, width >> count)
+    if not min(size):
+        raise ConfigError(
+            f"{name}_discriminator.channels: {count} layers leave nothing of the {height}x{width} "
+            f"pixels of the region {config.region!r}; name fewer"
+        )
     layers: list[nn.Module] = []
-    for index, (a, b) in enumerate(pairwise((in_channels, *channels))):
+    for index, (a, b) in enumerate(pairwise((in_channels, *config.channels))):
         # The first layer's statistics are the picture's colours: not to be taken away.
-        layers += _normed(nn.Conv2d(a, b, 4, 2, 1), norm if index or norm == "spectral" else "none")
+        norm = config.norm if index or config.norm == "spectral" else "none"
+        layers += _normed(nn.Conv2d(a, b, 4, 2, 1), norm)
         layers.append(nn.LeakyReLU(SLOPE))
-        size = (max(size[0] // 2, 1), max(size[1] // 2, 1))
     return nn.Sequential(*layers), size
 
 

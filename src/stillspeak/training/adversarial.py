@@ -60,14 +60,14 @@ def accuracy(real: Tensor, fake: Tensor) -> Tensor:
 
 
 def gradient_penalty(logits: Tensor, frames: Tensor) -> Tensor:
-    """R1: mean over examples of the squared norm of d logit / d frames, on real data.
+    """R1: mean over logits of the squared norm of d logit / d frames, on real data.
 
     Args:
-        logits: (B,), computed from ``frames``.
-        frames: (B, ...) that require a gradient.
+        logits: of any shape, each computed from frames that no other one looks at.
+        frames: all of them; they require a gradient.
     """
     (gradient,) = torch.autograd.grad(logits.sum(), frames, create_graph=True)
-    return gradient.float().square().flatten(1).sum(1).mean()
+    return gradient.float().square().sum() / logits.numel()
 
 
 def shifted_starts(

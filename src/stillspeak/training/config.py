@@ -143,9 +143,9 @@ class WatchConfig:
 
     __pydantic_config__: ClassVar[dict[str, object]] = FORBID_UNKNOWN
 
-    steps: int = 200
+    steps: int = 500
     """Steps over which values are averaged before anything is judged."""
-    accuracy: float = 0.0
+    accuracy: float = 0.999
     """A discriminator that is right more often than this has won the game; 0: no limit."""
     gradient: float = 1e5
     """Largest norm of a gradient before clipping; 0: no limit."""
@@ -191,6 +191,10 @@ class TrainingConfig:
     """Largest norm of the gradient; 0 leaves it alone."""
     ema: float = 0.998
     """Decay of the exponential moving average of the weights, which is what is released."""
+    freeze_norms_from: int | None = None
+    """Step from which the generator's batch norms use their running statistics and no longer
+    renew them. Frames in a row are so alike that a batch's statistics are not those of the
+    data, and the generator would be trained as something else than what is released."""
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
     channels_last: bool = False
     seed: int = 1
@@ -224,6 +228,8 @@ class TrainingConfig:
             raise ConfigError("training.checkpoint_minutes must be positive")
         if not 0 <= self.ema < 1:
             raise ConfigError("training.ema must lie in [0, 1)")
+        if self.freeze_norms_from is not None and self.freeze_norms_from < 0:
+            raise ConfigError("training.freeze_norms_from cannot be negative")
         if self.validate_every < 0 or self.decay_epoch < 0:
             raise ConfigError("training.validate_every and training.decay_epoch cannot be negative")
         if not 0 <= self.decay_rate < 1:

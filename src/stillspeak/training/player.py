@@ -70,6 +70,14 @@ class Average:
                 mean.copy_(value)
 
 
+def freeze_norms(module: nn.Module) -> None:
+    """Have all batch norms use their running statistics and leave them as they are, until the
+    module is told to train again. Their scales and shifts go on learning."""
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d):
+            part.eval()
+
+
 def decay(training: TrainingConfig, step: int, steps_per_epoch: int) -> float:
     """What is left of the learning rates at a step, as a share."""
     if training.decay == "epoch":

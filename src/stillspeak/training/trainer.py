@@ -42,6 +42,7 @@ from stillspeak.training.player import (
     Average,
     Player,
     decay,
+    freeze_norms,
     generator_optimizer,
     learning_rate,
     load_optimizer,
@@ -214,6 +215,9 @@ class Trainer:
         for player in players:
             player.clear()
             player.module.train()
+        frozen_from = self.config.training.freeze_norms_from
+        if frozen_from is not None and self.step >= frozen_from:
+            freeze_norms(self._objective)
         values: dict[str, float] = {}
         for index, batch in enumerate(batches):
             numbers = self._backward(

@@ -1,0 +1,1 @@
+"""Official and free ways in which corpora lie on disk, one module each."""

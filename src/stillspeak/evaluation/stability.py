@@ -1,0 +1,48 @@
+"""Does a face that has nothing to say keep still?
+
+The paper finds jitter in the static baseline, "worse in cases where the audio is silent"
+(section 3.3), and names no measure; these are ours.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from stillspeak.evaluation.image_quality import Frames, grey
+
+
+def pixel_jitter(frames: Frames, where: npt.NDArray[np.bool_] | None = None) -> float:
+    """Trembling of the picture: mean absolute second difference over time, in grey levels.
+
+    A movement at constant pace has none in smooth parts of a picture; a change that is taken
+    back in the next frame counts twice.
+
+    Args:
+        frames: (T, H, W, 3) uint8.
+        where: (T,) frames to look at; a difference counts if its three frames are among them.
+
+    Returns:
+        Grey levels in [0, 510]; NaN if no three frames in a row are looked at.
+    """
+    return _second_difference(grey(frames), where)
+
+
+def lip_jitter(
+    openings: npt.NDArray[np.float64], where: npt.NDArray[np.bool_] | None = None
+) -> float:
+    """The same of a lip opening (T,) in pixels; frames with NaN are left out."""
+    return _second_difference(openings, where)
+
+
+def _second_difference(
+    values: npt.NDArray[np.float64], where: npt.NDArray[np.bool_] | None
+) -> float:
+    if len(values) < 3:
+        return float("nan")
+    change = np.abs(values[2:] - 2 * values[1:-1] + values[:-2])
+    change = change.reshape(len(change), -1).mean(axis=1)
+    if where is not None:
+        change = change[where[2:] & where[1:-1] & where[:-2]]
+    change = change[np.isfinite(change)]
+    return float(change.mean()) if len(change) else float("nan")

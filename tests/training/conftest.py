@@ -1,0 +1,82 @@
+"""Trainers in a test's folder, and the smallest run that has every discriminator."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lightning_fabric import Fabric
+
+from stillspeak.configuration import merge, read_toml
+from stillspeak.data.dataset import TrainingData
+from stillspeak.data.prepare import CachedClip, load_manifest
+from stillspeak.runtime import Precision
+from stillspeak.training.config import RunConfig, run_config
+from stillspeak.training.trainer import Trainer
+
+SMOKE = Path(__file__).parents[2] / "configs" / "smoke.toml"
+
+_AUDIO = {"audio_channels": [4, 4, 4, 4, 6, 6], "audio_dim": 6, "image_dim": 6}
+GAME: dict[str, Any] = {
+    "generator": {"decoder": "unet"},
+    "data": {"batch": 1, "window_frames": 12, "decoded_frames": 5, "consecutive": True},
+    "adversarial": {
+        "frame": 0.1,
+        "sequence": 0.2,
+        "sync": 0.3,
+        **dict.fromkeys(("r1", "start", "fade", "frames", "sequence_min"), 0),
+    },
+    "frame_discriminator": {"channels": [4, 4, 6, 6, 8]},
+    "sequence_discriminator": {"channels": [4, 4, 6, 6, 8], "state_dim": 6, **_AUDIO},
+    "sync_discriminator": {"channels": [4, 4, 6, 6], **_AUDIO},
+    "training": {"audio_steps": 0},
+}
+
+
+@pytest.fixture(scope="session")
+def game() -> Callable[..., RunConfig]:
+    """Makes the smoke configuration with all three discriminators, and a difference."""
+
+    def make_config(**tables: Any) -> RunConfig:
+        return run_config(merge(merge(read_toml(SMOKE), GAME), tables), name="game")
+
+    return make_config
+
+
+@pytest.fixture(scope="module")
+def fabric() -> Fabric:
+    return Fabric(accelerator="cpu", devices=1, precision="32-true")
+
+
+@pytest.fixture(scope="module")
+def clips(speaking_cache: Path) -> list[CachedClip]:
+    return load_manifest(speaking_cache)
+
+
+@pytest.fixture
+def make(fabric: Fabric, clips: list[CachedClip], tmp_path: Path) -> Callable[..., Trainer]:
+    """Makes a trainer in the test's folder."""
+
+    def make_trainer(
+        config: RunConfig | None = None, folder: str = "run", *, validate: bool = False
+    ) -> Trainer:
+        config = config or run_config(read_toml(SMOKE), name="smoke")
+        data = TrainingData(
+            [c for c in clips if c.split == "train"],
+            config.data,
+            config.augment,
+            config.generator,
+            seed=config.training.seed,
+        )
+        validation = [c for c in clips if c.split == "validation"] if validate else []
+        return Trainer(
+            config,
+            fabric,
+            data,
+            validation,
+            tmp_path / folder,
+            precision=Precision("32-true", "a test"),
+            info={"command": "a test"},
+        )
+
+    return make_trainer

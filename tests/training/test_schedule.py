@@ -1,0 +1,151 @@
+"""How learning rates fall: along a cosine, or by a tenth every epoch as in the paper."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+
+from stillspeak.data.dataset import TrainingData
+from stillspeak.training.config import RunConfig, TrainingConfig
+from stillspeak.training.player import decay, learning_rate
+from stillspeak.training.trainer import Trainer
+
+EPOCH = 7
+"""Steps in an epoch."""
+
+
+def by_epochs(**changes: float) -> TrainingConfig:
+    values = {"steps": 10_000, "learning_rate": 2e-4, "warmup_steps": 0, "decay": "epoch"}
+    return TrainingConfig(**(values | changes))  # type: ignore[arg-type]
+
+
+def test_after_the_twentieth_epoch_a_tenth_less_every_epoch() -> None:
+    def rate(step: int) -> float:
+        return learning_rate(by_epochs(), step, "frames", steps_per_epoch=EPOCH)
+
+    assert {rate(step) for step in range(21 * EPOCH)} == {2e-4}
+    expected = {21: 1.8e-4, 22: 1.62e-4, 23: 1.458e-4, 31: 2e-4 * 0.9**11, 120: 2e-4 * 0.9**100}
+    for epoch, value in expected.items():
+        for step in (epoch * EPOCH, epoch * EPOCH + EPOCH - 1):
+            assert rate(step) == pytest.approx(value, rel=1e-9)
+
+
+def test_another_epoch_and_another_rate() -> None:
+    config = by_epochs(decay_epoch=2, decay_rate=0.5)
+    found = [decay(config, step, 3) for step in range(15)]
+    assert found == [1.0] * 9 + [0.5] * 3 + [0.25] * 3
+    assert decay(by_epochs(decay_epoch=0, decay_rate=0.0), 10**6, 3) == 1
+
+
+def test_warm_up_and_the_audio_encoders_share_go_with_it() -> None:
+    config = by_epochs(
+        decay_epoch=1, audio_steps=10, audio_learning_rate=0.3, warmup_steps=4, decay_rate=0.5
+    )
+
+    def rate(step: int, group: str) -> float:
+        return learning_rate(config, step, group, steps_per_epoch=5) / 2e-4
+
+    assert rate(0, "audio") == pytest.approx(0.25)
+    assert rate(9, "audio") == pytest.approx(1)  # epoch 1: as yet nothing is taken away
+    assert rate(10, "frames") == pytest.approx(0.25 * 0.5)
+    assert rate(13, "audio") == pytest.approx(0.3 * 0.5)
+    assert rate(15, "frames") == pytest.approx(0.25)
+
+
+def test_the_cosine_knows_no_epochs() -> None:
+    config = TrainingConfig(steps=1000, warmup_steps=0, decay_from=0.6, learning_rate=1.0)
+    for epoch in (1, 7, 10_000):
+        assert decay(config, 600, epoch) == 1
+        assert decay(config, 800, epoch) == pytest.approx(0.505)
+        assert decay(config, 1000, epoch) == pytest.approx(0.01)
+        assert decay(config, 5000, epoch) == pytest.approx(0.01)
+        assert learning_rate(config, 700, "frames", steps_per_epoch=epoch) == pytest.approx(
+            0.01 + 0.99 * (1 + math.cos(math.pi / 4)) / 2
+        )
+
+
+# ------------------------------------------------------------------------------ in the trainer
+
+RATES = {
+    "frame_learning_rate": 1e-3,
+    "sequence_learning_rate": 5e-5,
+    "sync_learning_rate": 1e-4,
+}
+
+
+def rates(trainer: Trainer, step: int) -> dict[str, float]:
+    trainer.step = step
+    found: dict[str, float] = {}
+    for player in (trainer.generator_player, *trainer.discriminator_players):
+        found |= trainer._rates(player)
+    return found
+
+
+def test_the_sequence_discriminators_rate_is_fixed_in_the_papers_schedule(
+    game: Callable[..., RunConfig], make: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = {"decay": "epoch", "warmup_steps": 0, "learning_rate": 2e-4}
+    trainer = make(game(adversarial=RATES, training=training))
+    monkeypatch.setattr(Trainer, "steps_per_epoch", EPOCH)
+    start = {"audio": 2e-4, "frames": 2e-4, "frame": 1e-3, "sequence": 5e-5, "sync": 1e-4}
+    assert rates(trainer, 0) == pytest.approx(start)
+    assert rates(trainer, 20 * EPOCH) == pytest.approx(start)
+    later = {name: rate * 0.81 for name, rate in start.items()} | {"sequence": 5e-5}
+    assert rates(trainer, 22 * EPOCH) == pytest.approx(later)
+
+
+def test_along_the_cosine_all_rates_fall_alike(
+    game: Callable[..., RunConfig], make: Callable[..., Trainer]
+) -> None:
+    training = {"steps": 1000, "warmup_steps": 0, "decay_from": 0.6, "learning_rate": 2e-4}
+    trainer = make(game(adversarial=RATES, training=training))
+    start = {"audio": 2e-4, "frames": 2e-4, "frame": 1e-3, "sequence": 5e-5, "sync": 1e-4}
+    assert rates(trainer, 600) == pytest.approx(start)
+    assert rates(trainer, 800) == pytest.approx({n: r * 0.505 for n, r in start.items()})
+
+
+def test_rates_reach_the_optimisers(
+    game: Callable[..., RunConfig], make: Callable[..., Trainer]
+) -> None:
+    training = {"decay": "epoch", "decay_epoch": 0, "warmup_steps": 0, "learning_rate": 2e-4}
+    trainer = make(game(adversarial=RATES, training=training))
+    trainer.step = 6  # three clips, one a step: epoch 2
+    trainer.train_step([trainer._data.batch(6)])
+    found = {
+        group["name"]: group["lr"]
+        for player in (trainer.generator_player, *trainer.discriminator_players)
+        for group in player.optimizer.param_groups
+    }
+    start = {"audio": 2e-4, "frames": 2e-4, "frame": 1e-3, "sync": 1e-4}
+    expected = {name: rate * 0.81 for name, rate in start.items()} | {"sequence": 5e-5}
+    assert found == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("count", "batch", "accumulate", "expected"),
+    [
+        *((3, 1, 1, 3), (3, 2, 1, 2), (3, 3, 1, 1), (3, 8, 1, 1)),
+        *((16_000, 16, 1, 1000), (16_000, 4, 4, 1000), (16_001, 4, 4, 1001), (100, 8, 3, 5)),
+    ],
+)
+def test_steps_in_an_epoch(
+    count: int,
+    batch: int,
+    accumulate: int,
+    expected: int,
+    game: Callable[..., RunConfig],
+    make: Callable[..., Trainer],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    alone = {"frame": 0.0, "sequence": 0.0, "sync": 0.0}
+    trainer = make(
+        game(
+            data={"batch": batch},
+            training={"accumulate": accumulate, "validate_every": 0},
+            adversarial=alone,
+        )
+    )
+    assert len(trainer._data) == 3
+    monkeypatch.setattr(TrainingData, "__len__", lambda _: count)
+    assert trainer.steps_per_epoch == expected
+    assert trainer._validate_every == expected
