@@ -60,3 +60,29 @@ def test_train_names_what_is_wrong(
     assert "bach" in error
     assert error.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_prints_and_writes_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+    speaking_cache: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = tmp_path / "run"
+    command = ["train", "--config", ROOT / "configs" / "smoke.toml", "--data", speaking_cache]
+    command += ["--run", folder, "--device", "cpu", "--set", "training.steps=3"]
+    assert run(monkeypatch, *command, "--json") == 2
+    assert "--dry-run" in capsys.readouterr().err
+    assert run(monkeypatch, *command, "--dry-run", "--json", "--quiet") == 0
+    output = capsys.readouterr()
+    plan = json.loads(output.out)
+    assert output.err == ""
+    assert plan["phases"][0]["name"] == "audio warm start"
+    assert plan["steps_left"] == 3
+    assert plan["memory"]["total"] > plan["memory"]["parameters"] > 0
+    assert run(monkeypatch, *command, "--dry-run", "--minutes", 1) == 0
+    lines = capsys.readouterr().out
+    for row in ("device", "generator", "a frame", "audio warm start", "memory", "disk"):
+        assert row in lines
+    assert "this call stops after" in lines
+    assert not folder.exists()

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from stillspeak.animate import Animator
     from stillspeak.animation import Animation
     from stillspeak.data.clips import Clip, Rejected
+    from stillspeak.training.plan import Plan
 
 app = typer.Typer(
     name="stillspeak",
@@ -474,11 +475,17 @@ def train(
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="section.key=value over the file's values.")
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what it would cost; write nothing.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a dry run as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
 ) -> None:
     """Train a generator on a prepared cache."""
     from stillspeak.training.run import train as run_training
 
+    if as_json and not dry_run:
+        raise typer.BadParameter("--json goes with --dry-run")
     # Under torchrun every process runs this; one speaks for all.
     first = os.environ.get("RANK", "0") == "0"
     quiet = quiet or not first
@@ -486,6 +493,25 @@ def train(
     def report(line: str) -> None:
         if not quiet:
             print(line, file=sys.stderr)
+
+    if dry_run:
+        from stillspeak.training.plan import dry_run as measure
+
+        plan = measure(
+            config,
+            data,
+            run,
+            overrides=tuple(overrides or ()),
+            resume=resume,
+            start_from=start_from,
+            device=device,
+            report=report,
+        )
+        if first and as_json:
+            print(json.dumps(plan.table()))
+        elif first:
+            _print_plan(plan, minutes)
+        return
 
     with _progress("training", None, quiet) as advance:
 
@@ -507,6 +533,72 @@ def train(
         )
     if first:
         print(f"stopped: {reason}; the run is in {run}")
+
+
+def _print_plan(plan: Plan, minutes: float | None) -> None:
+    """A dry run for people: a table, one row a number."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(show_header=False, box=None)
+    add = table.add_row
+
+    def parameters(name: str, parts: Mapping[str, int]) -> None:
+        listed = ", ".join(f"{part} {number:,}" for part, number in parts.items())
+        add(name, f"{sum(parts.values()):,} parameters: {listed}" if parts else "none")
+
+    each = "" if plan.processes == 1 else f" in each of {plan.processes} processes"
+    memory, disk = plan.memory, plan.disk
+    add("device", plan.device + each)
+    add("precision", f"{plan.precision}: {plan.precision_reason}")
+    add("data", f"{plan.clips} clips of {plan.speakers} speakers, {plan.validation_clips} to check")
+    parameters("generator", plan.generator)
+    parameters("discriminators", plan.discriminators)
+    if plan.training_only:
+        add("training only", f"{plan.training_only:,} parameters that are not released")
+    add("a frame", f"{plan.gflop_frame:.4g} GFLOP, and {plan.gflop_clip:.4g} once a clip")
+    add("steps", f"{plan.steps_left} left of {plan.steps}; {plan.steps_per_epoch} an epoch")
+    for phase in plan.phases:
+        waits = ", slowed by its batches" if phase.batch_seconds > phase.step_seconds else ""
+        add(
+            phase.name,
+            f"{phase.steps_left} steps from {phase.first_step} on, each {phase.gflop_step:.4g} "
+            f"GFLOP and {phase.step_seconds:.3g} s{waits}; batches {_size(phase.batch_bytes)} in "
+            f"{phase.batch_seconds:.3g} s; activations {_size(phase.activation_bytes)}; "
+            f"{_duration(phase.seconds_left)} left",
+        )
+    if plan.validations_left:
+        each = f"{plan.validation_seconds:.3g} s"
+        add("validations", f"{plan.validations_left} left, each {each}")
+    add(
+        "memory",
+        f"{_size(memory.total)}: parameters {_size(memory.parameters)}, gradients "
+        f"{_size(memory.gradients)}, optimisers {_size(memory.optimizers)}, average "
+        f"{_size(memory.average)}, activations {_size(memory.activations)}, batch "
+        f"{_size(memory.batch)}",
+    )
+    if memory.cuda_peak is not None:
+        add("CUDA peak", _size(memory.cuda_peak))
+    add(
+        "disk",
+        f"{_size(disk.total)}: up to {disk.checkpoints} checkpoints of {_size(disk.checkpoint)}, "
+        f"2 weights files of {_size(disk.weights)}",
+    )
+    cut = "" if minutes is None else f"; this call stops after {_duration(60 * minutes)}"
+    add("time left", _duration(plan.seconds_left) + cut)
+    Console(soft_wrap=not sys.stdout.isatty()).print(table, markup=False, highlight=False)
+
+
+def _size(number: int) -> str:
+    return f"{number / 2**20:.3g} MiB" if number < 2**30 else f"{number / 2**30:.3g} GiB"
+
+
+def _duration(seconds: float) -> str:
+    """In the unit that fits."""
+    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.3g} s"
 
 
 def _command() -> str:

@@ -522,7 +522,7 @@ def test_they_enter_at_their_step_and_fade_in(game: Game, make: Make) -> None:
 
 def test_the_audio_warm_start_is_without_discriminators(game: Game, make: Make) -> None:
     trainer = make(game(training={"audio_steps": 3}, adversarial={"start": 1, "fade": 2}))
-    assert trainer._game_start == 3
+    assert trainer.config.game_start == 3
     expected = [(False, 0.0), (False, 0.0), (False, 0.0), (True, 0.5), (True, 1.0), (True, 1.0)]
     for step, (playing, fade) in enumerate(expected):
         trainer.step = step

@@ -148,4 +148,4 @@ def test_steps_in_an_epoch(
     assert len(trainer._data) == 3
     monkeypatch.setattr(TrainingData, "__len__", lambda _: count)
     assert trainer.steps_per_epoch == expected
-    assert trainer._validate_every == expected
+    assert trainer.validate_every == expected

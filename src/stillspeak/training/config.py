@@ -278,6 +278,11 @@ class RunConfig:
                     "data.window_frames leaves no room to shift by adversarial.sync_min_shift"
                 )
 
+    @property
+    def game_start(self) -> int:
+        """First step of the discriminators, where there are any."""
+        return max(self.adversarial.start, self.training.audio_steps)
+
 
 def run_config(table: Mapping[str, Any], *, name: str) -> RunConfig:
     """Build and check a run's configuration.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -106,21 +107,38 @@ def learning_rate(
 
 
 def generator_optimizer(
-    objective: GeneratorObjective, training: TrainingConfig
+    objective: GeneratorObjective, training: TrainingConfig, *, fused: bool = False
 ) -> torch.optim.Optimizer:
-    """The generator's optimiser with its two groups, ``audio`` and ``frames``."""
+    """The generator's optimiser with its two groups, ``audio`` and ``frames``.
+
+    Args:
+        objective: holds the generator.
+        training: rates and kind.
+        fused: in one kernel; see :func:`load_optimizer`.
+    """
     audio = objective.audio_parameters()
     known = {id(p) for p in audio}
     frames = [p for p in objective.parameters() if id(p) not in known]
     groups = [{"params": audio, "name": "audio"}, {"params": frames, "name": "frames"}]
     if training.optimizer == "adam":
-        return torch.optim.Adam(groups, lr=training.learning_rate, betas=training.betas)
+        return torch.optim.Adam(
+            groups, lr=training.learning_rate, betas=training.betas, fused=fused
+        )
     return torch.optim.AdamW(
         groups,
         lr=training.learning_rate,
         betas=training.betas,
         weight_decay=training.weight_decay,
+        fused=fused,
     )
+
+
+def load_optimizer(
+    optimizer: torch.optim.Optimizer, state: Mapping[str, Any], *, fused: bool
+) -> None:
+    """Take over a saved state, but not whether the kernel was fused: that is this machine's."""
+    groups = [{**group, "fused": fused} for group in state["param_groups"]]
+    optimizer.load_state_dict({**state, "param_groups": groups})
 
 
 def pixel_variance(frames: Tensor) -> Tensor:

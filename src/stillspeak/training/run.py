@@ -6,14 +6,14 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from stillspeak import __version__
 from stillspeak.configuration import merge, parse_overrides, read_toml, to_table
 from stillspeak.data.dataset import TrainingData
-from stillspeak.data.prepare import load_manifest
+from stillspeak.data.prepare import CachedClip, load_manifest
 from stillspeak.errors import ConfigError, DataError, MissingDependencyError
 from stillspeak.runtime import Precision, choose_device, choose_precision
 from stillspeak.training.checkpoint import latest_checkpoint
@@ -66,6 +66,57 @@ def train(
         TrainingError: the run broke off.
         MissingDependencyError: the ``train`` extra is not installed.
     """
+    trainer, fabric, *_ = assemble(
+        config_file,
+        cache,
+        folder,
+        overrides=overrides,
+        resume=resume,
+        start_from=start_from,
+        device=device,
+        info=info,
+        report=report,
+    )
+    config = trainer.config
+    if fabric.is_global_zero:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").write_text(json.dumps(to_table(config), indent=1) + "\n", "utf-8")
+    return trainer.fit(
+        minutes=minutes,
+        progress=progress and (lambda step, m: progress(step, config.training.steps, m)),
+    )
+
+
+class Assembly(NamedTuple):
+    """A run that is ready to start; nothing of it has been written."""
+
+    trainer: Trainer
+    fabric: Fabric
+    data: TrainingData
+    validation: list[CachedClip]
+    precision: Precision
+
+
+def assemble(
+    config_file: Path,
+    cache: Path,
+    folder: Path,
+    *,
+    overrides: tuple[str, ...] = (),
+    resume: bool = False,
+    start_from: str | Path | None = None,
+    device: str = "auto",
+    info: Mapping[str, Any] | None = None,
+    report: Report = lambda _: None,
+) -> Assembly:
+    """Everything that a run needs, without writing anything. Arguments as :func:`train`'s.
+
+    Raises:
+        ConfigError: a wrong configuration, or a folder that holds another run.
+        CheckpointError: there is nothing to resume, or it does not fit.
+        DataError: the cache has no usable training clips.
+        MissingDependencyError: the ``train`` extra is not installed.
+    """
     table = merge(read_toml(config_file), parse_overrides(overrides))
     config = run_config(table, name=str(config_file))
     if not resume and latest_checkpoint(folder):
@@ -115,13 +166,7 @@ def train(
         path, _ = resolve_model(start_from)
         taken, own = trainer.start_from(path)
         report(f"{path.name}: {taken} of the generator's {own} tensors taken over")
-    if fabric.is_global_zero:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.json").write_text(json.dumps(to_table(config), indent=1) + "\n", "utf-8")
-    return trainer.fit(
-        minutes=minutes,
-        progress=progress and (lambda step, m: progress(step, config.training.steps, m)),
-    )
+    return Assembly(trainer, fabric, data, validation, precision)
 
 
 def launch_fabric(device: torch.device, precision: Precision) -> Fabric:

@@ -45,6 +45,7 @@ from stillspeak.training.player import (
     freeze_norms,
     generator_optimizer,
     learning_rate,
+    load_optimizer,
     pixel_variance,
 )
 from stillspeak.training.runlog import RunLog
@@ -104,19 +105,31 @@ class Trainer:
         torch.manual_seed(config.training.seed)
         objective = GeneratorObjective(config)
         if config.training.channels_last:
-            objective = objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            # Not the objective: its regions have five dimensions, which have no such format.
+            objective.generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = Average(objective.generator, config.training.ema)
         self.average.module.to(fabric.device)
         clip_norm = config.training.clip_norm
-        module, wrapped = fabric.setup(objective, generator_optimizer(objective, config.training))
+        # One pass over the weights instead of eight; but one that undoes float16's loss scaling
+        # itself, of which the norm could not be known before.
+        self._fused = precision.name != "16-mixed"
+        module, wrapped = fabric.setup(
+            objective, generator_optimizer(objective, config.training, fused=self._fused)
+        )
         self._objective = objective
         self.generator_player = Player("generator", module, wrapped, clip_norm)
         self._adversaries = make_adversaries(config)
+        if config.training.channels_last:
+            for adversary in self._adversaries:
+                adversary.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.discriminator_players: list[Player] = []
         for adversary in self._adversaries:
             groups = [{"params": list(adversary.parameters()), "name": adversary.name}]
             optimizer = torch.optim.Adam(
-                groups, lr=adversary.learning_rate, betas=config.adversarial.betas
+                groups,
+                lr=adversary.learning_rate,
+                betas=config.adversarial.betas,
+                fused=self._fused,
             )
             module, wrapped = fabric.setup(adversary, optimizer)
             self.discriminator_players.append(Player(adversary.name, module, wrapped, clip_norm))
@@ -143,7 +156,7 @@ class Trainer:
             self._data,
             range(self.step, training.steps),
             audio_steps=training.audio_steps,
-            parts=self._parts,
+            parts=self.parts,
         )
         self._stop_reason = None
         mark, mark_step = start, self.step
@@ -165,7 +178,7 @@ class Trainer:
                             log.metrics(self.step, "train", values)
                         if progress:
                             progress(self.step, values)
-                    if self.step % self._validate_every == 0 and self._past_audio and log:
+                    if self.step % self.validate_every == 0 and self._past_audio and log:
                         self._validate(log)
                     if now >= deadline:
                         self._stop_reason = f"{minutes:g} minutes are over"
@@ -213,7 +226,7 @@ class Trainer:
             numbers = self._backward(
                 self._fabric.to_device(batch),
                 players[1:],
-                part=self._parts[index],
+                part=self.parts[index],
                 share=1 / len(batches),
                 last=index == len(batches) - 1,
             )
@@ -271,7 +284,7 @@ class Trainer:
                     loss = loss + weighted
             note(terms | {"loss": loss})
             fabric.backward(loss * share)
-        penalise = (self.step - self._game_start) % self.config.adversarial.r1_every == 0
+        penalise = (self.step - self.config.game_start) % self.config.adversarial.r1_every == 0
         for opponent, draw in zip(opponents, draws, strict=True):
             assert isinstance(batch, Batch) and frames is not None
             with fabric.no_backward_sync(cast(Any, opponent.module), not last):
@@ -301,7 +314,7 @@ class Trainer:
     # --- what a step depends on ---------------------------------------------------------
 
     @property
-    def _parts(self) -> list[int]:
+    def parts(self) -> list[int]:
         """Which parts of a step's examples this process sees, one batch each."""
         fabric = self._fabric
         count = self.config.training.accumulate
@@ -342,21 +355,18 @@ class Trainer:
         return self.step > self.config.training.audio_steps
 
     @property
-    def _game_start(self) -> int:
-        return max(self.config.adversarial.start, self.config.training.audio_steps)
-
-    @property
     def _playing(self) -> bool:
-        return self.step >= self._game_start
+        return self.step >= self.config.game_start
 
     @property
     def _fade(self) -> float:
         """How much of their weights the adversarial terms have."""
         steps = self.config.adversarial.fade
-        return min((self.step - self._game_start + 1) / steps, 1.0) if steps else 1.0
+        return min((self.step - self.config.game_start + 1) / steps, 1.0) if steps else 1.0
 
     @property
-    def _validate_every(self) -> int:
+    def validate_every(self) -> int:
+        """Steps between validations."""
         return self.config.training.validate_every or self.steps_per_epoch
 
     # --- keeping watch ------------------------------------------------------------------
@@ -456,31 +466,32 @@ class Trainer:
         if not self._fabric.is_global_zero:
             return path
         self._folder.mkdir(parents=True, exist_ok=True)
-        save_checkpoint(
-            path,
-            {
-                "config": to_table(self.config),
-                "step": self.step,
-                "best": self.best if math.isfinite(self.best) else None,
-                "stale": self.stale,
-                "seconds": self._seconds,
-                "history": self._history,
-                "random": torch.get_rng_state(),
-                "objective": self._objective.state_dict(),
-                "average": self.average.module.state_dict(),
-                "optimizer": self.generator_player.optimizer.state_dict(),
-                "adversaries": {
-                    adversary.name: {
-                        "network": adversary.network.state_dict(),
-                        "optimizer": player.optimizer.state_dict(),
-                    }
-                    for adversary, player in self._game
-                },
-                "scaler": _scaler_state(self._fabric),
-            },
-        )
+        save_checkpoint(path, self.state())
         prune_checkpoints(self._folder, self.config.training.keep_checkpoints)
         return path
+
+    def state(self) -> dict[str, Any]:
+        """The whole state, as a checkpoint holds it."""
+        return {
+            "config": to_table(self.config),
+            "step": self.step,
+            "best": self.best if math.isfinite(self.best) else None,
+            "stale": self.stale,
+            "seconds": self._seconds,
+            "history": self._history,
+            "random": torch.get_rng_state(),
+            "objective": self._objective.state_dict(),
+            "average": self.average.module.state_dict(),
+            "optimizer": self.generator_player.optimizer.state_dict(),
+            "adversaries": {
+                adversary.name: {
+                    "network": adversary.network.state_dict(),
+                    "optimizer": player.optimizer.state_dict(),
+                }
+                for adversary, player in self._game
+            },
+            "scaler": _scaler_state(self._fabric),
+        }
 
     def resume(self) -> int:
         """Go on from the newest checkpoint in the run's folder. Returns its step.
@@ -498,14 +509,14 @@ class Trainer:
         self._check_same(path, state["config"], "generator")
         self._objective.load_state_dict(state["objective"])
         self.average.module.load_state_dict(state["average"])
-        self.generator_player.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self.generator_player.optimizer, state["optimizer"], fused=self._fused)
         for adversary, player in self._game:
             saved = state["adversaries"].get(adversary.name)
             if saved is None:
                 continue
             self._check_same(path, state["config"], f"{adversary.name}_discriminator")
             adversary.network.load_state_dict(saved["network"])
-            player.optimizer.load_state_dict(saved["optimizer"])
+            load_optimizer(player.optimizer, saved["optimizer"], fused=self._fused)
         _load_scaler_state(self._fabric, state["scaler"])
         torch.set_rng_state(state["random"])
         self.step = int(state["step"])
