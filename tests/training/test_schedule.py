@@ -138,6 +138,7 @@ def test_steps_in_an_epoch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     alone = {"frame": 0.0, "sequence": 0.0, "sync": 0.0}
+    monkeypatch.setattr(TrainingData, "__len__", lambda _: count)
     trainer = make(
         game(
             data={"batch": batch},
@@ -145,7 +146,5 @@ def test_steps_in_an_epoch(
             adversarial=alone,
         )
     )
-    assert len(trainer._data) == 3
-    monkeypatch.setattr(TrainingData, "__len__", lambda _: count)
     assert trainer.steps_per_epoch == expected
     assert trainer.validate_every == expected

@@ -9,16 +9,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from stillspeak.configuration import build, to_table
 from stillspeak.data.dataset import (
-    AudioBatch,
-    Batch,
     Prefetcher,
     TrainingData,
     grouped,
@@ -28,7 +24,6 @@ from stillspeak.errors import CheckpointError, ConfigError, TrainingError
 from stillspeak.media.contact_sheet import contact_sheet
 from stillspeak.models.generator import Generator
 from stillspeak.runtime import Precision
-from stillspeak.training.adversary import Adversary, Draw, Opinion, make_adversaries
 from stillspeak.training.checkpoint import (
     checkpoint_path,
     latest_checkpoint,
@@ -37,16 +32,9 @@ from stillspeak.training.checkpoint import (
     save_checkpoint,
 )
 from stillspeak.training.config import RunConfig
-from stillspeak.training.objective import GeneratorObjective, ObjectiveResult
+from stillspeak.training.game import Game, load_scaler_state, scaler_state
 from stillspeak.training.player import (
-    Average,
-    Player,
-    decay,
-    freeze_norms,
-    generator_optimizer,
-    learning_rate,
     load_optimizer,
-    pixel_variance,
 )
 from stillspeak.training.runlog import RunLog
 from stillspeak.training.validation import Validation, show_beside, validate
@@ -60,8 +48,8 @@ if TYPE_CHECKING:
 Progress = Callable[[int, Mapping[str, float]], None]
 
 
-class Trainer:
-    """Trains a generator.
+class Trainer(Game):
+    """Trains a generator: the run around the :class:`Game`.
 
     A run lives in a folder: ``config.json``, ``metrics.jsonl``, ``tensorboard/``,
     ``samples/``, the newest checkpoints, ``best.safetensors`` (by mouth PSNR on the
@@ -88,11 +76,9 @@ class Trainer:
         precision: Precision,
         info: Mapping[str, Any] | None = None,
     ) -> None:
-        self.config = config
-        self.step = 0
+        super().__init__(config, fabric, clips=len(data), precision=precision)
         self.best = -math.inf
         self.stale = 0
-        self._fabric = fabric
         self._data = data
         self._validation = list(validation)
         self._folder = folder
@@ -102,37 +88,6 @@ class Trainer:
         self._stop_reason: str | None = None
         self._history = [self._chapter(None)]
 
-        torch.manual_seed(config.training.seed)
-        objective = GeneratorObjective(config)
-        if config.training.channels_last:
-            # Not the objective: its regions have five dimensions, which have no such format.
-            objective.generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.average = Average(objective.generator, config.training.ema)
-        self.average.module.to(fabric.device)
-        clip_norm = config.training.clip_norm
-        # One pass over the weights instead of eight; but one that undoes float16's loss scaling
-        # itself, of which the norm could not be known before.
-        self._fused = precision.name != "16-mixed"
-        module, wrapped = fabric.setup(
-            objective, generator_optimizer(objective, config.training, fused=self._fused)
-        )
-        self._objective = objective
-        self.generator_player = Player("generator", module, wrapped, clip_norm)
-        self._adversaries = make_adversaries(config)
-        if config.training.channels_last:
-            for adversary in self._adversaries:
-                adversary.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.discriminator_players: list[Player] = []
-        for adversary in self._adversaries:
-            groups = [{"params": list(adversary.parameters()), "name": adversary.name}]
-            optimizer = torch.optim.Adam(
-                groups,
-                lr=adversary.learning_rate,
-                betas=config.adversarial.betas,
-                fused=self._fused,
-            )
-            module, wrapped = fabric.setup(adversary, optimizer)
-            self.discriminator_players.append(Player(adversary.name, module, wrapped, clip_norm))
         self._watch = Watch(config.watch)
 
     # --- the run ------------------------------------------------------------------------
@@ -190,179 +145,17 @@ class Trainer:
             self.save()
             if self._past_audio and log:
                 self._export("last.safetensors", None)
+        except TrainingError as error:
+            raise TrainingError(f"{error}; {self._last_good()}") from error
         finally:
             loader.close()
             if log:
                 log.close()
         return self._stop_reason or f"all {training.steps} steps are done"
 
-    def train_step(self, batches: Sequence[Batch | AudioBatch]) -> dict[str, float]:
-        """One step of every player; advances :attr:`step`.
-
-        All players look at the same generated frames and move at the same time, so a step
-        costs the generator one pass.
-
-        Args:
-            batches: whose gradients are added up, one a part of the step.
-
-        Returns:
-            Numbers by name, means over the batches: the loss and its terms, norms of gradients,
-            each discriminator's loss and accuracy, and variances relative to real frames.
-
-        Raises:
-            TrainingError: a loss or a gradient is no number; the weights stay as they were.
-        """
-        players = [self.generator_player]
-        if self._playing and isinstance(batches[0], Batch):
-            players += self.discriminator_players
-        for player in players:
-            player.clear()
-            player.module.train()
-        frozen_from = self.config.training.freeze_norms_from
-        if frozen_from is not None and self.step >= frozen_from:
-            freeze_norms(self._objective)
-        values: dict[str, float] = {}
-        for index, batch in enumerate(batches):
-            numbers = self._backward(
-                self._fabric.to_device(batch),
-                players[1:],
-                part=self.parts[index],
-                share=1 / len(batches),
-                last=index == len(batches) - 1,
-            )
-            for name, value in numbers.items():
-                values[name] = values.get(name, 0.0) + value / len(batches)
-        for player in players:
-            prefix = "" if player is self.generator_player else f"{player.name}_"
-            values[f"{prefix}gradient_norm"] = player.norm(self._fabric)
-        self._refuse_nonsense(values)
-        for player in players:
-            player.move(self._rates(player))
-        scaler = _scaler(self._fabric)
-        if scaler is not None:
-            scaler.update()
-        self.step += 1
-        self.average.update(self._objective.generator, self.step)
-        return values
-
-    def _backward(
-        self,
-        batch: Batch | AudioBatch,
-        opponents: Sequence[Player],
-        *,
-        part: int,
-        share: float,
-        last: bool,
-    ) -> dict[str, float]:
-        """Gradients of all players from one batch. Returns numbers by name.
-
-        Each loss is checked before it goes backwards: gradients of a warp by a flow that is no
-        number read outside of memory.
-        """
-        fabric, player = self._fabric, self.generator_player
-        numbers: dict[str, float] = {}
-
-        def note(terms: Mapping[str, Tensor]) -> None:
-            means = torch.stack([term.detach().float() for term in terms.values()]).tolist()
-            new = self._together(dict(zip(terms, means, strict=True)))
-            self._refuse_nonsense(new)
-            numbers.update(new)
-
-        with fabric.no_backward_sync(cast(Any, player.module), not last):
-            result: ObjectiveResult = player.module(batch, self._noise(batch, part))
-            loss, terms, frames = result.loss, dict(result.terms), result.frames
-            draws: list[Draw] = []
-            if isinstance(batch, Batch):
-                assert frames is not None
-                with torch.no_grad():
-                    terms["variance"] = pixel_variance(frames) / pixel_variance(batch.frames)
-                if opponents:
-                    random = self._random(4, part)
-                    draws = [adversary.draw(batch, random) for adversary in self._adversaries]
-                    advice, weighted = self._advice(batch, frames, draws)
-                    terms |= advice
-                    loss = loss + weighted
-            note(terms | {"loss": loss})
-            fabric.backward(loss * share)
-        penalise = (self.step - self.config.game_start) % self.config.adversarial.r1_every == 0
-        for opponent, draw in zip(opponents, draws, strict=True):
-            assert isinstance(batch, Batch) and frames is not None
-            with fabric.no_backward_sync(cast(Any, opponent.module), not last):
-                opinion: Opinion = opponent.module(batch, frames.detach(), draw, penalise)
-                note({f"{opponent.name}_{name}": v for name, v in opinion.terms.items()})
-                fabric.backward(opinion.loss * share)
-        return numbers
-
-    def _advice(
-        self, batch: Batch, frames: Tensor, draws: Sequence[Draw]
-    ) -> tuple[dict[str, Tensor], Tensor]:
-        """The discriminators' terms of the generator's loss, and their weighted sum."""
-        game = self.config.adversarial
-        terms: dict[str, Tensor] = {}
-        total = frames.new_zeros(())
-        for adversary, draw in zip(self._adversaries, draws, strict=True):
-            # Called without its distributed wrapper, and frozen: nothing is learned here.
-            adversary.requires_grad_(False)
-            with self._fabric.autocast():
-                advice = adversary.advise(batch, frames, draw)
-            adversary.requires_grad_(True)
-            terms |= advice
-            for name, term in advice.items():
-                total = total + self._fade * getattr(game, name) * term
-        return terms, total
-
-    # --- what a step depends on ---------------------------------------------------------
-
-    @property
-    def parts(self) -> list[int]:
-        """Which parts of a step's examples this process sees, one batch each."""
-        fabric = self._fabric
-        count = self.config.training.accumulate
-        return [index * fabric.world_size + fabric.global_rank for index in range(count)]
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Steps in which as many examples are seen as there are clips."""
-        training = self.config.training
-        a_step = self.config.data.batch * training.accumulate * self._fabric.world_size
-        return math.ceil(len(self._data) / a_step)
-
-    def _random(self, purpose: int, part: int) -> torch.Generator:
-        """Random numbers that depend on seed, step and part alone, so that nothing about them
-        has to be saved."""
-        seed = np.random.SeedSequence((self.config.training.seed, purpose, self.step, part))
-        return torch.Generator().manual_seed(int(seed.generate_state(1)[0]))
-
-    def _noise(self, batch: Batch | AudioBatch, part: int) -> Tensor:
-        clips, frames = batch.windows.shape[:2]
-        return self._objective.generator.draw_noise(clips, frames, self._random(3, part))
-
-    def _rates(self, player: Player) -> dict[str, float]:
-        """A player's learning rate by group."""
-        training = self.config.training
-        epoch = self.steps_per_epoch
-        if player is self.generator_player:
-            return {
-                group: learning_rate(training, self.step, group, steps_per_epoch=epoch)
-                for group in ("audio", "frames")
-            }
-        (rate,) = (a.learning_rate for a in self._adversaries if a.name == player.name)
-        fixed = training.decay == "epoch" and player.name == "sequence"  # paper, section 2.3
-        return {player.name: rate if fixed else rate * decay(training, self.step, epoch)}
-
     @property
     def _past_audio(self) -> bool:
         return self.step > self.config.training.audio_steps
-
-    @property
-    def _playing(self) -> bool:
-        return self.step >= self.config.game_start
-
-    @property
-    def _fade(self) -> float:
-        """How much of their weights the adversarial terms have."""
-        steps = self.config.adversarial.fade
-        return min((self.step - self.config.game_start + 1) / steps, 1.0) if steps else 1.0
 
     @property
     def validate_every(self) -> int:
@@ -371,36 +164,16 @@ class Trainer:
 
     # --- keeping watch ------------------------------------------------------------------
 
-    def _refuse_nonsense(self, values: Mapping[str, float]) -> None:
-        # Under loss scaling an overflow is normal: the scaler leaves the step out.
-        scaled = _scaler(self._fabric) is not None
-        for name, value in values.items():
-            if math.isfinite(value) or (scaled and name.endswith("gradient_norm")):
-                continue
-            raise TrainingError(
-                f"{name} is {value} at step {self.step + 1}; lower the learning rates; "
-                f"{self._last_good()}"
-            )
-
     def _check(self, values: Mapping[str, float]) -> None:
         trouble = self._watch.trouble(values)
         if trouble:
-            raise TrainingError(f"stopped at step {self.step}: {trouble}; {self._last_good()}")
+            raise TrainingError(f"stopped at step {self.step}: {trouble}")
 
     def _last_good(self) -> str:
         path = latest_checkpoint(self._folder)
         if path is None:
             return "no checkpoint had been written yet"
         return f"the last good state is {path}"
-
-    def _together(self, values: dict[str, float]) -> dict[str, float]:
-        """Means over all processes, so that all of them judge alike."""
-        if self._fabric.world_size == 1:
-            return values
-        numbers = torch.tensor(list(values.values()), device=self._fabric.device)
-        mean = self._fabric.all_reduce(numbers, reduce_op="mean")
-        assert isinstance(mean, Tensor)
-        return dict(zip(values, mean.tolist(), strict=True))
 
     def _agreed_to_stop(self) -> bool:
         """Whether any process has a reason to stop; all stop at the same step."""
@@ -488,9 +261,9 @@ class Trainer:
                     "network": adversary.network.state_dict(),
                     "optimizer": player.optimizer.state_dict(),
                 }
-                for adversary, player in self._game
+                for adversary, player in self._pairs
             },
-            "scaler": _scaler_state(self._fabric),
+            "scaler": scaler_state(self._fabric),
         }
 
     def resume(self) -> int:
@@ -510,14 +283,14 @@ class Trainer:
         self._objective.load_state_dict(state["objective"])
         self.average.module.load_state_dict(state["average"])
         load_optimizer(self.generator_player.optimizer, state["optimizer"], fused=self._fused)
-        for adversary, player in self._game:
+        for adversary, player in self._pairs:
             saved = state["adversaries"].get(adversary.name)
             if saved is None:
                 continue
             self._check_same(path, state["config"], f"{adversary.name}_discriminator")
             adversary.network.load_state_dict(saved["network"])
             load_optimizer(player.optimizer, saved["optimizer"], fused=self._fused)
-        _load_scaler_state(self._fabric, state["scaler"])
+        load_scaler_state(self._fabric, state["scaler"])
         torch.set_rng_state(state["random"])
         self.step = int(state["step"])
         self.best = -math.inf if state["best"] is None else float(state["best"])
@@ -538,10 +311,6 @@ class Trainer:
                 f"{path}: was trained with another [{section}]; resume with the run's own "
                 "configuration, or start a new run"
             )
-
-    @property
-    def _game(self) -> list[tuple[Adversary, Player]]:
-        return list(zip(self._adversaries, self.discriminator_players, strict=True))
 
     def start_from(self, weights: Path) -> tuple[int, int]:
         """Take over what fits of a weights file, to train on from there.
@@ -593,22 +362,6 @@ class Trainer:
         finally:
             for number, handler in old.items():
                 signal.signal(number, handler)
-
-
-def _scaler(fabric: Fabric) -> torch.amp.GradScaler | None:
-    scaler: torch.amp.GradScaler | None = getattr(fabric.strategy.precision, "scaler", None)
-    return scaler
-
-
-def _scaler_state(fabric: Fabric) -> dict[str, Any]:
-    scaler = _scaler(fabric)
-    return dict(scaler.state_dict()) if scaler is not None else {}
-
-
-def _load_scaler_state(fabric: Fabric, state: Mapping[str, Any]) -> None:
-    scaler = _scaler(fabric)
-    if scaler is not None and state:
-        scaler.load_state_dict(dict(state))
 
 
 def _without_paths(table: dict[str, Any]) -> dict[str, Any]:
