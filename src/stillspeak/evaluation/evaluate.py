@@ -515,6 +515,7 @@ def _write_summary(
     path: Path, evaluation: Evaluation, versions: dict[Tool, str], facts: dict[str, Any]
 ) -> None:
     packages = ("numpy", "scipy", "scikit-image", "torch", "opencv-contrib-python", "av")
+    tools = {str(tool): version for tool, version in versions.items()}
     table = {
         "system": {
             "kind": evaluation.system.kind,
@@ -530,7 +531,7 @@ def _write_summary(
             "stillspeak": __version__,
             "python": platform.python_version(),
             **{name: metadata.version(name) for name in packages},
-            **versions,
+            **tools,
         },
     }
     _write(path, json.dumps(table, indent=1) + "\n")
