@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import face_pictures
 from fixtures_animate import portrait, shared_detector, speech
+from fixtures_faces import face_pictures
 from stillspeak.cli import main
 from stillspeak.data.dataset import whole_clip
 from stillspeak.data.prepare import CachedClip, load_manifest

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from conftest import face_points
+from fixtures_faces import face_points
 from stillspeak.errors import ConfigError, VideoError
 from stillspeak.evaluation import registry
 from stillspeak.evaluation.material import Material

@@ -251,6 +251,8 @@ def evaluate_videos(
     if len(of) != len(truths):
         raise DataError(f"{real}: two folders give the same speaker's name; rename one")
     places = _select(places, speakers, clips, str(real))
+    if metrics is not None:
+        find_metrics(metrics)  # a wrong name is told before the slow part
     target = Path(output)
     system = System("videos", str(videos), "videos")
     _claim(target, system, overwrite=overwrite)
