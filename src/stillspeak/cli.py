@@ -11,9 +11,9 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn, get_args
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, get_args
 
 import typer
 
@@ -599,6 +599,106 @@ def _duration(seconds: float) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.3g} {unit}"
     return f"{seconds:.3g} s"
+
+
+# --- evaluation -------------------------------------------------------------------------------
+
+
+@app.command()
+def evaluate(
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Folder of the results.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="A released model's name or a weights file; still and real are floor and ceiling."
+        ),
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="A prepared cache.")] = None,
+    split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    videos: Annotated[
+        Path | None, typer.Option(help="Videos of any other system, instead of --model.")
+    ] = None,
+    real: Annotated[
+        Path | None, typer.Option(help="The real videos, named as those of --videos.")
+    ] = None,
+    speakers: Annotated[str | None, typer.Option(help="Only these, separated by commas.")] = None,
+    clips: Annotated[
+        int | None, typer.Option(min=1, help="At most so many, from the speakers in turn.")
+    ] = None,
+    metrics: Annotated[
+        str | None, typer.Option(help="Only these, separated by commas; see --list.")
+    ] = None,
+    embedder: Annotated[
+        Path | None, typer.Option(help="ONNX face embedder for acd, instead of dlib's.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Processes.")] = 2,
+    list_only: Annotated[bool, typer.Option("--list", help="Only list the metrics.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace results of another system.")
+    ] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Score a model on a test set, or the videos of any other system."""
+    from stillspeak.evaluation.evaluate import evaluate_model, evaluate_videos
+    from stillspeak.evaluation.registry import all_metrics
+    from stillspeak.evaluation.summary import format_table
+
+    if list_only:
+        for metric in all_metrics():
+            print(f"{metric.name} (version {metric.version}, {metric.unit}): {metric.definition}")
+        return
+    if output is None:
+        raise typer.BadParameter("-o FOLDER is needed")
+    if (model is None or data is None) == (videos is None or real is None):
+        raise typer.BadParameter("give --model and --data, or --videos and --real")
+    if (model is None) != (data is None) or (videos is None) != (real is None):
+        raise typer.BadParameter("--model goes with --data, --videos goes with --real")
+    with ExitStack() as bars:
+        advance: Callable[[int, str], None] = lambda done, text: None  # noqa: E731
+        shown = ""
+
+        def progress(stage: str, done: int, total: int) -> None:
+            nonlocal advance, shown
+            if stage != shown:
+                bars.close()
+                advance, shown = bars.enter_context(_progress(stage, total, quiet)), stage
+            advance(done, "")
+
+        common: dict[str, Any] = {
+            "speakers": _names(speakers),
+            "clips": clips,
+            "metrics": _names(metrics),
+            "embedder": embedder,
+            "workers": workers,
+            "overwrite": overwrite,
+            "command": _command(),
+            "progress": progress,
+        }
+        if model is not None and data is not None:
+            result = evaluate_model(model, data, output, split=split, **common)
+        else:
+            assert videos is not None and real is not None
+            result = evaluate_videos(videos, real, output, **common)
+    for failure in result.failed:
+        print(f"stillspeak: {failure.clip}: skipped: {failure.reason}", file=sys.stderr)
+    if result.left_out:
+        reason = next(iter(result.left_out.values()))
+        print(f"stillspeak: without {', '.join(result.left_out)}: {reason}", file=sys.stderr)
+    if not quiet:
+        print(format_table(result.metrics))
+        print(
+            f"{result.scored} clips scored, {result.reused} were there already, "
+            f"{len(result.failed)} failed; {output / 'summary.json'}"
+        )
+    if result.failed:
+        raise SystemExit(1)
+
+
+def _names(text: str | None) -> list[str] | None:
+    """The names in a list separated by commas; None if it was not given."""
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _command() -> str:

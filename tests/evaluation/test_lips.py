@@ -10,12 +10,14 @@ from stillspeak.errors import VideoError
 from stillspeak.evaluation.lips import (
     find_in_crop,
     lip_agreement,
+    lip_landmark_distance,
+    quiet_frames,
     silent_frames,
     track_lips,
 )
 from stillspeak.face.align import crop_face, face_transform, transform_points
 from stillspeak.face.landmarks import Face
-from stillspeak.face.mouth import INNER_BOTTOM, INNER_TOP, lip_opening
+from stillspeak.face.mouth import INNER_BOTTOM, INNER_TOP, LIPS, lip_opening
 
 
 def crop() -> np.ndarray:
@@ -146,3 +148,33 @@ def test_words_that_end_with_a_frame_leave_the_next_one_silent():
     for frame in range(1, 75):
         silent = silent_frames([((frame - 1) / 25, frame / 25, "word")], 76, 25)
         assert np.flatnonzero(~silent).tolist() == [frame - 1]
+
+
+def test_landmark_distance_by_hand():
+    real = np.zeros((4, 478, 2))
+    real[:, list(LIPS)] = np.random.default_rng(0).uniform(30, 60, (40, 2))
+    assert lip_landmark_distance(real, real) == 0
+    # A mouth in another place has the same shape; one corner pulled out has not.
+    assert lip_landmark_distance(real + np.array([5, -3]), real) == pytest.approx(0)
+    made = real.copy()
+    made[:, LIPS[0], 0] += 4
+    # The middle moves by 4 / 40, and with it the 39 other points.
+    assert lip_landmark_distance(made, real) == pytest.approx((3.9 + 39 * 0.1) / 40)
+    made[1] = math.nan
+    assert lip_landmark_distance(made, real) == pytest.approx((3.9 + 39 * 0.1) / 40)
+    made[2:] = math.nan
+    with pytest.raises(VideoError, match="fewer than half"):
+        lip_landmark_distance(made, real)
+    with pytest.raises(VideoError, match="not one clip"):
+        lip_landmark_distance(made[:3], real)
+
+
+def test_quiet_frames_are_those_far_below_the_loud_ones():
+    level = np.repeat([0.5, 0.5, 0.5, 0.1, 0.02, 0.5, 0.0], 640).astype(np.float32)
+    assert quiet_frames(level, 7).tolist() == [False, False, False, False, True, False, True]
+    # Loudness as such says nothing.
+    assert quiet_frames(level / 100, 7).tolist() == quiet_frames(level, 7).tolist()
+    assert quiet_frames(np.zeros(2 * 640, np.float32), 2).all()
+    assert not quiet_frames(np.full(3 * 640, 0.1, np.float32), 3).any()
+    assert quiet_frames(level[:640], 3).tolist() == [False, True, True]
+    assert quiet_frames(level, 0).shape == (0,)

@@ -8,11 +8,19 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from stillspeak.constants import FRAME_HEIGHT, FRAME_WIDTH
 from stillspeak.errors import VideoError
 
 Frames = npt.NDArray[np.uint8]
 
 GREY = np.array([0.2125, 0.7154, 0.0721])
+
+MOUTH_BOX = (72, 112, 24, 76)
+"""Rows and columns of the mouth in a 128 x 96 crop, the ends exclusive: the region that
+training looks at as well (``models/regions.py``)."""
+
+SPECTRUM_SHARE = 1000
+"""FDBM counts coefficients above the largest one divided by this."""
 
 
 def grey(frames: Frames) -> npt.NDArray[np.float64]:
@@ -34,10 +42,35 @@ def psnr(generated: Frames, real: Frames) -> float:
     return float("inf") if error == 0 else float(10 * np.log10(255**2 / error))
 
 
-def ssim(generated: Frames, real: Frames) -> float:
+def psnr_frames(generated: Frames, real: Frames) -> float:
+    """The same in dB frame by frame, then the mean over frames that differ.
+
+    A frame without any error would make the mean infinite: a system that shows the still as its
+    first frame has one. Infinite if no frame differs.
+
+    Raises:
+        VideoError: other numbers or sizes of frames.
+    """
+    _check(generated, real)
+    errors = np.square(grey(generated) - grey(real)).mean(axis=(1, 2))
+    errors = errors[errors > 0]
+    return float(np.mean(10 * np.log10(255**2 / errors))) if len(errors) else float("inf")
+
+
+def mouth(frames: Frames) -> Frames:
+    """The mouth's part (:data:`MOUTH_BOX`) of aligned crops (T, H, W, 3)."""
+    rows, columns = frames.shape[1] / FRAME_HEIGHT, frames.shape[2] / FRAME_WIDTH
+    top, bottom, left, right = MOUTH_BOX
+    return frames[
+        :, int(top * rows) : int(bottom * rows), int(left * columns) : int(right * columns)
+    ]
+
+
+def ssim(generated: Frames, real: Frames, *, gaussian: bool = False) -> float:
     """Structural similarity of grey frames, mean over frames.
 
-    scikit-image's, with its uniform window of 7 x 7 pixels.
+    scikit-image's, with its uniform window of 7 x 7 pixels and the sample covariance; or, as
+    Wang et al. 2004 had it, with a Gaussian window of 11 x 11 pixels (sigma 1.5).
 
     Raises:
         VideoError: other numbers or sizes of frames.
@@ -45,9 +78,24 @@ def ssim(generated: Frames, real: Frames) -> float:
     from skimage.metrics import structural_similarity
 
     _check(generated, real)
+    settings = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
     pairs = zip(grey(generated), grey(real), strict=True)
-    values = [structural_similarity(a, b, data_range=255.0) for a, b in pairs]  # type: ignore[no-untyped-call]
+    values = [
+        structural_similarity(a, b, data_range=255.0, **(settings if gaussian else {}))  # type: ignore[no-untyped-call]
+        for a, b in pairs
+    ]
     return float(np.mean(values))
+
+
+def fdbm(frames: Frames) -> float:
+    """Frequency domain blurriness (De and Masilamani 2013): mean over grey frames, in [0, 1].
+
+    The share of a frame's Fourier coefficients that are larger than a thousandth of the largest
+    one. A black frame has none.
+    """
+    spectrum = np.abs(np.fft.fft2(grey(frames)))
+    limit = spectrum.max(axis=(-2, -1), keepdims=True) / SPECTRUM_SHARE
+    return float(np.mean(spectrum > limit))
 
 
 def sharpness(frames: Frames) -> float:

@@ -8,9 +8,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from stillspeak.constants import SAMPLE_RATE, VIDEO_FPS
 from stillspeak.errors import VideoError
 from stillspeak.face.landmarks import Face, LandmarkDetector
-from stillspeak.face.mouth import lip_opening
+from stillspeak.face.mouth import LIPS, lip_opening
 
 ENLARGE = 3
 """Crops are shown to the detector at this multiple: its face model sees 192 pixels or more."""
@@ -83,6 +84,64 @@ def lip_agreement(
     moves = a.std() > 1e-6 and b.std() > 1e-6
     correlation = float(np.corrcoef(a, b)[0, 1]) if moves else 0.0
     return LipAgreement(correlation, float(a.std() / max(b.std(), 1e-6)), float(both.mean()))
+
+
+def lip_landmark_distance(
+    generated: npt.NDArray[np.floating], real: npt.NDArray[np.floating]
+) -> float:
+    """How far the generated lips' points are from the real ones' (LMD, Chen et al. 2018).
+
+    The lips' middle is taken out of each frame first, so that shape counts and not place.
+
+    Args:
+        generated: (T, 478, 2) landmarks in pixels of the aligned crop; NaN: no face found.
+        real: of the same moments.
+
+    Returns:
+        Mean distance over 40 lip points and the frames where both were found, in pixels.
+
+    Raises:
+        VideoError: other lengths, or fewer than half of the frames have a face.
+    """
+    if generated.shape != real.shape:
+        raise VideoError(f"lips of {len(generated)} and {len(real)} frames: not one clip")
+    a, b = (np.asarray(points, np.float64)[:, list(LIPS)] for points in (generated, real))
+    distance = np.linalg.norm(
+        (a - a.mean(axis=1, keepdims=True)) - (b - b.mean(axis=1, keepdims=True)), axis=-1
+    ).mean(axis=1)
+    both = np.isfinite(distance)
+    if not both.any() or both.mean() < 0.5:
+        raise VideoError("fewer than half of the frames show a face; lips cannot be compared")
+    return float(distance[both].mean())
+
+
+QUIET_DB = 25.0
+"""A frame this much below the loud ones counts as silent where there are no word timings."""
+
+LOUD_QUANTILE = 0.95
+"""Which frame of a clip, by loudness, stands for its loud ones."""
+
+
+def quiet_frames(audio: npt.NDArray[np.float32], frames: int) -> npt.NDArray[np.bool_]:
+    """Which frames are silent by the sound's energy, for clips without word timings.
+
+    A frame is silent if the RMS of its 40 ms lies :data:`QUIET_DB` or more below that of the
+    clip's loud frames. In a clip that is one even noise no frame is; in digital silence all are.
+
+    Args:
+        audio: (S,) float in [-1, 1], S / T samples a frame; too short: the rest is silent.
+        frames: T.
+
+    Returns:
+        (T,) bool.
+    """
+    hop = SAMPLE_RATE // VIDEO_FPS
+    sound = np.zeros(frames * hop, np.float64)
+    sound[: min(len(audio), len(sound))] = audio[: len(sound)]
+    level = np.sqrt(np.square(sound.reshape(frames, hop)).mean(axis=1))
+    loud = np.quantile(level, LOUD_QUANTILE) if frames else 0.0
+    silent: npt.NDArray[np.bool_] = level <= loud * 10 ** (-QUIET_DB / 20)
+    return silent
 
 
 def silent_frames(

@@ -35,6 +35,27 @@ def lip_jitter(
     return _second_difference(openings, where)
 
 
+def lip_unrest(
+    openings: npt.NDArray[np.float64], where: npt.NDArray[np.bool_] | None = None
+) -> float:
+    """Movement of the lips: mean absolute change of the opening from frame to frame.
+
+    Args:
+        openings: (T,) pixels; frames with NaN are left out.
+        where: (T,) frames to look at; a change counts if both its frames are among them.
+
+    Returns:
+        Pixels a frame; NaN if no two frames in a row are looked at.
+    """
+    if len(openings) < 2:
+        return float("nan")
+    change = np.abs(np.diff(openings))
+    if where is not None:
+        change = change[where[1:] & where[:-1]]
+    change = change[np.isfinite(change)]
+    return float(change.mean()) if len(change) else float("nan")
+
+
 def _second_difference(
     values: npt.NDArray[np.float64], where: npt.NDArray[np.bool_] | None
 ) -> float:

@@ -1,0 +1,740 @@
+"""Score a system on a test set: one JSON line per clip and metric, and a summary.
+
+The folder of results::
+
+    system.json                 what was evaluated
+    clips/SPEAKER/NAME.jsonl    the values of one clip, replaced in one step
+    values.jsonl                all values that this run asked for, in the clips' order
+    summary.json                means, medians, 95 % intervals, failures, versions
+    aligned/                    only for other systems' videos: their aligned crops
+
+A value is kept under a key, the hash over the weights' SHA-256, the clip's key, the metric's
+name, version and definition, and the versions of what it was computed with. A run that is
+started again computes what is missing and nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any, cast
+
+from stillspeak import __version__
+from stillspeak.constants import FRAME_HEIGHT, FRAME_WIDTH
+from stillspeak.data.corpora import SPLITS, Clip
+from stillspeak.data.prepare import load_manifest, prepare
+from stillspeak.errors import (
+    ConfigError,
+    DataError,
+    MissingDependencyError,
+    OutputError,
+    OutputExistsError,
+    StillspeakError,
+    VideoError,
+)
+from stillspeak.evaluation.identity import Embedder, load_embedder
+from stillspeak.evaluation.material import Material, Tool
+from stillspeak.evaluation.registry import Metric, all_metrics, find_metrics
+from stillspeak.evaluation.summary import MetricSummary, as_json, summarise, write_number
+from stillspeak.evaluation.systems import (
+    SEED,
+    FrameSource,
+    OneFaceDetector,
+    Recording,
+    System,
+    frame_source,
+    load_recording,
+    open_system,
+)
+from stillspeak.evaluation.workers import WorkerPool
+from stillspeak.face.landmarks import LandmarkDetector, MediaPipeDetector
+from stillspeak.media.video import probe_video
+
+FORMAT = 1
+"""Version of what is computed around the metrics; raised when values would change by it."""
+
+VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".webm", ".mkv", ".avi", ".mpg", ".mpeg")
+
+LENGTH_TOLERANCE = 1
+"""Frames by which another system's video may be longer or shorter than the real one."""
+
+RATE_TOLERANCE = 0.01
+"""Largest relative difference of frame rates that counts as none (29.97 and 30)."""
+
+Progress = Callable[[str, int, int], None]
+"""Called with the stage, what is done and how many there are."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A clip that could not be scored, and why."""
+
+    clip: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What :func:`evaluate_model` and :func:`evaluate_videos` did.
+
+    Attributes:
+        system: what was evaluated.
+        scored: clips for which something was computed.
+        reused: clips whose values were all there.
+        failed: clips that were skipped.
+        left_out: metrics that were not asked for by name and lack a package, with the reason.
+        metrics: summaries, in the order of registration.
+    """
+
+    system: System
+    scored: int
+    reused: int
+    failed: tuple[Failure, ...]
+    left_out: dict[str, str]
+    metrics: tuple[MetricSummary, ...]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One clip. ``generated`` is None where the system makes the frames."""
+
+    speaker: str
+    name: str
+    real: Recording
+    generated: Recording | None = None
+
+    @property
+    def clip(self) -> str:
+        return f"{self.speaker}/{self.name}"
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What all clips of a run have in common."""
+
+    system: System
+    output: Path
+    metrics: tuple[str, ...]
+    versions: dict[Tool, str]
+    embedder: Path | None
+
+
+@dataclass(frozen=True)
+class _Result:
+    """The lines of one clip, or why there are none."""
+
+    lines: tuple[dict[str, Any], ...] = ()
+    computed: int = 0
+    error: str | None = None
+
+
+def evaluate_model(
+    model: str | Path,
+    data: str | Path,
+    output: str | Path,
+    *,
+    split: str = "test",
+    speakers: Sequence[str] | None = None,
+    clips: int | None = None,
+    metrics: Sequence[str] | None = None,
+    embedder: str | Path | None = None,
+    workers: int = 2,
+    overwrite: bool = False,
+    command: str | None = None,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Generate clips of a prepared cache from their first frame and their sound, and score them.
+
+    Args:
+        model: a released model's name, a weights file, ``still`` (the first frame repeated: the
+            floor) or ``real`` (the real frames themselves: the ceiling).
+        data: a prepared cache.
+        output: the folder of results; made if needed.
+        split: which of the cache's splits.
+        speakers: only these.
+        clips: at most so many, drawn from the speakers in turn.
+        metrics: by name; None takes all whose packages are installed.
+        embedder: ONNX file for the identity metrics instead of dlib's network.
+        workers: processes; 0 works in this one. Numbers do not depend on it.
+        overwrite: replace results of another system.
+        command: what to note as the command that made the results.
+        progress: called after each clip.
+
+    Returns:
+        The summary; a clip that could not be scored is in it and stops nothing.
+
+    Raises:
+        DataError: no cache, no clips in it that were asked for, or a model of other sizes.
+        WeightsError: the weights cannot be used.
+        ConfigError: an unknown metric, split or embedder.
+        MissingDependencyError: a metric asked for by name lacks a package.
+        OutputExistsError: ``output`` holds results of another system.
+        OutputError: it cannot be written.
+    """
+    if split not in SPLITS:
+        raise ConfigError(f"split {split!r} is none of {', '.join(SPLITS)}")
+    chosen = [clip for clip in load_manifest(data) if clip.split == split]
+    if not chosen:
+        raise DataError(f"{data}: holds no clips of the split {split!r}")
+    jobs = [
+        _Job(clip.speaker, clip.name, Recording(clip.file, f"{clip.key} {clip.frames}"))
+        for clip in chosen
+    ]
+    jobs = _select(jobs, speakers, clips, str(data))
+    return _evaluate(
+        open_system(model),
+        jobs,
+        (),
+        Path(output),
+        metrics=metrics,
+        embedder=embedder,
+        workers=workers,
+        overwrite=overwrite,
+        facts={"command": command, "data": str(data), "split": split},
+        progress=progress,
+    )
+
+
+def evaluate_videos(
+    videos: str | Path,
+    real: str | Path,
+    output: str | Path,
+    *,
+    speakers: Sequence[str] | None = None,
+    clips: int | None = None,
+    metrics: Sequence[str] | None = None,
+    embedder: str | Path | None = None,
+    workers: int = 2,
+    overwrite: bool = False,
+    command: str | None = None,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Score the videos of any system beside the real ones.
+
+    Videos belong together by their place below the two folders, suffixes aside; the folder that
+    a real video lies in names its speaker. Both are brought to 25 frames a second and to the
+    aligned crop by their own landmarks, exactly as a corpus is prepared; videos of 128 x 96
+    pixels are taken for aligned crops as they are. ``STEM.align`` beside a real video gives
+    its word timings.
+
+    Args:
+        videos: folder of generated videos with sound.
+        real: folder of the real ones.
+        output, speakers, clips, metrics, embedder, workers, overwrite, command, progress: as in
+            :func:`evaluate_model`.
+
+    Returns:
+        The summary. Named in it and skipped: videos that are missing, damaged, without sound,
+        of another length (more than one frame) or rate, without a face or with two.
+
+    Raises:
+        DataError: a folder is missing or the real one holds no videos.
+        ConfigError, MissingDependencyError, OutputExistsError, OutputError: as above.
+    """
+    sources, truths = _find_videos(Path(videos)), _find_videos(Path(real))
+    if not truths:
+        raise DataError(f"{real}: holds no videos ({', '.join(VIDEO_SUFFIXES)})")
+    places = [
+        _Job(place.parent.as_posix().replace("/", "-"), place.name, Recording(file, ""))
+        for place, file in truths.items()
+    ]
+    places = [replace(j, speaker="all") if j.speaker == "." else j for j in places]
+    of = dict(zip([(j.speaker, j.name) for j in places], truths, strict=True))
+    if len(of) != len(truths):
+        raise DataError(f"{real}: two folders give the same speaker's name; rename one")
+    places = _select(places, speakers, clips, str(real))
+    if metrics is not None:
+        find_metrics(metrics)  # a wrong name is told before the slow part
+    target = Path(output)
+    system = System("videos", str(videos), "videos")
+    _claim(target, system, overwrite=overwrite)
+
+    failures: list[Failure] = []
+    usable: list[tuple[_Job, Path]] = []
+    for number, job in enumerate(places, start=1):
+        source = sources.get(of[job.speaker, job.name])
+        try:
+            if source is None:
+                raise VideoError(f"{videos}: has no video of this name")
+            _check_pair(source, job.real.file)
+            usable.append((job, source))
+        except StillspeakError as error:
+            failures.append(Failure(job.clip, str(error)))
+        if progress is not None:
+            progress("checking", number, len(places))
+    real_side = _align(
+        [(job, job.real.file) for job, _ in usable], target / "aligned" / "real", workers, progress
+    )
+    video_side = _align(usable, target / "aligned" / "videos", workers, progress)
+    jobs = []
+    for job, _ in usable:
+        sides = (real_side[job.clip], video_side[job.clip])
+        reasons = [side for side in sides if isinstance(side, str)]
+        if reasons:
+            failures.append(Failure(job.clip, "; ".join(reasons)))
+        else:
+            own, generated = cast(tuple[Recording, Recording], sides)
+            jobs.append(replace(job, real=own, generated=generated))
+    return _evaluate(
+        system,
+        jobs,
+        failures,
+        target,
+        metrics=metrics,
+        embedder=embedder,
+        workers=workers,
+        overwrite=overwrite,
+        facts={"command": command, "videos": str(videos), "real": str(real)},
+        progress=progress,
+    )
+
+
+# ------------------------------------------------------------------ which clips
+
+
+def _select(
+    jobs: Sequence[_Job], speakers: Sequence[str] | None, count: int | None, where: str
+) -> list[_Job]:
+    """The clips asked for, speaker by speaker; a limited number is drawn from all in turn."""
+    by_speaker: dict[str, list[_Job]] = defaultdict(list)
+    for job in jobs:
+        by_speaker[job.speaker].append(job)
+    if speakers is not None:
+        unknown = sorted(set(speakers) - set(by_speaker))
+        if unknown:
+            raise DataError(
+                f"{where}: has no clips of {', '.join(unknown)}; there are "
+                f"{', '.join(sorted(by_speaker))}"
+            )
+        by_speaker = defaultdict(list, {s: by_speaker[s] for s in sorted(set(speakers))})
+    groups = [sorted(group, key=lambda job: job.name) for _, group in sorted(by_speaker.items())]
+    if count is not None:
+        longest = max(map(len, groups))
+        in_turn = [
+            (turn, i) for turn in range(longest) for i, g in enumerate(groups) if turn < len(g)
+        ]
+        taken = {(i, turn) for turn, i in in_turn[:count]}
+        groups = [
+            [job for turn, job in enumerate(group) if (i, turn) in taken]
+            for i, group in enumerate(groups)
+        ]
+    return [job for group in groups for job in group]
+
+
+def _find_videos(folder: Path) -> dict[Path, Path]:
+    """Videos below a folder by their place in it without suffix, sorted."""
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder of videos")
+    found: dict[Path, Path] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file():
+            place = path.relative_to(folder).with_suffix("")
+            if place in found:
+                raise DataError(f"{path} and {found[place].name} differ in their suffix alone")
+            found[place] = path
+    return found
+
+
+def _check_pair(video: Path, real: Path) -> None:
+    """Refuse what can be known to be wrong before frames are looked at."""
+    made, truth = probe_video(video), probe_video(real)
+    if not made.has_audio:
+        raise VideoError(f"{video}: has no sound; add the speech that drives it")
+    if abs(made.fps - truth.fps) > RATE_TOLERANCE * truth.fps:
+        raise VideoError(
+            f"{video}: shows {made.fps:g} frames a second and the real video {truth.fps:g}; "
+            "convert it to the same rate"
+        )
+    if abs(made.duration - truth.duration) * truth.fps > LENGTH_TOLERANCE + 0.5:
+        raise VideoError(
+            f"{video}: lasts {made.duration:.2f} s and the real video {truth.duration:.2f} s; "
+            "cut both to the same speech"
+        )
+
+
+def _align(
+    sources: Sequence[tuple[_Job, Path]],
+    cache: Path,
+    workers: int,
+    progress: Progress | None,
+) -> dict[str, Recording | str]:
+    """Aligned crops of videos, by clip; text says why there are none."""
+    aligned: dict[str, Recording | str] = {}
+    clips: dict[Path, tuple[_Job, Clip]] = {}
+    for job, path in sources:
+        info = probe_video(path)
+        if (info.height, info.width) == (FRAME_HEIGHT, FRAME_WIDTH):
+            aligned[job.clip] = Recording(path, f"crop {_file_sha256(path)}", prepared=False)
+            continue
+        words = path.with_suffix(".align")
+        clip = Clip(
+            job.speaker, job.name, path, "test", alignment=words if words.is_file() else None
+        )
+        clips[path] = (job, clip)
+    if not clips:
+        return aligned
+
+    def advance(event: Any) -> None:
+        if progress is not None:
+            progress(f"aligning {cache.name}", event.done, event.total)
+
+    outcome = prepare(
+        [clip for _, clip in clips.values()],
+        cache,
+        detector_factory=OneFaceDetector,
+        workers=workers,
+        progress=advance,
+    )
+    for rejected in outcome.rejected:
+        reason = rejected.reason
+        named = reason if str(rejected.path) in reason else f"{rejected.path}: {reason}"
+        aligned[clips[rejected.path][0].clip] = named
+    for made in load_manifest(cache):
+        aligned[f"{made.speaker}/{made.name}"] = Recording(made.file, made.key)
+    return aligned
+
+
+def _file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# ------------------------------------------------------------------ all clips
+
+
+def _evaluate(
+    system: System,
+    jobs: Sequence[_Job],
+    failures: Sequence[Failure],
+    output: Path,
+    *,
+    metrics: Sequence[str] | None,
+    embedder: str | Path | None,
+    workers: int,
+    overwrite: bool,
+    facts: dict[str, Any],
+    progress: Progress | None,
+) -> Evaluation:
+    chosen = all_metrics() if metrics is None else find_metrics(metrics)
+    file = None if embedder is None else Path(embedder).absolute()
+    versions, left_out = _tool_versions(chosen, file, asked=metrics is not None)
+    chosen = [m for m in chosen if m.name not in left_out]
+    _claim(output, system, overwrite=overwrite)
+    task = _Task(system, output, tuple(m.name for m in chosen), versions, file)
+    results: dict[int, _Result] = {}
+    # Nothing is loaded, and no process started, for clips whose values are all there.
+    for index, job in enumerate(jobs):
+        there = _stored(job, chosen, task)
+        if there is not None:
+            results[index] = _Result(there)
+    todo = [index for index in range(len(jobs)) if index not in results]
+    for position, result in _results([jobs[index] for index in todo], task, workers):
+        results[todo[position]] = result
+        if progress is not None:
+            progress("evaluating", len(results), len(jobs))
+    ordered = [(job, results[i]) for i, job in enumerate(jobs)]
+    lines = [line for _, result in ordered for line in result.lines]
+    failed = (*failures, *(Failure(j.clip, r.error) for j, r in ordered if r.error is not None))
+    evaluation = Evaluation(
+        system,
+        scored=sum(1 for _, r in ordered if r.error is None and r.computed),
+        reused=sum(1 for _, r in ordered if r.error is None and not r.computed),
+        failed=tuple(sorted(failed, key=lambda failure: failure.clip)),
+        left_out=left_out,
+        metrics=tuple(
+            summarise([line for line in lines if line["metric"] == m.name], _describe(m))
+            for m in chosen
+        ),
+    )
+    _write_lines(output / "values.jsonl", lines)
+    _write_summary(output / "summary.json", evaluation, versions, facts)
+    return evaluation
+
+
+def _describe(metric: Metric) -> dict[str, Any]:
+    names = ("name", "version", "definition", "definition_hash", "unit", "better")
+    return {name: getattr(metric, name) for name in names}
+
+
+def _tool_versions(
+    metrics: Sequence[Metric], embedder: Path | None, *, asked: bool
+) -> tuple[dict[Tool, str], dict[str, str]]:
+    """Versions of what the metrics need, each made once here so that what is missing is told in
+    one line; and the metrics to leave out for want of it.
+    """
+    versions: dict[Tool, str] = {}
+    left_out: dict[str, str] = {}
+    tools = {tool for metric in metrics for tool in metric.tools}
+    if "landmarks" in tools:
+        detector = _detector()
+        versions["landmarks"] = detector.version
+        detector.close()
+    if "embedding" in tools:
+        try:
+            versions["embedding"] = load_embedder(embedder).version
+        except MissingDependencyError as error:
+            # A file that was named is asked for.
+            if asked or embedder is not None:
+                raise
+            left_out = {m.name: str(error) for m in metrics if "embedding" in m.tools}
+    return versions, left_out
+
+
+def _claim(output: Path, system: System, *, overwrite: bool) -> None:
+    """Make the folder of results this system's, unless it is another one's."""
+    path = output / "system.json"
+    mine = {"kind": system.kind, "label": system.label, "sha256": system.sha256}
+    try:
+        theirs = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        theirs = None
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{path}: cannot be read ({error}); give another folder") from error
+    if theirs is not None and _identity(theirs) != _identity(mine) and not overwrite:
+        raise OutputExistsError(
+            f"{output}: holds the results of {theirs.get('label')} ({theirs.get('sha256')}); give "
+            "another folder, or allow them to be overwritten"
+        )
+    _write(path, json.dumps(mine, indent=1) + "\n")
+
+
+def _identity(system: dict[str, Any]) -> tuple[Any, ...]:
+    """A model is its weights, whatever they are called."""
+    if system.get("kind") == "model":
+        return "model", system.get("sha256")
+    return system.get("kind"), system.get("label")
+
+
+def _write_summary(
+    path: Path, evaluation: Evaluation, versions: dict[Tool, str], facts: dict[str, Any]
+) -> None:
+    packages = ("numpy", "scipy", "scikit-image", "torch", "opencv-contrib-python", "av")
+    tools = {str(tool): version for tool, version in versions.items()}
+    table = {
+        "system": {
+            "kind": evaluation.system.kind,
+            "label": evaluation.system.label,
+            "sha256": evaluation.system.sha256,
+        },
+        **facts,
+        "clips": evaluation.scored + evaluation.reused,
+        "failed": [{"clip": f.clip, "reason": f.reason} for f in evaluation.failed],
+        "left_out": evaluation.left_out,
+        "metrics": {m.name: as_json(m) for m in evaluation.metrics},
+        "versions": {
+            "stillspeak": __version__,
+            "python": platform.python_version(),
+            **{name: metadata.version(name) for name in packages},
+            **tools,
+        },
+    }
+    _write(path, json.dumps(table, indent=1) + "\n")
+
+
+# ------------------------------------------------------------------ one clip
+
+
+@dataclass
+class _Worker:
+    """What is loaded once in a process."""
+
+    task: _Task
+    metrics: list[Metric]
+    source: FrameSource
+    detector: LandmarkDetector | None
+    embedder: Embedder | None
+
+
+_worker: _Worker | None = None
+
+
+def _detector() -> LandmarkDetector:
+    return MediaPipeDetector(max_faces=1)
+
+
+def _load_worker(task: _Task) -> _Worker:
+    return _Worker(
+        task,
+        find_metrics(task.metrics),
+        frame_source(task.system),
+        _detector() if "landmarks" in task.versions else None,
+        load_embedder(task.embedder) if "embedding" in task.versions else None,
+    )
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One thread for OpenCV and torch: clips run in parallel, and sums have one order."""
+    import cv2
+    import torch
+
+    before = cv2.getNumThreads(), torch.get_num_threads()
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before[0])
+        torch.set_num_threads(before[1])
+
+
+def _start_worker(task: _Task) -> None:
+    """First call in a worker process."""
+    global _worker
+    import cv2
+    import torch
+
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    _worker = _load_worker(task)
+
+
+def _work(job: _Job) -> _Result:
+    assert _worker is not None
+    return _score_clip(job, _worker)
+
+
+def _died(job: _Job) -> _Result:
+    return _Result(error=f"{job.real.file}: a worker process died while scoring it")
+
+
+def _results(jobs: Sequence[_Job], task: _Task, workers: int) -> Iterator[tuple[int, _Result]]:
+    """Index and result of every clip, as they get ready."""
+    if not jobs:
+        return
+    if workers > 0:
+        pool = WorkerPool(_work, _start_worker, (task,), min(workers, len(jobs)), _died)
+        yield from pool.results(jobs)
+        return
+    with _one_thread():
+        worker = _load_worker(task)
+        try:
+            for index, job in enumerate(jobs):
+                yield index, _score_clip(job, worker)
+        finally:
+            if worker.detector is not None:
+                worker.detector.close()
+
+
+def _score_clip(job: _Job, worker: _Worker) -> _Result:
+    """Values of one clip: those that are there, and the missing ones computed."""
+    task = worker.task
+    path = _clip_file(job, task)
+    keys = {metric.name: _value_key(job, metric, task) for metric in worker.metrics}
+    kept = {line["key"]: line for line in _read_lines(path)}
+    missing = [metric for metric in worker.metrics if keys[metric.name] not in kept]
+    if missing:
+        try:
+            material = _load_material(job, worker)
+        except (StillspeakError, OSError) as error:
+            path.unlink(missing_ok=True)  # what was made of an earlier, better source
+            return _Result(error=" ".join(str(error).split()))
+        about = _clip_identity(job, task)
+        for metric in missing:
+            score = metric.measure(material)
+            kept[keys[metric.name]] = {
+                "system": task.system.label,
+                **about,
+                "clip": job.clip,
+                "speaker": job.speaker,
+                "metric": metric.name,
+                "version": metric.version,
+                "definition": metric.definition_hash,
+                "unit": metric.unit,
+                "value": write_number(score.value),
+                "note": score.note,
+                "key": keys[metric.name],
+            }
+        # Of other metrics and earlier versions what belongs to this very clip stays.
+        mine = [line for line in kept.values() if {k: line.get(k) for k in about} == about]
+        _write_lines(path, mine)
+    lines = tuple(kept[keys[metric.name]] for metric in worker.metrics)
+    return _Result(lines, computed=len(missing))
+
+
+def _stored(job: _Job, metrics: Sequence[Metric], task: _Task) -> tuple[dict[str, Any], ...] | None:
+    """The lines of a clip if all of them are there."""
+    kept = {line["key"]: line for line in _read_lines(_clip_file(job, task))}
+    lines = [kept.get(_value_key(job, metric, task)) for metric in metrics]
+    found = tuple(line for line in lines if line is not None)
+    return found if len(found) == len(lines) else None
+
+
+def _clip_file(job: _Job, task: _Task) -> Path:
+    return task.output / "clips" / job.speaker / f"{job.name}.jsonl"
+
+
+def _clip_identity(job: _Job, task: _Task) -> dict[str, str]:
+    """What the frames of a clip depend on."""
+    generated = task.system.sha256 if job.generated is None else job.generated.key
+    return {"system_sha256": generated, "clip_key": job.real.key}
+
+
+def _value_key(job: _Job, metric: Metric, task: _Task) -> str:
+    inputs: dict[str, Any] = {
+        "format": FORMAT,
+        "seed": SEED,
+        **_clip_identity(job, task),
+        "metric": [metric.name, metric.version, metric.definition_hash],
+        "tools": [[tool, task.versions[tool]] for tool in sorted(metric.tools)],
+    }
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+
+
+def _load_material(job: _Job, worker: _Worker) -> Material:
+    real = load_recording(job.real)
+    frames, audio = real.frames, real.audio
+    if job.generated is None:
+        generated = worker.source(frames, audio)
+    else:
+        generated = load_recording(job.generated).frames
+        if abs(len(generated) - len(frames)) > LENGTH_TOLERANCE:
+            raise VideoError(
+                f"{job.generated.file}: {len(generated)} frames at 25 a second, the real video "
+                f"has {len(frames)}; cut both to the same speech"
+            )
+        length = min(len(generated), len(frames))
+        generated, frames = generated[:length], frames[:length]
+    return Material(generated, frames, audio, real.words, worker.detector, worker.embedder)
+
+
+# ------------------------------------------------------------------ files
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    """The values of a clip's file; none if there is no such file or it is damaged."""
+    try:
+        lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    except (OSError, ValueError):
+        return []
+    return [line for line in lines if isinstance(line, dict) and "key" in line]
+
+
+def _write_lines(path: Path, lines: Sequence[dict[str, Any]]) -> None:
+    _write(path, "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines))
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file so that its name never stands for half of it.
+
+    Raises:
+        OutputError: the disk refuses.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            partial.write_text(text, "utf-8")
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error

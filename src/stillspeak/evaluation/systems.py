@@ -1,0 +1,200 @@
+"""What is evaluated: a model, the floor (the still, repeated), the ceiling (the real video), or
+videos that another system made.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from stillspeak.constants import FRAME_HEIGHT, FRAME_WIDTH, SAMPLE_RATE, VIDEO_FPS
+from stillspeak.data.prepare import open_clip
+from stillspeak.errors import DataError, FaceError
+from stillspeak.evaluation.image_quality import Frames
+from stillspeak.face.landmarks import Face, LandmarkDetector, MediaPipeDetector, check_face
+from stillspeak.media.video import read_clip
+
+SystemKind = Literal["model", "still", "real", "videos"]
+
+SEED = 0
+"""Of the noise that a model draws: one video a clip, always the same."""
+
+CHUNK = 16
+"""Frames generated at a time, as when a video is made."""
+
+SECOND_FACE = 0.25
+"""A second face of this share of the largest one's area, or more, makes a video ambiguous."""
+
+
+@dataclass(frozen=True)
+class System:
+    """What is evaluated, in a form that worker processes can be given.
+
+    Attributes:
+        kind: how its frames come about.
+        label: what results call it.
+        sha256: of the weights; for what has none, its kind.
+        weights: the weights file of a model.
+    """
+
+    kind: SystemKind
+    label: str
+    sha256: str
+    weights: Path | None = None
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One aligned video: a prepared clip, or a video file of bare aligned crops.
+
+    ``key`` is the hash of everything that it depends on.
+    """
+
+    file: Path
+    key: str
+    prepared: bool = True
+
+
+class Loaded(NamedTuple):
+    """frames (T, H, W, 3) uint8, audio (S,) float32, words as (start s, end s, word)."""
+
+    frames: Frames
+    audio: npt.NDArray[np.float32]
+    words: list[tuple[float, float, str]]
+
+
+def open_system(model: str | Path) -> System:
+    """The system that a name stands for: ``still``, ``real``, a released model or a weights file.
+
+    Raises:
+        WeightsError: the weights cannot be used.
+        DataError: the model works at other sizes or rates than prepared clips have.
+    """
+    if model in ("still", "real"):
+        kind: SystemKind = "still" if model == "still" else "real"
+        return System(kind, kind, kind)
+    from stillspeak.weights import file_sha256, load_model, resolve_model
+
+    config = load_model(model).config
+    wanted = (FRAME_HEIGHT, FRAME_WIDTH, SAMPLE_RATE, VIDEO_FPS)
+    if (config.height, config.width, config.sample_rate, config.fps) != wanted:
+        raise DataError(
+            f"{model}: works on {config.height} x {config.width} pixels, {config.sample_rate} "
+            f"samples and {config.fps} frames a second; evaluation is defined for "
+            f"{FRAME_HEIGHT} x {FRAME_WIDTH}, {SAMPLE_RATE} and {VIDEO_FPS}"
+        )
+    path, _ = resolve_model(model)
+    return System("model", str(model), file_sha256(path), path.absolute())
+
+
+def load_recording(recording: Recording) -> Loaded:
+    """Read an aligned video.
+
+    Raises:
+        DataError, VideoError, AudioError: it cannot be read, or has no sound.
+    """
+    if not recording.prepared:
+        frames, audio = read_clip(recording.file, fps=VIDEO_FPS, sample_rate=SAMPLE_RATE)
+        return Loaded(np.stack(list(frames)), audio, [])
+    from safetensors import SafetensorError
+
+    try:
+        with open_clip(recording.file) as clip:
+            words = [(float(a), float(b), str(w)) for a, b, w in clip.metadata.get("words") or []]
+            return Loaded(clip.get_tensor("frames"), clip.get_tensor("audio"), words)
+    except (SafetensorError, ValueError, TypeError) as error:
+        raise DataError(
+            f"{recording.file}: the prepared clip is damaged ({error}); run stillspeak prepare "
+            "again"
+        ) from error
+
+
+class FrameSource(Protocol):
+    """Makes a system's frames for one clip."""
+
+    def __call__(self, real: Frames, audio: npt.NDArray[np.float32]) -> Frames:
+        """Frames (T, H, W, 3) uint8 from the real ones' first, and the sound (S,)."""
+        ...
+
+
+def frame_source(system: System) -> FrameSource:
+    """How a system's frames are made; for ``videos`` there is nothing to make."""
+    if system.kind == "model":
+        assert system.weights is not None
+        return _ModelFrames(system.weights)
+    return _repeat_still if system.kind == "still" else _same
+
+
+def _repeat_still(real: Frames, audio: npt.NDArray[np.float32]) -> Frames:
+    return np.repeat(real[:1], len(real), axis=0)
+
+
+def _same(real: Frames, audio: npt.NDArray[np.float32]) -> Frames:
+    return real
+
+
+class _ModelFrames:
+    """A loaded generator, given the first frame and the sound, as when it is used."""
+
+    def __init__(self, weights: Path) -> None:
+        from stillspeak.weights import load_model
+
+        self._generator: Any = load_model(weights)
+
+    def __call__(self, real: Frames, audio: npt.NDArray[np.float32]) -> Frames:
+        import torch
+
+        from stillspeak.media.audio import frame_windows
+        from stillspeak.models.pixels import from_model, to_model
+
+        generator = self._generator
+        windows = frame_windows(audio, generator.config.window, generator.config.hop)
+        random = torch.Generator().manual_seed(SEED)
+        chunks = []
+        with torch.inference_mode():
+            context = generator.prepare_still(to_model(real[:1]))
+            state = generator.initial_state()
+            for start in range(0, len(windows), CHUNK):
+                chunk = torch.tensor(windows[start : start + CHUNK]).unsqueeze(0)
+                noise = generator.draw_noise(1, chunk.shape[1], random)
+                decoded, state = generator.step(context, chunk, noise, state)
+                chunks.append(from_model(decoded.frames[0]))
+        return np.concatenate(chunks)
+
+
+class OneFaceDetector:
+    """Finds the face of a video and refuses a video that shows two, or one that is too small.
+
+    Args:
+        detector: what looks; MediaPipe by default.
+    """
+
+    def __init__(self, detector: LandmarkDetector | None = None) -> None:
+        self._detector = detector or MediaPipeDetector(max_faces=2)
+
+    @property
+    def version(self) -> str:
+        """As the detector's, with the rule."""
+        return f"{self._detector.version}, one face below {SECOND_FACE}"
+
+    def detect(self, image: npt.NDArray[np.uint8]) -> list[Face]:
+        """The face of an (H, W, 3) uint8 picture, or none.
+
+        Raises:
+            FaceError: there are two.
+            FaceTooSmallError: the face has too few pixels.
+        """
+        faces = self._detector.detect(image)
+        if len(faces) > 1 and faces[1].area >= SECOND_FACE * faces[0].area:
+            raise FaceError("shows two faces; cut it to the one that speaks")
+        if faces:
+            check_face(faces[0], max_yaw=float("inf"), name="a frame")
+        return faces[:1]
+
+    def close(self) -> None:
+        """Release the detector."""
+        self._detector.close()

@@ -1,0 +1,434 @@
+"""Whole evaluations of small synthetic test sets: what is written, kept, skipped and refused."""
+
+import json
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fixtures_animate import portrait, shared_detector, speech
+from fixtures_faces import face_pictures
+from stillspeak.cli import main
+from stillspeak.data.dataset import whole_clip
+from stillspeak.data.prepare import CachedClip, load_manifest
+from stillspeak.errors import (
+    ConfigError,
+    DataError,
+    FaceError,
+    FaceTooSmallError,
+    MissingDependencyError,
+    OutputExistsError,
+    WeightsError,
+)
+from stillspeak.evaluation import evaluate, registry
+from stillspeak.evaluation.evaluate import evaluate_model, evaluate_videos
+from stillspeak.evaluation.image_quality import psnr
+from stillspeak.evaluation.systems import (
+    OneFaceDetector,
+    Recording,
+    frame_source,
+    load_recording,
+    open_system,
+)
+from stillspeak.media.video import write_video
+from stillspeak.models.pixels import from_model
+from stillspeak.weights import save_model
+
+PLAIN = ["psnr", "ssim", "silent_jitter"]
+"""Metrics for which nothing has to be loaded."""
+
+
+def run(cache: Path, output: Path, model: str | Path = "still", **more: Any) -> Any:
+    settings = {"split": "train", "metrics": PLAIN, "workers": 0}
+    return evaluate_model(model, cache, output, **(settings | more))
+
+
+def lines(output: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (output / "values.jsonl").read_text().splitlines()]
+
+
+def written(output: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(output)): p.read_bytes() for p in output.rglob("*") if p.is_file()}
+
+
+@pytest.fixture
+def cache(speaking_cache: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(speaking_cache, tmp_path / "cache"))
+
+
+# --- a prepared cache ---------------------------------------------------------------------------
+
+
+def test_one_line_a_clip_and_metric(speaking_cache: Path, tmp_path: Path) -> None:
+    result = run(speaking_cache, tmp_path / "r")
+    assert (result.scored, result.reused, result.failed) == (3, 0, ())
+    rows = lines(tmp_path / "r")
+    clips = ["a/one", "a/two", "b/one"]
+    assert [(r["clip"], r["metric"]) for r in rows] == [(c, m) for c in clips for m in PLAIN]
+    (metric,) = registry.find_metrics(["psnr"])
+    clip = load_manifest(speaking_cache)[0]
+    real = load_recording(Recording(clip.file, clip.key)).frames
+    assert rows[0] == {
+        **rows[0],
+        "system": "still",
+        "speaker": "a",
+        "version": 1,
+        "definition": metric.definition_hash,
+        "unit": "dB",
+        "value": psnr(np.repeat(real[:1], len(real), 0), real),
+    }
+    assert "silence by energy" in rows[2]["note"]
+    summary = json.loads((tmp_path / "r" / "summary.json").read_text())
+    assert summary["clips"] == 3
+    assert summary["metrics"]["psnr"]["mean"] == pytest.approx(
+        np.mean([r["value"] for r in rows[::3]])
+    )
+    assert summary["metrics"]["psnr"]["speakers"]["a"]["clips"] == 2
+
+
+def test_the_ceiling_is_infinite(speaking_cache: Path, tmp_path: Path) -> None:
+    result = run(speaking_cache, tmp_path / "r", "real")
+    assert [m.mean for m in result.metrics][:2] == [np.inf, pytest.approx(1)]
+    assert lines(tmp_path / "r")[0]["value"] == "inf"
+
+
+def test_two_runs_write_the_same_bytes(speaking_cache: Path, tmp_path: Path) -> None:
+    for name in ("x", "y"):
+        run(speaking_cache, tmp_path / name)
+    assert written(tmp_path / "x") == written(tmp_path / "y")
+
+
+@pytest.mark.slow
+def test_processes_change_no_number(speaking_cache: Path, tmp_path: Path) -> None:
+    stages = []
+    for name, workers in (("x", 0), ("y", 2)):
+        run(
+            *(speaking_cache, tmp_path / name),
+            workers=workers,
+            progress=lambda stage, done, total: stages.append((stage, done, total)),
+        )
+    assert written(tmp_path / "x") == written(tmp_path / "y")
+    assert stages == 2 * [("evaluating", n, 3) for n in (1, 2, 3)]
+
+
+def test_a_run_computes_what_is_missing(
+    speaking_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = []
+    known = dict(registry._METRICS)
+
+    def watch(name: str, **changes: Any) -> None:
+        metric = known[name]
+        measure = lambda m: measured.append(name) or metric.measure(m)  # noqa: E731
+        changed = replace(metric, measure=measure, **changes)
+        monkeypatch.setitem(registry._METRICS, name, changed)
+
+    for name in PLAIN:
+        watch(name)
+    output = tmp_path / "r"
+    assert run(speaking_cache, output, metrics=["psnr"], clips=2).scored == 2
+    assert measured == ["psnr", "psnr"]
+    result = run(speaking_cache, output, metrics=["psnr", "ssim"])
+    assert measured[2:].count("psnr") == 1
+    assert measured[2:].count("ssim") == 3
+    result = run(speaking_cache, output, metrics=["psnr", "ssim"])
+    assert (result.scored, result.reused, len(measured)) == (0, 3, 6)
+    # A new version is another value; the old one is not asked.
+    watch("psnr", version=2)
+    assert run(speaking_cache, output, metrics=["psnr", "ssim"]).scored == 3
+    assert measured[6:] == ["psnr"] * 3
+    assert {r["version"] for r in lines(output) if r["metric"] == "psnr"} == {2}
+    # What is damaged is made again.
+    file = output / "clips" / "a" / "one.jsonl"
+    file.write_text(file.read_text()[:50])
+    assert (run(speaking_cache, output).scored, len(measured)) == (3, 9 + 2 + 3)
+
+
+def test_a_changed_clip_is_scored_again(cache: Path, tmp_path: Path) -> None:
+    run(cache, tmp_path / "r")
+    manifest = cache / "manifest.jsonl"
+    text = manifest.read_text().splitlines()
+    text[0] = text[0].replace('"key": "k"', '"key": "other"')
+    manifest.write_text("\n".join(text) + "\n")
+    result = run(cache, tmp_path / "r")
+    assert (result.scored, result.reused) == (1, 2)
+
+
+def test_a_broken_clip_is_named_and_skipped(cache: Path, tmp_path: Path) -> None:
+    (cache / "a" / "two.safetensors").write_bytes(b"no tensors")
+    result = run(cache, tmp_path / "r")
+    assert result.scored == 2
+    (failure,) = result.failed
+    assert failure.clip == "a/two"
+    assert "two.safetensors" in failure.reason
+    summary = json.loads((tmp_path / "r" / "summary.json").read_text())
+    assert [f["clip"] for f in summary["failed"]] == ["a/two"]
+    assert {r["clip"] for r in lines(tmp_path / "r")} == {"a/one", "b/one"}
+
+
+def test_clips_are_drawn_from_the_speakers_in_turn(speaking_cache: Path, tmp_path: Path) -> None:
+    run(speaking_cache, tmp_path / "x", clips=2)
+    assert {r["clip"] for r in lines(tmp_path / "x")} == {"a/one", "b/one"}
+    run(speaking_cache, tmp_path / "y", speakers=["b"])
+    assert {r["clip"] for r in lines(tmp_path / "y")} == {"b/one"}
+
+
+def test_a_model_gets_the_first_frame_and_the_sound(
+    speaking_cache: Path, tmp_path: Path, tiny: Callable[..., Any], lively: Callable[..., Any]
+) -> None:
+    generator = lively(tiny())
+    file = tmp_path / "model.safetensors"
+    save_model(generator, file, {})
+    clip = load_manifest(speaking_cache)[0]
+    system = open_system(file)
+    assert len(system.sha256) == 64
+    loaded = load_recording(Recording(clip.file, clip.key))
+    made = frame_source(system)(loaded.frames, loaded.audio)
+    example = whole_clip(clip, generator.config)
+    noise = generator.draw_noise(1, clip.frames, torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        whole = from_model(generator(example.still, example.windows, noise)[0])
+    assert made.shape == whole.shape
+    # Half-precision weights and other sums: a level here and there.
+    assert np.abs(made.astype(int) - whole).mean() < 1
+    result = run(speaking_cache, tmp_path / "r", file, clips=1, metrics=["psnr"])
+    assert result.metrics[0].mean == pytest.approx(psnr(made, loaded.frames))
+    assert lines(tmp_path / "r")[0]["system_sha256"] == system.sha256
+    # The same weights under another name are the same system.
+    copy = Path(shutil.copy(file, tmp_path / "copy.safetensors"))
+    assert run(speaking_cache, tmp_path / "r", copy, clips=1, metrics=["psnr"]).reused == 1
+
+
+def test_what_cannot_be_evaluated(speaking_cache: Path, tmp_path: Path) -> None:
+    output = tmp_path / "r"
+    with pytest.raises(DataError, match="no clips of the split 'test'"):
+        run(speaking_cache, output, split="test")
+    with pytest.raises(ConfigError, match="split 'tset' is none of"):
+        run(speaking_cache, output, split="tset")
+    with pytest.raises(DataError, match="no clips of z; there are a, b"):
+        run(speaking_cache, output, speakers=["a", "z"])
+    with pytest.raises(DataError, match="stillspeak prepare"):
+        run(tmp_path / "none", output)
+    with pytest.raises(ConfigError, match="no metric psnrr"):
+        run(speaking_cache, output, metrics=["psnrr"])
+    with pytest.raises(WeightsError):
+        run(speaking_cache, output, "none.safetensors")
+    assert not output.exists()
+
+
+def test_results_of_another_system_are_not_overwritten_unasked(
+    speaking_cache: Path, tmp_path: Path
+) -> None:
+    run(speaking_cache, tmp_path / "r", "real")
+    with pytest.raises(OutputExistsError, match="holds the results of real"):
+        run(speaking_cache, tmp_path / "r")
+    assert run(speaking_cache, tmp_path / "r", overwrite=True).scored == 3
+    assert {r["system"] for r in lines(tmp_path / "r")} == {"still"}
+
+
+def test_without_dlib_acd_is_left_out_unless_it_was_asked_for(
+    speaking_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "dlib", None)
+    few = dict.fromkeys(("psnr", "acd"))
+    known = {name: registry._METRICS[name] for name in few}
+    monkeypatch.setattr(registry, "_METRICS", known)
+    result = run(speaking_cache, tmp_path / "r", metrics=None)
+    assert list(result.left_out) == ["acd"]
+    assert [m.name for m in result.metrics] == ["psnr"]
+    with pytest.raises(MissingDependencyError, match=r"stillspeak\[eval\]"):
+        run(speaking_cache, tmp_path / "r", metrics=["acd"])
+
+
+def test_landmark_metrics_on_a_face_that_does_not_move(
+    write_clip: Callable[..., CachedClip], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stillspeak.face.align import crop_face, face_transform
+
+    monkeypatch.setattr(evaluate, "_detector", shared_detector)
+    (face,) = shared_detector().detect(portrait())
+    crop = crop_face(portrait(), face_transform(face.points), 128, 96)
+    write_clip(tmp_path / "c", frames=4, split="test", pictures=np.stack([crop] * 4))
+    names = ["face_found", "lip_landmark_distance", "blink_rate", "brow_motion", "acd"]
+    asked = names[:4]
+    result = run(tmp_path / "c", tmp_path / "r", split="test", metrics=asked)
+    assert [m.mean for m in result.metrics] == [1, 0, 0, 0]
+
+
+# --- other systems' videos ----------------------------------------------------------------------
+
+
+def talking(path: Path, seed: int = 0, frames: int = 12, sound: bool = True, fps: int = 25) -> Path:
+    """A video of aligned crops, 128 x 96."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    opening = 3 + 3 * np.sin(0.8 * np.arange(frames) + seed)
+    audio = speech(frames / fps) if sound else None
+    write_video(path, face_pictures(opening, seed), fps=fps, audio=audio)
+    return path
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Real videos of speakers s1 and s2, and another system's, most of them unusable."""
+    root = tmp_path_factory.mktemp("videos")
+    real, made = root / "real", root / "made"
+    for name in ("good", "fair", "silent", "long", "fast", "broken", "missing"):
+        talking(real / "s1" / f"{name}.mp4")
+    talking(real / "s2" / "good.mp4", seed=1)
+    talking(made / "s1" / "good.mp4", seed=2)
+    talking(made / "s1" / "fair.mp4", frames=13)  # one frame more is none
+    talking(made / "s1" / "silent.mp4", sound=False)
+    talking(made / "s1" / "long.mp4", frames=18)
+    talking(made / "s1" / "fast.mp4", frames=15, fps=30)
+    (made / "s1" / "broken.mp4").write_bytes(b"\0" * 400)
+    shutil.copy(real / "s2" / "good.mp4", made / "s2-good.mp4")
+    (made / "s2").mkdir()
+    (made / "s2-good.mp4").rename(made / "s2" / "good.mp4")
+    return made, real
+
+
+def test_videos_of_another_system(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    made, real = folders
+    result = evaluate_videos(made, real, tmp_path / "r", metrics=PLAIN, workers=0)
+    assert result.scored == 3
+    reasons = {f.clip: f.reason for f in result.failed}
+    assert set(reasons) == {f"s1/{n}" for n in ("silent", "long", "fast", "broken", "missing")}
+    for name, word in {
+        "silent": "no sound",
+        "long": "lasts 0.72 s and the real video 0.48 s",
+        "fast": "30 frames a second and the real video 25",
+        "broken": "broken.mp4",
+        "missing": "no video of this name",
+    }.items():
+        assert word in reasons[f"s1/{name}"]
+    values = {r["clip"]: r["value"] for r in lines(tmp_path / "r") if r["metric"] == "psnr"}
+    assert values["s2/good"] == "inf"
+    assert 10 < values["s1/good"] < 60
+    assert 10 < values["s1/fair"] < 90
+    again = evaluate_videos(made, real, tmp_path / "r", metrics=PLAIN, workers=0, speakers=["s2"])
+    assert (again.scored, again.reused, again.failed) == (0, 1, ())
+
+
+def test_folders_that_are_none(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    made, _ = folders
+    with pytest.raises(DataError, match="no such folder"):
+        evaluate_videos(made, tmp_path / "none", tmp_path / "r")
+    with pytest.raises(DataError, match="holds no videos"):
+        evaluate_videos(made, tmp_path, tmp_path / "r")
+
+
+def test_whole_pictures_are_aligned_and_two_faces_refused(tmp_path: Path) -> None:
+    frames = [portrait()] * 5
+    both = [np.concatenate([portrait(), portrait()], axis=1)] * 5
+    for folder in ("real", "made"):
+        (tmp_path / folder).mkdir()
+        for name in ("one", "two"):
+            pictures = both if (folder, name) == ("made", "two") else frames
+            write_video(tmp_path / folder / f"{name}.mp4", pictures, audio=speech(0.2))
+    result = evaluate_videos(
+        *(tmp_path / "made", tmp_path / "real", tmp_path / "r"), metrics=["psnr"], workers=0
+    )
+    (failure,) = result.failed
+    assert failure.clip == "all/two"
+    assert "two.mp4: shows two faces" in failure.reason
+    assert result.metrics[0].mean == np.inf
+
+
+class Faces:
+    """A detector with given faces."""
+
+    version = "faces"
+
+    def __init__(self, *sizes: float) -> None:
+        self.sizes = sizes
+
+    def detect(self, image: np.ndarray) -> list[Any]:
+        from stillspeak.face.landmarks import Face
+
+        points = np.random.default_rng(0).uniform(0, 1, (478, 2)).astype(np.float32)
+        points[[33, 133]], points[[362, 263]] = (0.3, 0.4), (0.7, 0.4)
+        return [Face(points * size, {}, 0, 0, 0) for size in self.sizes]
+
+    def close(self) -> None:
+        pass
+
+
+def test_one_face_may_stand_before_small_ones() -> None:
+    image = np.zeros((4, 4, 3), np.uint8)
+    assert len(OneFaceDetector(Faces(200, 60)).detect(image)) == 1
+    assert OneFaceDetector(Faces()).detect(image) == []
+    with pytest.raises(FaceError, match="two faces"):
+        OneFaceDetector(Faces(200, 120)).detect(image)
+    with pytest.raises(FaceTooSmallError):
+        OneFaceDetector(Faces(30)).detect(image)
+
+
+# --- the command --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
+    def call(*arguments: object) -> int:
+        monkeypatch.setattr(sys, "argv", ["stillspeak", "evaluate", *map(str, arguments)])
+        # Processes take seconds to start; what they do is tested above.
+        for name in ("evaluate_model", "evaluate_videos"):
+            real = globals()[name]
+            monkeypatch.setattr(
+                evaluate, name, lambda *a, r=real, **k: r(*a, **(k | {"workers": 0}))
+            )
+        try:
+            main()
+        except SystemExit as stop:
+            return int(stop.code or 0)
+        return 0
+
+    yield call
+
+
+def test_the_command(
+    command: Callable[..., int], cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ["--model", "still", "--data", cache, "--split", "train", "--metrics", "psnr,ssim"]
+    assert command(*common, "-o", tmp_path / "r", "--speakers", "a") == 0
+    out = capsys.readouterr().out
+    assert "2 clips scored" in out
+    assert {line.split()[0] for line in out.splitlines()} >= {"metric", "psnr", "ssim"}
+    summary = json.loads((tmp_path / "r" / "summary.json").read_text())
+    assert summary["command"].startswith("stillspeak evaluate --model still")
+    (cache / "a" / "one.safetensors").unlink()
+    assert command(*common, "-o", tmp_path / "other") == 1
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert "a/one: skipped" in captured.err
+    assert "1 failed" in captured.out
+
+
+def test_the_command_scores_videos(
+    command: Callable[..., int],
+    folders: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    made, real = folders
+    ask = ["--videos", made, "--real", real, "-o", tmp_path / "r", "--metrics", "psnr"]
+    assert command(*ask, "--speakers", "s2", "--quiet") == 0
+    assert capsys.readouterr().out == ""
+    assert command(*ask) == 1
+    assert capsys.readouterr().err.count("skipped") == 5
+
+
+def test_the_command_explains_itself(
+    command: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command("--list") == 0
+    assert "cpbd (version 1, 1): Cumulative" in capsys.readouterr().out
+    assert command("--model", "still", "-o", tmp_path) == 2
+    assert command("--model", "still", "--data", "x", "--videos", "y", "-o", tmp_path) == 2
+    assert command("--model", "still", "--data", tmp_path) == 2
+    assert command("--model", "still", "--data", tmp_path / "none", "-o", tmp_path / "r") == 1

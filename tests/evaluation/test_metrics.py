@@ -1,0 +1,210 @@
+"""Every registered metric on clips whose values can be worked out by hand."""
+
+import numpy as np
+import pytest
+
+from fixtures_faces import face_points
+from stillspeak.errors import ConfigError, VideoError
+from stillspeak.evaluation import registry
+from stillspeak.evaluation.material import Material
+from stillspeak.evaluation.registry import Score, all_metrics, find_metrics, metric
+from stillspeak.face.landmarks import Face
+
+# Whoever changes what a metric gives raises its version; both are stated here once more.
+DEFINITIONS = {
+    name: (1, definition)
+    for name, definition in {
+        "psnr": "77728b2b47f3",
+        "psnr_frames": "2e77a34d1d90",
+        "mouth_psnr": "8fef7089b860",
+        "ssim": "1f705ca1db92",
+        "ssim_gaussian": "e4e45f443d59",
+        "fdbm": "e336cb17a5e4",
+        "cpbd": "32f15f3eaad2",
+        "sharpness": "490de00004c4",
+        "acd": "1dbb21d86065",
+        "acd_ratio": "9aea7777bd50",
+        "acd_squared": "c57d4a6b0ec2",
+        "acd_squared_ratio": "745d0857be25",
+        "acd_cosine": "8f2df0dd8961",
+        "acd_cosine_ratio": "8e3aee030317",
+        "face_found": "7cfef944253c",
+        "lip_correlation": "e5170583736a",
+        "lip_amplitude": "50211ad45adc",
+        "lip_landmark_distance": "5f07e3281a27",
+        "silent_lip_stability": "e51afd72eaaa",
+        "jitter": "d8d89c43d144",
+        "silent_jitter": "531d3479c6bc",
+        "lip_jitter": "db94f66f811f",
+        "blink_rate": "5ee0b38205d6",
+        "blink_duration": "663a80fbe990",
+        "brow_motion": "800173ea2afa",
+    }.items()
+}
+
+
+class Fake:
+    """Finds a face whose mouth is open by a tenth of the grey level; below 10 there is none."""
+
+    version = "fake"
+
+    def __init__(self) -> None:
+        self.seen = 0
+
+    def detect(self, image: np.ndarray) -> list[Face]:
+        self.seen += 1
+        level = float(image[image.shape[0] // 2, image.shape[1] // 2, 0])
+        if level < 10:
+            return []
+        points = face_points(np.array([level / 10]))[0]
+        # Into the enlarged picture with its border of 32 lines.
+        shown = (points + 32 + 0.5) * 3 - 0.5
+        eyes = 0.05 + 0.5 * (level > 150)
+        shapes = {"eyeBlinkLeft": eyes, "eyeBlinkRight": eyes}
+        return [Face(shown.astype(np.float32), shapes, 0, 0, 0)]
+
+    def close(self) -> None:
+        pass
+
+
+class Levels:
+    """Embeds a frame as its grey level and a one."""
+
+    version = "levels"
+
+    def embed(self, crops: list[np.ndarray]) -> np.ndarray:
+        return np.array([[float(crop[0, 0, 0]), 1.0] for crop in crops])
+
+
+def frames(*levels: int) -> np.ndarray:
+    return np.stack([np.full((128, 96, 3), level, np.uint8) for level in levels])
+
+
+def clip(generated: np.ndarray, real: np.ndarray, **more: object) -> Material:
+    audio = np.zeros(len(real) * 640, np.float32)
+    return Material(generated, real, audio, detector=Fake(), embedder=Levels(), **more)
+
+
+def values(material: Material) -> dict[str, float | None]:
+    return {m.name: m.measure(material).value for m in all_metrics()}
+
+
+def test_the_real_video_is_the_ceiling() -> None:
+    real = frames(40, 60, 50, 40, 90, 70)
+    got = values(clip(real, real))
+    assert got["psnr"] == got["psnr_frames"] == got["mouth_psnr"] == np.inf
+    for name in ("ssim", "ssim_gaussian", "lip_correlation", "lip_amplitude", "face_found"):
+        assert got[name] == pytest.approx(1), name
+    for name in ("acd_ratio", "acd_squared_ratio", "acd_cosine_ratio"):
+        assert got[name] == pytest.approx(1), name
+    assert got["lip_landmark_distance"] == 0
+    assert got["sharpness"] is None  # frames of one colour have no gradient
+
+
+def test_the_repeated_still_is_the_floor() -> None:
+    real = frames(40, 60, 50, 40, 90, 70)
+    got = values(clip(frames(*[40] * 6), real))
+    for name in ("lip_correlation", "lip_amplitude", "acd", "acd_cosine", "acd_ratio"):
+        assert got[name] == 0, name
+    for name in ("jitter", "lip_jitter", "silent_jitter", "silent_lip_stability"):
+        assert got[name] == 0, name
+    assert got["blink_rate"] == got["brow_motion"] == 0
+    assert got["blink_duration"] is None
+    assert got["psnr"] == pytest.approx(10 * np.log10(255**2 * 6 / (400 + 100 + 2500 + 900)))
+
+
+def test_numbers_of_a_small_clip() -> None:
+    real, made = frames(40, 60, 50, 40), frames(40, 50, 40, 30)
+    got = values(clip(made, real))
+    # Openings 4, 5, 4, 3 and 4, 6, 5, 4: deviations in tenths of a pixel.
+    a, b = np.array([0, 1, 0, -1]), np.array([-0.75, 1.25, 0.25, -0.75])
+    assert got["lip_correlation"] == pytest.approx(a @ b / np.sqrt((a @ a) * (b @ b)), abs=1e-4)
+    assert got["lip_amplitude"] == pytest.approx(np.sqrt((a @ a) / (b @ b)), abs=1e-4)
+    assert got["silent_lip_stability"] == pytest.approx(1, abs=1e-4)
+    assert got["lip_jitter"] == pytest.approx(1, abs=1e-4)  # second differences -2 and 0
+    assert got["jitter"] == pytest.approx(10)
+    assert got["acd"] == pytest.approx((0 + 10 + 0 + 10) / 4)
+    assert got["acd_squared"] == pytest.approx((0 + 100 + 0 + 100) / 4)
+    assert got["acd_ratio"] == pytest.approx(5 / 7.5)
+
+
+def test_blinks_are_in_seconds() -> None:
+    levels = [100] * 50
+    levels[10:15] = [200] * 5
+    levels[30:33] = [200] * 3
+    levels[48:] = [200] * 2
+    got = values(clip(frames(*levels), frames(*levels)))
+    assert got["blink_rate"] == pytest.approx(3 / 2)
+    assert got["blink_duration"] == pytest.approx(4 / 25)
+
+
+def test_frames_without_a_face() -> None:
+    made = frames(5, 5, 5, 40, 50)
+    material = clip(made, frames(40, 50, 60, 40, 50))
+    got = {m.name: m.measure(material) for m in all_metrics()}
+    assert got["face_found"].value == pytest.approx(2 / 5)
+    for name in ("lip_correlation", "lip_amplitude", "lip_landmark_distance", "blink_rate"):
+        assert got[name] == Score(None, "fewer than half of the frames show a face"), name
+
+
+def test_silence_is_by_word_timings_or_by_energy_and_says_so() -> None:
+    real = frames(40, 50, 40, 50, 90)
+    (stability,) = find_metrics(["silent_lip_stability"])
+    spoken = clip(real, real, words=[(0.0, 0.12, "bin"), (0.12, 0.2, "sil")])
+    assert spoken.silence.frames.tolist() == [False, False, False, True, True]
+    assert stability.measure(spoken) == Score(pytest.approx(4, abs=1e-4), "silence by word timings")
+    assert stability.measure(clip(real, real)).note == "silence by energy"
+    none = clip(real, real, words=[(0.0, 1.0, "bin")])
+    assert stability.measure(none).value is None
+
+
+def test_a_face_is_looked_for_once_in_equal_frames() -> None:
+    real = frames(40, 60, 40, 60)
+    material = clip(frames(40, 40, 40, 40), real)
+    values(material)
+    assert material.detector.seen == 2
+
+
+def test_other_lengths_are_no_material() -> None:
+    with pytest.raises(VideoError, match=r"3 generated frames of 96 x 128 pixels and 2 real"):
+        clip(frames(1, 2, 3), frames(1, 2))
+
+
+# --- the registry -------------------------------------------------------------------------------
+
+
+def test_names_of_the_issue_are_there() -> None:
+    names = {m.name for m in all_metrics()}
+    assert names >= {
+        *("psnr", "psnr_frames", "ssim", "ssim_gaussian", "fdbm", "cpbd", "acd", "acd_squared"),
+        *("acd_cosine", "acd_ratio", "blink_rate", "blink_duration", "brow_motion", "jitter"),
+        *("lip_landmark_distance", "lip_correlation", "lip_amplitude", "silent_lip_stability"),
+        *("lip_jitter", "sharpness", "mouth_psnr"),
+    }
+
+
+def test_a_changed_definition_has_a_new_version() -> None:
+    assert {m.name: (m.version, m.definition_hash) for m in all_metrics()} == DEFINITIONS
+
+
+def test_metrics_are_found_by_name_in_their_own_order() -> None:
+    assert [m.name for m in find_metrics(["ssim", "psnr"])] == ["psnr", "ssim"]
+    with pytest.raises(ConfigError, match=r"no metric psnrr; there are psnr, "):
+        find_metrics(["psnr", "psnrr"])
+    with pytest.raises(ConfigError, match="no metric was asked for"):
+        find_metrics([])
+
+
+def test_registering(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_METRICS", dict(registry._METRICS))
+    about = {"unit": "1", "better": "lower", "definition": "Some\n   thing."}
+    metric("x", version=1, **about)(lambda material: float("nan"))
+    (found,) = find_metrics(["x"])
+    assert found.definition == "Some thing."
+    assert found.measure(None) == Score(None, "not defined for this clip")
+    with pytest.raises(ValueError, match="two metrics"):
+        metric("x", version=2, **about)(lambda material: 1.0)
+    first = found.definition_hash
+    monkeypatch.delitem(registry._METRICS, "x")
+    metric("x", version=2, **about)(lambda material: 1.0)
+    assert find_metrics(["x"])[0].definition_hash != first
