@@ -85,6 +85,7 @@ def test_the_sequence_discriminators_rate_is_fixed_in_the_papers_schedule(
     game: Callable[..., RunConfig], make: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     training = {"decay": "epoch", "warmup_steps": 0, "learning_rate": 2e-4}
+    training["audio_learning_rate"] = 1.0
     trainer = make(game(adversarial=RATES, training=training))
     monkeypatch.setattr(Trainer, "steps_per_epoch", EPOCH)
     start = {"audio": 2e-4, "frames": 2e-4, "frame": 1e-3, "sequence": 5e-5, "sync": 1e-4}
@@ -98,6 +99,7 @@ def test_along_the_cosine_all_rates_fall_alike(
     game: Callable[..., RunConfig], make: Callable[..., Trainer]
 ) -> None:
     training = {"steps": 1000, "warmup_steps": 0, "decay_from": 0.6, "learning_rate": 2e-4}
+    training["audio_learning_rate"] = 1.0
     trainer = make(game(adversarial=RATES, training=training))
     start = {"audio": 2e-4, "frames": 2e-4, "frame": 1e-3, "sequence": 5e-5, "sync": 1e-4}
     assert rates(trainer, 600) == pytest.approx(start)
@@ -108,6 +110,7 @@ def test_rates_reach_the_optimisers(
     game: Callable[..., RunConfig], make: Callable[..., Trainer]
 ) -> None:
     training = {"decay": "epoch", "decay_epoch": 1, "warmup_steps": 0, "learning_rate": 2e-4}
+    training["audio_learning_rate"] = 1.0
     trainer = make(game(adversarial=RATES, training=training))
     trainer.step = 6  # three clips, one a step: the third epoch
     trainer.train_step([trainer._data.batch(6)])

@@ -392,7 +392,9 @@ def test_learning_rates() -> None:
     assert rate(700) == pytest.approx(1e-3 * (0.01 + 0.99 * (1 + math.cos(math.pi / 4)) / 2))
     assert rate(800) == pytest.approx(1e-3 * 0.505)
     assert rate(1000) == pytest.approx(1e-5)
-    plain = TrainingConfig(steps=10, warmup_steps=0, decay_from=1.0, learning_rate=0.5)
+    plain = TrainingConfig(
+        steps=10, warmup_steps=0, decay_from=1.0, learning_rate=0.5, audio_learning_rate=1.0
+    )
     assert {learning_rate(plain, step, g) for step in range(11) for g in ("audio", "frames")} == {
         0.5
     }

@@ -173,7 +173,8 @@ class TrainingConfig:
     optimizer: Literal["adam", "adamw"] = "adamw"
     learning_rate: float = 1e-3
     audio_learning_rate: float = 0.3
-    """Learning rate of the audio encoder after its warm start, as a share."""
+    """Learning rate of the audio encoder while frames are trained, as a share: it has either
+    had its warm start or comes with the weights that a run starts from."""
     betas: tuple[float, float] = (0.8, 0.98)
     weight_decay: float = 1e-4
     warmup_steps: int = 50

@@ -99,7 +99,7 @@ def learning_rate(
     since = step
     if step >= training.audio_steps:
         since = step - training.audio_steps
-        if group == "audio" and training.audio_steps:
+        if group == "audio":
             rate *= training.audio_learning_rate
     if training.warmup_steps:
         rate *= min(1.0, (since + 1) / training.warmup_steps)
