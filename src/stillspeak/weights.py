@@ -12,16 +12,16 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from stillspeak.errors import ConfigError, OutputError, WeightsError
 from stillspeak.models.config import GeneratorConfig
@@ -125,24 +125,12 @@ def load_model(
     path, sha256 = resolve_model(model)
     if verify and sha256 and file_sha256(path) != sha256:
         raise WeightsError(f"{path}: damaged (its SHA-256 is not the released one); fetch it again")
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = _header(file.metadata(), path)
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise _damaged(path, error) from error
+    header, state = _read(path, FORMAT)
     generator = Generator(_config(header["config"], path))
-    try:
-        generator.load_state_dict(
-            {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
-        )
-    except RuntimeError as error:
-        raise WeightsError(
-            f"{path}: its tensors do not fit its own configuration; fetch it again"
-        ) from error
+    _fill(generator, state, path)
     generator.eval().requires_grad_(False)
     if verify:
-        _verify(generator, header["golden"], path)
+        _verify(golden_answer(generator), header["golden"], path)
     return generator.to(device)
 
 
@@ -157,22 +145,57 @@ def save_model(generator: Generator, path: Path, info: Mapping[str, Any]) -> Non
     Raises:
         OutputError: the disk refuses.
     """
-    from dataclasses import asdict
+    save_network(
+        generator,
+        path,
+        info,
+        format_name=FORMAT,
+        config=asdict(generator.config),
+        # The golden answer is that of the rounded weights, which is what will be loaded.
+        rounded=Generator(generator.config),
+        golden=golden_answer,
+    )
 
+
+N = TypeVar("N", bound=nn.Module)
+
+
+def save_network(
+    network: N,
+    path: Path,
+    info: Mapping[str, Any],
+    *,
+    format_name: str,
+    config: Mapping[str, Any],
+    rounded: N,
+    golden: Callable[[N], Tensor],
+) -> None:
+    """Write any network as a weights file, through a temporary file.
+
+    Args:
+        network: in any mode; floating-point tensors are stored as float16.
+        path: the file to write.
+        info: how it was made. JSON values.
+        format_name: what kind of weights file this is, with its version.
+        config: what the network is built from. JSON values.
+        rounded: a second network of the same kind, which gets the rounded weights.
+        golden: what a network answers to a fixed input, a vector.
+
+    Raises:
+        OutputError: the disk refuses.
+    """
     state = {
         name: (value.half() if value.is_floating_point() else value).detach().cpu().contiguous()
-        for name, value in generator.state_dict().items()
+        for name, value in network.state_dict().items()
     }
-    # The golden answer is that of the rounded weights, which is what will be loaded.
-    rounded = Generator(generator.config)
-    rounded.load_state_dict(
-        {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
-    )
+    rounded.load_state_dict(_widened(state))
+    with torch.no_grad():
+        answer = golden(rounded.eval())
     metadata = {
-        "format": FORMAT,
-        "config": json.dumps(asdict(generator.config)),
+        "format": format_name,
+        "config": json.dumps(dict(config)),
         "info": json.dumps(dict(info)),
-        "golden": json.dumps([round(v, 5) for v in golden_answer(rounded.eval()).tolist()]),
+        "golden": json.dumps([round(v, 5) for v in answer.tolist()]),
     }
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -185,6 +208,41 @@ def save_model(generator: Generator, path: Path, info: Mapping[str, Any]) -> Non
             temporary.unlink(missing_ok=True)
     except (OSError, SafetensorError) as error:
         raise OutputError(f"{path}: cannot be written ({error})") from error
+
+
+def load_network(
+    path: Path,
+    *,
+    format_name: str,
+    build: Callable[[Mapping[str, Any]], N],
+    golden: Callable[[N], Tensor],
+) -> tuple[N, dict[str, Any]]:
+    """Load what :func:`save_network` wrote, ready to run.
+
+    Args:
+        path: the weights file.
+        format_name: the kind that it has to be.
+        build: makes the network from the configuration inside.
+        golden: as when it was saved; the answer must be the same up to GOLDEN_TOLERANCE.
+
+    Returns:
+        The network (evaluation mode, float32, no gradients), and ``config`` and ``info``.
+
+    Raises:
+        WeightsError: no such file, damaged, of another kind, or another golden answer.
+    """
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such weights file")
+    header, state = _read(path, format_name)
+    try:
+        network = build(header["config"])
+    except (TypeError, ValueError, KeyError, ConfigError) as error:
+        raise _other_version(path, error) from error
+    _fill(network, state, path)
+    network.eval().requires_grad_(False)
+    with torch.no_grad():
+        _verify(golden(network), header["golden"], path)
+    return network, {"config": header["config"], "info": header["info"]}
 
 
 @torch.no_grad()
@@ -218,8 +276,30 @@ def golden_answer(generator: Generator) -> Tensor:
     )
 
 
-def _verify(generator: Generator, golden: list[float], path: Path) -> None:
-    answer = golden_answer(generator)
+def _read(path: Path, format_name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Header and tensors of a weights file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = _header(file.metadata(), path, format_name)
+            return header, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path, error) from error
+
+
+def _widened(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+
+
+def _fill(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+    try:
+        network.load_state_dict(_widened(state))
+    except RuntimeError as error:
+        raise WeightsError(
+            f"{path}: its tensors do not fit its own configuration; fetch it again"
+        ) from error
+
+
+def _verify(answer: Tensor, golden: list[float], path: Path) -> None:
     if len(golden) != len(answer):
         raise WeightsError(f"{path}: its golden answer is damaged; fetch the file again")
     difference = (answer - torch.tensor(golden)).abs().max().item()
@@ -230,8 +310,10 @@ def _verify(generator: Generator, golden: list[float], path: Path) -> None:
         )
 
 
-def _header(metadata: Mapping[str, str] | None, path: Path) -> dict[str, Any]:
-    if not metadata or metadata.get("format") != FORMAT:
+def _header(
+    metadata: Mapping[str, str] | None, path: Path, format_name: str = FORMAT
+) -> dict[str, Any]:
+    if not metadata or metadata.get("format") != format_name:
         raise WeightsError(f"{path}: a safetensors file, but not stillspeak weights")
     try:
         return {key: json.loads(metadata[key]) for key in ("config", "info", "golden")}
@@ -244,9 +326,13 @@ def _config(table: Mapping[str, Any], path: Path) -> GeneratorConfig:
     try:
         return GeneratorConfig(**values)
     except (TypeError, ValueError, ConfigError) as error:
-        raise WeightsError(
-            f"{path}: made for another version of stillspeak ({error}); update stillspeak"
-        ) from error
+        raise _other_version(path, error) from error
+
+
+def _other_version(path: Path, error: Exception) -> WeightsError:
+    return WeightsError(
+        f"{path}: made for another version of stillspeak ({error}); update stillspeak"
+    )
 
 
 def _damaged(path: Path, error: Exception) -> WeightsError:
