@@ -20,6 +20,9 @@ ALPHABET = " abcdefghijklmnopqrstuvwxyz"
 CLASSES = len(ALPHABET) + 1
 BLANK = 0
 
+LIPNET_FORMAT = "stillspeak-lipnet-1"
+"""Of weights files of lip readers."""
+
 MOUTH_HEIGHT, MOUTH_WIDTH = 50, 100
 """Pixels of the mouth that the network sees (LipNet, section 4)."""
 

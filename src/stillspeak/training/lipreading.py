@@ -31,6 +31,7 @@ from stillspeak.models.ctc import Vocabulary, beam_search
 from stillspeak.models.lipnet import (
     ALPHABET,
     BLANK,
+    LIPNET_FORMAT,
     LipNet,
     LipNetConfig,
     golden_reading,
@@ -40,8 +41,6 @@ from stillspeak.models.lipnet import (
     word_errors,
 )
 from stillspeak.weights import save_network
-
-LIPNET_FORMAT = "stillspeak-lipnet-1"
 
 SILENT_WORDS = ("sil", "sp")
 """What alignments call silence."""
