@@ -28,6 +28,8 @@ from stillspeak.models.config import GeneratorConfig
 from stillspeak.models.generator import Generator
 
 FORMAT = "stillspeak-generator-1"
+FORMATS = (FORMAT, "stillspeak-lipnet-1", "stillspeak-sync-1")
+"""All kinds of weights files: generators, lip readers, sync networks."""
 DEFAULT_MODEL = "default"
 GOLDEN_TOLERANCE = 0.02
 """Largest difference from the golden answer, on a scale of [-1, 1]: far above what rounding
@@ -53,17 +55,36 @@ def catalogue() -> dict[str, ReleasedModel]:
     The default travels in the package. Others lie in the ``weights`` folder of a checkout, or
     in the folder that STILLSPEAK_WEIGHTS names.
     """
-    resources = Path(str(files("stillspeak"))) / "resources" / "weights"
-    table = json.loads((resources / "catalogue.json").read_text("utf-8"))
-    places = [resources, Path(__file__).parents[2] / "weights"]
+    table = _catalogue_table()
+    models = _entries(table["models"])
+    models[DEFAULT_MODEL] = models[table["default"]]
+    return models
+
+
+def judges() -> dict[str, ReleasedModel]:
+    """The released networks that measure, by name: ``lipnet`` reads lips, ``sync`` hears whether
+    picture and sound belong together. They travel in the package."""
+    return _entries(_catalogue_table()["judges"])
+
+
+def _catalogue_table() -> dict[str, Any]:
+    table: dict[str, Any] = json.loads((_resources() / "catalogue.json").read_text("utf-8"))
+    return table
+
+
+def _resources() -> Path:
+    return Path(str(files("stillspeak"))) / "resources" / "weights"
+
+
+def _entries(table: Mapping[str, Any]) -> dict[str, ReleasedModel]:
+    places = [_resources(), Path(__file__).parents[2] / "weights"]
     if named := os.environ.get("STILLSPEAK_WEIGHTS"):
         places.insert(1, Path(named))
     models = {}
-    for name, entry in table["models"].items():
+    for name, entry in table.items():
         candidates = [place / entry["file"] for place in places]
         path = next((p for p in candidates if p.is_file()), candidates[0])
         models[name] = ReleasedModel(name, path, entry["sha256"], entry["summary"])
-    models[DEFAULT_MODEL] = models[table["default"]]
     return models
 
 
@@ -96,14 +117,14 @@ def file_sha256(path: Path) -> str:
 
 
 def read_info(path: Path) -> dict[str, Any]:
-    """The header of a weights file: ``config``, ``info`` and ``golden``.
+    """The header of a weights file of any kind: ``config``, ``info`` and ``golden``.
 
     Raises:
         WeightsError: not a stillspeak weights file, or damaged.
     """
     try:
         with safe_open(path, framework="pt") as file:
-            return _header(file.metadata(), path)
+            return _header(file.metadata(), path, None)
     except (SafetensorError, OSError) as error:
         raise _damaged(path, error) from error
 
@@ -311,10 +332,12 @@ def _verify(answer: Tensor, golden: list[float], path: Path) -> None:
 
 
 def _header(
-    metadata: Mapping[str, str] | None, path: Path, format_name: str = FORMAT
+    metadata: Mapping[str, str] | None, path: Path, format_name: str | None
 ) -> dict[str, Any]:
-    if not metadata or metadata.get("format") != format_name:
-        raise WeightsError(f"{path}: a safetensors file, but not stillspeak weights")
+    kind = (metadata or {}).get("format", "")
+    if not metadata or not (kind == format_name if format_name else kind in FORMATS):
+        kind = "" if format_name in (None, FORMAT) else f"{str(format_name).split('-')[1]} "
+        raise WeightsError(f"{path}: a safetensors file, but not stillspeak {kind}weights")
     try:
         return {key: json.loads(metadata[key]) for key in ("config", "info", "golden")}
     except (KeyError, json.JSONDecodeError) as error:

@@ -153,7 +153,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_other_weights_are_no_lip_reader(tmp_path: Path) -> None:
     from stillspeak.weights import resolve_model
 
-    with pytest.raises(WeightsError, match="not stillspeak weights"):
+    with pytest.raises(WeightsError, match="not stillspeak lipnet weights"):
         load_lip_reader(resolve_model("default")[0])
 
 

@@ -7,7 +7,6 @@ clips beside it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from stillspeak.models.lipnet import (
     normalise,
     word_errors,
 )
-from stillspeak.weights import file_sha256, load_network
+from stillspeak.weights import file_sha256, judges, load_network
 
 DECODER = "beam 50"
 """How sentences are decoded: part of the reader's version."""
@@ -105,7 +104,9 @@ def load_lip_reader(file: str | Path | None = None) -> LipReader:
     Raises:
         WeightsError: no such file, or no lip reader in it.
     """
-    path = released_lip_reader() if file is None else Path(file)
+    if file is None and "lipnet" not in judges():
+        raise WeightsError("no lip reader is released with this version; name a file")
+    path = judges()["lipnet"].path if file is None else Path(file)
     if not path.is_file():
         raise WeightsError(
             f"{path}: no such lip reader; give a weights file of stillspeak or of LipNet"
@@ -118,11 +119,6 @@ def load_lip_reader(file: str | Path | None = None) -> LipReader:
         path, format_name=LIPNET_FORMAT, build=_build, golden=golden_reading
     )
     return LipReader(network, about["config"]["places"], file_sha256(path))
-
-
-def released_lip_reader() -> Path:
-    """Where the released lip reader lies: in the package."""
-    return Path(str(files("stillspeak"))) / "resources" / "weights" / "lipnet.safetensors"
 
 
 def word_error_rate(truth: str, read: str) -> float:

@@ -135,6 +135,8 @@ def assemble(
         MissingDependencyError: the ``train`` extra is not installed.
     """
     table = merge(read_toml(config_file), parse_overrides(overrides))
+    if lesson_kind(table):
+        raise ConfigError(f"{config_file}: describes a network that measures; only train it")
     config = run_config(table, name=str(config_file))
     if not resume and latest_checkpoint(folder):
         raise ConfigError(
