@@ -747,7 +747,8 @@ def _load_material(job: _Job, worker: _Worker) -> Material:
         if abs(len(generated) - len(frames)) > LENGTH_TOLERANCE:
             raise VideoError(
                 f"{job.generated.file}: {len(generated)} frames at 25 a second, the real video "
-                f"has {len(frames)}; cut both to the same speech"
+                f"{job.real.file} has {len(frames)}; cut both to the same speech, and replace a "
+                "file that breaks off"
             )
         length = min(len(generated), len(frames))
         generated, frames = generated[:length], frames[:length]

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from stillspeak.constants import VIDEO_FPS
+from stillspeak.constants import SAMPLE_RATE, VIDEO_FPS
 from stillspeak.errors import VideoError
 from stillspeak.evaluation.expression import brow_curve
 from stillspeak.evaluation.identity import Embeddings
@@ -227,7 +227,10 @@ class Material:
 
     def _sync(self, frames: Frames) -> Sync:
         assert self.tools.sync is not None
-        found = self.tools.sync.measure(frames, self.audio)
+        # Sound may end before or after the picture, as it does in files.
+        sound = np.zeros(len(self) * SAMPLE_RATE // VIDEO_FPS, np.float32)
+        sound[: len(self.audio)] = self.audio[: len(sound)]
+        found = self.tools.sync.measure(frames, sound)
         return Sync(int(found.offset), float(found.confidence))
 
     def _find(self, frames: Frames) -> list[Face | None]:
