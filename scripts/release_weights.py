@@ -3,7 +3,8 @@
     python scripts/release_weights.py runs/x/last.safetensors --name warp \
         --summary "moves the still's own pixels" --data "..." --scores scores.json [--default]
 
-The default model goes into the package, others into weights/. Tensors are left as they are.
+The default model goes into the package, others into weights/; with --judge a network that
+measures goes into the package. Tensors are left as they are.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from pathlib import Path
 
 from safetensors import safe_open
 from safetensors.torch import save_file
+from stillspeak.evaluation.sync import load_sync_scorer
 
+from stillspeak.evaluation.lipreading import load_lip_reader
 from stillspeak.weights import file_sha256, load_model
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,6 +33,7 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="what it was trained on, with licence")
     parser.add_argument("--scores", type=Path, required=True, help="JSON of the benchmark")
     parser.add_argument("--default", action="store_true")
+    parser.add_argument("--judge", action="store_true", help="a network that measures")
     arguments = parser.parse_args()
 
     with safe_open(arguments.weights, framework="pt") as file:
@@ -39,10 +43,12 @@ def main() -> None:
     info["name"] = arguments.name
     info["licence"] = "MIT"
     info["data"] = arguments.data
-    info["scores"] = json.loads(arguments.scores.read_text("utf-8"))["median"]
+    scores = json.loads(arguments.scores.read_text("utf-8"))
+    info["scores"] = scores if arguments.judge else scores["median"]
     metadata["info"] = json.dumps(info)
 
-    folder = RESOURCES if arguments.default else ROOT / "weights"
+    inside = arguments.default or arguments.judge
+    folder = RESOURCES if inside else ROOT / "weights"
     folder.mkdir(exist_ok=True)
     path = folder / f"{arguments.name}.safetensors"
     save_file(tensors, path, metadata)
@@ -50,7 +56,7 @@ def main() -> None:
 
     table_path = RESOURCES / "catalogue.json"
     table = json.loads(table_path.read_text("utf-8"))
-    table["models"][arguments.name] = {
+    table["judges" if arguments.judge else "models"][arguments.name] = {
         "file": path.name,
         "sha256": file_sha256(path),
         "summary": arguments.summary,
@@ -58,7 +64,10 @@ def main() -> None:
     if arguments.default:
         table["default"] = arguments.name
     table_path.write_text(json.dumps(table, indent=1) + "\n", "utf-8")
-    load_model(arguments.name)
+    if arguments.judge:
+        {"lipnet": load_lip_reader, "sync": load_sync_scorer}[arguments.name]()
+    else:
+        load_model(arguments.name)
     print(f"{path.relative_to(ROOT)}: {path.stat().st_size / 2**20:.1f} MiB, loads and answers")
 
 

@@ -344,11 +344,11 @@ def _nothing() -> Iterator[None]:
 def weights(
     name: Annotated[str | None, typer.Argument(help="A model's name or a weights file.")] = None,
 ) -> None:
-    """List the released models, or show how one of them was made."""
-    from stillspeak.weights import catalogue, read_info, resolve_model
+    """List the released models and measuring networks, or show how one of them was made."""
+    from stillspeak.weights import catalogue, judges, read_info, resolve_model
 
     if name is not None:
-        path, _ = resolve_model(name)
+        path = judges()[name].path if name in judges() else resolve_model(name)[0]
         print(json.dumps({"file": str(path), **read_info(path)}, indent=1))
         return
     default = catalogue()["default"].name
@@ -357,6 +357,9 @@ def weights(
             there = f"{entry.path.stat().st_size / 2**20:.1f} MiB" if entry.path.is_file() else "-"
             mark = " (default)" if key == default else ""
             print(f"{key:16}{there:>10}  {entry.summary}{mark}")
+    for key, entry in sorted(judges().items()):
+        size = entry.path.stat().st_size / 2**20
+        print(f"{key:16}{size:6.1f} MiB  {entry.summary} (measures)")
 
 
 # --- training ---------------------------------------------------------------------------------
@@ -481,7 +484,7 @@ def train(
     as_json: Annotated[bool, typer.Option("--json", help="Print a dry run as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
 ) -> None:
-    """Train a generator on a prepared cache."""
+    """Train a generator, or a network that measures, on a prepared cache."""
     from stillspeak.training.run import train as run_training
 
     if as_json and not dry_run:

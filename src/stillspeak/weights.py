@@ -12,22 +12,24 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from stillspeak.errors import ConfigError, OutputError, WeightsError
 from stillspeak.models.config import GeneratorConfig
 from stillspeak.models.generator import Generator
 
 FORMAT = "stillspeak-generator-1"
+FORMATS = (FORMAT, "stillspeak-lipnet-1", "stillspeak-sync-1")
+"""All kinds of weights files: generators, lip readers, sync networks."""
 DEFAULT_MODEL = "default"
 GOLDEN_TOLERANCE = 0.02
 """Largest difference from the golden answer, on a scale of [-1, 1]: far above what rounding
@@ -53,17 +55,36 @@ def catalogue() -> dict[str, ReleasedModel]:
     The default travels in the package. Others lie in the ``weights`` folder of a checkout, or
     in the folder that STILLSPEAK_WEIGHTS names.
     """
-    resources = Path(str(files("stillspeak"))) / "resources" / "weights"
-    table = json.loads((resources / "catalogue.json").read_text("utf-8"))
-    places = [resources, Path(__file__).parents[2] / "weights"]
+    table = _catalogue_table()
+    models = _entries(table["models"])
+    models[DEFAULT_MODEL] = models[table["default"]]
+    return models
+
+
+def judges() -> dict[str, ReleasedModel]:
+    """The released networks that measure, by name: ``lipnet`` reads lips, ``sync`` hears whether
+    picture and sound belong together. They travel in the package."""
+    return _entries(_catalogue_table()["judges"])
+
+
+def _catalogue_table() -> dict[str, Any]:
+    table: dict[str, Any] = json.loads((_resources() / "catalogue.json").read_text("utf-8"))
+    return table
+
+
+def _resources() -> Path:
+    return Path(str(files("stillspeak"))) / "resources" / "weights"
+
+
+def _entries(table: Mapping[str, Any]) -> dict[str, ReleasedModel]:
+    places = [_resources(), Path(__file__).parents[2] / "weights"]
     if named := os.environ.get("STILLSPEAK_WEIGHTS"):
         places.insert(1, Path(named))
     models = {}
-    for name, entry in table["models"].items():
+    for name, entry in table.items():
         candidates = [place / entry["file"] for place in places]
         path = next((p for p in candidates if p.is_file()), candidates[0])
         models[name] = ReleasedModel(name, path, entry["sha256"], entry["summary"])
-    models[DEFAULT_MODEL] = models[table["default"]]
     return models
 
 
@@ -96,14 +117,14 @@ def file_sha256(path: Path) -> str:
 
 
 def read_info(path: Path) -> dict[str, Any]:
-    """The header of a weights file: ``config``, ``info`` and ``golden``.
+    """The header of a weights file of any kind: ``config``, ``info`` and ``golden``.
 
     Raises:
         WeightsError: not a stillspeak weights file, or damaged.
     """
     try:
         with safe_open(path, framework="pt") as file:
-            return _header(file.metadata(), path)
+            return _header(file.metadata(), path, None)
     except (SafetensorError, OSError) as error:
         raise _damaged(path, error) from error
 
@@ -125,24 +146,12 @@ def load_model(
     path, sha256 = resolve_model(model)
     if verify and sha256 and file_sha256(path) != sha256:
         raise WeightsError(f"{path}: damaged (its SHA-256 is not the released one); fetch it again")
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = _header(file.metadata(), path)
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise _damaged(path, error) from error
+    header, state = _read(path, FORMAT)
     generator = Generator(_config(header["config"], path))
-    try:
-        generator.load_state_dict(
-            {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
-        )
-    except RuntimeError as error:
-        raise WeightsError(
-            f"{path}: its tensors do not fit its own configuration; fetch it again"
-        ) from error
+    _fill(generator, state, path)
     generator.eval().requires_grad_(False)
     if verify:
-        _verify(generator, header["golden"], path)
+        _verify(golden_answer(generator), header["golden"], path)
     return generator.to(device)
 
 
@@ -157,22 +166,57 @@ def save_model(generator: Generator, path: Path, info: Mapping[str, Any]) -> Non
     Raises:
         OutputError: the disk refuses.
     """
-    from dataclasses import asdict
+    save_network(
+        generator,
+        path,
+        info,
+        format_name=FORMAT,
+        config=asdict(generator.config),
+        # The golden answer is that of the rounded weights, which is what will be loaded.
+        rounded=Generator(generator.config),
+        golden=golden_answer,
+    )
 
+
+N = TypeVar("N", bound=nn.Module)
+
+
+def save_network(
+    network: N,
+    path: Path,
+    info: Mapping[str, Any],
+    *,
+    format_name: str,
+    config: Mapping[str, Any],
+    rounded: N,
+    golden: Callable[[N], Tensor],
+) -> None:
+    """Write any network as a weights file, through a temporary file.
+
+    Args:
+        network: in any mode; floating-point tensors are stored as float16.
+        path: the file to write.
+        info: how it was made. JSON values.
+        format_name: what kind of weights file this is, with its version.
+        config: what the network is built from. JSON values.
+        rounded: a second network of the same kind, which gets the rounded weights.
+        golden: what a network answers to a fixed input, a vector.
+
+    Raises:
+        OutputError: the disk refuses.
+    """
     state = {
         name: (value.half() if value.is_floating_point() else value).detach().cpu().contiguous()
-        for name, value in generator.state_dict().items()
+        for name, value in network.state_dict().items()
     }
-    # The golden answer is that of the rounded weights, which is what will be loaded.
-    rounded = Generator(generator.config)
-    rounded.load_state_dict(
-        {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
-    )
+    rounded.load_state_dict(_widened(state))
+    with torch.no_grad():
+        answer = golden(rounded.eval())
     metadata = {
-        "format": FORMAT,
-        "config": json.dumps(asdict(generator.config)),
+        "format": format_name,
+        "config": json.dumps(dict(config)),
         "info": json.dumps(dict(info)),
-        "golden": json.dumps([round(v, 5) for v in golden_answer(rounded.eval()).tolist()]),
+        "golden": json.dumps([round(v, 5) for v in answer.tolist()]),
     }
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -185,6 +229,41 @@ def save_model(generator: Generator, path: Path, info: Mapping[str, Any]) -> Non
             temporary.unlink(missing_ok=True)
     except (OSError, SafetensorError) as error:
         raise OutputError(f"{path}: cannot be written ({error})") from error
+
+
+def load_network(
+    path: Path,
+    *,
+    format_name: str,
+    build: Callable[[Mapping[str, Any]], N],
+    golden: Callable[[N], Tensor],
+) -> tuple[N, dict[str, Any]]:
+    """Load what :func:`save_network` wrote, ready to run.
+
+    Args:
+        path: the weights file.
+        format_name: the kind that it has to be.
+        build: makes the network from the configuration inside.
+        golden: as when it was saved; the answer must be the same up to GOLDEN_TOLERANCE.
+
+    Returns:
+        The network (evaluation mode, float32, no gradients), and ``config`` and ``info``.
+
+    Raises:
+        WeightsError: no such file, damaged, of another kind, or another golden answer.
+    """
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such weights file")
+    header, state = _read(path, format_name)
+    try:
+        network = build(header["config"])
+    except (TypeError, ValueError, KeyError, ConfigError) as error:
+        raise _other_version(path, error) from error
+    _fill(network, state, path)
+    network.eval().requires_grad_(False)
+    with torch.no_grad():
+        _verify(golden(network), header["golden"], path)
+    return network, {"config": header["config"], "info": header["info"]}
 
 
 @torch.no_grad()
@@ -218,8 +297,30 @@ def golden_answer(generator: Generator) -> Tensor:
     )
 
 
-def _verify(generator: Generator, golden: list[float], path: Path) -> None:
-    answer = golden_answer(generator)
+def _read(path: Path, format_name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Header and tensors of a weights file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = _header(file.metadata(), path, format_name)
+            return header, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path, error) from error
+
+
+def _widened(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+
+
+def _fill(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+    try:
+        network.load_state_dict(_widened(state))
+    except RuntimeError as error:
+        raise WeightsError(
+            f"{path}: its tensors do not fit its own configuration; fetch it again"
+        ) from error
+
+
+def _verify(answer: Tensor, golden: list[float], path: Path) -> None:
     if len(golden) != len(answer):
         raise WeightsError(f"{path}: its golden answer is damaged; fetch the file again")
     difference = (answer - torch.tensor(golden)).abs().max().item()
@@ -230,9 +331,13 @@ def _verify(generator: Generator, golden: list[float], path: Path) -> None:
         )
 
 
-def _header(metadata: Mapping[str, str] | None, path: Path) -> dict[str, Any]:
-    if not metadata or metadata.get("format") != FORMAT:
-        raise WeightsError(f"{path}: a safetensors file, but not stillspeak weights")
+def _header(
+    metadata: Mapping[str, str] | None, path: Path, format_name: str | None
+) -> dict[str, Any]:
+    kind = (metadata or {}).get("format", "")
+    if not metadata or not (kind == format_name if format_name else kind in FORMATS):
+        kind = "" if format_name in (None, FORMAT) else f"{str(format_name).split('-')[1]} "
+        raise WeightsError(f"{path}: a safetensors file, but not stillspeak {kind}weights")
     try:
         return {key: json.loads(metadata[key]) for key in ("config", "info", "golden")}
     except (KeyError, json.JSONDecodeError) as error:
@@ -244,9 +349,13 @@ def _config(table: Mapping[str, Any], path: Path) -> GeneratorConfig:
     try:
         return GeneratorConfig(**values)
     except (TypeError, ValueError, ConfigError) as error:
-        raise WeightsError(
-            f"{path}: made for another version of stillspeak ({error}); update stillspeak"
-        ) from error
+        raise _other_version(path, error) from error
+
+
+def _other_version(path: Path, error: Exception) -> WeightsError:
+    return WeightsError(
+        f"{path}: made for another version of stillspeak ({error}); update stillspeak"
+    )
 
 
 def _damaged(path: Path, error: Exception) -> WeightsError:

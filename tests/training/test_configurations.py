@@ -8,9 +8,12 @@ import pytest
 from stillspeak.configuration import read_toml, to_table
 from stillspeak.training.adversary import make_adversaries
 from stillspeak.training.config import RunConfig, run_config
+from stillspeak.training.lesson_run import lesson_config, lesson_kind
 
 FOLDER = Path(__file__).parents[2] / "configs"
-FILES = sorted(path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*.toml"))
+EVERY = sorted(path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*.toml"))
+LESSONS = [name for name in EVERY if lesson_kind(read_toml(FOLDER / name))]
+FILES = [name for name in EVERY if name not in LESSONS]
 
 DIFFERENCES: dict[str, tuple[str, dict[str, Any]]] = {
     "ablations/no-adversary.toml": (
@@ -74,6 +77,13 @@ def test_every_file_is_a_run(name: str) -> None:
     assert run_config(to_table(config), name="again") == config
     first = (FOLDER / name).read_text("utf-8").splitlines()[0]
     assert first.startswith("# ")  # what it is for
+
+
+@pytest.mark.parametrize("name", LESSONS)
+def test_every_measuring_network_has_its_run(name: str) -> None:
+    config = lesson_config(read_toml(FOLDER / name), name=name)
+    assert lesson_config(to_table(config), name="again") == config
+    assert (FOLDER / name).read_text("utf-8").startswith("# ")
 
 
 def test_every_ablation_and_variant_has_its_line_here() -> None:

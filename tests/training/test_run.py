@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from stillspeak.runtime import Precision
-from stillspeak.training.run import launch_fabric
+from stillspeak.training.fabric import launch_fabric
 
 
 class Probe(nn.Module):

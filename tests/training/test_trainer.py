@@ -24,8 +24,8 @@ from stillspeak.errors import CheckpointError, TrainingError
 from stillspeak.runtime import Precision
 from stillspeak.training.checkpoint import checkpoint_path, latest_checkpoint, load_checkpoint
 from stillspeak.training.config import RunConfig, TrainingConfig, run_config
+from stillspeak.training.fabric import launch_fabric
 from stillspeak.training.player import Average, Player, learning_rate
-from stillspeak.training.run import launch_fabric
 from stillspeak.training.trainer import Trainer
 from stillspeak.training.validation import Validation
 from stillspeak.weights import load_model, read_info

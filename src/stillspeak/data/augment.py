@@ -31,7 +31,7 @@ def augment_frames(
         Frames and landmarks, changed, of the same shapes.
     """
     examples, count, _, height, width = frames.shape
-    offsets = torch.from_numpy(_draw_offsets(examples, height, width, config, random))
+    offsets = torch.from_numpy(draw_offsets(examples, height, width, config, random))
     grid = identity_grid(height, width) + offsets.permute(0, 2, 3, 1)
     flat = frames.flatten(1, 2)  # the frames of an example share the grid: treat as channels
     moved = F.grid_sample(flat, grid, "bilinear", "border", align_corners=False)
@@ -48,7 +48,7 @@ def augment_frames(
     return unit.mul_(2).sub_(1), moved_points
 
 
-def _draw_offsets(
+def draw_offsets(
     examples: int, height: int, width: int, config: AugmentConfig, random: np.random.Generator
 ) -> npt.NDArray[np.float32]:
     """Where each output pixel is taken from, as offsets in [-1, 1] units: (B, 2, H, W)."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,10 +13,12 @@ from stillspeak import __version__
 from stillspeak.configuration import merge, parse_overrides, read_toml, to_table
 from stillspeak.data.dataset import TrainingData
 from stillspeak.data.prepare import CachedClip, load_manifest
-from stillspeak.errors import ConfigError, DataError, MissingDependencyError
+from stillspeak.errors import ConfigError, DataError
 from stillspeak.runtime import Precision, choose_device, choose_precision
 from stillspeak.training.checkpoint import latest_checkpoint
 from stillspeak.training.config import run_config
+from stillspeak.training.fabric import launch_fabric
+from stillspeak.training.lesson_run import lesson_kind, train_lesson
 from stillspeak.training.trainer import Trainer
 from stillspeak.weights import resolve_model
 
@@ -41,7 +42,7 @@ def train(
     report: Report = lambda _: None,
     progress: Callable[[int, int, Mapping[str, float]], None] | None = None,
 ) -> str:
-    """Train a generator.
+    """Train a generator, or a network that measures (a configuration with ``[lipnet]``).
 
     Args:
         config_file: TOML, see ``configs/``.
@@ -66,6 +67,22 @@ def train(
         TrainingError: the run broke off.
         MissingDependencyError: the ``train`` extra is not installed.
     """
+    table = merge(read_toml(config_file), parse_overrides(overrides))
+    if lesson_kind(table):
+        if start_from is not None:
+            raise ConfigError("--from is for generators; a measuring network starts afresh")
+        return train_lesson(
+            table,
+            cache,
+            folder,
+            name=str(config_file),
+            minutes=minutes,
+            resume=resume,
+            device=device,
+            info=info,
+            report=report,
+            progress=progress,
+        )
     trainer, fabric, *_ = assemble(
         config_file,
         cache,
@@ -118,6 +135,8 @@ def assemble(
         MissingDependencyError: the ``train`` extra is not installed.
     """
     table = merge(read_toml(config_file), parse_overrides(overrides))
+    if lesson_kind(table):
+        raise ConfigError(f"{config_file}: describes a network that measures; only train it")
     config = run_config(table, name=str(config_file))
     if not resume and latest_checkpoint(folder):
         raise ConfigError(
@@ -167,52 +186,3 @@ def assemble(
         taken, own = trainer.start_from(path)
         report(f"{path.name}: {taken} of the generator's {own} tensors taken over")
     return Assembly(trainer, fabric, data, validation, precision)
-
-
-def launch_fabric(device: torch.device, precision: Precision) -> Fabric:
-    """Fabric on one device, or one a process under torchrun, with batches left in float32.
-
-    Fabric's mixed precision rounds every float that enters a module to 16 bits: landmarks in
-    pixels would lose a quarter of a pixel. Autocast alone chooses which operations may round.
-
-    Raises:
-        MissingDependencyError: the ``train`` extra is not installed.
-    """
-    try:
-        from lightning_fabric import Fabric
-        from lightning_fabric.plugins import MixedPrecision
-        from lightning_fabric.strategies.ddp import DDPStrategy
-    except ImportError as error:
-        raise MissingDependencyError(
-            "training needs the 'train' extra: pip install 'stillspeak[train]'"
-        ) from error
-
-    class Autocast(MixedPrecision):
-        def convert_input(self, data: Any) -> Any:
-            return data
-
-        def optimizer_step(self, optimizer: Any, **kwargs: Any) -> Any:
-            # Fabric renews the loss scale after every optimiser's step, but there are several
-            # and they share one: the trainer renews it once, when all have moved.
-            if self.scaler is None:
-                return optimizer.step(**kwargs)
-            return self.scaler.step(optimizer, **kwargs)
-
-    options: dict[str, Any] = {"accelerator": device.type, "devices": 1}
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if world > 1:
-        # torchrun has started the processes and says through the environment who is who. The
-        # audio warm start leaves the decoder out, hence unused parameters.
-        local = int(os.environ.get("LOCAL_WORLD_SIZE", world))
-        options |= {
-            "devices": local,
-            "num_nodes": world // local,
-            "strategy": DDPStrategy(find_unused_parameters=True),
-        }
-    if precision.name == "32-true":
-        fabric = Fabric(precision="32-true", **options)
-    else:
-        scaler = torch.amp.GradScaler(device.type) if precision.name == "16-mixed" else None
-        fabric = Fabric(plugins=[Autocast(precision.name, device.type, scaler)], **options)
-    fabric.launch()
-    return fabric

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +34,7 @@ from stillspeak.training.player import (
     load_optimizer,
 )
 from stillspeak.training.runlog import RunLog
+from stillspeak.training.stopping import stop_signals
 from stillspeak.training.validation import Validation, show_beside, validate
 from stillspeak.training.watch import Watch
 from stillspeak.weights import file_sha256, load_model, save_model
@@ -117,7 +115,7 @@ class Trainer(Game):
         mark, mark_step = start, self.step
         latest: dict[str, float] = {}
         try:
-            with self._signals():
+            with stop_signals(self._stop):
                 for batches in grouped(loader, training.accumulate):
                     values = self.train_step(batches)
                     now = time.monotonic()
@@ -346,22 +344,8 @@ class Trainer(Game):
             }
         return chapter
 
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """SIGTERM and Ctrl-C end the run after the step in hand, with a checkpoint."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def stop(number: int, _frame: object) -> None:
-            self._stop_reason = f"{signal.Signals(number).name} was received"
-
-        old = {s: signal.signal(s, stop) for s in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            yield
-        finally:
-            for number, handler in old.items():
-                signal.signal(number, handler)
+    def _stop(self, reason: str) -> None:
+        self._stop_reason = reason
 
 
 def _without_paths(table: dict[str, Any]) -> dict[str, Any]:

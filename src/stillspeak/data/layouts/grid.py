@@ -25,8 +25,7 @@ _GRID_SPEAKERS: dict[Split, tuple[int, ...]] = {
     "test": (2, 4, 11, 13, 15, 18, 19, 25, 31, 33),
 }
 
-# A GRID sentence is spelled by its file stem, one character a word.
-_GRID_WORDS: tuple[dict[str, str], ...] = (
+GRID_WORDS: tuple[dict[str, str], ...] = (
     {"b": "bin", "l": "lay", "p": "place", "s": "set"},
     {"b": "blue", "g": "green", "r": "red", "w": "white"},
     {"a": "at", "b": "by", "i": "in", "w": "with"},
@@ -40,6 +39,8 @@ _GRID_WORDS: tuple[dict[str, str], ...] = (
     ),
     {"a": "again", "n": "now", "p": "please", "s": "soon"},
 )
+"""The words of each of a sentence's six places, by the character that spells them in the stem."""
+
 _GRID_ALIGN_RATE = 25_000  # ticks a second in GRID's alignment files
 
 
@@ -133,9 +134,9 @@ def grid_text(stem: str) -> str | None:
     Returns:
         The sentence, or None if the stem spells none.
     """
-    if len(stem) != len(_GRID_WORDS):
+    if len(stem) != len(GRID_WORDS):
         return None
-    words = [table.get(letter) for table, letter in zip(_GRID_WORDS, stem.lower(), strict=True)]
+    words = [table.get(letter) for table, letter in zip(GRID_WORDS, stem.lower(), strict=True)]
     return None if None in words else " ".join(cast(list[str], words))
 
 

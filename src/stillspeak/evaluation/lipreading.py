@@ -1,0 +1,173 @@
+"""What can be read from the lips: LipNet's sentence, and the word error rate (paper, 3.2).
+
+A lip reader has errors of its own: no word error rate means anything without that of the real
+clips beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stillspeak.data.layouts.grid import GRID_WORDS
+from stillspeak.errors import VideoError, WeightsError
+from stillspeak.models.ctc import Vocabulary, beam_search
+from stillspeak.models.lipnet import (
+    LIPNET_FORMAT,
+    LipNet,
+    LipNetConfig,
+    golden_reading,
+    mouth_grid,
+    normalise,
+    word_errors,
+)
+from stillspeak.weights import file_sha256, judges, load_network
+
+DECODER = "beam 50"
+"""How sentences are decoded: part of the reader's version."""
+
+_WIDTH = 50
+
+Frames = npt.NDArray[np.uint8]
+
+
+class LipReader:
+    """Reads whole sentences from aligned crops.
+
+    Args:
+        network: in evaluation mode.
+        places: the words that it knows by their place in the sentence; one list: any place.
+        sha256: of the weights file.
+        bgr: the network was trained on blue, green, red.
+    """
+
+    def __init__(
+        self, network: LipNet, places: list[list[str]], sha256: str, *, bgr: bool = False
+    ) -> None:
+        self._network = network
+        self._vocabulary = Vocabulary(places[0] if len(places) == 1 else places)
+        self._bgr = bgr
+        self._grid = mouth_grid()
+        self._version = f"lipnet {sha256}, {DECODER}, {sum(map(len, places))} words"
+
+    @property
+    def version(self) -> str:
+        """Everything that decides what is read: part of cache keys."""
+        return self._version
+
+    def read(self, frames: Frames) -> str:
+        """What is said.
+
+        Args:
+            frames: (T, H, W, 3) uint8 aligned crops of 4 : 3, 25 a second.
+
+        Returns:
+            Lower-case words with one blank between.
+
+        Raises:
+            VideoError: no frames.
+        """
+        if not len(frames):
+            raise VideoError("a video without frames cannot be read from")
+        with torch.inference_mode():
+            mouths = normalise(self._mouths(frames), self._network.config.colours)
+            output = self._network(mouths)[0].numpy()
+        return beam_search(output, self._vocabulary, width=_WIDTH)
+
+    def _mouths(self, frames: Frames) -> Tensor:
+        """(1, 3, T, 50, 100) float32 in [0, 1]."""
+        size = torch.tensor([96, 128], dtype=torch.float32)
+        at = ((self._grid + 0.5) * (2 / size) - 1)[None]
+        count, height, width = frames.shape[:3]
+        colours = frames[..., ::-1] if self._bgr else frames
+        flat = torch.from_numpy(np.ascontiguousarray(colours.transpose(3, 0, 1, 2))).float()
+        flat = flat.div_(255).view(1, 3 * count, height, width)
+        sampled = F.grid_sample(flat, at, "bilinear", "border", align_corners=False)
+        return sampled.view(1, 3, count, *sampled.shape[2:])
+
+
+def load_lip_reader(file: str | Path | None = None) -> LipReader:
+    """The released lip reader, another one trained here, or the public PyTorch LipNet.
+
+    Args:
+        file: a weights file of ``stillspeak train --config configs/lipnet.toml``; or the
+            published weights of LipNet's PyTorch port (``.pt``: RGB crops of 100 x 50 in BGR
+            order, 27 characters), of which tensors alone are read; None: the released one.
+
+    Raises:
+        WeightsError: no such file, or no lip reader in it.
+    """
+    if file is None and "lipnet" not in judges():
+        raise WeightsError("no lip reader is released with this version; name a file")
+    path = judges()["lipnet"].path if file is None else Path(file)
+    if not path.is_file():
+        raise WeightsError(
+            f"{path}: no such lip reader; give a weights file of stillspeak or of LipNet"
+        )
+    if path.suffix in (".pt", ".pth"):
+        network = _public_network(path)
+        places = [sorted(place.values()) for place in GRID_WORDS]
+        return LipReader(network, places, file_sha256(path), bgr=True)
+    network, about = load_network(
+        path, format_name=LIPNET_FORMAT, build=_build, golden=golden_reading
+    )
+    return LipReader(network, about["config"]["places"], file_sha256(path))
+
+
+def word_error_rate(truth: str, read: str) -> float:
+    """Words inserted, left out or replaced over the words that were said; may exceed 1.
+
+    Raises:
+        ValueError: nothing was said.
+    """
+    errors, words = word_errors(truth, read)
+    if not words:
+        raise ValueError("a word error rate needs words")
+    return errors / words
+
+
+def _build(config: Mapping[str, Any]) -> LipNet:
+    values: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in config["network"].items()
+    }
+    return LipNet(LipNetConfig(**values))
+
+
+def _public_network(path: Path) -> LipNet:
+    """The published network. ``weights_only`` admits tensors and plain containers; whatever else
+    a pickle would call is refused."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # there is no end to the ways in which a damaged pickle fails
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise WeightsError(
+            f"{path}: not a file of tensors alone ({reason}); give LipNet's published weights"
+        ) from error
+    network = LipNet(LipNetConfig())
+    if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
+        state = state["state_dict"]
+    own = network.state_dict()
+    given = (
+        {str(name).removeprefix("module."): value for name, value in state.items()}
+        if isinstance(state, Mapping)
+        else {}
+    )
+    wrong = [
+        name
+        for name, value in own.items()
+        if not isinstance(given.get(name), Tensor) or given[name].shape != value.shape
+    ]
+    if wrong:
+        raise WeightsError(
+            f"{path}: {len(wrong)} of LipNet's {len(own)} tensors are missing or of another "
+            f"shape, such as {wrong[0]}; give weights of the network for crops of 100 x 50"
+        )
+    network.load_state_dict({name: given[name].float() for name in own})
+    return network.eval().requires_grad_(False)

@@ -1,0 +1,182 @@
+"""LipNet: what is said, from the mouth alone (Assael et al. 2016; the paper, section 3.2).
+
+Used to measure how well generated lips can be read. B clips, T frames, C channels, H x W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from stillspeak.errors import ConfigError
+
+ALPHABET = " abcdefghijklmnopqrstuvwxyz"
+"""What can be read. Class 0 is CTC's blank, class 1 + i is character i."""
+
+CLASSES = len(ALPHABET) + 1
+BLANK = 0
+
+LIPNET_FORMAT = "stillspeak-lipnet-1"
+"""Of weights files of lip readers."""
+
+MOUTH_HEIGHT, MOUTH_WIDTH = 50, 100
+"""Pixels of the mouth that the network sees (LipNet, section 4)."""
+
+MOUTH_CENTRE = (50.0, 88.0)
+"""Middle (x, y) of that region in pixels of the 128 x 96 aligned crop: between the corners of
+the mouth, a little lower, so that the lower lip stays inside when the jaw drops."""
+
+MOUTH_EXTENT = (63.0, 31.5)
+"""Width and height of the region in pixels of the crop. LipNet's recipe takes 160 x 80 pixels of
+a face aligned to 256 x 256; by the eye corners and the nose base these are as many here."""
+
+
+@dataclass(frozen=True)
+class LipNetConfig:
+    """Sizes of :class:`LipNet`. The defaults are the published network's."""
+
+    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid"}
+
+    colours: int = 3
+    """3: RGB in [0, 1], as published; 1: grey, each clip with mean 0 and deviation 1, which
+    says less of skin and light."""
+    channels: tuple[int, int, int] = (32, 64, 96)
+    state: int = 256
+    """Units of a GRU in each direction."""
+    dropout: float = 0.5
+    """After the convolutions (whole channels) and the GRUs."""
+
+    def __post_init__(self) -> None:
+        if self.colours not in (1, 3):
+            raise ConfigError("lipnet.colours must be 1 or 3")
+        if len(self.channels) != 3 or min(self.channels) < 1 or self.state < 1:
+            raise ConfigError("lipnet.channels and .state must be positive, channels three")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError("lipnet.dropout must lie in [0, 1)")
+
+
+class LipNet(nn.Module):
+    """Three spatio-temporal convolutions, two bidirectional GRUs, a character a frame.
+
+    Args:
+        config: sizes.
+    """
+
+    def __init__(self, config: LipNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        one, two, three = config.channels
+        # Names and order of parameters are the published PyTorch port's, so that its weights fit.
+        self.conv1 = nn.Conv3d(config.colours, one, (3, 5, 5), (1, 2, 2), (1, 2, 2))
+        self.conv2 = nn.Conv3d(one, two, (3, 5, 5), (1, 1, 1), (1, 2, 2))
+        self.conv3 = nn.Conv3d(two, three, (3, 3, 3), (1, 1, 1), (1, 1, 1))
+        self.pool = nn.MaxPool3d((1, 2, 2))
+        features = three * (MOUTH_HEIGHT // 16) * (MOUTH_WIDTH // 16)
+        self.gru1 = nn.GRU(features, config.state, bidirectional=True)
+        self.gru2 = nn.GRU(2 * config.state, config.state, bidirectional=True)
+        self.FC = nn.Linear(2 * config.state, CLASSES)
+        self.drop_maps = nn.Dropout3d(config.dropout)
+        self.drop = nn.Dropout(config.dropout)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        for convolution in (self.conv1, self.conv2, self.conv3):
+            nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+            assert convolution.bias is not None
+            nn.init.zeros_(convolution.bias)
+        for gru in (self.gru1, self.gru2):
+            for name, parameter in gru.named_parameters():
+                if name.startswith("weight_hh"):
+                    for gate in parameter.data.chunk(3):
+                        nn.init.orthogonal_(gate)
+                elif name.startswith("bias"):
+                    nn.init.zeros_(parameter)
+
+    def features(self, mouths: Tensor) -> Tensor:
+        """What the GRUs make of a clip: (B, C, T, 50, 100) -> (B, T, 2 * state)."""
+        maps = mouths
+        for convolution in (self.conv1, self.conv2, self.conv3):
+            maps = self.pool(self.drop_maps(convolution(maps).relu()))
+        sequence = maps.permute(2, 0, 1, 3, 4).flatten(2)
+        sequence = self.drop(self.gru1(sequence)[0])
+        states: Tensor = self.drop(self.gru2(sequence)[0]).transpose(0, 1)
+        return states
+
+    def forward(self, mouths: Tensor) -> Tensor:
+        """Log-probabilities of blank and characters.
+
+        Args:
+            mouths: (B, C, T, 50, 100) float32, as :func:`normalise` gives them.
+
+        Returns:
+            (B, T, 28) float32.
+        """
+        logits: Tensor = self.FC(self.features(mouths))
+        return logits.float().log_softmax(-1)
+
+
+def normalise(mouths: Tensor, colours: int) -> Tensor:
+    """RGB mouths (B, 3, T, H, W) in [0, 1] as the network wants them: (B, colours, T, H, W)."""
+    if colours == 3:
+        return mouths
+    weights = mouths.new_tensor([0.2125, 0.7154, 0.0721]).view(1, 3, 1, 1, 1)
+    return standardise((mouths * weights).sum(1, keepdim=True))
+
+
+def standardise(grey: Tensor) -> Tensor:
+    """Grey mouths (B, 1, T, H, W), each clip with mean 0 and deviation 1."""
+    mean = grey.mean(dim=(1, 2, 3, 4), keepdim=True)
+    deviation = grey.std(dim=(1, 2, 3, 4), keepdim=True, correction=0)
+    return (grey - mean) / (deviation + 1e-3)
+
+
+def spell(sentence: str) -> list[int]:
+    """A sentence as classes; characters outside of the alphabet are an error (ValueError)."""
+    return [1 + ALPHABET.index(character) for character in sentence]
+
+
+def collapse(classes: Sequence[int]) -> str:
+    """The text of a class a frame: repetitions are one, blanks are nothing."""
+    text = []
+    before = BLANK
+    for now in classes:
+        if now not in (before, BLANK):
+            text.append(ALPHABET[now - 1])
+        before = now
+    return "".join(text).strip()
+
+
+def mouth_grid() -> Tensor:
+    """Where in the 128 x 96 crop the region's pixels lie, for ``grid_sample``: (50, 100, 2)."""
+    width, height = MOUTH_EXTENT
+    xs = MOUTH_CENTRE[0] + width * ((torch.arange(MOUTH_WIDTH) + 0.5) / MOUTH_WIDTH - 0.5)
+    ys = MOUTH_CENTRE[1] + height * ((torch.arange(MOUTH_HEIGHT) + 0.5) / MOUTH_HEIGHT - 0.5)
+    grid_y, grid_x = torch.meshgrid(ys, xs, indexing="ij")
+    return torch.stack((grid_x, grid_y), dim=-1)
+
+
+def word_errors(truth: str, read: str) -> tuple[int, int]:
+    """Words inserted, left out or replaced (Levenshtein), and how many words there truly are."""
+    said, heard = truth.split(), read.split()
+    row = list(range(len(heard) + 1))
+    for i, word in enumerate(said, start=1):
+        last, row[0] = row[0], i
+        for j, other in enumerate(heard, start=1):
+            here = min(row[j] + 1, row[j - 1] + 1, last + (word != other))
+            last, row[j] = row[j], here
+    return row[-1], len(said)
+
+
+def golden_reading(network: LipNet) -> Tensor:
+    """What the network makes of a fixed synthetic clip of six frames: (6 * 28,)."""
+    frames = torch.arange(6).view(1, 1, 6, 1, 1) / 6
+    ys = torch.linspace(-1, 1, MOUTH_HEIGHT).view(1, 1, 1, -1, 1)
+    xs = torch.linspace(-1, 1, MOUTH_WIDTH).view(1, 1, 1, 1, -1)
+    colour = torch.arange(3).view(1, 3, 1, 1, 1)
+    clip = 0.5 + 0.5 * torch.sin(3 * xs + (4 + colour) * ys * (1 + frames))
+    reading: Tensor = network(normalise(clip, network.config.colours)).exp()
+    return reading.flatten()

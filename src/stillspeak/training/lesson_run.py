@@ -1,0 +1,154 @@
+"""Start or resume the training of a network that measures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import torch
+
+from stillspeak import __version__
+from stillspeak.configuration import FORBID_UNKNOWN, build, to_table
+from stillspeak.data.config import AugmentConfig
+from stillspeak.data.prepare import CachedClip, load_manifest
+from stillspeak.errors import ConfigError, DataError
+from stillspeak.models.lipnet import LipNetConfig
+from stillspeak.runtime import Precision, choose_device, choose_precision
+from stillspeak.training.checkpoint import latest_checkpoint
+from stillspeak.training.fabric import launch_fabric
+from stillspeak.training.lessons import Lesson, LessonConfig, LessonTrainer
+from stillspeak.training.lipreading import LipReadingDataConfig, LipReadingLesson
+
+
+@dataclass(frozen=True)
+class LipReadingConfig:
+    """Everything that defines a training of the lip reader."""
+
+    __pydantic_config__: ClassVar[dict[str, object]] = FORBID_UNKNOWN
+
+    lipnet: LipNetConfig = field(default_factory=LipNetConfig)
+    lipnet_data: LipReadingDataConfig = field(default_factory=LipReadingDataConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    training: LessonConfig = field(default_factory=LessonConfig)
+
+    def lesson(
+        self, training: Sequence[CachedClip], validation: Sequence[CachedClip]
+    ) -> LipReadingLesson:
+        """The lesson on some clips."""
+        return LipReadingLesson(
+            self.lipnet,
+            self.lipnet_data,
+            self.augment,
+            training,
+            validation,
+            seed=self.training.seed,
+            steps=self.training.steps,
+        )
+
+
+class LessonRunConfig(Protocol):
+    """Everything that defines a training of a measuring network."""
+
+    @property
+    def training(self) -> LessonConfig:
+        """Optimisation, schedule and bookkeeping."""
+        ...
+
+    def lesson(self, training: Sequence[CachedClip], validation: Sequence[CachedClip]) -> Lesson:
+        """What is learned, from clips of the training and the validation speakers."""
+        ...
+
+
+_KINDS: dict[str, type[LessonRunConfig]] = {"lipnet": LipReadingConfig}
+"""What is trained, by the table that its configuration has."""
+
+
+def lesson_kind(table: Mapping[str, Any]) -> str | None:
+    """Which measuring network a run's configuration describes, or None for a generator's."""
+    return next((kind for kind in _KINDS if kind in table), None)
+
+
+def lesson_config(table: Mapping[str, Any], *, name: str) -> LessonRunConfig:
+    """Build and check a measuring network's configuration.
+
+    Raises:
+        ConfigError: an unknown key or a wrong value, with the key's name.
+    """
+    kind = lesson_kind(table)
+    assert kind is not None
+    return build(_KINDS[kind], table, name=name)
+
+
+def train_lesson(
+    table: Mapping[str, Any],
+    cache: Path,
+    folder: Path,
+    *,
+    name: str,
+    minutes: float | None = None,
+    resume: bool = False,
+    device: str = "auto",
+    info: Mapping[str, Any] | None = None,
+    report: Callable[[str], None] = lambda _: None,
+    progress: Callable[[int, int, Mapping[str, float]], None] | None = None,
+) -> str:
+    """Train a measuring network on the real clips of a prepared cache.
+
+    Args:
+        table: the merged configuration; which table it has says what is trained.
+        name: of the configuration, for messages.
+        cache, folder, minutes, resume, device, info, report, progress: as for
+            :func:`stillspeak.training.run.train`.
+
+    Returns:
+        Why the run stopped.
+
+    Raises:
+        ConfigError, DataError, CheckpointError, TrainingError, MissingDependencyError: as there.
+    """
+    config = lesson_config(table, name=name)
+    if not resume and latest_checkpoint(folder):
+        raise ConfigError(
+            f"{folder}: holds a run already; add --resume to go on with it, or name a new folder"
+        )
+    clips = load_manifest(cache)
+    training = [clip for clip in clips if clip.split == "train"]
+    if not training:
+        raise DataError(f"{cache}: holds no clip of a training speaker; prepare some")
+    chosen = choose_device(device)
+    precision = _without_scaling(choose_precision(config.training.precision, chosen))
+    report(f"device {chosen}, precision {precision.name}: {precision.reason}")
+    fabric = launch_fabric(chosen, precision)
+    lesson: Lesson = config.lesson(training, [c for c in clips if c.split == "validation"])
+    trainer = LessonTrainer(
+        lesson,
+        config.training,
+        fabric,
+        folder,
+        table=to_table(config),
+        info={
+            "stillspeak": __version__,
+            "torch": str(torch.__version__),
+            "device": str(chosen),
+            "precision": precision.name,
+            **(info or {}),
+        },
+    )
+    if resume:
+        report(f"resumed at step {trainer.resume()}")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(to_table(config), indent=1) + "\n", "utf-8")
+    return trainer.fit(
+        minutes=minutes,
+        progress=progress and (lambda step, m: progress(step, config.training.steps, m)),
+    )
+
+
+def _without_scaling(precision: Precision) -> Precision:
+    """float16 wants its loss scaled; these networks are small enough to do without."""
+    if precision.name == "16-mixed":
+        return Precision("32-true", "no bfloat16 here, and float16 would need loss scaling")
+    return precision
