@@ -636,6 +636,18 @@ def evaluate(
     embedder: Annotated[
         Path | None, typer.Option(help="ONNX face embedder for acd, instead of dlib's.")
     ] = None,
+    lip_reader: Annotated[
+        Path | None, typer.Option(help="Weights of a lip reader for wer, instead of ours.")
+    ] = None,
+    sync: Annotated[
+        Path | None, typer.Option(help="Weights of a sync scorer for av_offset, instead of ours.")
+    ] = None,
+    real_cache: Annotated[
+        Path | None,
+        typer.Option(
+            help="Keeps what is found in real frames for the next system; in --data by default."
+        ),
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Processes.")] = 2,
     list_only: Annotated[bool, typer.Option("--list", help="Only list the metrics.")] = False,
     overwrite: Annotated[
@@ -674,6 +686,9 @@ def evaluate(
             "clips": clips,
             "metrics": _names(metrics),
             "embedder": embedder,
+            "lip_reader": lip_reader,
+            "sync": sync,
+            "real_cache": real_cache,
             "workers": workers,
             "overwrite": overwrite,
             "command": _command(),
@@ -686,9 +701,9 @@ def evaluate(
             result = evaluate_videos(videos, real, output, **common)
     for failure in result.failed:
         print(f"stillspeak: {failure.clip}: skipped: {failure.reason}", file=sys.stderr)
-    if result.left_out:
-        reason = next(iter(result.left_out.values()))
-        print(f"stillspeak: without {', '.join(result.left_out)}: {reason}", file=sys.stderr)
+    for reason in dict.fromkeys(result.left_out.values()):
+        without = ", ".join(name for name, why in result.left_out.items() if why == reason)
+        print(f"stillspeak: without {without}: {reason}", file=sys.stderr)
     if not quiet:
         print(format_table(result.metrics))
         print(

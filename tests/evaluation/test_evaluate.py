@@ -26,7 +26,7 @@ from stillspeak.errors import (
     OutputExistsError,
     WeightsError,
 )
-from stillspeak.evaluation import evaluate, registry
+from stillspeak.evaluation import evaluate, registry, tools
 from stillspeak.evaluation.evaluate import evaluate_model, evaluate_videos
 from stillspeak.evaluation.image_quality import psnr
 from stillspeak.evaluation.systems import (
@@ -251,7 +251,7 @@ def test_landmark_metrics_on_a_face_that_does_not_move(
 ) -> None:
     from stillspeak.face.align import crop_face, face_transform
 
-    monkeypatch.setattr(evaluate, "_detector", shared_detector)
+    monkeypatch.setitem(tools._LOADERS, "landmarks", lambda file: shared_detector())
     (face,) = shared_detector().detect(portrait())
     crop = crop_face(portrait(), face_transform(face.points), 128, 96)
     write_clip(tmp_path / "c", frames=4, split="test", pictures=np.stack([crop] * 4))

@@ -1,5 +1,8 @@
 """Every registered metric on clips whose values can be worked out by hand."""
 
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -8,6 +11,7 @@ from stillspeak.errors import ConfigError, VideoError
 from stillspeak.evaluation import registry
 from stillspeak.evaluation.material import Material
 from stillspeak.evaluation.registry import Score, all_metrics, find_metrics, metric
+from stillspeak.evaluation.tools import Tools
 from stillspeak.face.landmarks import Face
 
 # Whoever changes what a metric gives raises its version; both are stated here once more.
@@ -39,6 +43,11 @@ DEFINITIONS = {
         "blink_rate": "5ee0b38205d6",
         "blink_duration": "663a80fbe990",
         "brow_motion": "800173ea2afa",
+        "wer": "117deaa5238f",
+        "wer_real": "c4fb84b6c020",
+        "av_offset": "4871adbf42b3",
+        "av_confidence": "9f8184b2cb23",
+        "av_confidence_real": "69c29134842b",
     }.items()
 }
 
@@ -76,13 +85,47 @@ class Levels:
         return np.array([[float(crop[0, 0, 0]), 1.0] for crop in crops])
 
 
+class Scorer:
+    """An offset of as many frames as the first grey level has tens; five frames are needed."""
+
+    version = "scorer"
+
+    def measure(self, pictures: np.ndarray, audio: np.ndarray) -> SimpleNamespace:
+        assert len(audio) == 640 * len(pictures)
+        if len(pictures) < 5:
+            raise VideoError("fewer than 5 frames")
+        return SimpleNamespace(offset=int(pictures[1, 0, 0, 0]) // 10, confidence=2.5)
+
+
+class Reader:
+    """Reads ``bin`` from every bright frame, ``red`` from others."""
+
+    version = "reader"
+
+    def read(self, pictures: np.ndarray) -> str:
+        return " ".join("bin" if picture[0, 0, 0] > 50 else "red" for picture in pictures)
+
+
+@pytest.fixture(autouse=True)
+def _error_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counts places that differ, for sentences of one length."""
+
+    def rate(truth: str, read: str) -> float:
+        pairs = list(zip(truth.split(), read.split(), strict=True))
+        return sum(a != b for a, b in pairs) / len(pairs)
+
+    fake = SimpleNamespace(word_error_rate=rate)
+    monkeypatch.setitem(sys.modules, "stillspeak.evaluation.lipreading", fake)
+
+
 def frames(*levels: int) -> np.ndarray:
     return np.stack([np.full((128, 96, 3), level, np.uint8) for level in levels])
 
 
 def clip(generated: np.ndarray, real: np.ndarray, **more: object) -> Material:
     audio = np.zeros(len(real) * 640, np.float32)
-    return Material(generated, real, audio, detector=Fake(), embedder=Levels(), **more)
+    tools = Tools(Fake(), Levels(), Scorer(), Reader())
+    return Material(generated, real, audio, tools=tools, **more)
 
 
 def values(material: Material) -> dict[str, float | None]:
@@ -158,11 +201,35 @@ def test_silence_is_by_word_timings_or_by_energy_and_says_so() -> None:
     assert stability.measure(none).value is None
 
 
+def test_words_are_those_of_the_timings_or_of_the_transcript() -> None:
+    words = [(0.0, 0.04, "sil"), (0.04, 0.08, "Bin"), (0.08, 0.12, "red"), (0.12, 0.2, "sp")]
+    made, real = frames(90, 40), frames(90, 90)
+    wer, wer_real = find_metrics(["wer"])
+    assert (wer.name, wer_real.name) == ("wer", "wer_real")
+    material = clip(made, real, words=words, text="set white")
+    assert material.sentence == "bin red"
+    assert wer.measure(material) == Score(0, "read: bin red")
+    assert wer_real.measure(material) == Score(0.5, "read: bin bin")
+    assert wer.measure(clip(made, real, text=" Bin  BIN ")) == Score(0.5, "read: bin red")
+    for nothing in (clip(made, real), clip(made, real, words=[(0.0, 1.0, "sil")])):
+        assert wer.measure(nothing).value is wer_real.measure(nothing).value is None
+        assert "neither word timings nor a transcript" in wer.measure(nothing).note
+
+
+def test_sound_and_pictures() -> None:
+    made, real = frames(0, 30, 0, 0, 0), frames(0, 20, 0, 0, 0)
+    got = values(clip(made, real))
+    assert (got["av_offset"], got["av_confidence"], got["av_confidence_real"]) == (3, 2.5, 2.5)
+    assert clip(made, real).real_sync.offset == 2
+    for found in find_metrics(["av_offset", "av_confidence"]):
+        assert found.measure(clip(made[:4], real[:4])) == Score(None, "fewer than 5 frames")
+
+
 def test_a_face_is_looked_for_once_in_equal_frames() -> None:
     real = frames(40, 60, 40, 60)
     material = clip(frames(40, 40, 40, 40), real)
     values(material)
-    assert material.detector.seen == 2
+    assert material.tools.landmarks.seen == 2
 
 
 def test_other_lengths_are_no_material() -> None:

@@ -22,13 +22,10 @@ knows nothing of other frames: the same source always gives the same cache.
 
 import hashlib
 import json
-import multiprocessing
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -50,6 +47,7 @@ from stillspeak.face.align import (
 )
 from stillspeak.face.landmarks import Face, LandmarkDetector, MediaPipeDetector
 from stillspeak.media.video import iter_frames, read_clip
+from stillspeak.workers import WorkerPool
 
 FORMAT = 1
 """Version of the cached files; raise it whenever the code would write something else."""
@@ -624,30 +622,9 @@ def _work(clip: Clip) -> _Result:
     return _prepare_clip(clip, _worker.settings, _worker.detector)
 
 
-@dataclass
-class _Pool:
-    """Worker processes that can be started again after one of them died."""
-
-    settings: _Settings
-    detector_factory: DetectorFactory
-    workers: int
-    executor: ProcessPoolExecutor | None = field(default=None)
-
-    def submit(self, clip: Clip) -> "Future[_Result]":
-        if self.executor is None:
-            self.executor = ProcessPoolExecutor(
-                self.workers,
-                # Forking a process that runs MediaPipe's or torch's threads can hang.
-                mp_context=multiprocessing.get_context("spawn"),
-                initializer=_start_worker,
-                initargs=(self.settings, self.detector_factory),
-            )
-        return self.executor.submit(_work, clip)
-
-    def close(self) -> None:
-        if self.executor is not None:
-            self.executor.shutdown(cancel_futures=True)
-            self.executor = None
+def _died(clip: Clip) -> _Result:
+    # Which a native library can do to a process over a damaged file.
+    return _Result("rejected", reason=f"{clip.place}: a worker process died while reading it")
 
 
 def _results(
@@ -667,29 +644,5 @@ def _results(
         return
     # Made here once so that a missing package is told in the caller's process, in one line.
     detector_factory().close()
-    waiting = list(range(len(clips)))[::-1]
-    running: dict[Future[_Result], int] = {}
-    pool = _Pool(settings, detector_factory, workers)
-    try:
-        while waiting or running:
-            while waiting and len(running) < 2 * workers:
-                index = waiting.pop()
-                running[pool.submit(clips[index])] = index
-            done, _ = wait(running, return_when=FIRST_COMPLETED)
-            if not any(isinstance(future.exception(), BrokenProcessPool) for future in done):
-                for future in done:
-                    yield running.pop(future), future.result()
-                continue
-            # A worker died, which a native library can do to a process over a damaged file.
-            # The clips in flight are tried again one by one, to know which one it was.
-            pool.close()
-            suspects, running = sorted(running.values()), {}
-            for index in suspects:
-                try:
-                    yield index, pool.submit(clips[index]).result()
-                except BrokenProcessPool:
-                    pool.close()
-                    reason = f"{clips[index].place}: a worker process died while reading it"
-                    yield index, _Result("rejected", reason=reason)
-    finally:
-        pool.close()
+    pool = WorkerPool(_work, _start_worker, (settings, detector_factory), workers, _died)
+    yield from pool.results(clips)

@@ -6,11 +6,14 @@ The folder of results::
     clips/SPEAKER/NAME.jsonl    the values of one clip, replaced in one step
     values.jsonl                all values that this run asked for, in the clips' order
     summary.json                means, medians, 95 % intervals, failures, versions
+    traces/SPEAKER/NAME.json    curves over time, where landmarks were found (see ``traces``)
     aligned/                    only for other systems' videos: their aligned crops
 
 A value is kept under a key, the hash over the weights' SHA-256, the clip's key, the metric's
 name, version and definition, and the versions of what it was computed with. A run that is
 started again computes what is missing and nothing else.
+
+What is found in real frames is kept beside them for the next system, see ``real_side``.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ import json
 import os
 import platform
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import metadata
@@ -39,9 +42,10 @@ from stillspeak.errors import (
     OutputExistsError,
     StillspeakError,
     VideoError,
+    WeightsError,
 )
-from stillspeak.evaluation.identity import Embedder, load_embedder
-from stillspeak.evaluation.material import Material, Tool
+from stillspeak.evaluation.material import Material
+from stillspeak.evaluation.real_side import RealSide
 from stillspeak.evaluation.registry import Metric, all_metrics, find_metrics
 from stillspeak.evaluation.summary import MetricSummary, as_json, summarise, write_number
 from stillspeak.evaluation.systems import (
@@ -54,9 +58,10 @@ from stillspeak.evaluation.systems import (
     load_recording,
     open_system,
 )
-from stillspeak.evaluation.workers import WorkerPool
-from stillspeak.face.landmarks import LandmarkDetector, MediaPipeDetector
+from stillspeak.evaluation.tools import TOOLS, Tool, ToolFiles, Tools, load_tools
+from stillspeak.evaluation.traces import is_trace, trace
 from stillspeak.media.video import probe_video
+from stillspeak.workers import WorkerPool
 
 FORMAT = 1
 """Version of what is computed around the metrics; raised when values would change by it."""
@@ -65,6 +70,9 @@ VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".webm", ".mkv", ".avi", ".mpg", ".mpe
 
 LENGTH_TOLERANCE = 1
 """Frames by which another system's video may be longer or shorter than the real one."""
+
+REAL_SIDE = ".evaluation"
+"""Folder in a prepared cache that keeps what was found in real frames."""
 
 RATE_TOLERANCE = 0.01
 """Largest relative difference of frame rates that counts as none (29.97 and 30)."""
@@ -124,7 +132,8 @@ class _Task:
     output: Path
     metrics: tuple[str, ...]
     versions: dict[Tool, str]
-    embedder: Path | None
+    files: ToolFiles
+    real_side: Path
 
 
 @dataclass(frozen=True)
@@ -146,6 +155,9 @@ def evaluate_model(
     clips: int | None = None,
     metrics: Sequence[str] | None = None,
     embedder: str | Path | None = None,
+    lip_reader: str | Path | None = None,
+    sync: str | Path | None = None,
+    real_cache: str | Path | None = None,
     workers: int = 2,
     overwrite: bool = False,
     command: str | None = None,
@@ -161,8 +173,13 @@ def evaluate_model(
         split: which of the cache's splits.
         speakers: only these.
         clips: at most so many, drawn from the speakers in turn.
-        metrics: by name; None takes all whose packages are installed.
+        metrics: by name; None takes all whose packages and weights are there.
         embedder: ONNX file for the identity metrics instead of dlib's network.
+        lip_reader: weights file for the word error rate instead of the released one.
+        sync: weights file for the audio-visual offset instead of the released one.
+        real_cache: folder that keeps what is found in the real frames for the next system;
+            ``.evaluation`` in ``data`` by default. Numbers do not depend on it, and nothing
+            fails where it cannot be written.
         workers: processes; 0 works in this one. Numbers do not depend on it.
         overwrite: replace results of another system.
         command: what to note as the command that made the results.
@@ -173,9 +190,10 @@ def evaluate_model(
 
     Raises:
         DataError: no cache, no clips in it that were asked for, or a model of other sizes.
-        WeightsError: the weights cannot be used.
+        WeightsError: the model's weights cannot be used.
         ConfigError: an unknown metric, split or embedder.
-        MissingDependencyError: a metric asked for by name lacks a package.
+        MissingDependencyError, WeightsError: a metric asked for by name lacks a package or
+            the weights of its network.
         OutputExistsError: ``output`` holds results of another system.
         OutputError: it cannot be written.
     """
@@ -195,7 +213,8 @@ def evaluate_model(
         (),
         Path(output),
         metrics=metrics,
-        embedder=embedder,
+        files=_tool_files(embedding=embedder, lipreader=lip_reader, sync=sync),
+        real_side=Path(data) / REAL_SIDE if real_cache is None else Path(real_cache),
         workers=workers,
         overwrite=overwrite,
         facts={"command": command, "data": str(data), "split": split},
@@ -212,6 +231,9 @@ def evaluate_videos(
     clips: int | None = None,
     metrics: Sequence[str] | None = None,
     embedder: str | Path | None = None,
+    lip_reader: str | Path | None = None,
+    sync: str | Path | None = None,
+    real_cache: str | Path | None = None,
     workers: int = 2,
     overwrite: bool = False,
     command: str | None = None,
@@ -228,8 +250,10 @@ def evaluate_videos(
     Args:
         videos: folder of generated videos with sound.
         real: folder of the real ones.
-        output, speakers, clips, metrics, embedder, workers, overwrite, command, progress: as in
-            :func:`evaluate_model`.
+        real_cache: as in :func:`evaluate_model`; ``aligned/real/.evaluation`` in ``output`` by
+            default.
+        output, speakers, clips, metrics, embedder, lip_reader, sync, workers, overwrite, command,
+            progress: as there.
 
     Returns:
         The summary. Named in it and skipped: videos that are missing, damaged, without sound,
@@ -237,7 +261,8 @@ def evaluate_videos(
 
     Raises:
         DataError: a folder is missing or the real one holds no videos.
-        ConfigError, MissingDependencyError, OutputExistsError, OutputError: as above.
+        ConfigError, MissingDependencyError, WeightsError, OutputExistsError, OutputError: as
+            there.
     """
     sources, truths = _find_videos(Path(videos)), _find_videos(Path(real))
     if not truths:
@@ -289,7 +314,10 @@ def evaluate_videos(
         failures,
         target,
         metrics=metrics,
-        embedder=embedder,
+        files=_tool_files(embedding=embedder, lipreader=lip_reader, sync=sync),
+        real_side=(
+            target / "aligned" / "real" / REAL_SIDE if real_cache is None else Path(real_cache)
+        ),
         workers=workers,
         overwrite=overwrite,
         facts={"command": command, "videos": str(videos), "real": str(real)},
@@ -417,18 +445,19 @@ def _evaluate(
     output: Path,
     *,
     metrics: Sequence[str] | None,
-    embedder: str | Path | None,
+    files: ToolFiles,
+    real_side: Path,
     workers: int,
     overwrite: bool,
     facts: dict[str, Any],
     progress: Progress | None,
 ) -> Evaluation:
     chosen = all_metrics() if metrics is None else find_metrics(metrics)
-    file = None if embedder is None else Path(embedder).absolute()
-    versions, left_out = _tool_versions(chosen, file, asked=metrics is not None)
+    versions, left_out = _tool_versions(chosen, files, asked=metrics is not None)
     chosen = [m for m in chosen if m.name not in left_out]
     _claim(output, system, overwrite=overwrite)
-    task = _Task(system, output, tuple(m.name for m in chosen), versions, file)
+    names = tuple(m.name for m in chosen)
+    task = _Task(system, output, names, versions, files, real_side.absolute())
     results: dict[int, _Result] = {}
     # Nothing is loaded, and no process started, for clips whose values are all there.
     for index, job in enumerate(jobs):
@@ -464,27 +493,32 @@ def _describe(metric: Metric) -> dict[str, Any]:
     return {name: getattr(metric, name) for name in names}
 
 
+def _tool_files(**files: str | Path | None) -> ToolFiles:
+    """Named files of tools, in a form that worker processes find."""
+    given = ((tool, files.get(tool)) for tool in TOOLS)
+    return {tool: Path(file).absolute() for tool, file in given if file is not None}
+
+
 def _tool_versions(
-    metrics: Sequence[Metric], embedder: Path | None, *, asked: bool
+    metrics: Sequence[Metric], files: ToolFiles, *, asked: bool
 ) -> tuple[dict[Tool, str], dict[str, str]]:
     """Versions of what the metrics need, each made once here so that what is missing is told in
     one line; and the metrics to leave out for want of it.
     """
     versions: dict[Tool, str] = {}
     left_out: dict[str, str] = {}
-    tools = {tool for metric in metrics for tool in metric.tools}
-    if "landmarks" in tools:
-        detector = _detector()
-        versions["landmarks"] = detector.version
-        detector.close()
-    if "embedding" in tools:
+    needed = {tool for metric in metrics for tool in metric.tools}
+    for tool in [tool for tool in TOOLS if tool in needed]:
         try:
-            versions["embedding"] = load_embedder(embedder).version
-        except MissingDependencyError as error:
+            tools = load_tools([tool], files)
+        except (MissingDependencyError, WeightsError) as error:
             # A file that was named is asked for.
-            if asked or embedder is not None:
+            if asked or tool in files:
                 raise
-            left_out = {m.name: str(error) for m in metrics if "embedding" in m.tools}
+            left_out |= {m.name: str(error) for m in metrics if tool in m.tools}
+        else:
+            versions |= tools.versions
+            tools.close()
     return versions, left_out
 
 
@@ -549,15 +583,10 @@ class _Worker:
     task: _Task
     metrics: list[Metric]
     source: FrameSource
-    detector: LandmarkDetector | None
-    embedder: Embedder | None
+    tools: Tools
 
 
 _worker: _Worker | None = None
-
-
-def _detector() -> LandmarkDetector:
-    return MediaPipeDetector(max_faces=1)
 
 
 def _load_worker(task: _Task) -> _Worker:
@@ -565,8 +594,7 @@ def _load_worker(task: _Task) -> _Worker:
         task,
         find_metrics(task.metrics),
         frame_source(task.system),
-        _detector() if "landmarks" in task.versions else None,
-        load_embedder(task.embedder) if "embedding" in task.versions else None,
+        load_tools(task.versions, task.files),
     )
 
 
@@ -620,24 +648,32 @@ def _results(jobs: Sequence[_Job], task: _Task, workers: int) -> Iterator[tuple[
             for index, job in enumerate(jobs):
                 yield index, _score_clip(job, worker)
         finally:
-            if worker.detector is not None:
-                worker.detector.close()
+            worker.tools.close()
 
 
 def _score_clip(job: _Job, worker: _Worker) -> _Result:
-    """Values of one clip: those that are there, and the missing ones computed."""
+    """Values of one clip: those that are there, and the missing ones computed; and its trace."""
     task = worker.task
-    path = _clip_file(job, task)
+    path, curves = _clip_file(job, task), _trace_file(job, task)
+    about = _clip_identity(job, task)
     keys = {metric.name: _value_key(job, metric, task) for metric in worker.metrics}
-    kept = {line["key"]: line for line in _read_lines(path)}
+    before = _read_lines(path)
+    # Of other metrics and earlier versions what belongs to this very clip stays.
+    kept = {line["key"]: line for line in before if {k: line.get(k) for k in about} == about}
+    if len(kept) < len(before):
+        curves.unlink(missing_ok=True)  # it may be another clip's, as those values are
     missing = [metric for metric in worker.metrics if keys[metric.name] not in kept]
-    if missing:
+    traced = _wants_trace(task) and (
+        any("landmarks" in metric.tools for metric in missing) or not is_trace(curves)
+    )
+    if missing or traced:
         try:
             material = _load_material(job, worker)
         except (StillspeakError, OSError) as error:
-            path.unlink(missing_ok=True)  # what was made of an earlier, better source
+            # What was made of an earlier, better source.
+            path.unlink(missing_ok=True)
+            curves.unlink(missing_ok=True)
             return _Result(error=" ".join(str(error).split()))
-        about = _clip_identity(job, task)
         for metric in missing:
             score = metric.measure(material)
             kept[keys[metric.name]] = {
@@ -653,23 +689,35 @@ def _score_clip(job: _Job, worker: _Worker) -> _Result:
                 "note": score.note,
                 "key": keys[metric.name],
             }
-        # Of other metrics and earlier versions what belongs to this very clip stays.
-        mine = [line for line in kept.values() if {k: line.get(k) for k in about} == about]
-        _write_lines(path, mine)
+        if traced:
+            # Before the values, without which a stopped run begins this clip again.
+            _write(curves, json.dumps(trace(job.clip, material), allow_nan=False) + "\n")
+        if missing:
+            _write_lines(path, kept.values())
     lines = tuple(kept[keys[metric.name]] for metric in worker.metrics)
-    return _Result(lines, computed=len(missing))
+    return _Result(lines, computed=len(missing) + traced)
 
 
 def _stored(job: _Job, metrics: Sequence[Metric], task: _Task) -> tuple[dict[str, Any], ...] | None:
-    """The lines of a clip if all of them are there."""
+    """The lines of a clip if all of them are there, and its trace."""
     kept = {line["key"]: line for line in _read_lines(_clip_file(job, task))}
     lines = [kept.get(_value_key(job, metric, task)) for metric in metrics]
     found = tuple(line for line in lines if line is not None)
-    return found if len(found) == len(lines) else None
+    if len(found) < len(lines) or (_wants_trace(task) and not is_trace(_trace_file(job, task))):
+        return None
+    return found
 
 
 def _clip_file(job: _Job, task: _Task) -> Path:
     return task.output / "clips" / job.speaker / f"{job.name}.jsonl"
+
+
+def _trace_file(job: _Job, task: _Task) -> Path:
+    return task.output / "traces" / job.speaker / f"{job.name}.json"
+
+
+def _wants_trace(task: _Task) -> bool:
+    return "landmarks" in task.versions
 
 
 def _clip_identity(job: _Job, task: _Task) -> dict[str, str]:
@@ -699,11 +747,15 @@ def _load_material(job: _Job, worker: _Worker) -> Material:
         if abs(len(generated) - len(frames)) > LENGTH_TOLERANCE:
             raise VideoError(
                 f"{job.generated.file}: {len(generated)} frames at 25 a second, the real video "
-                f"has {len(frames)}; cut both to the same speech"
+                f"{job.real.file} has {len(frames)}; cut both to the same speech, and replace a "
+                "file that breaks off"
             )
         length = min(len(generated), len(frames))
         generated, frames = generated[:length], frames[:length]
-    return Material(generated, frames, audio, real.words, worker.detector, worker.embedder)
+    task = worker.task
+    key = f"{job.real.key} {len(frames)}"
+    kept = RealSide(task.real_side, job.clip, key, task.versions)
+    return Material(generated, frames, audio, real.words, real.text, worker.tools, kept)
 
 
 # ------------------------------------------------------------------ files
@@ -718,7 +770,7 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
     return [line for line in lines if isinstance(line, dict) and "key" in line]
 
 
-def _write_lines(path: Path, lines: Sequence[dict[str, Any]]) -> None:
+def _write_lines(path: Path, lines: Iterable[dict[str, Any]]) -> None:
     _write(path, "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines))
 
 

@@ -66,6 +66,12 @@ def brow_heights(points: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
     return np.stack(heights, axis=-1)
 
 
+def brow_curve(points: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+    """Mean height of the two eyebrows over time, as in :func:`brow_heights`: (T,) pixels."""
+    curve: npt.NDArray[np.float64] = brow_heights(points).mean(axis=1)
+    return curve
+
+
 def brow_motion(points: npt.NDArray[np.floating]) -> float:
     """How much the eyebrows move: deviation of their heights over time, mean of the two brows.
 

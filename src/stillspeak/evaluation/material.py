@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from stillspeak.constants import VIDEO_FPS
+from stillspeak.constants import SAMPLE_RATE, VIDEO_FPS
 from stillspeak.errors import VideoError
-from stillspeak.evaluation.identity import Embedder, Embeddings
+from stillspeak.evaluation.expression import brow_curve
+from stillspeak.evaluation.identity import Embeddings
 from stillspeak.evaluation.image_quality import Frames, grey
 from stillspeak.evaluation.lips import find_in_crop, quiet_frames, silent_frames
-from stillspeak.face.landmarks import LANDMARKS, Face, LandmarkDetector
+from stillspeak.evaluation.real_side import RealSide
+from stillspeak.evaluation.tools import Tools
+from stillspeak.face.landmarks import LANDMARKS, Face
 from stillspeak.face.mouth import lip_opening
 
-Tool = Literal["landmarks", "embedding"]
-"""What a metric may need beyond frames and sound."""
+PAUSES = ("sil", "sp")
+"""Words of word timings that are none."""
+
+
+class Sync(NamedTuple):
+    """offset: frames by which sound and pictures fit best. confidence: how clearly."""
+
+    offset: int
+    confidence: float
 
 
 class Silence(NamedTuple):
@@ -41,8 +51,9 @@ class Material:
         real: the same of the real video; its first frame is the still.
         audio: (S,) float32 mono in [-1, 1] at 16 kHz.
         words: (start s, end s, word); empty: there are no word timings.
-        detector: finds landmarks; None where no metric asks for them.
-        embedder: embeds faces; None where no metric asks for it.
+        text: the sentence, for clips without word timings.
+        tools: what the metrics need, loaded.
+        kept: what earlier evaluations found in the real frames; None: nothing is kept.
 
     Raises:
         VideoError: other numbers or sizes of frames.
@@ -52,8 +63,9 @@ class Material:
     real: Frames
     audio: npt.NDArray[np.float32]
     words: Sequence[tuple[float, float, str]] = ()
-    detector: LandmarkDetector | None = None
-    embedder: Embedder | None = None
+    text: str | None = None
+    tools: Tools = field(default_factory=Tools)
+    kept: RealSide | None = None
     _faces: dict[bytes, Face | None] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -76,15 +88,28 @@ class Material:
         """(T, H, W) in [0, 255]."""
         return grey(self.generated)
 
+    @property
+    def sentence(self) -> str | None:
+        """What is said, in lower-case words; None: nobody knows."""
+        spoken = [word for _, _, word in self.words if word.lower() not in PAUSES]
+        text = " ".join(spoken) if spoken else self.text or ""
+        return " ".join(text.lower().split()) or None
+
     @cached_property
     def generated_faces(self) -> list[Face | None]:
         """T faces in pixels of the crop, None where there is none."""
+        _ = self._kept_faces  # a generated frame may be a real one
         return self._find(self.generated)
 
     @cached_property
     def real_faces(self) -> list[Face | None]:
         """The same of the real frames, found in the same way."""
-        return self._find(self.real)
+        if self._kept_faces is not None:
+            return self._kept_faces
+        faces = self._find(self.real)
+        if self.kept is not None:
+            self.kept.keep_faces(faces)
+        return faces
 
     @cached_property
     def generated_points(self) -> npt.NDArray[np.float64]:
@@ -112,12 +137,77 @@ class Material:
         return np.array([_closure(face) for face in self.generated_faces])
 
     @cached_property
+    def real_closure(self) -> npt.NDArray[np.float64]:
+        """The same of the real frames."""
+        return np.array([_closure(face) for face in self.real_faces])
+
+    @cached_property
+    def generated_brow(self) -> npt.NDArray[np.float64]:
+        """(T,) height of the brows above the eyes in pixels, NaN where there is no face."""
+        return brow_curve(self.generated_points)
+
+    @cached_property
+    def real_brow(self) -> npt.NDArray[np.float64]:
+        """The same of the real frames."""
+        return brow_curve(self.real_points)
+
+    @cached_property
     def embeddings(self) -> tuple[Embeddings, Embeddings]:
         """Vectors of the generated (T, D) and of the real frames (T, D)."""
-        assert self.embedder is not None
-        frames = [*self.generated, *self.real]
-        vectors = _once(frames, self.embedder.embed)
-        return np.stack(vectors[: len(self)]), np.stack(vectors[len(self) :])
+        assert self.tools.embedding is not None
+        embed = self.tools.embedding.embed
+        known = None if self.kept is None else self.kept.embeddings()
+        if known is None:
+            vectors = _once([*self.generated, *self.real], embed)
+            generated, real = np.stack(vectors[: len(self)]), np.stack(vectors[len(self) :])
+            if self.kept is not None:
+                self.kept.keep_embeddings(real)
+            return generated, real
+        rows = {frame.tobytes(): row for frame, row in zip(self.real, known, strict=True)}
+        return np.stack(_once(self.generated, embed, rows)), known
+
+    @cached_property
+    def generated_sync(self) -> Sync:
+        """Offset between the generated frames and the sound.
+
+        Raises:
+            VideoError: the clip is too short.
+        """
+        return self.real_sync if self.is_real else self._sync(self.generated)
+
+    @cached_property
+    def real_sync(self) -> Sync:
+        """The same of the real frames."""
+        known = None if self.kept is None else self.kept.value("sync")
+        if known is not None:
+            return Sync(*known)
+        sync = self._sync(self.real)
+        if self.kept is not None:
+            self.kept.keep_value("sync", sync)
+        return sync
+
+    @cached_property
+    def generated_reading(self) -> str:
+        """What the lip reader reads from the generated frames."""
+        assert self.tools.lipreader is not None
+        return self.real_reading if self.is_real else self.tools.lipreader.read(self.generated)
+
+    @cached_property
+    def real_reading(self) -> str:
+        """What it reads from the real ones."""
+        assert self.tools.lipreader is not None
+        known = None if self.kept is None else self.kept.value("lipreader")
+        if known is not None:
+            return str(known)
+        text = self.tools.lipreader.read(self.real)
+        if self.kept is not None:
+            self.kept.keep_value("lipreader", text)
+        return text
+
+    @cached_property
+    def is_real(self) -> bool:
+        """Every generated frame equals the real one."""
+        return bool(np.array_equal(self.generated, self.real))
 
     @cached_property
     def silence(self) -> Silence:
@@ -126,29 +216,48 @@ class Material:
             return Silence(silent_frames(self.words, len(self), VIDEO_FPS), "word timings")
         return Silence(quiet_frames(self.audio, len(self)), "energy")
 
+    @cached_property
+    def _kept_faces(self) -> list[Face | None] | None:
+        """Faces of the real frames that were kept."""
+        faces = None if self.kept is None else self.kept.faces()
+        if faces is not None:
+            keys = (frame.tobytes() for frame in self.real)
+            self._faces.update(zip(keys, faces, strict=True))
+        return faces
+
+    def _sync(self, frames: Frames) -> Sync:
+        assert self.tools.sync is not None
+        # Sound may end before or after the picture, as it does in files.
+        sound = np.zeros(len(self) * SAMPLE_RATE // VIDEO_FPS, np.float32)
+        sound[: len(self.audio)] = self.audio[: len(sound)]
+        found = self.tools.sync.measure(frames, sound)
+        return Sync(int(found.offset), float(found.confidence))
+
     def _find(self, frames: Frames) -> list[Face | None]:
-        assert self.detector is not None
+        detector = self.tools.landmarks
+        assert detector is not None
         found = []
         for frame in frames:
             key = frame.tobytes()
             if key not in self._faces:
-                self._faces[key] = find_in_crop(frame, self.detector)
+                self._faces[key] = find_in_crop(frame, detector)
             found.append(self._faces[key])
         return found
 
 
 def _once(
-    frames: Sequence[npt.NDArray[np.uint8]],
+    frames: Iterable[npt.NDArray[np.uint8]],
     work: Callable[[Sequence[npt.NDArray[np.uint8]]], npt.NDArray[np.float64]],
+    known: Mapping[bytes, npt.NDArray[np.float64]] | None = None,
 ) -> list[npt.NDArray[np.float64]]:
-    """Rows of ``work`` for frames, of which equal ones are given to it once."""
-    place: dict[bytes, int] = {}
-    different: list[npt.NDArray[np.uint8]] = []
-    for frame in frames:
-        if place.setdefault(frame.tobytes(), len(different)) == len(different):
-            different.append(frame)
-    rows = work(different)
-    return [rows[place[frame.tobytes()]] for frame in frames]
+    """Rows of ``work`` for frames, of which equal ones are given to it once and known ones not."""
+    frames = list(frames)
+    rows = dict(known or {})
+    different = {frame.tobytes(): frame for frame in frames}
+    new = {key: frame for key, frame in different.items() if key not in rows}
+    if new:
+        rows.update(zip(new, work(list(new.values())), strict=True))
+    return [rows[frame.tobytes()] for frame in frames]
 
 
 def _points(faces: Sequence[Face | None]) -> npt.NDArray[np.float64]:

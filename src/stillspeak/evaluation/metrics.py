@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 
 import numpy as np
 
@@ -142,11 +143,10 @@ _EMBEDDING = (
 
 
 def _acd(clip: Material, kind: identity.DistanceName, *, ratio: bool) -> Score:
-    assert clip.embedder is not None
     generated, real = clip.embeddings
     still = real[0]
     value = float(identity.distances(still, generated, kind).mean())
-    note = f"embedder {clip.embedder.version}"
+    note = f"embedder {clip.tools.versions['embedding']}"
     if not ratio:
         return Score(value, note)
     own = float(identity.distances(still, real, kind).mean())
@@ -270,6 +270,101 @@ def _silent_lip_stability(clip: Material) -> Score:
     if np.isnan(value):
         return Score(None, f"no two silent frames in a row (silence by {silence.source})")
     return Score(value, f"silence by {silence.source}")
+
+
+# --- what is said -------------------------------------------------------------------------------
+
+_READING = (
+    "Words by Levenshtein distance over the number of true words, which may give more than 1; true "
+    "are the words of the clip's word timings without silences, else of its transcript."
+)
+
+
+def _error_rate(clip: Material, *, real: bool) -> Score:
+    truth = clip.sentence
+    if truth is None:
+        return Score(None, "neither word timings nor a transcript say what is spoken")
+    read = clip.real_reading if real else clip.generated_reading
+    lipreading = import_module("stillspeak.evaluation.lipreading")
+    return Score(float(lipreading.word_error_rate(truth, read)), f"read: {read}")
+
+
+@metric(
+    "wer",
+    version=1,
+    unit="1",
+    better="lower",
+    tools=("lipreader",),
+    beside=("wer_real",),
+    definition=f"""Word error rate of a lip reader on the generated frames; without that on the
+    real frames (wer_real) it says nothing. {_READING}""",
+)
+def _wer(clip: Material) -> Score:
+    return _error_rate(clip, real=False)
+
+
+@metric(
+    "wer_real",
+    version=1,
+    unit="1",
+    better="lower",
+    tools=("lipreader",),
+    definition=f"""wer of the real frames: what the lip reader itself gets wrong. {_READING}""",
+)
+def _wer_real(clip: Material) -> Score:
+    return _error_rate(clip, real=True)
+
+
+_SYNC = (
+    "25 frames a second; windows of five frames and the sound of the same moment are embedded, the "
+    "sound shifted by -10 to 10 frames, and distances averaged over the clip"
+)
+
+
+def _synced(measure: Callable[[], float]) -> float | Score:
+    try:
+        return measure()
+    except VideoError as error:
+        return Score(None, str(error))
+
+
+@metric(
+    "av_offset",
+    version=1,
+    unit="frames",
+    better="real",
+    tools=("sync",),
+    definition=f"""Shift between sound and generated frames at which their embeddings are nearest:
+    {_SYNC}; the shift with the smallest mean distance. Its sign is that of the sync scorer.""",
+)
+def _av_offset(clip: Material) -> float | Score:
+    return _synced(lambda: float(clip.generated_sync.offset))
+
+
+@metric(
+    "av_confidence",
+    version=1,
+    unit="1",
+    better="higher",
+    tools=("sync",),
+    beside=("av_confidence_real",),
+    definition=f"""How clearly sound and generated frames belong together: {_SYNC}; the median of
+    the mean distances minus their minimum.""",
+)
+def _av_confidence(clip: Material) -> float | Score:
+    return _synced(lambda: clip.generated_sync.confidence)
+
+
+@metric(
+    "av_confidence_real",
+    version=1,
+    unit="1",
+    better="higher",
+    tools=("sync",),
+    definition=f"av_confidence of the real frames. {_SYNC}.",
+)
+def _av_confidence_real(clip: Material) -> float | Score:
+    return _synced(lambda: clip.real_sync.confidence)
 
 
 # --- stability ----------------------------------------------------------------------------------

@@ -15,7 +15,8 @@ from functools import cached_property
 from typing import Literal, NamedTuple
 
 from stillspeak.errors import ConfigError
-from stillspeak.evaluation.material import Material, Tool
+from stillspeak.evaluation.material import Material
+from stillspeak.evaluation.tools import Tool
 
 Better = Literal["higher", "lower", "real"]
 """Which values are better; ``real``: those near the real video's own."""
@@ -43,6 +44,7 @@ class Metric:
         better: which values are.
         tools: what has to be loaded for it.
         measure: computes it.
+        beside: metrics without which its values say nothing; who asks for it gets them too.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Metric:
     better: Better
     tools: frozenset[Tool]
     measure: Measure
+    beside: frozenset[str] = frozenset()
 
     @cached_property
     def definition_hash(self) -> str:
@@ -71,6 +74,7 @@ def metric(
     better: Better,
     definition: str,
     tools: Iterable[Tool] = (),
+    beside: Iterable[str] = (),
 ) -> Callable[[Callable[[Material], float | Score]], Measure]:
     """Register the decorated function as a metric.
 
@@ -88,7 +92,9 @@ def metric(
         if name in _METRICS:
             raise ValueError(f"there are two metrics with the name {name}")
         text = " ".join(definition.split())
-        _METRICS[name] = Metric(name, version, text, unit, better, frozenset(tools), measure)
+        _METRICS[name] = Metric(
+            name, version, text, unit, better, frozenset(tools), measure, frozenset(beside)
+        )
         return measure
 
     return register
@@ -103,7 +109,7 @@ def all_metrics() -> list[Metric]:
 
 
 def find_metrics(names: Iterable[str]) -> list[Metric]:
-    """Metrics by name, in the order of registration.
+    """Metrics by name, and those that belong beside them, in the order of registration.
 
     Raises:
         ConfigError: an unknown name, or none.
@@ -117,4 +123,5 @@ def find_metrics(names: Iterable[str]) -> list[Metric]:
         )
     if not wanted:
         raise ConfigError("no metric was asked for")
+    wanted |= {name for m in known if m.name in wanted for name in m.beside}
     return [m for m in known if m.name in wanted]

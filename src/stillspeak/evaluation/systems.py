@@ -60,11 +60,14 @@ class Recording:
 
 
 class Loaded(NamedTuple):
-    """frames (T, H, W, 3) uint8, audio (S,) float32, words as (start s, end s, word)."""
+    """frames (T, H, W, 3) uint8, audio (S,) float32, words as (start s, end s, word), and the
+    transcript, if there is one.
+    """
 
     frames: Frames
     audio: npt.NDArray[np.float32]
     words: list[tuple[float, float, str]]
+    text: str | None = None
 
 
 def open_system(model: str | Path) -> System:
@@ -105,7 +108,9 @@ def load_recording(recording: Recording) -> Loaded:
     try:
         with open_clip(recording.file) as clip:
             words = [(float(a), float(b), str(w)) for a, b, w in clip.metadata.get("words") or []]
-            return Loaded(clip.get_tensor("frames"), clip.get_tensor("audio"), words)
+            text = clip.metadata.get("text")
+            text = text if isinstance(text, str) else None
+            return Loaded(clip.get_tensor("frames"), clip.get_tensor("audio"), words, text)
     except (SafetensorError, ValueError, TypeError) as error:
         raise DataError(
             f"{recording.file}: the prepared clip is damaged ({error}); run stillspeak prepare "

@@ -1,4 +1,4 @@
-"""Many clips in a few processes, of which one may die without taking the others along."""
+"""Many jobs in a few processes, of which one may die without taking the others along."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class WorkerPool(Generic[Job, Result]):
 
     Args:
         work: the function; at the top of a module, as are the others.
-        start: first call in each process, or None.
+        start: first call in each process.
         arguments: of ``start``.
         workers: processes, at least one.
         died: the result of a job whose process died over it.
