@@ -76,17 +76,17 @@ TABLE = (
     ("acd", "ACD"),
     ("acd_ratio", "ACD / real"),
     ("wer", "WER, %"),
-    ("wer_real", "WER of the real clips, %"),
+    ("wer_real", "WER, real clips, %"),
     ("av_offset", "AV offset, frames"),
     ("av_confidence", "AV confidence"),
-    ("av_confidence_real", "AV confidence of the real clips"),
+    ("av_confidence_real", "AV confidence, real clips"),
     ("blink_rate", "blinks, 1/s"),
 )
 """Columns of the first table."""
 
 PERCENT = ("wer", "wer_real")
 
-BETTER = {"higher": "higher", "lower": "lower", "real": "as the real video"}
+BETTER = {"higher": "higher", "lower": "lower", "real": "as real"}
 
 
 @dataclass(frozen=True)
@@ -390,7 +390,7 @@ def _traces(folder: Path, clips: set[str]) -> dict[str, dict[str, Any]]:
                 if len(trace[side][name]) == 0:
                     raise ValueError(f"{path.name}: an empty curve")
                 sheets.curve(trace[side][name])
-        trace["words"] = [(float(a), float(b), str(w)) for a, b, w in trace["words"]]
+        trace["words"] = sheets.spoken([(float(a), float(b), str(w)) for a, b, w in trace["words"]])
         trace["fps"], trace["seconds"] = float(trace["fps"]), float(trace["seconds"])
         found[str(trace["clip"])] = trace
     return dict(sorted(found.items()))
@@ -513,12 +513,14 @@ def _tables(systems: Sequence[Results]) -> dict[str, Any]:
     """Everything that is shown as a table."""
     names = _all_metrics(systems)
     marked = {name: best(name, systems) for name in names}
-    columns = [(m, heading) for m, heading in TABLE if m in names or hasattr(PAPER[0], m)]
+    # A word error rate never stands without that of the real clips.
+    always = (*vars(PAPER[0]), "wer_real")
+    columns = [(m, heading) for m, heading in TABLE if m in names or m in always]
     return {
         "columns": [heading for _, heading in columns],
         "paper": [_paper_row(row, [m for m, _ in columns]) for row in PAPER],
         "rows": [_first_row(s, [m for m, _ in columns], marked) for s in systems],
-        "any_best": any(marked.get(m, (None, ""))[0] for m, _ in columns),
+        "any_best": any(winner for winner, _ in marked.values()),
         "absent": [heading for m, heading in TABLE if m not in names],
         "systems": [_about(s) for s in systems],
         "notes": _notes(systems),

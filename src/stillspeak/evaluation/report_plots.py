@@ -111,7 +111,9 @@ def lip_opening(
     with _figure(4.7, 2.35) as (figure, axes):
         everything = [v for c in (real, *curves) for v in c.values if v is not None]
         top = 1.38 * max([1.0, *everything])
+        seconds = len(real.values) / fps
         for number, (start, end, word) in enumerate(words):
+            end = min(end, seconds)
             axes.axvspan(start, end, color=SHADE, linewidth=0, alpha=1 if number % 2 else 0.55)
             axes.text(
                 (start + end) / 2,
@@ -121,24 +123,25 @@ def lip_opening(
                 va="center",
                 fontsize=7.5,
                 color=MUTED,
+                clip_on=True,
             )
         for number, curve in enumerate((real, *curves)):
             axes.plot(
                 [(i + 0.5) / fps for i in range(len(curve.values))],
                 [float("nan") if v is None else v for v in curve.values],
                 color=curve.colour,
-                linewidth=1.2 if number == 0 else 1.7,
+                linewidth=1.2 if number == 0 or curve.colour == MUTED else 1.7,
                 linestyle=(0, (1, 1.2)) if number == 0 else "-",
                 label=curve.name,
             )
-        axes.set_xlim(0, len(real.values) / fps)
+        axes.set_xlim(0, seconds)
         axes.set_ylim(min([0.0, *everything]), top)
         axes.set_xlabel("time, s")
         axes.set_ylabel("lip opening, px")
         legend = axes.legend(
             loc="lower left",
             bbox_to_anchor=(-0.01, 1.0),
-            ncols=3,
+            ncols=min(4, 1 + len(curves)),
             frameon=False,
             handlelength=1.6,
             borderaxespad=0.2,
@@ -169,7 +172,7 @@ def blink_timeline(rows: Sequence[Events], seconds: float) -> Plot:
         y += 0.8
     with _figure(4.7, 0.55 + 0.185 * (y + 0.4)) as (figure, axes):
         for place, row in zip(places, rows, strict=True):
-            axes.plot([0, seconds], [place, place], color=RULE, linewidth=0.8)
+            axes.plot([0, seconds], [place, place], color=RULE, linewidth=0.8, zorder=0)
             for start, end in row.stretches:
                 axes.barh(place, end - start, left=start, height=0.52, color=row.colour)
         for place, text in heads:

@@ -19,6 +19,7 @@ from stillspeak.data.prepare import CachedClip, load_manifest
 from stillspeak.errors import DataError, WeightsError
 from stillspeak.evaluation.expression import find_blinks
 from stillspeak.evaluation.image_quality import Frames
+from stillspeak.evaluation.material import PAUSES
 from stillspeak.evaluation.systems import (
     FrameSource,
     Loaded,
@@ -192,19 +193,24 @@ def same_sound(frames: SystemFrames, clips: Sequence[str], name: str) -> Sheet:
         f"The same sound on several faces: {name}",
         f"{said}, the sound of {sound}, on the first frames of {len(clips)} clips, one a speaker "
         "in the order of their names. First column: the still; then the middle of each word"
-        f"{'' if truth.words else ' (no word timings: equal distances)'}. Top row: the real video "
-        "that the sound is from. Aligned crops of 128 x 96 pixels, as the model makes them.",
+        f"{'' if spoken(truth.words) else ' (no word timings: equal distances)'}. Top row: the "
+        "real video that the sound is from. Aligned crops of 128 x 96 pixels, as generated.",
         ("still", *columns),
         tuple(rows),
     )
+
+
+def spoken(words: Sequence[tuple[float, float, str]]) -> list[tuple[float, float, str]]:
+    """Words without the pauses that GRID's timings name as well, ``sil`` and ``sp``."""
+    return [word for word in words if word[2] not in PAUSES]
 
 
 def _moments(truth: Loaded) -> tuple[list[str], list[int]]:
     from stillspeak.constants import VIDEO_FPS
 
     last = len(truth.frames) - 1
-    if truth.words:
-        chosen = truth.words
+    chosen = spoken(truth.words)
+    if chosen:
         if len(chosen) > MOMENTS - 1:
             places = np.linspace(0, len(chosen) - 1, MOMENTS - 1).round().astype(int)
             chosen = [chosen[i] for i in places]
