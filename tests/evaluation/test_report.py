@@ -109,12 +109,12 @@ def results(
 @pytest.fixture
 def three(tmp_path: Path) -> list[Path]:
     """A model, the floor and the ceiling."""
+    rate = [0.3, 0.4, 0.3, 0.4]
     ours = {"psnr": [30, 31, 28, 27.5], "wer": [0, 1 / 6, 0.5, 1 / 3]}
+    floor = {"psnr": [29, 29.5, 27, 27], "blink_rate": rate}
     return [
         results(tmp_path / "r" / "ours", {**ours, "blink_rate": [0.5, 0, None, 0.3]}),
-        results(
-            tmp_path / "r" / "still", {"psnr": [29, 29.5, 27, 27]}, kind="still", label="still"
-        ),
+        results(tmp_path / "r" / "still", floor, kind="still", label="still"),
         results(tmp_path / "r" / "real", {"psnr": [np.inf] * 4}, kind="real", label="real"),
     ]
 
@@ -249,6 +249,8 @@ def test_paired_differences_are_in_the_report(three: list[Path], tmp_path: Path)
     rows = [[c.strip() for c in cells] for cells in read.cells if cells[0].strip() == "psnr, dB"]
     assert rows[0][1] == "+1.000"  # (1 + 1.5 + 1 + 0.5) / 4
     assert rows[0][4:] == ["yes", "4", "higher"]
+    (rate,) = [c for c in read.cells if c[0].strip().startswith("blink_rate, 1/s") and len(c) > 6]
+    assert rate[4].strip() == "no"
     assert rows[1][1] == "–"
     assert rows[1][5] == "0 4 infinite, left out"
 
@@ -393,7 +395,9 @@ def test_clips_prepared_differently_are_not_paired(three: list[Path], tmp_path: 
     path = three[1] / "values.jsonl"
     path.write_text(path.read_text().replace("key of s2/a", "another key"))
     made = write_report(three[:2], tmp_path / "out")
-    assert "1 clips that ours and still have in common were prepared differently" in made.notes[0]
+    assert (
+        "1 of 4 clips that ours and still have in common are prepared differently" in made.notes[0]
+    )
     row = next(c for c in page(made).cells if c[0].strip() == "psnr, dB")
     assert row[5].strip() == "3"
 

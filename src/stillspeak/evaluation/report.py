@@ -666,7 +666,7 @@ def _pairs(systems: Sequence[Results], names: Sequence[str]) -> list[dict[str, A
                     "mean": number(d.mean, sign=True),
                     "over_clips": interval(d.interval_clips),
                     "over_speakers": interval(d.interval_speakers),
-                    "clear": d.clear,
+                    "apart": d.clear,
                 }
             )
         if rows:
@@ -777,20 +777,23 @@ def _notes(systems: Sequence[Results]) -> list[str]:
                 f"{len(theirs - mine)} only for {other.name}. Means over different clips do not "
                 "compare; the paired differences do."
             )
+        videos = "videos" in (first.kind, other.kind)
         different = sum(first.keys[c] != other.keys[c] for c in mine & theirs)
         if different:
             whose = (
                 "other systems' videos bring their own preparation of the real videos"
-                if "videos" in (first.kind, other.kind)
+                if videos
                 else "the caches differ, and these clips are left out of the paired differences"
             )
             notes.append(
-                f"{different} clips that {first.name} and {other.name} have in common were "
-                f"prepared differently: {whose}."
+                f"{different} of {len(mine & theirs)} clips that {first.name} and {other.name} "
+                f"have in common are prepared differently: {whose}."
             )
-        if first.summary.get("split") != other.summary.get("split"):
+        if not videos and first.summary.get("split") != other.summary.get("split"):
             splits = [str(s.summary.get("split") or "none") for s in (first, other)]
-            notes.append(f"{first.name} and {other.name} name different splits: {splits}.")
+            notes.append(
+                f"{first.name} and {other.name} name different splits: {' and '.join(splits)}."
+            )
     for name in _all_metrics(systems):
         have = [s for s in systems if name in s.metrics]
         if len({_definition(s, name) for s in have}) > 1:
@@ -950,6 +953,11 @@ def _sheets(
         faces = _one_a_speaker(system)[:FACES]
         add(
             "the same sound on several faces", lambda: sheets.same_sound(frames, faces, system.name)
+        )
+    if system.kind == "videos":
+        reasons.append(
+            f"{system.name}, the same sound on several faces: these are given videos, which no "
+            "other sound can drive"
         )
     if system.kind == "still":
         return made, reasons

@@ -327,7 +327,10 @@ def _moving(
     rows = [Strip(name, strip(made[at]))]
     if not np.array_equal(made[at], real[at]):
         rows.append(Strip("real video, same moments", strip(real[at])))
-    columns = tuple(f"{word} {place / fps:.2f} s" for word, place in zip(words, at, strict=True))
+    columns = tuple(
+        f"{word} {place / fps:.2f}\N{NO-BREAK SPACE}s"
+        for word, place in zip(words, at, strict=True)
+    )
     return Sheet(title, caption, columns, tuple(rows))
 
 
