@@ -454,20 +454,16 @@ def best(metric: str, systems: Sequence[Results]) -> tuple[str | None, str]:
             return {c: abs(v - ceiling[c]) for c, v in own.items() if c in ceiling}
         return own if better == "lower" else {c: -v for c, v in own.items()}
 
-    costs = {s.name: cost(s) for s in have}
+    def ahead(one: Results, other: Results) -> Difference:
+        alike = _comparable(one, other)
+        mine, theirs = ({c: v for c, v in cost(s).items() if c in alike} for s in (one, other))
+        return paired_difference(mine, theirs, one.speakers)
+
     for one in rivals:
-        against = [
-            paired_difference(costs[one.name], costs[other.name], one.speakers)
-            for other in rivals
-            if other is not one
-        ]
+        against = [ahead(one, other) for other in rivals if other is not one]
         if all(d.clear and d.mean is not None and d.mean < 0 for d in against):
-            floors = [
-                paired_difference(costs[one.name], costs[s.name], one.speakers).mean
-                for s in have
-                if s.kind == "still"
-            ]
-            if any(f is not None and f >= 0 for f in floors):
+            floors = [ahead(one, s).mean for s in have if s.kind == "still"]
+            if any(floor is not None and floor >= 0 for floor in floors):
                 return None, "the repeated still does as well"
             return one.name, ""
     return None, "no system is clearly ahead"
