@@ -32,6 +32,9 @@ MAX_SHIFT = 10
 
 FRAME_SAMPLES = SAMPLE_RATE // VIDEO_FPS
 
+GREY = (0.299, 0.587, 0.114)
+"""Red, green and blue in a grey picture."""
+
 SYNC_HEIGHT, SYNC_WIDTH = 32, 40
 """Pixels of the mouth that the network sees."""
 
@@ -92,7 +95,10 @@ class SyncNet(nn.Module):
                 nn.BatchNorm2d(b),
                 nn.ReLU(inplace=True),
             ]
-        layers += [nn.Flatten(), nn.Linear(last * (SYNC_HEIGHT // 16) * -(-SYNC_WIDTH // 16), config.dim)]
+        layers += [
+            nn.Flatten(),
+            nn.Linear(last * (SYNC_HEIGHT // 16) * -(-SYNC_WIDTH // 16), config.dim),
+        ]
         self.picture = nn.Sequential(*layers)
         near, far = config.sound_channels
         # 19 spectra are one window, the next begins four later: 3 + 2 * 2 + 4 * 3 = 19.
@@ -144,7 +150,8 @@ class SyncNet(nn.Module):
         assert isinstance(self.window, Tensor) and isinstance(self.filters, Tensor)
         pieces = audio.float().unfold(-1, _SPECTRUM, _HOP) * self.window
         power = torch.fft.rfft(pieces, _FFT).abs().square()  # (B, T', 257)
-        mel = power @ self.filters
+        with torch.autocast(audio.device.type, enabled=False):  # 8 bits do not hold the floor
+            mel = power @ self.filters
         floor = 1e-4 * mel.mean(dim=(1, 2), keepdim=True) + 1e-8
         log = (mel + floor).log()
         return 0.4 * (log - log.mean(dim=1, keepdim=True)).transpose(1, 2)
@@ -171,7 +178,8 @@ def shift_distances(seen: Tensor, heard: Tensor) -> Tensor:
 def pair_distances(seen: Tensor, heard: Tensor) -> Tensor:
     """Euclidean distances of all pairs of features of length 1: (B, T, D), (B, U, D) ->
     (B, T, U)."""
-    return (2 - 2 * seen @ heard.transpose(1, 2)).clamp_min(1e-6).sqrt()
+    squares: Tensor = 2 - 2 * seen @ heard.transpose(1, 2)
+    return squares.clamp_min(1e-6).sqrt()
 
 
 def moving_parts(grey: Tensor) -> Tensor:

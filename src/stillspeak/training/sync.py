@@ -28,6 +28,7 @@ from stillspeak.data.prepare import CachedClip, open_clip
 from stillspeak.errors import ConfigError, DataError
 from stillspeak.models.syncnet import (
     FRAME_SAMPLES,
+    GREY,
     MAX_SHIFT,
     SYNC_FORMAT,
     WINDOW_FRAMES,
@@ -35,14 +36,10 @@ from stillspeak.models.syncnet import (
     SyncNetConfig,
     golden_sync,
     moving_parts,
-    pair_distances,
     shift_distances,
     sync_grid,
 )
 from stillspeak.weights import save_network
-
-GREY = np.array([0.299, 0.587, 0.114], np.float32)
-"""Red, green and blue in a grey picture."""
 
 # The part of the crop that is kept in memory: the region with room for shifts and warps.
 _TOP, _BOTTOM, _LEFT, _RIGHT = 58, 128, 8, 92
@@ -64,6 +61,8 @@ class SyncDataConfig:
     """Share of examples with another pitch (``augment.pitch``)."""
     held_out: int = 24
     """Clips of the speaker with the most that are not trained on, but measured at validation."""
+    leave_out: tuple[str, ...] = ()
+    """Training clips, as ``speaker/name``, that are known to be out of sync themselves."""
     clip_weight: float = 1.0
     """Weight of finding the whole stretch's shift, beside each window's own."""
 
@@ -71,9 +70,7 @@ class SyncDataConfig:
         if self.batch < 1 or self.held_out < 0:
             raise ConfigError("sync_data.batch must be positive, .held_out not negative")
         if self.frames < WINDOW_FRAMES + 2 * MAX_SHIFT:
-            raise ConfigError(
-                f"sync_data.frames must be at least {WINDOW_FRAMES + 2 * MAX_SHIFT}"
-            )
+            raise ConfigError(f"sync_data.frames must be at least {WINDOW_FRAMES + 2 * MAX_SHIFT}")
         for name in ("speaker_balance", "voice"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"sync_data.{name} must lie in [0, 1]")
@@ -133,7 +130,11 @@ class SyncLesson:
         seed: int,
     ) -> None:
         self._config, self._data, self._augment, self._seed = config, data, augment, seed
-        long = [clip for clip in training if clip.frames >= data.frames]
+        long = [
+            clip
+            for clip in training
+            if clip.frames >= data.frames and f"{clip.speaker}/{clip.name}" not in data.leave_out
+        ]
         if not long:
             raise DataError(f"no training clip has {data.frames} frames; lower sync_data.frames")
         apart, rest = _hold_out(long, data.held_out)
@@ -215,8 +216,10 @@ class SyncLesson:
         ``clip``: of the stretch's shift by its mean distances."""
         assert isinstance(network, Matcher)
         seen, heard = network(*batch)
-        window, right = window_loss(seen, heard, network.window_scale.exp())
-        clip = clip_loss(shift_distances(seen, heard), network.clip_scale.exp())
+        # The embeddings are float32; in 8 bits their distances would come in steps of 0.004.
+        with torch.autocast(seen.device.type, enabled=False):
+            window, right = window_loss(seen, heard, network.window_scale.exp())
+            clip = clip_loss(shift_distances(seen, heard), network.clip_scale.exp())
         return {
             "loss": window + self._data.clip_weight * clip,
             "window": window,
@@ -226,17 +229,20 @@ class SyncLesson:
 
     def validate(self, network: nn.Module) -> Mapping[str, float]:
         """On whole clips of other speakers, and (``..._held_out``) on a trained speaker's others:
-        ``loss``, the windows' cross-entropy; ``within_1`` and ``exact``, shares of clips whose
+        ``loss``, the windows' cross-entropy in the median clip; ``within_1`` and ``exact``, shares of clips whose
         offset is 0 +-1 or 0; ``confidence``, its mean."""
         assert isinstance(network, Matcher)
         scores: dict[str, float] = {}
         for suffix, clips in (("", self._validation), ("_held_out", self._held_out)):
             rows = [self._measure(network, clip) for clip in clips]
             if rows:
-                means = np.mean(rows, axis=0)
-                names = ("loss", "within_1", "exact", "confidence")
+                losses, near, exact, confidence = np.array(rows).T
+                # A real clip may be out of sync itself, and shall not decide what is best.
                 scores |= {
-                    f"{name}{suffix}": float(mean) for name, mean in zip(names, means, strict=True)
+                    f"loss{suffix}": float(np.median(losses)),
+                    f"within_1{suffix}": float(near.mean()),
+                    f"exact{suffix}": float(exact.mean()),
+                    f"confidence{suffix}": float(confidence.mean()),
                 }
         return scores
 
@@ -294,7 +300,7 @@ def clip_loss(distances: Tensor, scale: Tensor) -> Tensor:
 
 
 def _sample(grey: npt.NDArray[np.uint8], grid: Tensor) -> Tensor:
-    """Pixels of the kept part (F, h, w) at a grid (32, 40, 2) in the crop: (F, 32, 40) in [0, 1]."""
+    """Pixels of the kept part (F, h, w) at a grid in the crop: (F, 32, 40) in [0, 1]."""
     size = torch.tensor([grey.shape[2], grey.shape[1]], dtype=torch.float32)
     at = (grid - torch.tensor([_LEFT, _TOP]) + 0.5) * (2 / size) - 1
     flat = torch.from_numpy(grey).float().div_(255)[None]
@@ -315,9 +321,7 @@ def _other_voice(
     return fitted
 
 
-def _hold_out(
-    clips: Sequence[CachedClip], count: int
-) -> tuple[list[CachedClip], list[CachedClip]]:
+def _hold_out(clips: Sequence[CachedClip], count: int) -> tuple[list[CachedClip], list[CachedClip]]:
     """Some clips of the speaker who has the most, and all others. Which ones depends on their
     names alone; never more than a quarter of the speaker's."""
     by_speaker: dict[str, list[CachedClip]] = defaultdict(list)
@@ -339,5 +343,7 @@ def _load(clip: CachedClip) -> SyncClip:
         raise DataError(f"{clip.file}: the sync network wants crops of 128 x 96; prepare again")
     if len(audio) != len(frames) * FRAME_SAMPLES:
         raise DataError(f"{clip.file}: holds another sound than 16 kHz at 25 fps; prepare again")
-    grey = np.rint(frames[:, _TOP:_BOTTOM, _LEFT:_RIGHT] @ GREY).astype(np.uint8)
+    grey = np.rint(frames[:, _TOP:_BOTTOM, _LEFT:_RIGHT] @ np.array(GREY, np.float32)).astype(
+        np.uint8
+    )
     return SyncClip(clip, grey, audio)
