@@ -20,8 +20,17 @@ from stillspeak.training.sync import SyncDataConfig, SyncLesson, clip_loss, wind
 
 SMALL = SyncNetConfig(bands=16, picture_channels=(4, 6, 8, 8), sound_channels=(8, 8), dim=8)
 PLAIN = AugmentConfig(
-    mirror=0, rotate=0, scale=0, shift=0, warp=0, gain=0, gamma=0, speed=0, audio_noise=0, audio_eq_db=0,
-    audio_gain_db=0
+    mirror=0,
+    rotate=0,
+    scale=0,
+    shift=0,
+    warp=0,
+    gain=0,
+    gamma=0,
+    speed=0,
+    audio_noise=0,
+    audio_eq_db=0,
+    audio_gain_db=0,
 )
 WRITE = Callable[..., CachedClip]
 
