@@ -14,10 +14,10 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -148,11 +148,13 @@ def evaluate_systems(arguments: argparse.Namespace) -> list[str]:
 
 def report(folders: Sequence[Path], results: Path) -> None:
     """The page that stillspeak report makes of these folders, where there is that command."""
-    command = [sys.executable, "-m", "stillspeak", "report"]
-    if subprocess.run([*command, "--help"], capture_output=True, check=False).returncode:
+    try:
+        write_report = import_module("stillspeak.evaluation.report").write_report
+    except ImportError:
         return
-    there = [str(folder) for folder in folders if (folder / "summary.json").is_file()]
-    subprocess.run([*command, *there, "-o", str(results / "report")], check=False)
+    there = [folder for folder in folders if (folder / "summary.json").is_file()]
+    write_report(there, results / "report", overwrite=True)
+    print(f"{results / 'report'} written", file=sys.stderr)
 
 
 def tables(results: Path, systems: Sequence[str]) -> str:
@@ -293,6 +295,7 @@ def write(path: Path, generated: str) -> None:
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise DataError(f"{path}: lacks the markers {BEGIN} and {END}; put them where tables go")
+    generated = generated.replace(f"{ROOT}/", "")  # reasons name files of this very checkout
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(f"{before}{BEGIN}\n\n{generated}\n\n{END}{after}", "utf-8")
     partial.replace(path)
