@@ -66,7 +66,7 @@ PERCENT = ("wer", "wer_real")
 
 ARROWS = {"higher": "higher", "lower": "lower", "real": "as real"}
 
-EMPTY = ""
+EMPTY = "–"
 
 
 def main() -> None:
