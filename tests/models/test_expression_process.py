@@ -10,7 +10,10 @@ from stillspeak.models.expression import (
     BROW_DEVIATION,
     BROW_MEMORY,
     BROW_PIXELS,
+    HEAD_DEGREES,
+    HEAD_PIXELS,
     ExpressionProcess,
+    HeadProcess,
 )
 
 
@@ -56,3 +59,15 @@ def test_it_starts_at_rest_and_other_rates_take_as_long() -> None:
     assert float((slow > 0.1).double().mean()) == pytest.approx(
         float((fast > 0.1).double().mean()), rel=0.15
     )
+
+
+def test_the_head_moves_slowly_by_what_was_said_and_starts_at_rest() -> None:
+    poses = HeadProcess(2).draw(40_000).double()
+    assert not poses[0].any()
+    expected = torch.tensor([HEAD_DEGREES, HEAD_PIXELS, HEAD_PIXELS]).double()
+    assert torch.allclose(poses.std(0), expected, rtol=0.15)
+    # Nobody jerks: from frame to frame far less than it wanders, and without corners.
+    assert bool((poses.diff(dim=0).std(0) < 0.1 * expected).all())
+    parts = HeadProcess(2)
+    assert torch.equal(torch.cat([parts.draw(n) for n in (3, 0, 97)]).double(), poses[:100])
+    assert not HeadProcess(2, strength=0.0).draw(50).any()

@@ -95,3 +95,50 @@ class ExpressionProcess:
         second = BLINK_PROFILE[first + 1] if first + 1 < len(BLINK_PROFILE) else 0.0
         share = place - first
         return self._peak * ((1 - share) * BLINK_PROFILE[first] + share * second)
+
+
+HEAD_DEGREES = 1.2
+"""Standard deviation of the head's tilt at strength 1."""
+
+HEAD_PIXELS = 0.9
+"""Standard deviation of its shift in each direction, in pixels of the 128 x 96 crop."""
+
+HEAD_SECONDS = 1.2
+"""Seconds after which little of a position is left."""
+
+
+class HeadProcess:
+    """Small, slow movements of the head: a damped random walk that no corner can be seen in.
+
+    Args:
+        seed: decides everything.
+        fps: frames a second.
+        strength: 1: as listed above; 0: none.
+    """
+
+    def __init__(self, seed: int, *, fps: float = 25.0, strength: float = 1.0) -> None:
+        # Another stream than the blinks' with the same seed.
+        self._random = torch.Generator().manual_seed((seed + 0x5EAD) % 2**63)
+        self._memory = math.exp(-1 / (fps * HEAD_SECONDS / 2))
+        self._size = strength * torch.tensor([HEAD_DEGREES, HEAD_PIXELS, HEAD_PIXELS])
+        self._drive = torch.zeros(3)
+        self._place = torch.zeros(3)
+
+    def draw(self, frames: int) -> Tensor:
+        """The next frames' tilt in degrees and shift (x, y) in pixels of the crop: (T, 3)."""
+        rows = [self._next() for _ in range(frames)]
+        return torch.stack(rows) if rows else torch.zeros(0, 3)
+
+    def _next(self) -> Tensor:
+        here = self._place * self._size
+        memory = self._memory
+        step = torch.randn(3, generator=self._random)
+        # Two filters in a row make the speed continuous; the scale gives deviation 1.
+        self._drive = memory * self._drive + (1 - memory) * step
+        self._place = memory * self._place + (1 - memory) * self._drive * self._scale()
+        return here
+
+    def _scale(self) -> float:
+        a = self._memory
+        variance = (1 - a) ** 4 * (1 + a**2) / (1 - a**2) ** 3
+        return 1 / math.sqrt(variance)
