@@ -335,7 +335,8 @@ def _synced(measure: Callable[[], float]) -> float | Score:
     better="real",
     tools=("sync",),
     definition=f"""Shift between sound and generated frames at which their embeddings are nearest:
-    {_SYNC}; the shift with the smallest mean distance. Its sign is that of the sync scorer.""",
+    {_SYNC}; the shift with the smallest mean distance. Positive: the sound comes later than the
+    picture that it belongs to.""",
 )
 def _av_offset(clip: Material) -> float | Score:
     return _synced(lambda: float(clip.generated_sync.offset))
