@@ -84,7 +84,7 @@ def test_what_is_too_short_is_refused(tmp_path: Path) -> None:
     frames, audio = clip(25)
     assert np.isfinite(scorer.measure(frames, audio).distances).all()
     for few, short in ((frames[:24], audio), (frames, audio[:-1]), (frames[:0], audio)):
-        with pytest.raises(VideoError, match="too short .* 25 are needed"):
+        with pytest.raises(VideoError, match=r"too short .* 25 are needed"):
             scorer.measure(few, short)
 
 

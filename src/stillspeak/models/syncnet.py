@@ -153,7 +153,7 @@ class SyncNet(nn.Module):
         with torch.autocast(audio.device.type, enabled=False):  # 8 bits do not hold the floor
             mel = power @ self.filters
         floor = 1e-4 * mel.mean(dim=(1, 2), keepdim=True) + 1e-8
-        log = (mel + floor).log()
+        log: Tensor = (mel + floor).log()
         return 0.4 * (log - log.mean(dim=1, keepdim=True)).transpose(1, 2)
 
 

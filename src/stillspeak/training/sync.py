@@ -229,8 +229,8 @@ class SyncLesson:
 
     def validate(self, network: nn.Module) -> Mapping[str, float]:
         """On whole clips of other speakers, and (``..._held_out``) on a trained speaker's others:
-        ``loss``, the windows' cross-entropy in the median clip; ``within_1`` and ``exact``, shares of clips whose
-        offset is 0 +-1 or 0; ``confidence``, its mean."""
+        ``loss``, the windows' cross-entropy in the median clip; ``within_1`` and ``exact``,
+        shares of clips whose offset is 0 +-1 or 0; ``confidence``, its mean."""
         assert isinstance(network, Matcher)
         scores: dict[str, float] = {}
         for suffix, clips in (("", self._validation), ("_held_out", self._held_out)):
