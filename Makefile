@@ -1,4 +1,5 @@
 # make demo: a talking-face video from the bundled inputs. make test: the whole test suite.
+# make bench: speed, then docs/results.md from the released weights and GRID; CLIPS=3 for a taste.
 
 PYTHON ?= python3
 VENV := .venv
@@ -12,7 +13,7 @@ install: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt scripts/check_system.py
 	@$(PYTHON) scripts/check_system.py
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,corpora,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,corpora,eval,dev]'
 	@touch $@
 
 demo: $(STAMP)
@@ -28,6 +29,7 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/animate.py
+	$(BIN)/python benchmarks/results.py $(if $(CLIPS),--clips $(CLIPS))
 
 clean:
 	rm -rf $(VENV) demo.mp4 .mypy_cache .ruff_cache

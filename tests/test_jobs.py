@@ -133,11 +133,12 @@ def jobs_in(folder, *options):
 def test_a_line_s_options_go_before_the_command_s(tmp_path):
     animator = Recorder()
     jobs = jobs_in(tmp_path, {}, {"seed": 0, "face": 0}, {"size": 99})
-    run_jobs(animator, jobs, seed=1, face=2, size=3, crop=True)
+    run_jobs(animator, jobs, seed=1, face=2, size=3, crop=True, blink=2.0, head_motion=0.5)
+    common = {"crop": True, "blink": 2.0, "expression": 1.0, "head_motion": 0.5}
     assert [options for _, options in animator.asked] == [
-        {"seed": 1, "face": 2, "size": 3, "crop": True},
-        {"seed": 0, "face": 0, "size": 3, "crop": True},
-        {"seed": 1, "face": 2, "size": 99, "crop": True},
+        {"seed": 1, "face": 2, "size": 3, **common},
+        {"seed": 0, "face": 0, "size": 3, **common},
+        {"seed": 1, "face": 2, "size": 99, **common},
     ]
 
 

@@ -19,7 +19,16 @@ LOWER: dict[str, set[str]] = {
     "face": BOTTOM | {"face"},
     "models": {"errors", "constants", "models"},
     "weights": BOTTOM | {"models"},
-    "data": BOTTOM | {"media", "face", "data", "models.config", "models.layers", "models.pixels"},
+    "data": BOTTOM
+    | {
+        "media",
+        "face",
+        "data",
+        "models.config",
+        "models.expression",
+        "models.layers",
+        "models.pixels",
+    },
     "training": BOTTOM | {"media", "face", "models", "weights", "data", "training"},
     "render": BOTTOM | {"media", "face", "models"},
     "animation": BOTTOM | {"media", "models", "render", "animation"},

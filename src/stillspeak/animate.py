@@ -37,6 +37,9 @@ MIN_SECONDS = 0.2
 SILENCE = 10 ** (-70 / 20)
 """Peak below which a whole clip counts as silence: -70 dB of full scale."""
 
+MAX_STRENGTH = 3
+"""Largest strength of blinks, brows and head motion."""
+
 MAX_SEED = 2**63 - 1
 """Largest seed: what every random number generator takes."""
 
@@ -94,6 +97,9 @@ class Animator:
         face: int | None = None,
         crop: bool = False,
         size: int | None = None,
+        blink: float = 1.0,
+        expression: float = 1.0,
+        head_motion: float = 0.0,
         image_name: str | None = None,
         audio_name: str | None = None,
     ) -> Animation:
@@ -108,6 +114,10 @@ class Animator:
             size: height of the video in pixels. By default the picture's own, at most
                 1,920 on its longer side, and 128 for the crop. The crop's is rounded to
                 a multiple of 4, so that its shape stays.
+            blink: times as many blinks as people make; 0: none. Only models that were trained with
+                an expression blink and move brows (``generator.expression_dim``).
+            expression: size of the brows' movements, 1 being people's.
+            head_motion: size of small movements of the head; 0: it rests.
             image_name: what messages call the picture; its path, or e.g. ``<bytes>``.
             audio_name: what messages call the sound.
 
@@ -117,8 +127,15 @@ class Animator:
         Raises:
             ImageError, AudioError: an input cannot be read, or the sound is too short or silent.
             FaceError: no usable face.
-            ConfigError: a size or seed out of range.
+            ConfigError: a size, seed or strength out of range.
         """
+        for name, value in (
+            ("blink", blink),
+            ("expression", expression),
+            ("head motion", head_motion),
+        ):
+            if not 0 <= value <= MAX_STRENGTH:
+                raise ConfigError(f"{name} {value:g} is out of range; give 0 to {MAX_STRENGTH}")
         if not 0 <= seed <= MAX_SEED:
             raise ConfigError(f"seed {seed} is out of range; give 0 to {MAX_SEED}")
         config = self.generator.config
@@ -132,7 +149,7 @@ class Animator:
         renderer = FaceRenderer(
             picture, found.points, self.generator, whole=not crop, lines=size if crop else None
         )
-        return Animation(self.generator, renderer, speech, seed)
+        return Animation(self.generator, renderer, speech, seed, blink, expression, head_motion)
 
 
 def animate(
@@ -145,13 +162,26 @@ def animate(
     face: int | None = None,
     crop: bool = False,
     size: int | None = None,
+    blink: float = 1.0,
+    expression: float = 1.0,
+    head_motion: float = 0.0,
 ) -> Animation:
     """Make one picture speak; for many, keep an :class:`Animator`.
 
     Arguments, result and errors as in :class:`Animator` and :meth:`Animator.animate`.
     """
     with Animator(model, device=device) as animator:
-        return animator.animate(image, audio, seed=seed, face=face, crop=crop, size=size)
+        return animator.animate(
+            image,
+            audio,
+            seed=seed,
+            face=face,
+            crop=crop,
+            size=size,
+            blink=blink,
+            expression=expression,
+            head_motion=head_motion,
+        )
 
 
 def _check_speech(speech: npt.NDArray[np.float32], sample_rate: int, name: str) -> None:

@@ -13,6 +13,7 @@ import torch
 
 from stillspeak.media.audio import frame_windows
 from stillspeak.media.video import write_video
+from stillspeak.models.expression import ExpressionProcess, HeadProcess
 from stillspeak.models.generator import Generator
 from stillspeak.render import FaceRenderer
 
@@ -32,6 +33,12 @@ class Animation:
     audio: npt.NDArray[np.float32]
     """The speech, (S,) float32 in [-1, 1] at :attr:`sample_rate`."""
     seed: int
+    blink: float = 1.0
+    """Times as many blinks as people make; 0: none. Only models with an expression blink."""
+    expression: float = 1.0
+    """Size of the brows' movements, 1 being people's."""
+    head_motion: float = 0.0
+    """Size of the head's small movements; 0: it rests."""
 
     @property
     def fps(self) -> int:
@@ -62,13 +69,22 @@ class Animation:
         windows = frame_windows(self.audio, generator.config.window, generator.config.hop)
         random = torch.Generator().manual_seed(self.seed)
         state = generator.initial_state()
+        expression = ExpressionProcess(
+            self.seed, fps=self.fps, blink=self.blink, strength=self.expression
+        )
+        head = HeadProcess(self.seed, fps=self.fps, strength=self.head_motion)
         for start in range(0, len(windows), CHUNK):
             chunk = torch.tensor(windows[start : start + CHUNK]).unsqueeze(0)
             noise = generator.draw_noise(1, chunk.shape[1], random)
             decoded, state = generator.step(
-                self.renderer.context, chunk.to(noise.device), noise, state
+                self.renderer.context,
+                chunk.to(noise.device),
+                noise,
+                state,
+                expression.draw(chunk.shape[1]) if generator.config.expression_dim else None,
             )
-            yield from self.renderer.render(decoded)
+            poses = head.draw(chunk.shape[1]) if self.head_motion else None
+            yield from self.renderer.render(decoded, poses)
 
     @property
     def frames(self) -> npt.NDArray[np.uint8]:

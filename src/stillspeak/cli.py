@@ -106,6 +106,9 @@ FaceIndex = Annotated[int | None, typer.Option(min=0, help="Which face, 0 being 
 Crop = Annotated[bool, typer.Option("--crop", help="The bare aligned face, 128 x 96 pixels.")]
 # The range is render.py's; importing it here would load torch for --help.
 Size = Annotated[int | None, typer.Option(min=64, max=4096, help="Height of the video in pixels.")]
+Blink = Annotated[float, typer.Option(min=0, max=3, help="Blinks; 0 none, 1 as people do.")]
+Expression = Annotated[float, typer.Option(min=0, max=3, help="Movement of the brows.")]
+HeadMotion = Annotated[float, typer.Option(min=0, max=3, help="Small movements of the head.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
@@ -123,6 +126,9 @@ def animate(
     device: Device = "auto",
     crop: Crop = False,
     size: Size = None,
+    blink: Blink = 1.0,
+    expression: Expression = 1.0,
+    head_motion: HeadMotion = 0.0,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -138,6 +144,7 @@ def animate(
     ] = False,
 ) -> None:
     """Make a picture speak: PHOTO SPEECH -o OUT.mp4, or many with --jobs TABLE.csv."""
+    strengths = {"blink": blink, "expression": expression, "head_motion": head_motion}
     if jobs is not None:
         if photo or speech or output or stdout_format:
             raise typer.BadParameter("--jobs takes its files from the table alone")
@@ -150,6 +157,7 @@ def animate(
             face=face,
             crop=crop,
             size=size,
+            strengths=strengths,
             overwrite=overwrite,
             skip_existing=skip_existing,
             quiet=quiet,
@@ -184,6 +192,7 @@ def animate(
             face=face,
             crop=crop,
             size=size,
+            **strengths,
             image_name=_source_name(photo),
             audio_name=_source_name(speech),
         )
@@ -249,6 +258,7 @@ def _animate_jobs(
     face: int | None,
     crop: bool,
     size: int | None,
+    strengths: Mapping[str, float],
     overwrite: bool,
     skip_existing: bool,
     quiet: bool,
@@ -268,6 +278,7 @@ def _animate_jobs(
             face=face,
             crop=crop,
             size=size,
+            **strengths,
             overwrite=overwrite,
             skip_existing=skip_existing,
             progress=lambda done, result: advance(done, ""),

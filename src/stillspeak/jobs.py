@@ -99,6 +99,9 @@ def run_jobs(
     face: int | None = None,
     crop: bool = False,
     size: int | None = None,
+    blink: float = 1.0,
+    expression: float = 1.0,
+    head_motion: float = 0.0,
     overwrite: bool = False,
     skip_existing: bool = False,
     progress: Callable[[int, JobResult], None] = lambda done, result: None,
@@ -109,7 +112,7 @@ def run_jobs(
         animator: with the model to use.
         jobs: from :func:`read_jobs`.
         seed, face, size: for jobs whose line does not say.
-        crop: as in :meth:`Animator.animate`.
+        crop, blink, expression, head_motion: as in :meth:`Animator.animate`.
         overwrite: replace outputs that exist.
         skip_existing: leave jobs alone whose output exists.
         progress: called after each job.
@@ -126,6 +129,9 @@ def run_jobs(
                     face=face if job.face is None else job.face,
                     crop=crop,
                     size=size if job.size is None else job.size,
+                    blink=blink,
+                    expression=expression,
+                    head_motion=head_motion,
                 )
                 result = JobResult(job, frames=animation.save(job.output, overwrite=overwrite))
         except StillspeakError as error:

@@ -20,6 +20,7 @@ from stillspeak.face.paste import FacePaster
 from stillspeak.models.decoders import Decoded, Motion, compose
 from stillspeak.models.generator import Generator
 from stillspeak.models.pixels import from_model, to_model
+from stillspeak.models.sway import sway_frames, sway_motion
 
 Picture = npt.NDArray[np.uint8]
 
@@ -117,11 +118,24 @@ class FaceRenderer:
         self.height, self.width = int(shape[0]), int(shape[1])
 
     @torch.inference_mode()
-    def render(self, decoded: Decoded) -> Iterator[Picture]:
-        """Frames (H, W, 3) uint8 of what the decoder gave for one clip."""
+    def render(self, decoded: Decoded, poses: torch.Tensor | None = None) -> Iterator[Picture]:
+        """Frames (H, W, 3) uint8 of what the decoder gave for one clip.
+
+        ``poses`` (T, 3) moves the head, see :mod:`stillspeak.models.sway`; None leaves it.
+        """
+        if poses is not None:
+            decoded = self._sway(decoded, poses)
         for index in range(decoded.frames.shape[1]):
             crop = self._draw(decoded, index)
             yield crop if self._paster is None else self._paster.paste(crop)
+
+    def _sway(self, decoded: Decoded, poses: torch.Tensor) -> Decoded:
+        if decoded.motion is None:
+            return Decoded(sway_frames(decoded.frames[0], poses)[None], None)
+        motion = sway_motion(decoded.motion, poses)
+        if self._size != self._crop:
+            return Decoded(decoded.frames, motion)
+        return Decoded(compose(self.context.still, motion), motion)
 
     def _draw(self, decoded: Decoded, index: int) -> Picture:
         frame = decoded.frames[:, index : index + 1]

@@ -1,5 +1,6 @@
 """Training examples: pure functions of (seed, step, number), with sound and picture in step."""
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file, save_file
 
 from stillspeak.data.config import AugmentConfig, DataConfig
 from stillspeak.data.dataset import (
@@ -17,14 +19,17 @@ from stillspeak.data.dataset import (
     Batch,
     Prefetcher,
     TrainingData,
+    clip_expression,
     read_frames,
     whole_clip,
 )
 from stillspeak.data.prepare import CachedClip, load_manifest, open_clip
 from stillspeak.errors import ConfigError, DataError
+from stillspeak.face.eyes import EYE_CORNERS, LEFT_BROW, RIGHT_BROW
 from stillspeak.face.mouth import MIRRORED_PAIRS, mouth_distances
 from stillspeak.media.audio import frame_windows
 from stillspeak.models.config import GeneratorConfig
+from stillspeak.models.expression import BROW_PIXELS
 from stillspeak.models.pixels import from_model
 
 HOP = 640
@@ -82,6 +87,7 @@ def test_shapes_types_and_ranges(clips: list[CachedClip]) -> None:
         "positions": ((3, 3), torch.int64),
         "still_points": ((3, 478, 2), torch.float32),
         "frame_points": ((3, 3, 478, 2), torch.float32),
+        "expression": ((3, 3, 2), torch.float32),
     }
     for name in ("windows", "still", "frames"):
         values = getattr(batch, name)
@@ -433,3 +439,28 @@ def test_prefetcher_without_steps() -> None:
     loader = prefetch(Numbers(), range(5, 5), audio_steps=0)
     assert list(loader) == []
     loader.close()
+
+
+def test_expression_is_the_difference_to_the_still(
+    tmp_path: Path, write_clip: Callable[..., CachedClip]
+) -> None:
+    clip = write_clip(tmp_path, frames=24)
+    tensors = load_file(clip.file)
+    closure = np.zeros(24, np.float16)
+    closure[8:] = 0.5
+    tensors["blendshapes"][:, 9:11] = closure[:, None]
+    names = [f"other{i}" for i in range(52)]
+    names[9:11] = ["eyeBlinkLeft", "eyeBlinkRight"]
+    raised = tensors["landmarks"].copy()
+    raised[:, list(EYE_CORNERS)] = (24, 43), (72, 43)
+    raised[12:, list(LEFT_BROW + RIGHT_BROW), 1] -= 3.0
+    tensors["landmarks"] = raised
+    save_file(tensors, clip.file, {"key": '"k"', "blendshapes": json.dumps(names)})
+    with open_clip(clip) as opened:
+        curves = clip_expression(opened, raised)
+    assert curves.shape == (24, 2) and curves.dtype == np.float32
+    moved = curves - curves[0]
+    assert moved[:8] == pytest.approx(0, abs=1e-5)
+    assert moved[8:, 0] == pytest.approx(0.5)
+    assert moved[12:, 1] == pytest.approx(3.0 / BROW_PIXELS, abs=1e-3)
+    assert moved[8:12, 1] == pytest.approx(0, abs=1e-5)

@@ -3,14 +3,8 @@
 import numpy as np
 import pytest
 
-from stillspeak.evaluation.expression import (
-    EYE_CORNERS,
-    LEFT_BROW,
-    RIGHT_BROW,
-    brow_heights,
-    brow_motion,
-    find_blinks,
-)
+from stillspeak.evaluation.expression import brow_motion, find_blinks
+from stillspeak.face.eyes import EYE_CORNERS, LEFT_BROW, RIGHT_BROW, brow_heights
 
 
 def test_blinks_are_counted_and_measured() -> None:

@@ -45,7 +45,7 @@ DEFINITIONS = {
         "brow_motion": "800173ea2afa",
         "wer": "117deaa5238f",
         "wer_real": "c4fb84b6c020",
-        "av_offset": "4871adbf42b3",
+        "av_offset": "57289fb0d8a6",
         "av_confidence": "9f8184b2cb23",
         "av_confidence_real": "69c29134842b",
     }.items()

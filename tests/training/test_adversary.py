@@ -51,6 +51,7 @@ def batch() -> Batch:
         positions=positions,
         still_points=torch.zeros(CLIPS, 478, 2),
         frame_points=torch.zeros(CLIPS, FRAMES, 478, 2),
+        expression=torch.zeros(CLIPS, FRAMES, 2),
     )
 
 
@@ -283,6 +284,7 @@ def test_a_discriminator_learns_to_tell(kind: type[Adversary], game: Game) -> No
         positions=(3 + torch.arange(FRAMES)).expand(2, -1),
         still_points=torch.zeros(2, 478, 2),
         frame_points=torch.zeros(2, FRAMES, 478, 2),
+        expression=torch.zeros(2, FRAMES, 2),
     )
     optimizer = torch.optim.Adam(adversary.parameters(), lr=1e-2)
     for _ in range(12):

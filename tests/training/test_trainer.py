@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -21,6 +21,7 @@ from stillspeak.data.config import AugmentConfig
 from stillspeak.data.dataset import Batch, TrainingData
 from stillspeak.data.prepare import CachedClip
 from stillspeak.errors import CheckpointError, TrainingError
+from stillspeak.models.generator import Generator
 from stillspeak.runtime import Precision
 from stillspeak.training.checkpoint import checkpoint_path, latest_checkpoint, load_checkpoint
 from stillspeak.training.config import RunConfig, TrainingConfig, run_config
@@ -28,7 +29,7 @@ from stillspeak.training.fabric import launch_fabric
 from stillspeak.training.player import Average, Player, learning_rate
 from stillspeak.training.trainer import Trainer
 from stillspeak.training.validation import Validation
-from stillspeak.weights import load_model, read_info
+from stillspeak.weights import load_model, read_info, save_model
 
 SMOKE = Path(__file__).parents[2] / "configs" / "smoke.toml"
 Progress = Callable[[int, Mapping[str, float]], None]
@@ -505,3 +506,18 @@ def test_frozen_norms_keep_their_statistics_and_learn_on(
     renewed = final(tmp_path / "renewed")["objective"]
     name = "generator.identity_encoder.layers.0.1.running_mean"
     assert not torch.equal(renewed[name], before[name])
+
+
+def test_a_decoder_with_new_inputs_takes_over_the_old_ones(
+    make: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    one = make(folder="one")
+    weights = tmp_path / "one.safetensors"
+    save_model(cast(Generator, one.average.module), weights, {})
+    other = make(smoke(generator={"expression_dim": 2}), "two")
+    taken, own = other.start_from(weights)
+    assert taken == own
+    old = load_model(weights).state_dict()["decoder.root.0.weight"]
+    new = other.average.module.state_dict()["decoder.root.0.weight"]
+    assert torch.equal(new[: len(old)], old)
+    assert len(new) == len(old) + 2 and not new[len(old) :].any()

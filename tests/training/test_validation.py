@@ -28,7 +28,13 @@ class Given(Generator):
         self.answers = answers
         self.eval()
 
-    def decode(self, still: StillContext, context: torch.Tensor, noise: torch.Tensor) -> Decoded:
+    def decode(
+        self,
+        still: StillContext,
+        context: torch.Tensor,
+        noise: torch.Tensor,
+        expression: torch.Tensor | None = None,
+    ) -> Decoded:
         answer = self.answers.pop(0)
         assert context.shape[1] == answer.frames.shape[1]
         return answer

@@ -22,11 +22,13 @@ from torch import Tensor
 
 from stillspeak.data.augment import augment_audio, augment_frames, time_stretch
 from stillspeak.data.config import AugmentConfig, DataConfig
-from stillspeak.data.prepare import CachedClip, open_clip
+from stillspeak.data.prepare import CachedClip, CachedClipReader, open_clip
 from stillspeak.errors import DataError
+from stillspeak.face.eyes import brow_heights
 from stillspeak.face.mouth import MIRRORED_PAIRS, mouth_distances
 from stillspeak.media.audio import frame_windows
 from stillspeak.models.config import GeneratorConfig
+from stillspeak.models.expression import BROW_PIXELS
 from stillspeak.models.pixels import to_model
 
 T = TypeVar("T")
@@ -42,6 +44,8 @@ class Batch(NamedTuple):
     positions: (B, K) int64, which of the T windows each frame belongs to.
     still_points: (B, 478, 2) float32, the still's landmarks in pixels of the crop.
     frame_points: (B, K, 478, 2) float32.
+    expression: (B, K, 2) float32, eyes and brows relative to the still's, as
+        ``models.expression`` defines them.
     """
 
     windows: Tensor
@@ -51,6 +55,7 @@ class Batch(NamedTuple):
     positions: Tensor
     still_points: Tensor
     frame_points: Tensor
+    expression: Tensor
 
 
 class AudioBatch(NamedTuple):
@@ -67,6 +72,7 @@ class _Track:
     clip: CachedClip
     audio: npt.NDArray[np.float32]  # (S,)
     mouth: npt.NDArray[np.float32]  # (T, 7)
+    expression: npt.NDArray[np.float32]  # (T, 2)
 
 
 class TrainingData:
@@ -152,7 +158,7 @@ class TrainingData:
         track = self._draw(random)
         windows, mouth, sources = self._speech(track, config.window_frames, random)
         positions = self._positions(random)
-        shown, points = self._pictures(track, sources[positions], random)
+        shown, points, expression = self._pictures(track, sources[positions], random)
         if random.random() < self._augment.mirror:
             shown = np.ascontiguousarray(shown[:, :, ::-1])
             points = points * np.array([-1, 1], np.float32)
@@ -171,6 +177,7 @@ class TrainingData:
             positions=torch.from_numpy(positions)[None],
             still_points=moved[:, 0],
             frame_points=moved[:, 1:],
+            expression=torch.from_numpy(expression)[None],
         )
 
     def _positions(self, random: np.random.Generator) -> npt.NDArray[np.int64]:
@@ -250,17 +257,22 @@ class TrainingData:
 
     def _pictures(
         self, track: _Track, sources: npt.NDArray[np.int64], random: np.random.Generator
-    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
-        """The still and the frames at ``sources``: (1+K, H, W, 3) and their landmarks."""
-        other = track.clip
+    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """The still and the frames at ``sources``: (1+K, H, W, 3), their landmarks, and the
+        frames' expression relative to the still's (K, 2)."""
+        other = track
         if random.random() < self._data.other_clip:
-            other = self._tracks[random.choice(self._by_speaker[track.clip.speaker])].clip
+            other = self._tracks[random.choice(self._by_speaker[track.clip.speaker])]
         moment = 0
         if random.random() >= self._data.first_frame:
-            moment = int(random.integers(other.frames))
-        still, still_points = read_frames(other, np.array([moment]))
+            moment = int(random.integers(other.clip.frames))
+        still, still_points = read_frames(other.clip, np.array([moment]))
         frames, frame_points = read_frames(track.clip, sources)
-        return np.concatenate((still, frames)), np.concatenate((still_points, frame_points))
+        return (
+            np.concatenate((still, frames)),
+            np.concatenate((still_points, frame_points)),
+            track.expression[sources] - other.expression[moment],
+        )
 
 
 def _load_track(clip: CachedClip, generator: GeneratorConfig) -> _Track:
@@ -277,9 +289,28 @@ def _load_track(clip: CachedClip, generator: GeneratorConfig) -> _Track:
                 f"{clip.file}: holds {len(audio) / clip.frames:g} samples a frame, but the "
                 f"generator wants {generator.hop} (generator.sample_rate, generator.fps)"
             )
-        mouth = mouth_distances(tensors.get_tensor("landmarks"))
+        landmarks = tensors.get_tensor("landmarks")
+        mouth = mouth_distances(landmarks)
+        expression = clip_expression(tensors, landmarks)
     deviation = np.maximum(mouth.std(axis=0), 0.25)  # a still mouth must not become noise
-    return _Track(clip, audio, (mouth - mouth.mean(axis=0)) / deviation)
+    return _Track(clip, audio, (mouth - mouth.mean(axis=0)) / deviation, expression)
+
+
+def clip_expression(
+    tensors: CachedClipReader, landmarks: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+    """Eyes and brows of a prepared clip's frames, as ``models.expression`` defines them: (T, 2).
+
+    Only differences mean something: eyes that are open have another closure in every face.
+    """
+    names = list(tensors.metadata.get("blendshapes") or [])
+    blendshapes = tensors.get_tensor("blendshapes").astype(np.float32)
+    closure = np.zeros(len(landmarks), np.float32)
+    if "eyeBlinkLeft" in names and "eyeBlinkRight" in names:
+        eyes = [names.index("eyeBlinkLeft"), names.index("eyeBlinkRight")]
+        closure = blendshapes[:, eyes].mean(axis=1)
+    brows = brow_heights(landmarks).mean(axis=1).astype(np.float32) / BROW_PIXELS
+    return np.stack((closure, brows), axis=1)
 
 
 def read_frames(
@@ -298,7 +329,8 @@ class ClipExample(NamedTuple):
     """A whole prepared clip, as validation wants it.
 
     windows (1, T, N); still (1, 3, H, W), the clip's first frame; frames (1, K, 3, H, W);
-    positions (1, K); still_points (1, 478, 2); frame_points (1, K, 478, 2).
+    positions (1, K); still_points (1, 478, 2); frame_points (1, K, 478, 2); expression
+    (1, K, 2), relative to the still.
     """
 
     clip: CachedClip
@@ -308,6 +340,7 @@ class ClipExample(NamedTuple):
     positions: Tensor
     still_points: Tensor
     frame_points: Tensor
+    expression: Tensor
 
 
 def whole_clip(clip: CachedClip, generator: GeneratorConfig, *, every: int = 1) -> ClipExample:
@@ -315,6 +348,7 @@ def whole_clip(clip: CachedClip, generator: GeneratorConfig, *, every: int = 1) 
     positions = np.arange(0, clip.frames, every)
     with open_clip(clip) as tensors:
         audio = tensors.get_tensor("audio")
+        expression = clip_expression(tensors, tensors.get_tensor("landmarks"))
     frames, points = read_frames(clip, positions)
     still, still_points = read_frames(clip, np.array([0]))
     return ClipExample(
@@ -325,6 +359,7 @@ def whole_clip(clip: CachedClip, generator: GeneratorConfig, *, every: int = 1) 
         torch.from_numpy(positions)[None],
         torch.from_numpy(still_points),
         torch.from_numpy(points)[None],
+        torch.from_numpy(expression[positions] - expression[0])[None],
     )
 
 

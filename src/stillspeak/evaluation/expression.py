@@ -8,18 +8,13 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from stillspeak.face.eyes import brow_heights
+
 BLINK_PEAK = 0.3
 """How far a blink rises above the clip's open eyes, on the blendshapes' scale of [0, 1]."""
 
 BLINK_EDGE = 0.1
 """A blink lasts while the eyes are closed this much further than they are when open."""
-
-LEFT_BROW = (70, 63, 105, 66, 107, 46, 53, 52, 65, 55)
-RIGHT_BROW = (300, 293, 334, 296, 336, 276, 283, 282, 295, 285)
-"""Points of the eyebrows in the 478-point mesh, as seen in the picture."""
-
-EYE_CORNERS = (33, 263)
-"""The outer eye corners, image left and image right."""
 
 
 def find_blinks(closure: npt.NDArray[np.float64]) -> list[tuple[int, int]]:
@@ -43,27 +38,6 @@ def find_blinks(closure: npt.NDArray[np.float64]) -> list[tuple[int, int]]:
         for start, stop in zip(turns[::2], turns[1::2], strict=True)
         if above[start:stop].max() >= BLINK_PEAK
     ]
-
-
-def brow_heights(points: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-    """Height of the eyebrows above the line through the outer eye corners.
-
-    Args:
-        points: (T, 478, 2) landmarks in pixels; NaN: no face found.
-
-    Returns:
-        (T, 2) pixels, the brow at the picture's left first; positive is up.
-    """
-    p = np.asarray(points, np.float64)
-    left, right = p[:, EYE_CORNERS[0]], p[:, EYE_CORNERS[1]]
-    along = right - left
-    along /= np.linalg.norm(along, axis=-1, keepdims=True)
-    heights = []
-    for brow in (LEFT_BROW, RIGHT_BROW):
-        offset = p[:, list(brow)].mean(axis=1) - left
-        # y runs down, so up is the negative of the cross product.
-        heights.append(along[:, 1] * offset[:, 0] - along[:, 0] * offset[:, 1])
-    return np.stack(heights, axis=-1)
 
 
 def brow_curve(points: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:

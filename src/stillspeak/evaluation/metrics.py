@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib import import_module
 
 import numpy as np
 
@@ -284,9 +283,10 @@ def _error_rate(clip: Material, *, real: bool) -> Score:
     truth = clip.sentence
     if truth is None:
         return Score(None, "neither word timings nor a transcript say what is spoken")
+    from stillspeak.evaluation.lipreading import word_error_rate  # brings torch along
+
     read = clip.real_reading if real else clip.generated_reading
-    lipreading = import_module("stillspeak.evaluation.lipreading")
-    return Score(float(lipreading.word_error_rate(truth, read)), f"read: {read}")
+    return Score(word_error_rate(truth, read), f"read: {read}")
 
 
 @metric(
@@ -335,7 +335,8 @@ def _synced(measure: Callable[[], float]) -> float | Score:
     better="real",
     tools=("sync",),
     definition=f"""Shift between sound and generated frames at which their embeddings are nearest:
-    {_SYNC}; the shift with the smallest mean distance. Its sign is that of the sync scorer.""",
+    {_SYNC}; the shift with the smallest mean distance. Positive: the sound comes later than the
+    picture that it belongs to.""",
 )
 def _av_offset(clip: Material) -> float | Score:
     return _synced(lambda: float(clip.generated_sync.offset))

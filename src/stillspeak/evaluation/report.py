@@ -31,6 +31,7 @@ from stillspeak.evaluation import report_plots as plots
 from stillspeak.evaluation import report_sheets as sheets
 from stillspeak.evaluation.expression import find_blinks
 from stillspeak.evaluation.summary import Interval, bootstrap, read_number
+from stillspeak.evaluation.tools import TOOLS
 
 Progress = Callable[[str, int, int], None]
 """Called with the stage, what is done and how many there are."""
@@ -796,8 +797,7 @@ def _notes(systems: Sequence[Results]) -> list[str]:
             said = ", ".join(f"{s.name} version {s.metrics[name]['version']}" for s in have)
             notes.append(f"{name} has different definitions ({said}): its values do not compare.")
     changed = [row["name"] for row in _versions(systems) if not row["same"]]
-    tools = ("landmarks", "embedding", "lipreading", "sync")
-    changed = [name for name in changed if name not in tools or _tool_differs(systems, name)]
+    changed = [name for name in changed if name not in TOOLS or _tool_differs(systems, name)]
     if changed:
         notes.append(
             f"Made with different versions of {', '.join(changed)} (see Versions): small "

@@ -154,6 +154,7 @@ class _ModelFrames:
         import torch
 
         from stillspeak.media.audio import frame_windows
+        from stillspeak.models.expression import ExpressionProcess
         from stillspeak.models.pixels import from_model, to_model
 
         generator = self._generator
@@ -163,10 +164,14 @@ class _ModelFrames:
         with torch.inference_mode():
             context = generator.prepare_still(to_model(real[:1]))
             state = generator.initial_state()
+            expression = ExpressionProcess(SEED, fps=generator.config.fps)
             for start in range(0, len(windows), CHUNK):
                 chunk = torch.tensor(windows[start : start + CHUNK]).unsqueeze(0)
                 noise = generator.draw_noise(1, chunk.shape[1], random)
-                decoded, state = generator.step(context, chunk, noise, state)
+                curves = None
+                if generator.config.expression_dim:
+                    curves = expression.draw(chunk.shape[1])
+                decoded, state = generator.step(context, chunk, noise, state, curves)
                 chunks.append(from_model(decoded.frames[0]))
         return np.concatenate(chunks)
 

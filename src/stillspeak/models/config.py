@@ -14,10 +14,11 @@ from stillspeak.constants import (
     VIDEO_FPS,
 )
 from stillspeak.errors import ConfigError
+from stillspeak.models.expression import EXPRESSION_DIM
 
 DecoderName = Literal["unet", "warp"]
 Norm = Literal["none", "batch", "spectral"]
-Region = Literal["frame", "lower", "mouth"]
+Region = Literal["frame", "lower", "mouth", "eyes"]
 
 SYNC_SECONDS = 0.2
 """What the sync discriminator sees and hears at once."""
@@ -55,6 +56,9 @@ class GeneratorConfig:
     """Size of the noise encoding; 0 leaves the noise generator out."""
     noise_std: float = 0.33
     """Standard deviation of the noise GRU's input."""
+    expression_dim: int = 0
+    """2: blinks and brows are inputs of the decoder, as ``models.expression`` draws them; 0: they
+    are left to the noise."""
     warp_channels: tuple[int, ...] = (24, 52, 88, 144, 224)
     """Channels of the warp decoder, fine to coarse; unused by the U-Net."""
     finest_skip: bool = False
@@ -76,6 +80,8 @@ class GeneratorConfig:
         for name in ("context_layers", "noise_dim"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"generator.{name} cannot be negative")
+        if self.expression_dim not in (0, EXPRESSION_DIM):
+            raise ConfigError(f"generator.expression_dim must be 0 or {EXPRESSION_DIM}")
         if not self.context_layers and self.context_dim != self.audio_dim:
             raise ConfigError(
                 "generator.context_dim must be generator.audio_dim where there is no context GRU "
@@ -132,8 +138,8 @@ class GeneratorConfig:
 
     @property
     def latent_dim(self) -> int:
-        """Size of the joined latent: context, noise and identity encodings."""
-        return self.context_dim + self.noise_dim + self.identity_dim
+        """Size of the joined latent: context, noise and identity encodings, expression."""
+        return self.context_dim + self.noise_dim + self.identity_dim + self.expression_dim
 
 
 @dataclass(frozen=True)

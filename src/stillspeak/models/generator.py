@@ -85,32 +85,55 @@ class Generator(nn.Module):
         noise_encoding, noise_state = self.noise_generator(noise, state.noise)
         return context, noise_encoding, GeneratorState(context_state, noise_state)
 
-    def decode(self, still: StillContext, context: Tensor, noise: Tensor) -> Decoded:
-        """Encodings z_c (B, T, D) and z_n (B, T, noise_dim) to frames (B, T, 3, H, W)."""
+    def decode(
+        self,
+        still: StillContext,
+        context: Tensor,
+        noise: Tensor,
+        expression: Tensor | None = None,
+    ) -> Decoded:
+        """Encodings z_c (B, T, D) and z_n (B, T, noise_dim) to frames (B, T, 3, H, W).
+
+        ``expression`` (B, T, expression_dim) is what :mod:`stillspeak.models.expression` draws;
+        None: the face stays as in the still.
+        """
         code = still.code.unsqueeze(1).expand(-1, context.shape[1], -1)
-        latent = torch.cat((context, noise.to(context), code.to(context)), dim=-1)
-        return self._decoder(still, latent)
+        parts = [context, noise.to(context), code.to(context)]
+        if self.config.expression_dim:
+            if expression is None:
+                expression = context.new_zeros(*context.shape[:2], self.config.expression_dim)
+            parts.append(expression.to(context))
+        return self._decoder(still, torch.cat(parts, dim=-1))
 
     def step(
-        self, still: StillContext, windows: Tensor, noise: Tensor, state: GeneratorState
+        self,
+        still: StillContext,
+        windows: Tensor,
+        noise: Tensor,
+        state: GeneratorState,
+        expression: Tensor | None = None,
     ) -> tuple[Decoded, GeneratorState]:
-        """The next T frames, with the state handed on. Shapes as in :meth:`encode`."""
+        """The next T frames, with the state handed on. Shapes as in :meth:`encode` and
+        :meth:`decode`."""
         context, noise_encoding, new_state = self.encode(windows, noise, state)
-        return self.decode(still, context, noise_encoding), new_state
+        return self.decode(still, context, noise_encoding, expression), new_state
 
-    def forward(self, still: Tensor, windows: Tensor, noise: Tensor) -> Tensor:
+    def forward(
+        self, still: Tensor, windows: Tensor, noise: Tensor, expression: Tensor | None = None
+    ) -> Tensor:
         """A whole clip.
 
         Args:
             still: (B, 3, H, W) float in [-1, 1].
             windows: (B, T, N) float in [-1, 1].
             noise: (B, T, noise_dim).
+            expression: (B, T, expression_dim), or None, as for :meth:`decode`.
 
         Returns:
             Frames (B, T, 3, H, W) in [-1, 1].
         """
         state = self.initial_state(still.shape[0])
-        decoded, _ = self.step(self.prepare_still(still), windows, noise, state)
+        decoded, _ = self.step(self.prepare_still(still), windows, noise, state, expression)
         return decoded.frames
 
     @property

@@ -10,6 +10,9 @@ MOUTH_BOX = (72, 112, 24, 76)
 """Rows and columns of the mouth in a 128 x 96 crop: around the canonical mouth corners
 (36, 88) and (64, 87), with room for an open jaw and for the augmentation's shifts."""
 
+EYES_BOX = (26, 56, 14, 82)
+"""The same of eyes and brows, around the canonical eye corners (24, 43) to (72, 42)."""
+
 
 def region_box(region: Region, height: int, width: int) -> tuple[int, int, int, int]:
     """First and last row and column (exclusive) of a region in a frame of that size."""
@@ -17,7 +20,7 @@ def region_box(region: Region, height: int, width: int) -> tuple[int, int, int, 
         return 0, height, 0, width
     if region == "lower":
         return height // 2, height, 0, width
-    top, bottom, left, right = MOUTH_BOX
+    top, bottom, left, right = EYES_BOX if region == "eyes" else MOUTH_BOX
     return (
         top * height // 128,
         bottom * height // 128,

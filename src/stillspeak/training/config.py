@@ -36,6 +36,8 @@ class ObjectiveConfig:
     """Weight of the L1 error on the upper half of the frame."""
     lower: float = 3.0
     mouth: float = 5.0
+    eyes: float = 0.0
+    """Weight of the L1 error around eyes and brows; 0: the upper half's."""
     l1: float = 1.0
     gradient: float = 0.5
     """L1 between the frames' horizontal and vertical differences."""
@@ -56,6 +58,8 @@ class ObjectiveConfig:
     still has it (warp decoder)."""
     lip_landmarks: float = 4.0
     """How much more the lips' landmarks count than the others."""
+    eyelid_landmarks: float = 1.0
+    """The same for the eyelids'."""
     amplitude: float = 0.0
     """Size of the lips' movements against the real one (warp decoder)."""
     mouth_shape: float = 0.05

@@ -16,11 +16,13 @@ from stillspeak.data.config import AugmentConfig
 from stillspeak.data.prepare import CachedClip, load_manifest
 from stillspeak.errors import ConfigError, DataError
 from stillspeak.models.lipnet import LipNetConfig
+from stillspeak.models.syncnet import SyncNetConfig
 from stillspeak.runtime import Precision, choose_device, choose_precision
 from stillspeak.training.checkpoint import latest_checkpoint
 from stillspeak.training.fabric import launch_fabric
 from stillspeak.training.lessons import Lesson, LessonConfig, LessonTrainer
 from stillspeak.training.lipreading import LipReadingDataConfig, LipReadingLesson
+from stillspeak.training.sync import SyncDataConfig, SyncLesson
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,31 @@ class LipReadingConfig:
         )
 
 
+@dataclass(frozen=True)
+class SyncConfig:
+    """Everything that defines a training of the sync network."""
+
+    __pydantic_config__: ClassVar[dict[str, object]] = FORBID_UNKNOWN
+
+    sync: SyncNetConfig = field(default_factory=SyncNetConfig)
+    sync_data: SyncDataConfig = field(default_factory=SyncDataConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    training: LessonConfig = field(default_factory=LessonConfig)
+
+    def lesson(
+        self, training: Sequence[CachedClip], validation: Sequence[CachedClip]
+    ) -> SyncLesson:
+        """The lesson on some clips."""
+        return SyncLesson(
+            self.sync,
+            self.sync_data,
+            self.augment,
+            training,
+            validation,
+            seed=self.training.seed,
+        )
+
+
 class LessonRunConfig(Protocol):
     """Everything that defines a training of a measuring network."""
 
@@ -62,7 +89,7 @@ class LessonRunConfig(Protocol):
         ...
 
 
-_KINDS: dict[str, type[LessonRunConfig]] = {"lipnet": LipReadingConfig}
+_KINDS: dict[str, type[LessonRunConfig]] = {"lipnet": LipReadingConfig, "sync": SyncConfig}
 """What is trained, by the table that its configuration has."""
 
 

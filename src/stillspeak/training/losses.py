@@ -15,8 +15,10 @@ HUBER_PIXELS = 4.0
 """Landmark errors up to here are weighed by their square, larger ones by their size."""
 
 
-def region_weights(height: int, width: int, *, upper: float, lower: float, mouth: float) -> Tensor:
-    """Weights (1, 1, 1, H, W) of the frame's regions for the L1 error.
+def region_weights(
+    height: int, width: int, *, upper: float, lower: float, mouth: float, eyes: float = 0.0
+) -> Tensor:
+    """Weights (1, 1, 1, H, W) of the frame's regions for the L1 error; eyes 0: as ``upper``.
 
     The paper uses upper = 0 and lower = mouth = 1 (section 2.3, equation 2).
     """
@@ -24,6 +26,9 @@ def region_weights(height: int, width: int, *, upper: float, lower: float, mouth
     weights[height // 2 :] = lower
     top, bottom, left, right = region_box("mouth", height, width)
     weights[top:bottom, left:right] = mouth
+    if eyes:
+        top, bottom, left, right = region_box("eyes", height, width)
+        weights[top:bottom, left:right] = eyes
     return weights.view(1, 1, 1, height, width)
 
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stillspeak.data.dataset import AudioBatch, Batch
+from stillspeak.face.eyes import EYELIDS
 from stillspeak.face.mouth import LIPS, MOUTH_PAIRS
 from stillspeak.models.decoders import resize, warp
 from stillspeak.models.generator import Generator
@@ -67,12 +68,17 @@ class GeneratorObjective(nn.Module):
         self.register_buffer(
             "region",
             region_weights(
-                *sizes, upper=objective.upper, lower=objective.lower, mouth=objective.mouth
+                *sizes,
+                upper=objective.upper,
+                lower=objective.lower,
+                mouth=objective.mouth,
+                eyes=objective.eyes,
             ),
             persistent=False,
         )
         weights = torch.ones(LANDMARKS)
         weights[list(LIPS)] = objective.lip_landmarks
+        weights[list(EYELIDS)] = objective.eyelid_landmarks
         self.register_buffer("landmark_weights", weights, persistent=False)
         self.perceptual: PerceptualDistance | None = None
         if objective.perceptual:
@@ -98,7 +104,10 @@ class GeneratorObjective(nn.Module):
         rows = torch.arange(len(batch.positions), device=context.device).unsqueeze(1)
         still = self.generator.prepare_still(batch.still)
         decoded = self.generator.decode(
-            still, context[rows, batch.positions], noise[rows, batch.positions]
+            still,
+            context[rows, batch.positions],
+            noise[rows, batch.positions],
+            batch.expression,
         )
         frames = decoded.frames.float()
         terms = {

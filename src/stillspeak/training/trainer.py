@@ -45,6 +45,9 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, Mapping[str, float]], None]
 
+DECODER_INPUT = "decoder.root.0.weight"
+"""The layer that the latent enters; its rows are the latent's numbers."""
+
 
 class Trainer(Game):
     """Trains a generator: the run around the :class:`Game`.
@@ -313,7 +316,8 @@ class Trainer(Game):
     def start_from(self, weights: Path) -> tuple[int, int]:
         """Take over what fits of a weights file, to train on from there.
 
-        A tensor fits if the generator has one of its name and shape.
+        A tensor fits if the generator has one of its name and shape, or one with more rows: a
+        decoder that got further inputs takes over the old ones, and the new ones start at zero.
 
         Returns:
             How many tensors were taken, and how many the generator has.
@@ -324,7 +328,15 @@ class Trainer(Game):
         """
         given = load_model(weights).state_dict()
         own = self._objective.generator.state_dict()
-        fitting = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
+        fitting = {}
+        for name, value in given.items():
+            mine = own.get(name)
+            if mine is None or mine.shape[1:] != value.shape[1:] or mine.ndim != value.ndim:
+                continue
+            if mine.shape == value.shape:
+                fitting[name] = value
+            elif name == DECODER_INPUT and len(mine) > len(value):
+                fitting[name] = torch.cat((value, torch.zeros_like(mine[len(value) :])))
         if not fitting:
             raise TrainingError(f"{weights}: no tensor in it fits this [generator]")
         self._objective.generator.load_state_dict(fitting, strict=False)

@@ -15,6 +15,7 @@ from stillspeak.data.prepare import CachedClip
 from stillspeak.face.mouth import lip_opening
 from stillspeak.models.generator import Generator
 from stillspeak.models.pixels import from_model
+from stillspeak.models.regions import crop_region
 from stillspeak.training.losses import forward_points, mouth_crop, psnr, weighted_l1
 
 Picture = npt.NDArray[np.uint8]
@@ -52,7 +53,8 @@ def validate(
     Returns:
         Means over clips: ``l1`` and ``psnr`` of the frame, ``reconstruction``, the L1 with the
         region's weights, ``mouth_psnr``, the same of the repeated still as
-        ``still_mouth_psnr``, and for the warp decoder ``opening_r`` and
+        ``still_mouth_psnr``, ``eyes_psnr`` (a decoder with an expression is given the real
+        one), and for the warp decoder ``opening_r`` and
         ``opening_amplitude``: correlation of the lip opening with the real one, and the ratio
         of their standard deviations, both read from the flow at the still's lip landmarks.
     """
@@ -72,7 +74,10 @@ def validate(
         positions = example.positions[0].to(device)
         still = example.still.to(device)
         decoded = generator.decode(
-            generator.prepare_still(still), context[:, positions], noise_encoding[:, positions]
+            generator.prepare_still(still),
+            context[:, positions],
+            noise_encoding[:, positions],
+            example.expression.to(device),
         )
         real = example.frames.to(device)
         frames = decoded.frames.float()
@@ -82,6 +87,7 @@ def validate(
             "reconstruction": weighted_l1(frames, real, weights),
             "psnr": psnr(frames, real),
             "mouth_psnr": psnr(mouth_crop(frames), mouth_crop(real)),
+            "eyes_psnr": psnr(crop_region(frames, "eyes"), crop_region(real, "eyes")),
             "still_mouth_psnr": psnr(mouth_crop(repeated), mouth_crop(real)),
         }
         if decoded.motion is not None:
@@ -118,7 +124,9 @@ def show_beside(
     device = next(generator.parameters()).device
     example = whole_clip(clip, generator.config)
     noise = generator.draw_noise(1, clip.frames, torch.Generator().manual_seed(0))
-    frames = generator(example.still.to(device), example.windows.to(device), noise)
+    frames = generator(
+        example.still.to(device), example.windows.to(device), noise, example.expression.to(device)
+    )
     pictures = np.concatenate((from_model(example.frames[0]), from_model(frames[0])), axis=2)
     margin = (generator.config.window - generator.config.hop) // 2
     own = example.windows[0, :, margin : margin + generator.config.hop]

@@ -1,0 +1,72 @@
+"""The head's movement: it goes where it should, and the border of the crop stays."""
+
+import pytest
+import torch
+
+from stillspeak.models.decoders import Motion, compose
+from stillspeak.models.sway import sway_field, sway_frames, sway_motion
+
+
+def spot(x: int, y: int) -> torch.Tensor:
+    """A picture (1, 3, 128, 96) that is dark but for a soft spot."""
+    ys, xs = torch.meshgrid(torch.arange(128.0), torch.arange(96.0), indexing="ij")
+    light = torch.exp(-((xs - x) ** 2 + (ys - y) ** 2) / 8)
+    return (2 * light - 1).expand(1, 3, -1, -1)
+
+
+def middle(picture: torch.Tensor) -> tuple[float, float]:
+    light = (picture[0] + 1).clamp_min(0)
+    ys, xs = torch.meshgrid(torch.arange(128.0), torch.arange(96.0), indexing="ij")
+    return float((light * xs).sum() / light.sum()), float((light * ys).sum() / light.sum())
+
+
+def test_no_pose_no_field() -> None:
+    assert not sway_field(torch.zeros(2, 3), 32, 24).any()
+
+
+def test_the_border_stays() -> None:
+    field = sway_field(torch.tensor([[3.0, 2.0, -2.0]]), 128, 96)[0]
+    assert field.abs().max() > 0.02
+    for edge in (field[:, 0], field[:, -1], field[:, :, 0], field[:, :, -1]):
+        assert edge.abs().max() < 1e-3
+
+
+@pytest.mark.parametrize(("dx", "dy"), [(2.0, 0.0), (0.0, -2.0), (1.5, 1.0)])
+def test_a_shift_is_that_many_pixels(dx: float, dy: float) -> None:
+    still = spot(48, 60)
+    moved = sway_frames(still, torch.tensor([[0.0, dx, dy]]))
+    x, y = middle(moved[0])
+    assert (x - 48, y - 60) == pytest.approx((dx, dy), abs=0.1)
+
+
+def test_a_tilt_turns_about_the_neck() -> None:
+    # The pivot lies at x 47.5, y 111.5; a spot 51.5 px above it goes 51.5 sin(2 degrees) aside.
+    x, y = middle(sway_frames(spot(48, 60), torch.tensor([[2.0, 0.0, 0.0]]))[0])
+    assert x - 48 == pytest.approx(51.5 * 0.0349, abs=0.15)
+    assert y == pytest.approx(60, abs=0.1)
+
+
+def test_motion_and_frames_move_alike() -> None:
+    torch.manual_seed(0)
+    still = spot(48, 60)
+    motion = Motion(
+        flow=torch.zeros(1, 2, 2, 64, 48),
+        mask=torch.zeros(1, 2, 1, 64, 48),
+        colour=torch.zeros(1, 2, 3, 64, 48),
+    )
+    poses = torch.tensor([[0.0, 2.0, 1.0], [1.0, 0.0, 0.0]])
+    made = compose(still, sway_motion(motion, poses))[0]
+    painted = sway_frames(still.expand(2, -1, -1, -1), poses)
+    assert torch.allclose(made, painted, atol=0.1)
+    for one, other in zip(made, painted, strict=True):
+        assert middle(one) == pytest.approx(middle(other), abs=0.1)
+
+
+def test_the_flow_of_speech_moves_along() -> None:
+    """A flow at one place is found where the head has taken that place."""
+    flow = torch.zeros(1, 1, 2, 128, 96)
+    flow[0, 0, 1, 60, 48] = 0.1
+    motion = Motion(flow, torch.zeros(1, 1, 1, 128, 96), torch.zeros(1, 1, 3, 128, 96))
+    pose = torch.tensor([[0.0, 4.0, 0.0]])
+    moved = sway_motion(motion, pose).flow - sway_field(pose, 128, 96)
+    assert int(moved[0, 0, 1].argmax()) % 96 == 52
