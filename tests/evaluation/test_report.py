@@ -1,5 +1,6 @@
 """Reports of small synthetic results: numbers, markup, what is missing, and what is refused."""
 
+import io
 import json
 import re
 import shutil
@@ -8,7 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from stillspeak.evaluation import report, report_plots, report_sheets
 from stillspeak.evaluation.evaluate import evaluate_model
 from stillspeak.evaluation.report import Report, best, number, paired_difference, write_report
 from stillspeak.evaluation.summary import as_json, bootstrap, summarise, write_number
+from stillspeak.evaluation.systems import Loaded
 
 UNITS = {"psnr": ("dB", "higher"), "wer": ("1", "lower"), "blink_rate": ("1/s", "real")}
 HOSTILE = "<script>alert('x')</script> | $x^2$ & \"q\" `t` ](y)"
@@ -615,3 +617,49 @@ def test_plots_follow_the_pages_colours() -> None:
     assert "#0101" not in inline
     assert "#0072b2" in plot.file().decode()
     assert "&lt;a&gt; $" in inline
+
+
+# --- sheets of made-up frames -------------------------------------------------------------------
+
+
+class Painted:
+    """Frames whose grey level says which clip and frame they are of."""
+
+    def real(self, clip: str) -> Loaded:
+        grey = np.arange(50, dtype=np.uint8) + (100 if clip == "s4/b" else 0)
+        frames = np.broadcast_to(grey[:, None, None, None], (50, 128, 96, 3)).copy()
+        words = [(0.0, 0.4, "sil"), (0.4, 0.8, "bin"), (0.8, 1.2, "blue")]
+        return Loaded(frames, np.zeros(32000, np.float32), words, "bin blue")
+
+    def generated(self, clip: str) -> Any:
+        return self.real(clip).frames + 50
+
+    def speaking(self, face: str, sound: str) -> Any:
+        return self.real(face).frames[:1] + np.arange(50, dtype=np.uint8)[:, None, None, None]
+
+
+def levels(strip: report_sheets.Strip) -> list[int]:
+    with Image.open(io.BytesIO(strip.png)) as picture:
+        row = np.asarray(picture)[0]
+    return [int(row[left, 0]) for left in range(0, len(row), 96 + report_sheets.GAP)]
+
+
+def test_one_sound_on_several_faces() -> None:
+    sheet = report_sheets.same_sound(cast(Any, Painted()), ["s2/a", "s4/b"], "ours")
+    assert sheet.columns == ("still", "bin", "blue")
+    assert [levels(strip) for strip in sheet.strips] == [[0, 15, 25], [0, 15, 25], [100, 115, 125]]
+    assert "“bin blue”" in sheet.caption
+
+
+def test_a_blink_beside_the_real_video() -> None:
+    blink = report_sheets.Movement("s2/a", 10, 15, 12, 0.5)
+    sheet = report_sheets.blink_sheet(cast(Any, Painted()), blink, "ours", 25)
+    assert [levels(strip) for strip in sheet.strips] == [
+        [59, 61, 62, 63, 65],
+        [9, 11, 12, 13, 15],
+    ]
+    assert sheet.columns[0] == "open 0.36\N{NO-BREAK SPACE}s"
+    brows = report_sheets.Movement("s2/a", 1, 49, 5, -2.0)
+    sheet = report_sheets.brow_sheet(cast(Any, Painted()), brows, "ours", 25)
+    assert levels(sheet.strips[1]) == [0, 1, 5, 48, 49]
+    assert sheet.title == "Brows lowered: ours, s2/a"
