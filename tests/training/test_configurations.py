@@ -121,7 +121,7 @@ def test_paper_toml_holds_the_papers_numbers() -> None:
     assert (generator.identity_dim, generator.context_dim, generator.noise_dim) == (50, 256, 10)
     assert generator.context_layers == 2
     assert len(generator.identity_channels) == 5  # and one more that gives the encoding
-    assert not generator.finest_skip
+    assert not generator.finest_skip and not generator.expression_dim
     # Section 2.2.1: six layers.
     assert len(config.frame_discriminator.channels) == 5
     # Section 2.3: log-likelihoods, lambda 400, the lower half alone and evenly.
@@ -133,7 +133,8 @@ def test_paper_toml_holds_the_papers_numbers() -> None:
     assert (objective.pop("upper"), objective.pop("lower")) == (0, 1)
     assert objective.pop("mouth") == 1
     # What else has a weight concerns the warp decoder alone.
-    warp = {"warped", "painted", "smooth", "mask", "interior", "landmarks", "lip_landmarks"}
+    warp = {"warped", "painted", "smooth", "mask", "interior", "landmarks"}
+    warp |= {"lip_landmarks", "eyelid_landmarks"}
     assert {name for name, weight in objective.items() if weight} <= warp
     # Optimisation.
     assert training.optimizer == "adam"
