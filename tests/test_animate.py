@@ -10,6 +10,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+from skimage.data import astronaut
 
 import stillspeak
 from fixtures_animate import (
@@ -350,3 +351,27 @@ def test_saving_respects_what_is_there(tmp_path):
     assert path.read_bytes() == before
     Animator(lively()).animate(portrait(), (speech(0.2), RATE), seed=1).save(path, overwrite=True)
     assert path.read_bytes() != before
+
+
+def test_strengths_out_of_range_or_without_effect_are_refused() -> None:
+    sound = (np.sin(np.arange(16_000) / 5).astype(np.float32), 16_000)
+    for options, message in (
+        ({"head_motion": 4.0}, r"head motion 4 is out of range; give 0 to 3"),
+        ({"blink": -1.0}, r"blink -1 is out of range"),
+        ({"blink": 2.0}, r"blink 2 changes nothing: this model was trained without"),
+        ({"expression": 0.5}, r"expression 0\.5 changes nothing"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            stillspeak.animate(astronaut(), sound, **options)
+
+
+def test_the_head_moves_when_asked_and_the_rest_of_the_picture_stays() -> None:
+    time = np.arange(16_000) / 16_000
+    sound = ((0.3 * np.sin(2 * np.pi * 180 * time)).astype(np.float32), 16_000)
+    still = stillspeak.animate(astronaut(), sound).frames
+    moved = stillspeak.animate(astronaut(), sound, head_motion=2.0).frames
+    changed = (still != moved).any(axis=(0, 3))
+    assert changed[60:150, 180:270].mean() > 0.9  # the face
+    assert not changed[300:].any() and not changed[:, 400:].any()
+    again = stillspeak.animate(astronaut(), sound, head_motion=2.0).frames
+    assert np.array_equal(moved, again)

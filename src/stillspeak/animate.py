@@ -136,6 +136,15 @@ class Animator:
         ):
             if not 0 <= value <= MAX_STRENGTH:
                 raise ConfigError(f"{name} {value:g} is out of range; give 0 to {MAX_STRENGTH}")
+            if (
+                name != "head motion"
+                and not self.generator.config.expression_dim
+                and value not in (0, 1)
+            ):
+                raise ConfigError(
+                    f"{name} {value:g} changes nothing: this model was trained without an "
+                    "expression; leave it out or take another model"
+                )
         if not 0 <= seed <= MAX_SEED:
             raise ConfigError(f"seed {seed} is out of range; give 0 to {MAX_SEED}")
         config = self.generator.config
