@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from stillspeak.data.corpora import find_grid, grid_root
+from stillspeak.data.prepare import load_manifest, open_clip, prepare
 from stillspeak.errors import VideoError, WeightsError
 from stillspeak.evaluation.lipreading import LipReader, load_lip_reader, word_error_rate
 from stillspeak.models.lipnet import (
@@ -16,7 +18,7 @@ from stillspeak.models.lipnet import (
     golden_reading,
     spell,
 )
-from stillspeak.weights import save_network
+from stillspeak.weights import file_sha256, judges, read_info, save_network
 
 SMALL = LipNetConfig(colours=1, channels=(2, 3, 4), state=4)
 PLACES = [["bin", "lay"], ["blue", "red"]]
@@ -161,3 +163,40 @@ def test_word_error_rate() -> None:
     assert word_error_rate("bin blue at f two now", "bin blue by f two now") == pytest.approx(1 / 6)
     with pytest.raises(ValueError, match="needs words"):
         word_error_rate("", "bin")
+
+
+# --- the released network ---------------------------------------------------------------
+
+
+def test_the_released_reader_says_how_it_was_made() -> None:
+    released = judges()["lipnet"]
+    assert released.path.stat().st_size <= 40 * 2**20
+    assert file_sha256(released.path) == released.sha256
+    info = read_info(released.path)["info"]
+    assert info["history"][0]["command"].startswith("stillspeak train --config configs/lipnet.toml")
+    assert info["steps"] > 0 and "CC BY 4.0" in info["data"]
+    assert not {"s2", "s4", "s15"} & set(info["speakers"])
+    assert 0 < info["scores"]["test_speakers_s2_s4_s15_53_clips"] < 1
+
+
+@pytest.mark.grid
+@pytest.mark.slow
+def test_a_known_speakers_other_sentences_are_read_and_a_still_is_not(tmp_path: Path) -> None:
+    root = grid_root()
+    if root is None:
+        pytest.skip("no GRID clips: set STILLSPEAK_GRID")
+    held_out = read_info(judges()["lipnet"].path)["info"]["held_out"]
+    chosen = [c for c in find_grid(root) if c.speaker == "s1" and c.name in held_out][:3]
+    assert len(chosen) == 3
+    prepare(chosen, tmp_path, workers=1)
+    reader = load_lip_reader()
+    real, still = [], []
+    for clip in load_manifest(tmp_path):
+        with open_clip(clip) as tensors:
+            pictures = tensors.get_tensor("frames")
+        assert clip.text is not None
+        real.append(word_error_rate(clip.text, reader.read(pictures)))
+        repeated = np.repeat(pictures[:1], len(pictures), axis=0)
+        still.append(word_error_rate(clip.text, reader.read(repeated)))
+    assert np.mean(real) < 0.4
+    assert np.mean(still) > 0.6
