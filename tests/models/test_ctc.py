@@ -2,6 +2,7 @@
 
 import itertools
 
+import jiwer
 import numpy as np
 import pytest
 import torch
@@ -76,7 +77,7 @@ def test_word_errors_by_hand(truth: str, read: str, errors: int) -> None:
 
 
 def test_word_errors_are_those_of_jiwer() -> None:
-    jiwer = pytest.importorskip("jiwer")
+
     random = np.random.default_rng(0)
     words = ["bin", "lay", "red", "blue", "at"]
     for _ in range(100):
