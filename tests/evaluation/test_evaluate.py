@@ -315,6 +315,31 @@ def test_videos_of_another_system(folders: tuple[Path, Path], tmp_path: Path) ->
     assert (again.scored, again.reused, again.failed) == (0, 1, ())
 
 
+def test_word_timings_beside_a_bare_crop_count(tmp_path: Path) -> None:
+    real, made = talking(tmp_path / "real" / "s1" / "x.mp4"), tmp_path / "made"
+    talking(made / "s1" / "x.mp4", seed=2)
+
+    def silence(name: str) -> dict[str, Any]:
+        metrics = ["silent_jitter"]
+        evaluate_videos(made, tmp_path / "real", tmp_path / name, metrics=metrics, workers=0)
+        (line,) = lines(tmp_path / name)
+        return line
+
+    without = silence("r")
+    assert "energy" in without["note"]
+    # Half of the 0.48 s is speech; ticks are 1/25,000 s.
+    real.with_suffix(".align").write_text("0 6000 bin\n6000 12000 sil\n")
+    timed = silence("r")
+    assert timed["note"] == "silence by word timings"
+    assert timed["key"] != without["key"]
+    real.with_suffix(".align").write_text("nonsense\n")
+    result = evaluate_videos(
+        made, tmp_path / "real", tmp_path / "r", metrics=["silent_jitter"], workers=0
+    )
+    (failure,) = result.failed
+    assert "x.align, line 1: expected 'start end word'" in failure.reason
+
+
 def test_folders_that_are_none(folders: tuple[Path, Path], tmp_path: Path) -> None:
     made, _ = folders
     with pytest.raises(DataError, match="no such folder"):

@@ -399,10 +399,14 @@ def _align(
     clips: dict[Path, tuple[_Job, Clip]] = {}
     for job, path in sources:
         info = probe_video(path)
-        if (info.height, info.width) == (FRAME_HEIGHT, FRAME_WIDTH):
-            aligned[job.clip] = Recording(path, f"crop {_file_sha256(path)}", prepared=False)
-            continue
         words = path.with_suffix(".align")
+        if (info.height, info.width) == (FRAME_HEIGHT, FRAME_WIDTH):
+            key = f"crop {_file_sha256(path)}"
+            if words.is_file():
+                key += f" {_file_sha256(words)}"
+            beside = words if words.is_file() else None
+            aligned[job.clip] = Recording(path, key, prepared=False, alignment=beside)
+            continue
         clip = Clip(
             job.speaker, job.name, path, "test", alignment=words if words.is_file() else None
         )

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stillspeak.constants import FRAME_HEIGHT, FRAME_WIDTH, SAMPLE_RATE, VIDEO_FPS
+from stillspeak.data.layouts.grid import read_alignment
 from stillspeak.data.prepare import open_clip
 from stillspeak.errors import DataError, FaceError
 from stillspeak.evaluation.image_quality import Frames
@@ -57,6 +58,8 @@ class Recording:
     file: Path
     key: str
     prepared: bool = True
+    alignment: Path | None = None
+    """Word timings beside a bare crop; a prepared clip holds its own."""
 
 
 class Loaded(NamedTuple):
@@ -102,7 +105,9 @@ def load_recording(recording: Recording) -> Loaded:
     """
     if not recording.prepared:
         frames, audio = read_clip(recording.file, fps=VIDEO_FPS, sample_rate=SAMPLE_RATE)
-        return Loaded(np.stack(list(frames)), audio, [])
+        times = [] if recording.alignment is None else read_alignment(recording.alignment)
+        words = [(word.start, word.end, word.word) for word in times]
+        return Loaded(np.stack(list(frames)), audio, words)
     from safetensors import SafetensorError
 
     try:
