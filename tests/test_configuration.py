@@ -9,6 +9,7 @@ import pytest
 from stillspeak.configuration import build, merge, parse_overrides, read_toml, to_table
 from stillspeak.errors import ConfigError
 from stillspeak.training.config import RunConfig, run_config
+from stillspeak.training.lesson_run import lesson_config, lesson_kind
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.toml"))
 
@@ -140,7 +141,8 @@ def test_a_component_s_own_rule_speaks_through() -> None:
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.name)
 def test_every_file_in_configs(path: Path) -> None:
     table = read_toml(path)
-    config = run_config(table, name=path.name)
+    build_config = lesson_config if lesson_kind(table) else run_config
+    config = build_config(table, name=path.name)
     for section, values in table.items():
         for key, value in values.items():
             built = getattr(getattr(config, section), key)
