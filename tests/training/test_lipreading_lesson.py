@@ -14,13 +14,13 @@ from stillspeak.data.config import AugmentConfig
 from stillspeak.data.prepare import CachedClip, load_manifest
 from stillspeak.errors import ConfigError, DataError
 from stillspeak.evaluation.lipreading import load_lip_reader
-from stillspeak.models.lipnet import LipNetConfig, collapse
+from stillspeak.models.lipnet import LipNetConfig, collapse, sample_mouths
 from stillspeak.training.lipreading import (
+    KEPT_BOX,
     LipReadingDataConfig,
     LipReadingLesson,
     hold_out,
     known_places,
-    sample_mouths,
 )
 from stillspeak.training.run import train
 
@@ -116,7 +116,9 @@ def test_sampling_takes_the_right_pixels() -> None:
         torch.meshgrid(torch.tensor([70.0]), torch.tensor([20.0, 21.5]), indexing="ij")[::-1], -1
     )
     # Column 12 of the kept part is column 20 of the crop.
-    assert (sample_mouths(frames, grid)[0, 0, 0] * 255).tolist()[0] == pytest.approx([12, 13.5])
+    assert (sample_mouths(frames, grid, KEPT_BOX)[0, 0, 0] * 255).tolist()[0] == pytest.approx(
+        [12, 13.5]
+    )
 
 
 def test_words_lose_their_weight_as_the_run_goes_on(cache: Path) -> None:

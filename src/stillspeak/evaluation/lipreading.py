@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from stillspeak.data.layouts.grid import GRID_WORDS
@@ -26,6 +25,7 @@ from stillspeak.models.lipnet import (
     golden_reading,
     mouth_grid,
     normalise,
+    sample_mouths,
     word_errors,
 )
 from stillspeak.weights import file_sha256, judges, load_network
@@ -83,14 +83,7 @@ class LipReader:
 
     def _mouths(self, frames: Frames) -> Tensor:
         """(1, 3, T, 50, 100) float32 in [0, 1]."""
-        size = torch.tensor([96, 128], dtype=torch.float32)
-        at = ((self._grid + 0.5) * (2 / size) - 1)[None]
-        count, height, width = frames.shape[:3]
-        colours = frames[..., ::-1] if self._bgr else frames
-        flat = torch.from_numpy(np.ascontiguousarray(colours.transpose(3, 0, 1, 2))).float()
-        flat = flat.div_(255).view(1, 3 * count, height, width)
-        sampled = F.grid_sample(flat, at, "bilinear", "border", align_corners=False)
-        return sampled.view(1, 3, count, *sampled.shape[2:])
+        return sample_mouths(frames[..., ::-1] if self._bgr else frames, self._grid)
 
 
 def load_lip_reader(file: str | Path | None = None) -> LipReader:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stillspeak.constants import SAMPLE_RATE, VIDEO_FPS
+from stillspeak.data.layouts.grid import PAUSES
 from stillspeak.errors import VideoError
 from stillspeak.face.landmarks import Face, LandmarkDetector
 from stillspeak.face.mouth import LIPS, lip_opening
@@ -159,7 +160,7 @@ def silent_frames(
     """
     silent = np.ones(frames, bool)
     for start, end, word in words:
-        if word not in ("sil", "sp"):
+        if word not in PAUSES:
             # 0.28 s are 7 frames, not the 7.000000000000001 of the product.
             first, stop = np.floor(round(start * fps, 6)), np.ceil(round(end * fps, 6))
             silent[max(int(first), 0) : max(int(stop), 0)] = False

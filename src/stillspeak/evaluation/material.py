@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stillspeak.constants import SAMPLE_RATE, VIDEO_FPS
+from stillspeak.data.layouts.grid import PAUSES
 from stillspeak.errors import VideoError
 from stillspeak.evaluation.expression import brow_curve
 from stillspeak.evaluation.identity import Embeddings
@@ -20,9 +21,6 @@ from stillspeak.evaluation.real_side import RealSide
 from stillspeak.evaluation.tools import Tools
 from stillspeak.face.landmarks import LANDMARKS, Face
 from stillspeak.face.mouth import lip_opening
-
-PAUSES = ("sil", "sp")
-"""Words of word timings that are none."""
 
 
 class Sync(NamedTuple):

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from stillspeak.data.layouts.grid import PAUSES
 from stillspeak.data.prepare import CachedClip, load_manifest
 from stillspeak.errors import DataError, WeightsError
 from stillspeak.evaluation.expression import find_blinks
 from stillspeak.evaluation.image_quality import Frames
-from stillspeak.evaluation.material import PAUSES
 from stillspeak.evaluation.systems import (
     FrameSource,
     Loaded,

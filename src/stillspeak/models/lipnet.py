@@ -9,9 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stillspeak.constants import FRAME_HEIGHT, FRAME_WIDTH
 from stillspeak.errors import ConfigError
 
 ALPHABET = " abcdefghijklmnopqrstuvwxyz"
@@ -126,6 +130,31 @@ class LipNet(nn.Module):
         """
         logits: Tensor = self.FC(self.features(mouths))
         return logits.float().log_softmax(-1)
+
+
+def sample_mouths(
+    frames: npt.NDArray[np.uint8],
+    grid: Tensor,
+    box: tuple[int, int, int, int] = (0, FRAME_HEIGHT, 0, FRAME_WIDTH),
+) -> Tensor:
+    """Mouths out of frames.
+
+    Args:
+        frames: (T, h, w, C) uint8: the box of the aligned crop, at any resolution.
+        grid: (50, 100, 2), x and y in pixels of the 128 x 96 crop; see :func:`mouth_grid`.
+        box: first and last row and column (exclusive) of the crop that the frames show.
+
+    Returns:
+        (1, C, T, 50, 100) float32 in [0, 1].
+    """
+    top, bottom, left, right = box
+    size = torch.tensor([right - left, bottom - top], dtype=torch.float32)
+    at = (grid - torch.tensor([left, top]) + 0.5) * (2 / size) - 1
+    # All frames share the grid: as channels of one picture they are sampled at once.
+    flat = torch.from_numpy(np.ascontiguousarray(frames.transpose(3, 0, 1, 2))).float().div_(255)
+    flat = flat.flatten(0, 1)[None]
+    sampled = F.grid_sample(flat, at[None], "bilinear", "border", align_corners=False)
+    return torch.unflatten(sampled, 1, (frames.shape[3], frames.shape[0]))
 
 
 def normalise(mouths: Tensor, colours: int) -> Tensor:

@@ -24,7 +24,7 @@ from stillspeak.configuration import FORBID_UNKNOWN
 from stillspeak.constants import FRAME_HEIGHT, FRAME_WIDTH, VIDEO_FPS
 from stillspeak.data.augment import draw_offsets
 from stillspeak.data.config import AugmentConfig
-from stillspeak.data.layouts.grid import GRID_WORDS
+from stillspeak.data.layouts.grid import GRID_WORDS, PAUSES
 from stillspeak.data.prepare import CachedClip, open_clip
 from stillspeak.errors import ConfigError, DataError
 from stillspeak.models.ctc import Vocabulary, beam_search
@@ -36,17 +36,15 @@ from stillspeak.models.lipnet import (
     LipNetConfig,
     golden_reading,
     mouth_grid,
+    sample_mouths,
     spell,
     standardise,
     word_errors,
 )
 from stillspeak.weights import save_network
 
-SILENT_WORDS = ("sil", "sp")
-"""What alignments call silence."""
-
-# The part of the crop that is kept in memory: the mouth with room for shifts and warps.
-_TOP, _BOTTOM, _LEFT, _RIGHT = 62, 114, 8, 92
+KEPT_BOX = (62, 114, 8, 92)
+"""Rows and columns of the crop that are kept in memory: the mouth, with room for shifts."""
 
 Places = list[list[str]]
 """Known words by their place in the sentence; one list for all places where there is no rule."""
@@ -212,7 +210,7 @@ class LipReadingLesson:
             grid = torch.stack((FRAME_WIDTH - 1 - grid[..., 0], grid[..., 1]), -1)
         light = 2 ** random.uniform(-self._augment.gamma, self._augment.gamma)
         gain = 1 + random.uniform(-self._augment.gain, self._augment.gain)
-        picture = sample_mouths(clip.frames[frames], grid)
+        picture = sample_mouths(clip.frames[frames], grid, KEPT_BOX)
         picture = (picture.pow(light) * gain).clamp(0, 1)
         return standardise(picture) if self._config.colours == 1 else picture
 
@@ -258,7 +256,7 @@ class LipReadingLesson:
         wrong = count = 0
         losses = []
         for clip in clips:
-            mouths = sample_mouths(clip.frames, self._grid)
+            mouths = sample_mouths(clip.frames, self._grid, KEPT_BOX)
             if self._config.colours == 1:
                 mouths = standardise(mouths)
             output = network(mouths.to(device)).cpu()
@@ -283,25 +281,6 @@ class LipReadingLesson:
             rounded=LipNet(self._config),
             golden=golden_reading,
         )
-
-
-def sample_mouths(frames: npt.NDArray[np.uint8], grid: Tensor) -> Tensor:
-    """Mouths out of frames that hold the kept part of the crop.
-
-    Args:
-        frames: (T, h, w, C) uint8.
-        grid: (50, 100, 2), x and y in pixels of the 128 x 96 crop.
-
-    Returns:
-        (1, C, T, 50, 100) float32 in [0, 1].
-    """
-    size = torch.tensor([frames.shape[2], frames.shape[1]], dtype=torch.float32)
-    at = (grid - torch.tensor([_LEFT, _TOP]) + 0.5) * (2 / size) - 1
-    # All frames share the grid: as channels of one picture they are sampled at once.
-    flat = torch.from_numpy(np.ascontiguousarray(frames.transpose(3, 0, 1, 2))).float().div_(255)
-    flat = flat.flatten(0, 1)[None]
-    sampled = F.grid_sample(flat, at[None], "bilinear", "border", align_corners=False)
-    return torch.unflatten(sampled, 1, (frames.shape[3], frames.shape[0]))
 
 
 def sentence(words: Sequence[tuple[float, float, str]]) -> str:
@@ -341,14 +320,15 @@ def _load(clip: CachedClip, colours: int) -> SpokenClip | None:
         words = [
             (float(start), float(end), str(word).lower())
             for start, end, word in tensors.metadata.get("words") or []
-            if word not in SILENT_WORDS
+            if word not in PAUSES
         ]
         if not words or not set(sentence(words)) <= set(ALPHABET):
             return None
         frames = tensors.get_tensor("frames")
     if frames.shape[1:3] != (FRAME_HEIGHT, FRAME_WIDTH):
         raise DataError(f"{clip.file}: the lip reader wants crops of 128 x 96; prepare again")
-    part = frames[:, _TOP:_BOTTOM, _LEFT:_RIGHT]
+    top, bottom, left, right = KEPT_BOX
+    part = frames[:, top:bottom, left:right]
     if colours == 1:
         part = np.rint(part @ np.array([0.2125, 0.7154, 0.0721])).astype(np.uint8)[..., None]
     return SpokenClip(clip, np.ascontiguousarray(part), words)

@@ -41,6 +41,9 @@ GRID_WORDS: tuple[dict[str, str], ...] = (
 )
 """The words of each of a sentence's six places, by the character that spells them in the stem."""
 
+PAUSES = ("sil", "sp")
+"""What alignments call silence; no words."""
+
 _GRID_ALIGN_RATE = 25_000  # ticks a second in GRID's alignment files
 
 
