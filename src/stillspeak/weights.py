@@ -26,9 +26,11 @@ from torch import Tensor, nn
 from stillspeak.errors import ConfigError, OutputError, WeightsError
 from stillspeak.models.config import GeneratorConfig
 from stillspeak.models.generator import Generator
+from stillspeak.models.lipnet import LIPNET_FORMAT
+from stillspeak.models.syncnet import SYNC_FORMAT
 
 FORMAT = "stillspeak-generator-1"
-FORMATS = (FORMAT, "stillspeak-lipnet-1", "stillspeak-sync-1")
+FORMATS = (FORMAT, LIPNET_FORMAT, SYNC_FORMAT)
 """All kinds of weights files: generators, lip readers, sync networks."""
 DEFAULT_MODEL = "default"
 GOLDEN_TOLERANCE = 0.02

@@ -15,11 +15,11 @@ from stillspeak.data.prepare import CachedClip, load_manifest
 from stillspeak.errors import ConfigError, DataError
 from stillspeak.evaluation.lipreading import load_lip_reader
 from stillspeak.models.lipnet import LipNetConfig, collapse, sample_mouths
+from stillspeak.training.lessons import hold_out
 from stillspeak.training.lipreading import (
     KEPT_BOX,
     LipReadingDataConfig,
     LipReadingLesson,
-    hold_out,
     known_places,
 )
 from stillspeak.training.run import train
@@ -135,9 +135,9 @@ def test_held_out_clips_are_apart_and_always_the_same(cache: Path) -> None:
     (apart,) = task._held_out
     assert apart.clip.speaker == "a"
     assert apart.clip.name not in [c.clip.name for c in task._clips if c.clip.speaker == "a"]
-    again, rest = hold_out([*task._clips, apart], 1)
+    again, rest = hold_out([*task._clips, apart], 1, lambda s: s.clip)
     assert [c.clip.name for c in again] == [apart.clip.name] and len(rest) == 4
-    assert len(hold_out([*task._clips, apart], 100)[0]) == 1  # a quarter of four
+    assert len(hold_out([*task._clips, apart], 100, lambda s: s.clip)[0]) == 1  # a quarter of four
 
 
 def test_grid_words_have_places_others_have_not() -> None:

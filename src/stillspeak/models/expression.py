@@ -121,6 +121,9 @@ class HeadProcess:
         self._random = torch.Generator().manual_seed((seed + 0x5EAD) % 2**63)
         self._memory = math.exp(-1 / (fps * HEAD_SECONDS / 2))
         self._size = strength * torch.tensor([HEAD_DEGREES, HEAD_PIXELS, HEAD_PIXELS])
+        # Two filters in a row make the speed continuous; this gives them deviation 1.
+        a = self._memory
+        self._scale = math.sqrt((1 - a**2) ** 3 / ((1 - a) ** 4 * (1 + a**2)))
         self._drive = torch.zeros(3)
         self._place = torch.zeros(3)
 
@@ -133,12 +136,6 @@ class HeadProcess:
         here = self._place * self._size
         memory = self._memory
         step = torch.randn(3, generator=self._random)
-        # Two filters in a row make the speed continuous; the scale gives deviation 1.
         self._drive = memory * self._drive + (1 - memory) * step
-        self._place = memory * self._place + (1 - memory) * self._drive * self._scale()
+        self._place = memory * self._place + (1 - memory) * self._drive * self._scale
         return here
-
-    def _scale(self) -> float:
-        a = self._memory
-        variance = (1 - a) ** 4 * (1 + a**2) / (1 - a**2) ** 3
-        return 1 / math.sqrt(variance)

@@ -8,17 +8,20 @@ a :class:`Lesson`; the loop around it is the same for all of them. A run lives i
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from stillspeak.configuration import FORBID_UNKNOWN
+from stillspeak.data.prepare import CachedClip
 from stillspeak.errors import CheckpointError, ConfigError, TrainingError
 from stillspeak.training.checkpoint import (
     checkpoint_path,
@@ -33,6 +36,8 @@ from stillspeak.training.stopping import stop_signals
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+
+T = TypeVar("T")
 
 Progress = Callable[[int, Mapping[str, float]], None]
 
@@ -311,3 +316,30 @@ class LessonTrainer:
         chapter = {"from_step": self.step, "command": self._info.get("command")}
         self._history = [*state["history"], chapter | ({"changed": changed} if changed else {})]
         return self.step
+
+
+def hold_out(
+    examples: Sequence[T], count: int, clip_of: Callable[[T], CachedClip]
+) -> tuple[list[T], list[T]]:
+    """Some clips of the speaker who has the most, and all others.
+
+    Args:
+        examples: clips, or what was loaded of them.
+        count: how many to hold out; never more than a quarter of the speaker's.
+        clip_of: the clip of an example.
+
+    Returns:
+        Those held out, which depend on the clips' names alone, and the rest in their order.
+    """
+    by_speaker: dict[str, list[T]] = defaultdict(list)
+    for example in examples:
+        by_speaker[clip_of(example).speaker].append(example)
+    deepest = max(sorted(by_speaker), key=lambda speaker: len(by_speaker[speaker]))
+
+    def order(example: T) -> str:
+        return hashlib.sha256(clip_of(example).name.encode()).hexdigest()
+
+    group = sorted(by_speaker[deepest], key=order)
+    apart = group[: min(count, len(group) // 4)]
+    taken = {id(example) for example in apart}
+    return apart, [example for example in examples if id(example) not in taken]

@@ -7,7 +7,6 @@ released): with few speakers CTC alone stays for long at sentences that need no 
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -41,6 +40,7 @@ from stillspeak.models.lipnet import (
     standardise,
     word_errors,
 )
+from stillspeak.training.lessons import hold_out
 from stillspeak.weights import save_network
 
 KEPT_BOX = (62, 114, 8, 92)
@@ -142,7 +142,7 @@ class LipReadingLesson:
         spoken = [c for c in (_load(clip, config.colours) for clip in training) if c is not None]
         if not spoken:
             raise DataError("no training clip has word timings; prepare some with alignments")
-        self._held_out, self._clips = hold_out(spoken, data.held_out)
+        self._held_out, self._clips = hold_out(spoken, data.held_out, lambda s: s.clip)
         self._validation = [
             c for c in (_load(clip, config.colours) for clip in validation) if c is not None
         ]
@@ -294,24 +294,6 @@ def known_places(words: set[str]) -> Places:
     if words <= {word for place in grid for word in place}:
         return grid
     return [sorted(words)]
-
-
-def hold_out(clips: Sequence[SpokenClip], count: int) -> tuple[list[SpokenClip], list[SpokenClip]]:
-    """Some clips of the speaker who has the most, and all others. Which ones depends on their
-    names alone; never more than a quarter of the speaker's."""
-    by_speaker: dict[str, list[SpokenClip]] = defaultdict(list)
-    for clip in clips:
-        by_speaker[clip.clip.speaker].append(clip)
-    deepest = max(sorted(by_speaker), key=lambda speaker: len(by_speaker[speaker]))
-
-    def order(clip: SpokenClip) -> str:
-        return hashlib.sha256(clip.clip.name.encode()).hexdigest()
-
-    group = sorted(by_speaker[deepest], key=order)
-    apart = group[: min(count, len(group) // 4)]
-    names = {clip.clip.name for clip in apart}
-    rest = [c for c in clips if c.clip.speaker != deepest or c.clip.name not in names]
-    return apart, rest
 
 
 def _load(clip: CachedClip, colours: int) -> SpokenClip | None:

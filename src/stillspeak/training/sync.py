@@ -7,7 +7,6 @@ real clips are learned from.
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -39,6 +38,7 @@ from stillspeak.models.syncnet import (
     shift_distances,
     sync_grid,
 )
+from stillspeak.training.lessons import hold_out
 from stillspeak.weights import save_network
 
 # The part of the crop that is kept in memory: the region with room for shifts and warps.
@@ -137,7 +137,7 @@ class SyncLesson:
         ]
         if not long:
             raise DataError(f"no training clip has {data.frames} frames; lower sync_data.frames")
-        apart, rest = _hold_out(long, data.held_out)
+        apart, rest = hold_out(long, data.held_out, lambda clip: clip)
         self._clips = [_load(clip) for clip in rest]
         self._held_out = [_load(clip) for clip in apart]
         shortest = WINDOW_FRAMES + 2 * MAX_SHIFT
@@ -319,21 +319,6 @@ def _other_voice(
     fitted = np.zeros_like(audio)
     fitted[: len(stretched)] = stretched[: len(audio)]
     return fitted
-
-
-def _hold_out(clips: Sequence[CachedClip], count: int) -> tuple[list[CachedClip], list[CachedClip]]:
-    """Some clips of the speaker who has the most, and all others. Which ones depends on their
-    names alone; never more than a quarter of the speaker's."""
-    by_speaker: dict[str, list[CachedClip]] = defaultdict(list)
-    for clip in clips:
-        by_speaker[clip.speaker].append(clip)
-    deepest = max(sorted(by_speaker), key=lambda speaker: len(by_speaker[speaker]))
-    group = sorted(
-        by_speaker[deepest], key=lambda clip: hashlib.sha256(clip.name.encode()).hexdigest()
-    )
-    apart = group[: min(count, len(group) // 4)]
-    names = {clip.name for clip in apart}
-    return apart, [c for c in clips if c.speaker != deepest or c.name not in names]
 
 
 def _load(clip: CachedClip) -> SyncClip:
