@@ -17,9 +17,11 @@ from stillspeak.constants import FRAME_HEIGHT
 from stillspeak.errors import ConfigError
 from stillspeak.face.align import crop_face, face_transform, resample
 from stillspeak.face.paste import FacePaster
-from stillspeak.models.decoders import Decoded, Motion, compose
+from stillspeak.models.config import GeneratorConfig
+from stillspeak.models.decoders import Decoded, compose
 from stillspeak.models.generator import Generator
 from stillspeak.models.pixels import from_model, to_model
+from stillspeak.models.regions import LOWER_BOX, scale_box
 from stillspeak.models.sway import sway_frames, sway_motion
 
 Picture = npt.NDArray[np.uint8]
@@ -94,7 +96,9 @@ class FaceRenderer:
         to_crop = face_transform(points, scale=config.height / FRAME_HEIGHT)
         still = crop_face(picture, to_crop, config.height, config.width)
         with torch.inference_mode():
-            self.context = generator.prepare_still(to_model(still[None]).to(device))
+            self.context = generator.prepare_still(
+                to_model(still[None]).to(device), _lower(picture, points, config).to(device)
+            )
         self._crop = (config.height, config.width)
 
         own = 1 / np.sqrt(abs(np.linalg.det(to_crop[:, :2])))
@@ -141,14 +145,24 @@ class FaceRenderer:
         frame = decoded.frames[:, index : index + 1]
         if self._size != self._crop:
             if decoded.motion is not None and self._source is not None:
-                motion = Motion(*(part[:, index : index + 1] for part in decoded.motion))
-                frame = compose(self._source, motion)
+                frame = compose(self._source, decoded.motion.frames(slice(index, index + 1)))
             else:
                 frame = torch.nn.functional.interpolate(
                     frame[0], self._size, mode="bicubic", align_corners=False
                 )[None]
         picture: Picture = from_model(frame[0])[0]
         return picture
+
+
+def _lower(
+    picture: Picture, points: npt.NDArray[np.float32], config: GeneratorConfig
+) -> torch.Tensor:
+    """The still's ``regions.LOWER_BOX`` at twice the crop's resolution, from the picture."""
+    height, width = 2 * config.height, 2 * config.width
+    top, bottom, left, right = scale_box(LOWER_BOX, height, width)
+    to_box = face_transform(points, scale=height / FRAME_HEIGHT)
+    to_box[:, 2] -= left, top
+    return to_model(crop_face(picture, to_box, bottom - top, right - left)[None])
 
 
 def _check_size(height: int) -> None:

@@ -59,8 +59,12 @@ class GeneratorConfig:
     expression_dim: int = 0
     """2: blinks and brows are inputs of the decoder, as ``models.expression`` draws them; 0: they
     are left to the noise."""
+    expression_gain: float = 1.0
+    """What the expression is multiplied by before it enters the decoder."""
     warp_channels: tuple[int, ...] = (24, 52, 88, 144, 224)
     """Channels of the warp decoder, fine to coarse; unused by the U-Net."""
+    mouth_channels: tuple[int, ...] = ()
+    """Channels of the warp decoder's mouth branch, coarse to fine; none: no such branch."""
     finest_skip: bool = False
     """U-Net: a skip from the identity encoder's finest map too, as the warp decoder has."""
 
@@ -96,6 +100,16 @@ class GeneratorConfig:
                 f"generator.height and .width must be multiples of {2**levels}, "
                 f"not {self.height}x{self.width}"
             )
+        if self.mouth_channels:
+            if self.decoder != "warp":
+                raise ConfigError("generator.mouth_channels needs generator.decoder = 'warp'")
+            if len(self.mouth_channels) != 2 or min(self.mouth_channels) < 1:
+                raise ConfigError("generator.mouth_channels must be two positive widths, or none")
+            if self.height % 32 or self.width % 48:
+                raise ConfigError(
+                    "generator.mouth_channels needs a height of whole times 32 and a width of "
+                    "whole times 48, so that the mouth's box falls on whole pixels"
+                )
         if self.sample_rate % 1000:
             raise ConfigError(
                 f"generator.sample_rate is {self.sample_rate} Hz; the audio encoder's strides "
@@ -109,6 +123,8 @@ class GeneratorConfig:
             raise ConfigError("generator.window_seconds must be an even margin around one frame")
         if self.audio_steps[-1] < 1:
             raise ConfigError("generator.window_seconds is too short for generator.audio_channels")
+        if not 0 < self.expression_gain < math.inf:
+            raise ConfigError("generator.expression_gain must be a positive number")
         if not 0 <= self.noise_std < math.inf:
             raise ConfigError("generator.noise_std must be zero or a positive number")
 

@@ -64,9 +64,15 @@ class Generator(nn.Module):
         ]
         return torch.stack(noise, 1).mul_(self.config.noise_std).to(next(self.parameters()).device)
 
-    def prepare_still(self, still: Tensor) -> StillContext:
-        """What depends on the still alone, computed once a clip. (B, 3, H, W) in [-1, 1]."""
-        return self._decoder.prepare(still, self.identity_encoder(still))
+    def prepare_still(self, still: Tensor, lower: Tensor | None = None) -> StillContext:
+        """What depends on the still alone, computed once a clip.
+
+        Args:
+            still: (B, 3, H, W) in [-1, 1].
+            lower: (B, 3, h, w), its ``regions.LOWER_BOX`` with twice as many pixels each way, for
+                a decoder with a mouth branch; None: made from the still.
+        """
+        return self._decoder.prepare(still, self.identity_encoder(still), lower)
 
     def encode(
         self, windows: Tensor, noise: Tensor, state: GeneratorState
@@ -102,7 +108,8 @@ class Generator(nn.Module):
         if self.config.expression_dim:
             if expression is None:
                 expression = context.new_zeros(*context.shape[:2], self.config.expression_dim)
-            parts.append(expression.to(context))
+            # A number among hundreds has to be a large one to be heard.
+            parts.append(self.config.expression_gain * expression.to(context))
         return self._decoder(still, torch.cat(parts, dim=-1))
 
     def step(

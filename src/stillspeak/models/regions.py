@@ -10,6 +10,10 @@ MOUTH_BOX = (72, 112, 24, 76)
 """Rows and columns of the mouth in a 128 x 96 crop: around the canonical mouth corners
 (36, 88) and (64, 87), with room for an open jaw and for the augmentation's shifts."""
 
+LOWER_BOX = (56, 128, 12, 84)
+"""The mouth's box with a margin from which a flow may fetch pixels and into which the
+augmentation may shift them."""
+
 EYES_BOX = (26, 56, 14, 82)
 """The same of eyes and brows, around the canonical eye corners (24, 43) to (72, 42)."""
 
@@ -20,7 +24,12 @@ def region_box(region: Region, height: int, width: int) -> tuple[int, int, int, 
         return 0, height, 0, width
     if region == "lower":
         return height // 2, height, 0, width
-    top, bottom, left, right = EYES_BOX if region == "eyes" else MOUTH_BOX
+    return scale_box(EYES_BOX if region == "eyes" else MOUTH_BOX, height, width)
+
+
+def scale_box(box: tuple[int, int, int, int], height: int, width: int) -> tuple[int, int, int, int]:
+    """A box of the 128 x 96 crop, rows before columns, in a crop of another size."""
+    top, bottom, left, right = box
     return (
         top * height // 128,
         bottom * height // 128,
@@ -31,5 +40,17 @@ def region_box(region: Region, height: int, width: int) -> tuple[int, int, int, 
 
 def crop_region(frames: Tensor, region: Region) -> Tensor:
     """The region of frames (..., H, W)."""
-    top, bottom, left, right = region_box(region, frames.shape[-2], frames.shape[-1])
+    return crop_box(frames, region_box(region, frames.shape[-2], frames.shape[-1]))
+
+
+def crop_box(frames: Tensor, box: tuple[int, int, int, int]) -> Tensor:
+    """Rows and columns of frames (..., H, W)."""
+    top, bottom, left, right = box
     return frames[..., top:bottom, left:right]
+
+
+def mouth_in_lower(height: int, width: int) -> tuple[int, int, int, int]:
+    """The mouth's box within :data:`LOWER_BOX` at twice the resolution of a crop of that size."""
+    top, bottom, left, right = region_box("mouth", 2 * height, 2 * width)
+    down, _, across, _ = scale_box(LOWER_BOX, 2 * height, 2 * width)
+    return top - down, bottom - down, left - across, right - across

@@ -46,9 +46,12 @@ def sway_motion(motion: Motion, poses: Tensor) -> Motion:
         motion: of T frames of one clip (B = 1).
         poses: (T, 3), see :func:`sway_field`.
     """
+    motion = motion.flat()
     height, width = motion.flow.shape[-2:]
     field = sway_field(poses, height, width).to(motion.flow)
-    flow, mask, colour = (_sample(part[0], field) for part in motion)
+    flow, mask, colour = (
+        _sample(part[0], field) for part in (motion.flow, motion.mask, motion.colour)
+    )
     return Motion((flow + field)[None], mask[None], colour[None])
 
 
