@@ -28,6 +28,7 @@ LOWER: dict[str, set[str]] = {
         "models.expression",
         "models.layers",
         "models.pixels",
+        "models.regions",
     },
     "training": BOTTOM | {"media", "face", "models", "weights", "data", "training"},
     "render": BOTTOM | {"media", "face", "models"},

@@ -393,12 +393,28 @@ def prepare(
     max_seconds: Annotated[
         float | None, typer.Option(help="Longest clip, with --layout folder: 8 by default.")
     ] = None,
+    split: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Only clips of this split: train, validation or test. May be given repeatedly."
+        ),
+    ] = None,
+    mouth_scale: Annotated[
+        int, typer.Option(help="2 keeps the mouth at twice the crops' scale as well.")
+    ] = 0,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
 ) -> None:
     """Align a corpus's faces once, into a cache that training reads."""
+    from stillspeak.data.clips import SPLITS
     from stillspeak.data.corpora import LAYOUTS
+    from stillspeak.data.prepare import MOUTH_SCALES
     from stillspeak.data.prepare import prepare as run
 
+    splits = [name for name in SPLITS if name in (split or ())]
+    if unknown := set(split or ()) - set(SPLITS):
+        raise typer.BadParameter(f"--split {min(unknown)!r} is not one of {', '.join(SPLITS)}")
+    if mouth_scale not in MOUTH_SCALES:
+        raise typer.BadParameter(f"--mouth-scale {mouth_scale} is neither 0 nor 2")
     if layout not in LAYOUTS:
         raise typer.BadParameter(f"--layout {layout!r} is not one of {', '.join(sorted(LAYOUTS))}")
     given = {"min_seconds": min_seconds, "max_seconds": max_seconds}
@@ -412,11 +428,19 @@ def prepare(
         else:
             clips = LAYOUTS[layout](corpus)
         if list_only:
-            for line in _listing(clips):
+            for line in _listing([c for c in clips if not splits or c.split in splits]):
                 print(line)
         else:
-            with _progress("preparing", len(clips), quiet) as advance:
-                summary = run(clips, cache, workers=workers, progress=lambda p: advance(p.done, ""))
+            count = sum(not splits or c.split in splits for c in clips)
+            with _progress("preparing", count, quiet) as advance:
+                summary = run(
+                    clips,
+                    cache,
+                    workers=workers,
+                    mouth_scale=mouth_scale,
+                    splits=splits,
+                    progress=lambda p: advance(p.done, ""),
+                )
             unusable += summary.rejected
     finally:
         for one in unusable:

@@ -8,13 +8,15 @@ One safetensors file per clip, ``CACHE/SPEAKER/NAME.safetensors``:
 ``landmarks``   float32 (T, 478, 2)    not smoothed, in pixels of the same frame's crop
 ``blendshapes``  float16 (T, 52)       in [0, 1], names in the header
 ``head_pose``   float32 (T, 3)         yaw, pitch, roll in degrees, as in ``face.Face``
+``mouth``       uint8 (T, 144, 144, 3)  optional: ``models.regions.LOWER_BOX`` at double scale
 ==============  =====================  ====================================================
 
 The header's metadata holds JSON strings: speaker, stem, name, split, text, words, source,
 blendshapes (their names), interpolated (frames without a detection), format and ``key``, the
 hash over everything that the file depends on. A file with the right key is never made again.
 Where they are known it holds emotion and level too, and for a stretch of a longer video its
-span: the seconds from the video's first frame at which it begins and ends.
+span: the seconds from the video's first frame at which it begins and ends. With ``mouth`` comes
+mouth_scale, its pixels per pixel of a 128 x 96 crop. One cache may hold clips with and without.
 
 Each frame is aligned by itself, with landmarks averaged over seven frames, by a detector that
 knows nothing of other frames: the same source always gives the same cache.
@@ -24,7 +26,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -39,6 +41,7 @@ from stillspeak.data.layouts.grid import read_alignment
 from stillspeak.errors import DataError, StillspeakError
 from stillspeak.face.align import (
     SMOOTHING_WINDOW,
+    Transform,
     canonical_face,
     crop_face,
     face_transform,
@@ -47,6 +50,7 @@ from stillspeak.face.align import (
 )
 from stillspeak.face.landmarks import Face, LandmarkDetector, MediaPipeDetector
 from stillspeak.media.video import iter_frames, read_clip
+from stillspeak.models.regions import LOWER_BOX
 from stillspeak.workers import WorkerPool
 
 FORMAT = 1
@@ -62,6 +66,9 @@ MAX_MISSED = 0.1
 
 MAX_OTHERS = 0.1
 """Share of the frames that may show a second face where one alone is asked for."""
+
+MOUTH_SCALES = (0, 2)
+"""What ``mouth_scale`` may be: no mouth pixels, or twice the scale of a 128 x 96 crop."""
 
 _MANIFEST_EVERY = 25
 _SAMPLES = SAMPLE_RATE // VIDEO_FPS
@@ -116,6 +123,7 @@ class _Settings:
     cache_dir: Path
     height: int
     width: int
+    mouth_scale: int
 
 
 @dataclass(frozen=True)
@@ -139,6 +147,8 @@ def prepare(
     workers: int = 2,
     height: int = FRAME_HEIGHT,
     width: int = FRAME_WIDTH,
+    mouth_scale: int = 0,
+    splits: Collection[Split] = (),
     progress: Callable[[Progress], None] | None = None,
 ) -> Summary:
     """Fill a cache with the aligned clips of a corpus.
@@ -154,10 +164,14 @@ def prepare(
         workers: processes; 0 works in this one.
         height: rows of the crops, a multiple of the canonical 128 x 96.
         width: columns of the crops.
+        mouth_scale: 2 keeps :data:`~stillspeak.models.regions.LOWER_BOX` at twice the scale of
+            a 128 x 96 crop as well, drawn from the source, whatever the crops' size; 0 does not.
+        splits: prepare only clips of these; all if empty. The others are left as they are.
         progress: called after each clip.
 
     Returns:
-        The summary. The manifest lists exactly the usable clips of this call.
+        The summary. The manifest lists exactly the usable clips of this call, and those of the
+        other splits that an earlier call listed.
 
     Raises:
         DataError: if there are no clips, the list is inconsistent or the cache cannot be
@@ -171,7 +185,12 @@ def prepare(
     canon = canonical_face()
     if height * canon.width != width * canon.height or height < 1:
         raise ValueError(f"crops must have the shape {canon.height}:{canon.width}")
-    settings = _Settings(Path(cache_dir).resolve(), height, width)
+    if mouth_scale not in MOUTH_SCALES:
+        raise ValueError(f"mouth_scale must be one of {MOUTH_SCALES}, got {mouth_scale}")
+    chosen = [i for i, clip in enumerate(clips) if not splits or clip.split in splits]
+    if not chosen:
+        raise DataError(f"there are no clips of the split {' or '.join(splits)} to prepare")
+    settings = _Settings(Path(cache_dir).resolve(), height, width, mouth_scale)
     try:
         settings.cache_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -180,22 +199,23 @@ def prepare(
     manifest = settings.cache_dir / MANIFEST
     known = _known_clips(settings.cache_dir)
     results: dict[int, _Result] = {}
-    for index, result in _results(clips, settings, detector_factory, workers):
-        results[index] = result
-        if len(results) % _MANIFEST_EVERY == 0 or len(results) == len(clips):
+    wanted = [clips[i] for i in chosen]
+    for number, result in _results(wanted, settings, detector_factory, workers):
+        results[chosen[number]] = result
+        if len(results) % _MANIFEST_EVERY == 0 or len(results) == len(wanted):
             _write_manifest(manifest, clips, results, known, settings)
         if progress is not None:
             progress(
-                Progress(len(results), len(clips), clips[index], result.outcome, result.reason)
+                Progress(len(results), len(wanted), wanted[number], result.outcome, result.reason)
             )
 
-    outcomes = [results[i] for i in range(len(clips))]
+    outcomes = [results[i] for i in chosen]
     return Summary(
         prepared=sum(r.outcome == "prepared" for r in outcomes),
         skipped=sum(r.outcome == "skipped" for r in outcomes),
         rejected=tuple(
             Rejected(clip.path, r.reason)
-            for clip, r in zip(clips, outcomes, strict=True)
+            for clip, r in zip(wanted, outcomes, strict=True)
             if r.outcome == "rejected"
         ),
         frames=sum(r.frames for r in outcomes),
@@ -326,6 +346,8 @@ def _prepare_clip(clip: Clip, settings: _Settings, detector: LandmarkDetector) -
         }
         if clip.alone:
             inputs["alone"] = MAX_OTHERS
+        if settings.mouth_scale:  # otherwise the key is what it was before there was the setting
+            inputs |= {"mouth_scale": settings.mouth_scale, "mouth_box": LOWER_BOX}
         key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
         frames = _frames_if_current(target, key)
         if frames:
@@ -347,6 +369,8 @@ def _prepare_clip(clip: Clip, settings: _Settings, detector: LandmarkDetector) -
         "source": {"name": clip.path.name, "bytes": size, **source},
         **facts,
     }
+    if settings.mouth_scale:
+        metadata["mouth_scale"] = settings.mouth_scale
     _write_tensors(target, tensors, {k: json.dumps(v) for k, v in metadata.items()})
     return _Result("prepared", frames=len(tensors["frames"]), key=key)
 
@@ -376,6 +400,8 @@ def _extract(
     scale = settings.height / canonical_face().height
     crops = np.empty((T, settings.height, settings.width, 3), dtype=np.uint8)
     landmarks = np.empty((T, points.shape[1], 2), dtype=np.float32)
+    mouth_size = _mouth_size(settings.mouth_scale)
+    mouths = np.empty((T, *mouth_size, 3), dtype=np.uint8)
     # Decoded a second time: the transform of a frame needs landmarks of later ones, and the
     # frames of a long clip do not fit into memory.
     t = -1
@@ -383,6 +409,9 @@ def _extract(
         transform = face_transform(smooth[t], scale=scale)
         crops[t] = crop_face(frame, transform, settings.height, settings.width)
         landmarks[t] = transform_points(points[t], transform)
+        if settings.mouth_scale:
+            transform = _mouth_transform(smooth[t], settings.mouth_scale)
+            mouths[t] = crop_face(frame, transform, *mouth_size)
     if t + 1 != T:
         raise DataError(f"{clip.place}: gave {T} frames at first and {t + 1} the second time")
 
@@ -395,8 +424,29 @@ def _extract(
         "blendshapes": shapes.astype(np.float16),
         "head_pose": pose,
     }
+    if settings.mouth_scale:
+        tensors["mouth"] = mouths
     source = {"height": shape[0], "width": shape[1], "samples": len(audio)}
     return tensors, source, {"blendshapes": names, "interpolated": filled}
+
+
+def _mouth_size(scale: int) -> tuple[int, int]:
+    """Rows and columns of :data:`LOWER_BOX` at this scale: 144 x 144 at 2."""
+    top, bottom, left, right = LOWER_BOX
+    return (bottom - top) * scale, (right - left) * scale
+
+
+def _mouth_transform(points: npt.NDArray[np.float32], scale: int) -> Transform:
+    """From photo pixels to pixels of :data:`LOWER_BOX` drawn at ``scale``, (2, 3) float64.
+
+    Pixel edges stay in place: blocks of scale x scale of its pixels cover exactly a pixel of
+    the 128 x 96 crop. ``points`` are (478, 2) in photo pixels.
+    """
+    top, _, left, _ = LOWER_BOX
+    transform = face_transform(points, scale=scale)
+    # A shift by whole pixels: no half pixel comes in, whichever convention.
+    transform[:, 2] -= (left * scale, top * scale)
+    return transform
 
 
 def _track(

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING
 
-from stillspeak.models.config import Region
+if TYPE_CHECKING:  # preparing a corpus takes LOWER_BOX from here, and its workers need no torch
+    from torch import Tensor
+
+    from stillspeak.models.config import Region
 
 MOUTH_BOX = (72, 112, 24, 76)
 """Rows and columns of the mouth in a 128 x 96 crop: around the canonical mouth corners
 (36, 88) and (64, 87), with room for an open jaw and for the augmentation's shifts."""
 
 LOWER_BOX = (56, 128, 12, 84)
-"""The mouth's box with a margin from which a flow may fetch pixels and into which the
-augmentation may shift them."""
+"""Rows and columns, in a 128 x 96 crop, that are kept at double scale for a mouth branch:
+:data:`MOUTH_BOX` (72, 112, 24, 76) plus a margin for warps and augmentation. As far from the
+crop's left edge as from its right one, so that a mirrored crop has it in the same place."""
 
 EYES_BOX = (26, 56, 14, 82)
 """The same of eyes and brows, around the canonical eye corners (24, 43) to (72, 42)."""
