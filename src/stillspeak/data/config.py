@@ -28,6 +28,9 @@ class DataConfig:
     """Frames at the start of an example that are never decoded: the GRU starts from zero."""
     speaker_balance: float = 0.55
     """0 draws every clip alike, 1 every speaker alike."""
+    audio_speaker_balance: float | None = None
+    """The same in the audio warm start; None: as above. A few clips that come again and again
+    teach a face more than a voice."""
     other_clip: float = 0.3
     """Share of examples whose still comes from another clip of the same speaker."""
     first_frame: float = 0.3
@@ -35,6 +38,8 @@ class DataConfig:
     audio_batch: int = 16
     """Clips in a batch of the audio warm start."""
     audio_window_frames: int = 32
+    blinks: float = 0.0
+    """Share of examples that show a blink, of speakers with a clip that has one."""
 
     def __post_init__(self) -> None:
         for name in (
@@ -45,8 +50,11 @@ class DataConfig:
                 raise ConfigError(f"data.{name} must be at least 1")
         if self.lead_frames < 0 or self.window_frames - self.lead_frames < self.decoded_frames:
             raise ConfigError("data.window_frames must hold lead_frames and decoded_frames")
-        for name in ("speaker_balance", "other_clip", "first_frame"):
-            if not 0 <= getattr(self, name) <= 1:
+        for name in (
+            *("speaker_balance", "audio_speaker_balance"),
+            *("other_clip", "first_frame", "blinks"),
+        ):
+            if not 0 <= (getattr(self, name) or 0) <= 1:
                 raise ConfigError(f"data.{name} must lie in [0, 1]")
 
 

@@ -121,8 +121,11 @@ class TrainingData:
             self._by_speaker[track.clip.speaker].append(index)
         self._speakers = sorted(self._by_speaker)
         counts = np.array([len(self._by_speaker[s]) for s in self._speakers], float)
-        weights = counts ** (1 - data.speaker_balance)
-        self._speaker_weights = weights / weights.sum()
+        self._speaker_weights = _balanced(counts, data.speaker_balance)
+        balance = data.audio_speaker_balance
+        self._audio_speaker_weights = (
+            self._speaker_weights if balance is None else _balanced(counts, balance)
+        )
 
     def __len__(self) -> int:
         return len(self._tracks)
@@ -155,7 +158,7 @@ class TrainingData:
         """One example, as a batch of one."""
         config, generator = self._data, self._generator
         random = np.random.default_rng((self._seed, 1, step, number))
-        track = self._draw(random)
+        track = self._draw(random, self._speaker_weights)
         windows, mouth, sources = self._speech(track, config.window_frames, random)
         positions = self._positions(random)
         shown, points, expression = self._pictures(track, sources[positions], random)
@@ -198,13 +201,16 @@ class TrainingData:
         windows, mouths = [], []
         for number in range(part * size, (part + 1) * size):
             random = np.random.default_rng((self._seed, 2, step, number))
-            audio, mouth, _ = self._speech(self._draw(random), self._audio_frames, random)
+            track = self._draw(random, self._audio_speaker_weights)
+            audio, mouth, _ = self._speech(track, self._audio_frames, random)
             windows.append(audio)
             mouths.append(mouth)
         return AudioBatch(torch.from_numpy(np.stack(windows)), torch.from_numpy(np.stack(mouths)))
 
-    def _draw(self, random: np.random.Generator) -> _Track:
-        speaker = self._speakers[random.choice(len(self._speakers), p=self._speaker_weights)]
+    def _draw(
+        self, random: np.random.Generator, speaker_weights: npt.NDArray[np.float64]
+    ) -> _Track:
+        speaker = self._speakers[random.choice(len(self._speakers), p=speaker_weights)]
         return self._tracks[int(random.choice(self._by_speaker[speaker]))]
 
     def _speech(
@@ -273,6 +279,13 @@ class TrainingData:
             np.concatenate((still_points, frame_points)),
             track.expression[sources] - other.expression[moment],
         )
+
+
+def _balanced(counts: npt.NDArray[np.float64], balance: float) -> npt.NDArray[np.float64]:
+    """How often each speaker is drawn, from how many clips each has; see DataConfig."""
+    weights = counts ** (1 - balance)
+    shares: npt.NDArray[np.float64] = weights / weights.sum()
+    return shares
 
 
 def _load_track(clip: CachedClip, generator: GeneratorConfig) -> _Track:

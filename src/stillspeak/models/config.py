@@ -175,9 +175,14 @@ class FrameDiscriminatorConfig:
     whatever the frames look like, so none is the default."""
     region: Region = "frame"
     """What of the frame it looks at."""
+    fine: bool = False
+    """Whether it looks at the mouth at twice the crop's resolution, as a mouth branch makes it,
+    instead of at the frame."""
 
     def __post_init__(self) -> None:
         _check_widths("frame_discriminator.channels", self.channels)
+        if self.fine and self.region != "mouth":
+            raise ConfigError("frame_discriminator.fine needs frame_discriminator.region = 'mouth'")
 
 
 @dataclass(frozen=True)

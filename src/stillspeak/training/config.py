@@ -39,6 +39,8 @@ class ObjectiveConfig:
     eyes: float = 0.0
     """Weight of the L1 error around eyes and brows; 0: the upper half's."""
     l1: float = 1.0
+    fine: float = 0.0
+    """L1 of the mouth, and of its differences, at twice the crop's resolution (a mouth branch)."""
     gradient: float = 0.5
     """L1 between the frames' horizontal and vertical differences."""
     warped: float = 0.25
@@ -178,7 +180,10 @@ class TrainingConfig:
     learning_rate: float = 1e-3
     audio_learning_rate: float = 0.3
     """Learning rate of the audio encoder while frames are trained, as a share: it has either
-    had its warm start or comes with the weights that a run starts from."""
+    had its warm start or comes with the weights that a run starts from. 0: it stays as it is, its
+    norms' statistics included."""
+    audio_decay_from: float = 1.0
+    """Share of the audio warm start after which its rate falls along a cosine to 1 %."""
     betas: tuple[float, float] = (0.8, 0.98)
     weight_decay: float = 1e-4
     warmup_steps: int = 50
@@ -194,6 +199,8 @@ class TrainingConfig:
     """Batches whose gradients are added up before a step."""
     clip_norm: float = 1.0
     """Largest norm of the gradient; 0 leaves it alone."""
+    fresh: tuple[str, ...] = ()
+    """Parts of the generator, by their names in it, that ``--from`` does not take over."""
     ema: float = 0.998
     """Decay of the exponential moving average of the weights, which is what is released."""
     freeze_norms_from: int | None = None
@@ -227,8 +234,9 @@ class TrainingConfig:
                 raise ConfigError(f"training.{name} cannot be negative")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ConfigError("training.betas must lie in [0, 1)")
-        if not 0 <= self.decay_from <= 1:
-            raise ConfigError("training.decay_from must lie in [0, 1]")
+        for name in ("decay_from", "audio_decay_from"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"training.{name} must lie in [0, 1]")
         if not self.checkpoint_minutes > 0:
             raise ConfigError("training.checkpoint_minutes must be positive")
         if not 0 <= self.ema < 1:
@@ -265,6 +273,12 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         data, game = self.data, self.adversarial
+        fine = self.objective.fine or (game.frame and self.frame_discriminator.fine)
+        if fine and not (self.generator.mouth_channels and data.mouth_pixels):
+            raise ConfigError(
+                "objective.fine and frame_discriminator.fine need generator.mouth_channels and "
+                "data.mouth_pixels = true"
+            )
         if game.sequence or game.sync:
             if not data.consecutive:
                 raise ConfigError(

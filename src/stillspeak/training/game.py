@@ -109,6 +109,11 @@ class Game:
         frozen_from = self.config.training.freeze_norms_from
         if frozen_from is not None and self.step >= frozen_from:
             freeze_norms(self._objective)
+        if self._listens_only:
+            encoder = self._objective.generator.context_encoder
+            freeze_norms(encoder)
+            # A distributed wrapper would wait for the gradients that it was promised.
+            encoder.requires_grad_(self._fabric.world_size > 1)
         values: dict[str, float] = {}
         for index, batch in enumerate(batches):
             numbers = self._backward(
@@ -160,6 +165,7 @@ class Game:
             result: ObjectiveResult = player.module(batch, self._noise(batch, part))
             loss, terms, frames = result.loss, dict(result.terms), result.frames
             draws: list[Draw] = []
+            made: list[Tensor] = []
             if isinstance(batch, Batch):
                 assert frames is not None
                 with torch.no_grad():
@@ -167,32 +173,33 @@ class Game:
                 if opponents:
                     random = self._random(4, part)
                     draws = [adversary.draw(batch, random) for adversary in self._adversaries]
-                    advice, weighted = self._advice(batch, frames, draws)
+                    made = [adversary.made(result) for adversary in self._adversaries]
+                    advice, weighted = self._advice(batch, made, draws)
                     terms |= advice
                     loss = loss + weighted
             note(terms | {"loss": loss})
             fabric.backward(loss * share)
         penalise = (self.step - self.config.game_start) % self.config.adversarial.r1_every == 0
-        for opponent, draw in zip(opponents, draws, strict=True):
-            assert isinstance(batch, Batch) and frames is not None
+        for opponent, draw, pictures in zip(opponents, draws, made, strict=True):
+            assert isinstance(batch, Batch)
             with fabric.no_backward_sync(cast(Any, opponent.module), not last):
-                opinion: Opinion = opponent.module(batch, frames.detach(), draw, penalise)
+                opinion: Opinion = opponent.module(batch, pictures.detach(), draw, penalise)
                 note({f"{opponent.name}_{name}": v for name, v in opinion.terms.items()})
                 fabric.backward(opinion.loss * share)
         return numbers
 
     def _advice(
-        self, batch: Batch, frames: Tensor, draws: Sequence[Draw]
+        self, batch: Batch, made: Sequence[Tensor], draws: Sequence[Draw]
     ) -> tuple[dict[str, Tensor], Tensor]:
         """The discriminators' terms of the generator's loss, and their weighted sum."""
         game = self.config.adversarial
         terms: dict[str, Tensor] = {}
-        total = frames.new_zeros(())
-        for adversary, draw in zip(self._adversaries, draws, strict=True):
+        total = batch.frames.new_zeros(())
+        for adversary, pictures, draw in zip(self._adversaries, made, draws, strict=True):
             # Called without its distributed wrapper, and frozen: nothing is learned here.
             adversary.requires_grad_(False)
             with self._fabric.autocast():
-                advice = adversary.advise(batch, frames, draw)
+                advice = adversary.advise(batch, pictures, draw)
             adversary.requires_grad_(True)
             terms |= advice
             for name, term in advice.items():
@@ -241,6 +248,12 @@ class Game:
     @property
     def _playing(self) -> bool:
         return self.step >= self.config.game_start
+
+    @property
+    def _listens_only(self) -> bool:
+        """Whether the audio encoder has learned what it shall and stays as it is."""
+        training = self.config.training
+        return not training.audio_learning_rate and self.step >= training.audio_steps
 
     @property
     def _fade(self) -> float:

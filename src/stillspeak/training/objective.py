@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from stillspeak.data.dataset import AudioBatch, Batch
 from stillspeak.face.eyes import EYELIDS
 from stillspeak.face.mouth import LIPS, MOUTH_PAIRS
-from stillspeak.models.decoders import resize, warp
+from stillspeak.models.decoders import Motion, compose_mouth, resize, warp
 from stillspeak.models.generator import Generator
+from stillspeak.models.regions import crop_box, mouth_in_lower
 from stillspeak.training.config import RunConfig
 from stillspeak.training.losses import (
     amplitude_loss,
@@ -40,11 +41,19 @@ class ObjectiveResult(NamedTuple):
     """The loss to minimise, its terms by name, and the frames that were made, if any.
 
     frames: (B, K, 3, H, W) in [-1, 1]; discriminators look at them.
+    mouths: (B, K, 3, h, w) the mouth's box at twice the resolution, if the generator has a mouth
+        branch and the batch knows the real ones.
     """
 
     loss: Tensor
     terms: dict[str, Tensor]
     frames: Tensor | None
+    mouths: Tensor | None = None
+
+
+def fine_mouths(batch: Batch, size: tuple[int, int]) -> Tensor:
+    """The real frames' mouths at twice the resolution of a crop of that size, (B, K, 3, h, w)."""
+    return crop_box(batch.frame_mouths, mouth_in_lower(*size))
 
 
 class GeneratorObjective(nn.Module):
@@ -102,7 +111,8 @@ class GeneratorObjective(nn.Module):
     ) -> ObjectiveResult:
         config = self.config
         rows = torch.arange(len(batch.positions), device=context.device).unsqueeze(1)
-        still = self.generator.prepare_still(batch.still)
+        known = bool(batch.still_mouth.numel())  # finely
+        still = self.generator.prepare_still(batch.still, batch.still_mouth if known else None)
         decoded = self.generator.decode(
             still,
             context[rows, batch.positions],
@@ -123,9 +133,20 @@ class GeneratorObjective(nn.Module):
                 mouth_crop(frames).flatten(0, 1), mouth_crop(batch.frames).flatten(0, 1)
             )
             weights["perceptual"] = config.perceptual
+        mouths = None
         if decoded.motion is not None:
             motion = decoded.motion
             size = (frames.shape[-2], frames.shape[-1])
+            if motion.mouth is not None:
+                if known:
+                    mouths = compose_mouth(batch.still_mouth, motion.mouth, size)
+                    truth = fine_mouths(batch, size)
+                    alike = torch.ones((), device=mouths.device)
+                    terms["fine"] = (mouths - truth).abs().mean() + config.gradient * gradient_l1(
+                        mouths, truth, alike.expand(1, 1, 1, *mouths.shape[-2:])
+                    )
+                    weights["fine"] = config.fine
+                motion = Motion(*motion.maps(size))
             moved = warp(batch.still, motion.flow)
             mask = resize(motion.mask, size)
             hidden = newly_open(batch.frame_points, batch.still_points, size)
@@ -163,4 +184,4 @@ class GeneratorObjective(nn.Module):
                 )
                 weights["amplitude"] = config.amplitude
         loss = torch.stack([terms[name] * weight for name, weight in weights.items()]).sum()
-        return ObjectiveResult(loss, terms, frames)
+        return ObjectiveResult(loss, terms, frames, mouths)

@@ -84,10 +84,14 @@ def decay(training: TrainingConfig, step: int, steps_per_epoch: int) -> float:
         # Epochs are counted from 1, and the first after decay_epoch is lowered already.
         epochs = max(step // steps_per_epoch + 1 - training.decay_epoch, 0)
         return float((1 - training.decay_rate) ** epochs)
-    start = training.decay_from * training.steps
+    return _cosine(step, training.decay_from * training.steps, training.steps)
+
+
+def _cosine(step: int, start: float, end: int) -> float:
+    """1 until ``start``, then along half a cosine to 0.01 at ``end``."""
     if step <= start:
         return 1.0
-    along = (step - start) / max(training.steps - start, 1)
+    along = (step - start) / max(end - start, 1)
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(along, 1.0)))
 
 
@@ -97,7 +101,10 @@ def learning_rate(
     """The generator's learning rate of a group (``audio`` or ``frames``) at a step."""
     rate = training.learning_rate
     since = step
-    if step >= training.audio_steps:
+    if step < training.audio_steps:
+        start = training.audio_decay_from * training.audio_steps
+        rate *= _cosine(step, start, training.audio_steps)
+    else:
         since = step - training.audio_steps
         if group == "audio":
             rate *= training.audio_learning_rate

@@ -317,7 +317,8 @@ class Trainer(Game):
         """Take over what fits of a weights file, to train on from there.
 
         A tensor fits if the generator has one of its name and shape, or one with more rows: a
-        decoder that got further inputs takes over the old ones, and the new ones start at zero.
+        decoder that got further inputs takes over the old ones, and the new ones start as they
+        are. ``training.fresh`` leaves parts out.
 
         Returns:
             How many tensors were taken, and how many the generator has.
@@ -331,12 +332,14 @@ class Trainer(Game):
         fitting = {}
         for name, value in given.items():
             mine = own.get(name)
+            if name.startswith(tuple(f"{part}." for part in self.config.training.fresh)):
+                continue
             if mine is None or mine.shape[1:] != value.shape[1:] or mine.ndim != value.ndim:
                 continue
             if mine.shape == value.shape:
                 fitting[name] = value
             elif name == DECODER_INPUT and len(mine) > len(value):
-                fitting[name] = torch.cat((value, torch.zeros_like(mine[len(value) :])))
+                fitting[name] = torch.cat((value, mine[len(value) :]))
         if not fitting:
             raise TrainingError(f"{weights}: no tensor in it fits this [generator]")
         self._objective.generator.load_state_dict(fitting, strict=False)
