@@ -35,6 +35,9 @@ class DataConfig:
     audio_batch: int = 16
     """Clips in a batch of the audio warm start."""
     audio_window_frames: int = 32
+    mouth_pixels: bool = False
+    """Whether examples hold the mouth at twice the frames' scale as well. Clips that were
+    prepared without it (``stillspeak prepare --mouth-scale 2``) give their frames' enlarged."""
 
     def __post_init__(self) -> None:
         for name in (
