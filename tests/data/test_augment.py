@@ -43,10 +43,10 @@ def speech(seconds: float = 1.0) -> np.ndarray:
 
 def test_strength_zero_changes_nothing() -> None:
     frames, points = pictures()
-    changed, moved = augment_frames(frames, points, only(), random())
+    changed, moved, _ = augment_frames(frames, points, only(), random())
     torch.testing.assert_close(changed, frames, atol=1e-4, rtol=0)
     torch.testing.assert_close(moved, points, atol=1e-4, rtol=0)
-    changed, _ = augment_frames(frames, points, AugmentConfig(), random())
+    changed, *_ = augment_frames(frames, points, AugmentConfig(), random())
     assert (changed - frames).abs().max() > 0.1
 
 
@@ -83,7 +83,7 @@ def test_landmarks_follow_the_picture(strengths: dict[str, float], least: float)
     spots = torch.tensor([[30.0, 40.0], [64.0, 44.0], [49.0, 72.0], [36.0, 88.0], [63.0, 87.0]])
     points = spots.view(1, 5, 1, 2).expand(8, 5, 478, 2).clone()
     frames = blobs(points[:, :, 0])
-    changed, moved = augment_frames(frames, points, only(**strengths), random())
+    changed, moved, _ = augment_frames(frames, points, only(**strengths), random())
     found = centroids(changed)
     torch.testing.assert_close(moved[:, :, 7], found, atol=0.3, rtol=0)
     assert (moved[:, :, 7] - points[:, :, 7]).norm(dim=-1).max() > least
@@ -93,7 +93,7 @@ def test_still_and_target_change_alike_and_examples_do_not() -> None:
     frames, points = pictures(examples=2, count=1)
     frames = frames[:1].expand(2, 4, 3, 128, 96).contiguous()
     points = points[:1].expand(2, 4, 478, 2).contiguous()
-    changed, moved = augment_frames(frames, points, AugmentConfig(), random())
+    changed, moved, _ = augment_frames(frames, points, AugmentConfig(), random())
     for frame in range(1, 4):
         assert torch.equal(changed[:, 0], changed[:, frame])
         torch.testing.assert_close(moved[:, 0], moved[:, frame], atol=1e-4, rtol=0)
@@ -103,7 +103,7 @@ def test_still_and_target_change_alike_and_examples_do_not() -> None:
 @pytest.mark.parametrize("strengths", [{"gain": 0.5}, {"gamma": 0.8}, {"colour": 0.4}])
 def test_light_stays_in_range_and_leaves_landmarks(strengths: dict[str, float]) -> None:
     frames, points = pictures(examples=4)
-    changed, moved = augment_frames(frames, points, only(**strengths), random())
+    changed, moved, _ = augment_frames(frames, points, only(**strengths), random())
     torch.testing.assert_close(moved, points, atol=1e-4, rtol=0)
     assert changed.min() >= -1
     assert changed.max() <= 1
@@ -113,15 +113,15 @@ def test_light_stays_in_range_and_leaves_landmarks(strengths: dict[str, float]) 
         assert by_channel.std(dim=1).min() > 1e-3
     else:
         # Brightness has no colour: a grey picture stays grey.
-        grey, _ = augment_frames(torch.zeros_like(frames), points, only(**strengths), random())
+        grey, *_ = augment_frames(torch.zeros_like(frames), points, only(**strengths), random())
         assert grey.amax(2).sub(grey.amin(2)).max() < 1e-6
 
 
 def test_a_seed_decides() -> None:
     frames, points = pictures()
-    first, _ = augment_frames(frames, points, AugmentConfig(), random(1))
-    again, _ = augment_frames(frames, points, AugmentConfig(), random(1))
-    other, _ = augment_frames(frames, points, AugmentConfig(), random(2))
+    first, *_ = augment_frames(frames, points, AugmentConfig(), random(1))
+    again, *_ = augment_frames(frames, points, AugmentConfig(), random(1))
+    other, *_ = augment_frames(frames, points, AugmentConfig(), random(2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 

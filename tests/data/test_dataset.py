@@ -88,6 +88,8 @@ def test_shapes_types_and_ranges(clips: list[CachedClip]) -> None:
         "still_points": ((3, 478, 2), torch.float32),
         "frame_points": ((3, 3, 478, 2), torch.float32),
         "expression": ((3, 3, 2), torch.float32),
+        "still_mouth": ((3, 0, 0, 0), torch.float32),
+        "frame_mouths": ((3, 3, 0, 0, 0), torch.float32),
     }
     for name in ("windows", "still", "frames"):
         values = getattr(batch, name)

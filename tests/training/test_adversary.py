@@ -52,6 +52,8 @@ def batch() -> Batch:
         still_points=torch.zeros(CLIPS, 478, 2),
         frame_points=torch.zeros(CLIPS, FRAMES, 478, 2),
         expression=torch.zeros(CLIPS, FRAMES, 2),
+        still_mouth=torch.zeros(CLIPS, 0, 0, 0),
+        frame_mouths=torch.zeros(CLIPS, FRAMES, 0, 0, 0),
     )
 
 
@@ -285,6 +287,8 @@ def test_a_discriminator_learns_to_tell(kind: type[Adversary], game: Game) -> No
         still_points=torch.zeros(2, 478, 2),
         frame_points=torch.zeros(2, FRAMES, 478, 2),
         expression=torch.zeros(2, FRAMES, 2),
+        still_mouth=torch.zeros(2, 0, 0, 0),
+        frame_mouths=torch.zeros(2, FRAMES, 0, 0, 0),
     )
     optimizer = torch.optim.Adam(adversary.parameters(), lr=1e-2)
     for _ in range(12):

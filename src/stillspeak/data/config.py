@@ -40,6 +40,9 @@ class DataConfig:
     audio_window_frames: int = 32
     blinks: float = 0.0
     """Share of examples that show a blink, of speakers with a clip that has one."""
+    mouth_pixels: bool = False
+    """Whether examples hold the mouth at twice the frames' scale as well. Clips that were
+    prepared without it (``stillspeak prepare --mouth-scale 2``) give their frames' enlarged."""
 
     def __post_init__(self) -> None:
         for name in (

@@ -20,16 +20,19 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from stillspeak.constants import FRAME_HEIGHT
 from stillspeak.data.augment import augment_audio, augment_frames, time_stretch
 from stillspeak.data.config import AugmentConfig, DataConfig
 from stillspeak.data.prepare import CachedClip, CachedClipReader, open_clip
 from stillspeak.errors import DataError
+from stillspeak.face.align import resample
 from stillspeak.face.eyes import brow_heights
 from stillspeak.face.mouth import MIRRORED_PAIRS, mouth_distances
 from stillspeak.media.audio import frame_windows
 from stillspeak.models.config import GeneratorConfig
 from stillspeak.models.expression import BROW_PIXELS
 from stillspeak.models.pixels import to_model
+from stillspeak.models.regions import LOWER_BOX
 
 T = TypeVar("T")
 
@@ -46,6 +49,9 @@ class Batch(NamedTuple):
     frame_points: (B, K, 478, 2) float32.
     expression: (B, K, 2) float32, eyes and brows relative to the still's, as
         ``models.expression`` defines them.
+    still_mouth: (B, 3, 144, 144) float32 in [-1, 1], ``models.regions.LOWER_BOX`` of the still
+        at twice the scale of a 128 x 96 crop; (B, 0, 0, 0) without ``data.mouth_pixels``.
+    frame_mouths: (B, K, 3, 144, 144), the same of the frames; or (B, K, 0, 0, 0).
     """
 
     windows: Tensor
@@ -56,6 +62,8 @@ class Batch(NamedTuple):
     still_points: Tensor
     frame_points: Tensor
     expression: Tensor
+    still_mouth: Tensor
+    frame_mouths: Tensor
 
 
 class AudioBatch(NamedTuple):
@@ -161,16 +169,22 @@ class TrainingData:
         track = self._draw(random, self._speaker_weights)
         windows, mouth, sources = self._speech(track, config.window_frames, random)
         positions = self._positions(random)
-        shown, points, expression = self._pictures(track, sources[positions], random)
+        shown, points, mouths, expression = self._pictures(track, sources[positions], random)
         if random.random() < self._augment.mirror:
             shown = np.ascontiguousarray(shown[:, :, ::-1])
             points = points * np.array([-1, 1], np.float32)
             points += np.array([generator.width - 1, 0], np.float32)
+            if mouths is not None:  # their box has its place in the mirrored crop too
+                mouths = np.ascontiguousarray(mouths[:, :, ::-1])
             mouth = mouth[:, MIRRORED_PAIRS]
         frames = torch.from_numpy(shown).permute(0, 3, 1, 2).contiguous().float()
         frames = frames.div_(127.5).sub_(1).unsqueeze(0)
-        frames, moved = augment_frames(
-            frames, torch.from_numpy(points)[None], self._augment, random
+        frames, moved, moved_mouths = augment_frames(
+            frames,
+            torch.from_numpy(points)[None],
+            self._augment,
+            random,
+            None if mouths is None else to_model(mouths)[None],
         )
         return Batch(
             windows=torch.from_numpy(windows)[None],
@@ -181,6 +195,8 @@ class TrainingData:
             still_points=moved[:, 0],
             frame_points=moved[:, 1:],
             expression=torch.from_numpy(expression)[None],
+            still_mouth=moved_mouths[:, 0],
+            frame_mouths=moved_mouths[:, 1:],
         )
 
     def _positions(self, random: np.random.Generator) -> npt.NDArray[np.int64]:
@@ -263,20 +279,33 @@ class TrainingData:
 
     def _pictures(
         self, track: _Track, sources: npt.NDArray[np.int64], random: np.random.Generator
-    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """The still and the frames at ``sources``: (1+K, H, W, 3), their landmarks, and the
-        frames' expression relative to the still's (K, 2)."""
+    ) -> tuple[
+        npt.NDArray[np.uint8],
+        npt.NDArray[np.float32],
+        npt.NDArray[np.uint8] | None,
+        npt.NDArray[np.float32],
+    ]:
+        """The still and the frames at ``sources``: (1+K, H, W, 3), their landmarks, their
+        mouths (1+K, 144, 144, 3) if asked for, and the frames' expression relative to the
+        still's (K, 2)."""
         other = track
         if random.random() < self._data.other_clip:
             other = self._tracks[random.choice(self._by_speaker[track.clip.speaker])]
         moment = 0
         if random.random() >= self._data.first_frame:
             moment = int(random.integers(other.clip.frames))
-        still, still_points = read_frames(other.clip, np.array([moment]))
+        moments = np.array([moment])
+        still, still_points = read_frames(other.clip, moments)
         frames, frame_points = read_frames(track.clip, sources)
+        mouths = None
+        if self._data.mouth_pixels:
+            mouths = np.concatenate(
+                (read_mouths(other.clip, moments), read_mouths(track.clip, sources))
+            )
         return (
             np.concatenate((still, frames)),
             np.concatenate((still_points, frame_points)),
+            mouths,
             track.expression[sources] - other.expression[moment],
         )
 
@@ -338,12 +367,53 @@ def read_frames(
         )
 
 
+def read_mouths(clip: CachedClip, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+    """``models.regions.LOWER_BOX`` of some frames at double scale: (K, 144, 144, 3) uint8.
+
+    As prepared from the source, or the frames' enlarged where a clip was prepared without.
+    """
+    with open_clip(clip) as tensors:
+        kept = tensors.has("mouth")
+        pictures = tensors.get_slice("mouth" if kept else "frames")
+        chosen = np.concatenate([pictures[int(i) : int(i) + 1] for i in indices])
+    return chosen if kept else enlarge_region(chosen)
+
+
+def enlarge_region(frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """``models.regions.LOWER_BOX`` of crops, drawn at double size: what stands in for mouths
+    of clips that were prepared without.
+
+    Bicubic; pixel edges stay in place, and the pixels around the box count at its edges.
+
+    Args:
+        frames: (N, 128, 96, 3) uint8. Crops of another size of the same shape give the same
+            region at the same 144 x 144 pixels.
+
+    Returns:
+        (N, 144, 144, 3) uint8.
+    """
+    top, bottom, left, right = LOWER_BOX
+    step = frames.shape[1] / (2 * FRAME_HEIGHT)  # pixels of the crop a pixel of the region
+    # Centre u of the region's grid lies at edge coordinate u + 0.5 of it.
+    to_crop = np.array(
+        [
+            [step, 0, (2 * left + 0.5) * step - 0.5],
+            [0, step, (2 * top + 0.5) * step - 0.5],
+        ]
+    )
+    height, width = 2 * (bottom - top), 2 * (right - left)
+    if not len(frames):
+        return np.empty((0, height, width, 3), np.uint8)
+    return np.stack([resample(frame, to_crop, height, width) for frame in frames])
+
+
 class ClipExample(NamedTuple):
     """A whole prepared clip, as validation wants it.
 
     windows (1, T, N); still (1, 3, H, W), the clip's first frame; frames (1, K, 3, H, W);
     positions (1, K); still_points (1, 478, 2); frame_points (1, K, 478, 2); expression
-    (1, K, 2), relative to the still.
+    (1, K, 2), relative to the still; still_mouth (1, 3, 144, 144), the still's at twice the
+    scale of a 128 x 96 crop as in :class:`Batch`, enlarged where the clip was prepared without.
     """
 
     clip: CachedClip
@@ -354,6 +424,7 @@ class ClipExample(NamedTuple):
     still_points: Tensor
     frame_points: Tensor
     expression: Tensor
+    still_mouth: Tensor
 
 
 def whole_clip(clip: CachedClip, generator: GeneratorConfig, *, every: int = 1) -> ClipExample:
@@ -373,6 +444,7 @@ def whole_clip(clip: CachedClip, generator: GeneratorConfig, *, every: int = 1) 
         torch.from_numpy(still_points),
         torch.from_numpy(points)[None],
         torch.from_numpy(expression[positions] - expression[0])[None],
+        to_model(read_mouths(clip, np.array([0]))),
     )
 
 

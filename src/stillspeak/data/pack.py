@@ -4,6 +4,7 @@ A cache holds 36 KB a frame. Packed, a frame takes about 2 KB:
 
 ==============  ===================================================================
 ``frames``      H.264 4:4:4, the clip as one group of pictures, at a constant quality
+``mouth``       the same, where a clip has it
 ``audio``       FLAC, 16 bit
 ``landmarks``   in 1/64 pixel, differences in time and between neighbours, LZMA
 all others      as they are, LZMA
@@ -508,7 +509,7 @@ def _encode_tensor(name: str, array: Array, crf: int) -> tuple[dict[str, Any], b
 
 def _is_video(name: str, array: Array) -> bool:
     return (
-        name == "frames"
+        name in ("frames", "mouth")
         and array.dtype == np.uint8
         and array.ndim == 4
         and array.shape[-1] == 3

@@ -281,6 +281,11 @@ class CachedClipReader:
         """T."""
         return int(self.get_slice("frames").get_shape()[0])
 
+    def has(self, name: str) -> bool:
+        """Whether there is a tensor of this name: not every clip has ``mouth``."""
+        names: list[str] = self._handle.keys()
+        return name in names
+
     def get_tensor(self, name: str) -> npt.NDArray[Any]:
         """A whole tensor, see the module's table."""
         return np.asarray(self._handle.get_tensor(name))
