@@ -30,7 +30,7 @@ from stillspeak.face.eyes import brow_heights
 from stillspeak.face.mouth import MIRRORED_PAIRS, mouth_distances
 from stillspeak.media.audio import frame_windows
 from stillspeak.models.config import GeneratorConfig
-from stillspeak.models.expression import BROW_PIXELS
+from stillspeak.models.expression import BLINK_PEAK, BROW_PIXELS
 from stillspeak.models.pixels import to_model
 from stillspeak.models.regions import LOWER_BOX
 
@@ -81,6 +81,7 @@ class _Track:
     audio: npt.NDArray[np.float32]  # (S,)
     mouth: npt.NDArray[np.float32]  # (T, 7)
     expression: npt.NDArray[np.float32]  # (T, 2)
+    blinks: npt.NDArray[np.int64]  # frames at which the eyes are most closed
 
 
 class TrainingData:
@@ -128,6 +129,10 @@ class TrainingData:
         for index, track in enumerate(self._tracks):
             self._by_speaker[track.clip.speaker].append(index)
         self._speakers = sorted(self._by_speaker)
+        self._blinking = {
+            speaker: [i for i in indices if len(self._tracks[i].blinks)]
+            for speaker, indices in self._by_speaker.items()
+        }
         counts = np.array([len(self._by_speaker[s]) for s in self._speakers], float)
         self._speaker_weights = _balanced(counts, data.speaker_balance)
         balance = data.audio_speaker_balance
@@ -167,8 +172,13 @@ class TrainingData:
         config, generator = self._data, self._generator
         random = np.random.default_rng((self._seed, 1, step, number))
         track = self._draw(random, self._speaker_weights)
-        windows, mouth, sources = self._speech(track, config.window_frames, random)
+        blink: int | None = None
+        if config.blinks and random.random() < config.blinks:
+            track, blink = self._draw_blink(track, random)
+        windows, mouth, sources = self._speech(track, config.window_frames, random, blink)
         positions = self._positions(random)
+        if blink is not None:
+            positions = self._including(positions, int(np.abs(sources - blink).argmin()))
         shown, points, mouths, expression = self._pictures(track, sources[positions], random)
         if random.random() < self._augment.mirror:
             shown = np.ascontiguousarray(shown[:, :, ::-1])
@@ -211,6 +221,22 @@ class TrainingData:
         positions: npt.NDArray[np.int64] = config.lead_frames + chosen
         return positions
 
+    def _including(self, positions: npt.NDArray[np.int64], place: int) -> npt.NDArray[np.int64]:
+        """Positions as drawn, but with one of them at a place, as near as it can be decoded."""
+        config = self._data
+        place = max(place, config.lead_frames)
+        if place in positions:
+            return positions
+        if config.consecutive:
+            # Moved as little as is needed.
+            shift = min(place - positions[0], 0) + max(place - positions[-1], 0)
+            return positions + int(shift)
+        nearest = int(np.abs(positions - place).argmin())
+        positions = positions.copy()
+        positions[nearest] = place
+        positions.sort()
+        return positions
+
     def audio_batch(self, step: int, part: int = 0) -> AudioBatch:
         """The examples of a step of the audio warm start: no pictures are read."""
         size = self._data.audio_batch
@@ -229,10 +255,24 @@ class TrainingData:
         speaker = self._speakers[random.choice(len(self._speakers), p=speaker_weights)]
         return self._tracks[int(random.choice(self._by_speaker[speaker]))]
 
+    def _draw_blink(self, track: _Track, random: np.random.Generator) -> tuple[_Track, int | None]:
+        """A clip of the same speaker with a blink and the blink's frame; without one the track as
+        it is and None."""
+        blinking = self._blinking[track.clip.speaker]
+        if not blinking:
+            return track, None
+        track = self._tracks[int(random.choice(blinking))]
+        return track, int(random.choice(track.blinks))
+
     def _speech(
-        self, track: _Track, frames: int, random: np.random.Generator
+        self,
+        track: _Track,
+        frames: int,
+        random: np.random.Generator,
+        around: int | None = None,
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-        """Audio windows (T, N), mouth (T, 7) and source frames (T,) of a random stretch.
+        """Audio windows (T, N), mouth (T, 7) and source frames (T,) of a random stretch, which
+        holds the frame ``around``, past the lead, where the clip allows it.
 
         A change of speed by the factor a reads a T long stretch for T frames: voice pitch,
         formants and articulation rate change together, and the frames follow.
@@ -242,7 +282,13 @@ class TrainingData:
         if self._augment.speed and random.random() < 0.7:
             speed = float(np.exp(random.uniform(-1, 1) * np.log1p(self._augment.speed)))
         speed = min(speed, (track.clip.frames - 1) / max(frames - 1, 1))
-        first = random.uniform(0, max(track.clip.frames - 1 - (frames - 1) * speed, 0))
+        last = max(track.clip.frames - 1 - (frames - 1) * speed, 0)
+        if around is None:
+            first = random.uniform(0, last)
+        else:
+            low = min(max(around - (frames - 1) * speed, 0), last)
+            high = min(max(around - self._data.lead_frames * speed, low), last)
+            first = random.uniform(low, high)
         if speed == 1.0:
             first = float(round(first))
         times = first + speed * np.arange(frames)
@@ -335,7 +381,20 @@ def _load_track(clip: CachedClip, generator: GeneratorConfig) -> _Track:
         mouth = mouth_distances(landmarks)
         expression = clip_expression(tensors, landmarks)
     deviation = np.maximum(mouth.std(axis=0), 0.25)  # a still mouth must not become noise
-    return _Track(clip, audio, (mouth - mouth.mean(axis=0)) / deviation, expression)
+    return _Track(
+        clip, audio, (mouth - mouth.mean(axis=0)) / deviation, expression, _blinks(expression)
+    )
+
+
+def _blinks(expression: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+    """Frames at which the eyes are most closed in a blink. (T, 2) -> (N,)."""
+    closure = expression[:, 0]
+    # Half of what a blink of BLINK_PEAK reaches, over how open the clip's eyes are mostly.
+    closed = closure > np.median(closure) + BLINK_PEAK[0] / 2
+    padded = np.pad(closed, 1).astype(np.int8)
+    starts, ends = (np.flatnonzero(np.diff(padded) == sign) for sign in (1, -1))
+    peaks = [a + int(closure[a:b].argmax()) for a, b in zip(starts, ends, strict=True)]
+    return np.array(peaks, np.int64)
 
 
 def clip_expression(

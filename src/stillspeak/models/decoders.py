@@ -69,7 +69,9 @@ class Motion(NamedTuple):
         top, bottom, left, right = region_box("mouth", *size)
         joined = []
         for part, detail in zip((self.flow, self.mask, self.colour), self.mouth, strict=True):
-            whole = resize(part, size).clone() if part.shape[-2:] == size else resize(part, size)
+            whole = resize(part, size)
+            if whole is part:
+                whole = part.clone()
             whole[..., top:bottom, left:right] = resize(detail, (bottom - top, right - left))
             joined.append(whole)
         return Maps(*joined)
