@@ -129,6 +129,33 @@ def test_usage(
     assert "Usage" in err[0]
 
 
+def test_some_splits_alone(
+    tmp_path: Path, run: Callable[..., tuple[int, list[str], list[str]]]
+) -> None:
+    touch(tmp_path, *(f"volunteers/{n}/Clips/straightcam/sa1.mp4" for n in ("01M", "13F", "21M")))
+    given = (tmp_path, tmp_path / "cache", "--layout", "tcd-timit", "--list")
+    for splits in (["train"], ["test", "validation"]):
+        code, out, _ = run(*given, *(word for split in splits for word in ("--split", split)))
+        assert code == 0
+        assert [line.split()[0] for line in out] == splits
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "says"),
+    [("--split", "dev", "'dev' is not one of train, validation, test"), ("--mouth-scale", 3, "3")],
+)
+def test_splits_and_scales_that_there_are_not(
+    option: str,
+    value: object,
+    says: str,
+    tmp_path: Path,
+    run: Callable[..., tuple[int, list[str], list[str]]],
+) -> None:
+    code, _, err = run(tmp_path, tmp_path / "cache", option, value)
+    assert code == 2
+    assert says in " ".join(" ".join(err).replace("│", " ").split())
+
+
 def test_a_folder_is_prepared(
     tmp_path: Path, run: Callable[..., tuple[int, list[str], list[str]]]
 ) -> None:

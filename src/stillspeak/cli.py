@@ -428,7 +428,7 @@ def prepare(
         else:
             clips = LAYOUTS[layout](corpus)
         if list_only:
-            for line in _listing([c for c in clips if not splits or c.split in splits]):
+            for line in _listing(clips, splits):
                 print(line)
         else:
             count = sum(not splits or c.split in splits for c in clips)
@@ -481,11 +481,15 @@ def _cut_folder(
         )
 
 
-def _listing(clips: Sequence[Clip]) -> Iterator[str]:
-    """A line for each speaker, by split: clips, their length and emotions where known."""
+def _listing(clips: Sequence[Clip], splits: Sequence[str]) -> Iterator[str]:
+    """A line for each speaker, by split: clips, their length and emotions where known.
+
+    Speakers of ``splits`` alone unless that is empty.
+    """
     groups: dict[tuple[str, str], list[Clip]] = {}
     for clip in clips:
-        groups.setdefault((clip.split, clip.speaker), []).append(clip)
+        if not splits or clip.split in splits:
+            groups.setdefault((clip.split, clip.speaker), []).append(clip)
     for (split, speaker), group in sorted(groups.items()):
         line = f"{split:12}{speaker:12}{len(group):6} clips"
         known = [clip.seconds for clip in group if clip.seconds is not None]

@@ -25,6 +25,7 @@ from stillspeak.data.dataset import (
     read_mouths,
     whole_clip,
 )
+from stillspeak.data.pack import pack, unpack
 from stillspeak.data.prepare import CachedClip, Summary, load_manifest, open_clip, prepare
 from stillspeak.errors import DataError
 from stillspeak.face import Face
@@ -365,3 +366,15 @@ def test_a_whole_clip_has_its_stills_mouth(cache: list[CachedClip]) -> None:
         np.testing.assert_array_equal(
             from_model(example.still_mouth), read_mouths(clip, np.array([0]))
         )
+
+
+def test_mouths_are_packed_as_video(cache: list[CachedClip], tmp_path: Path) -> None:
+    packed = pack(cache[0].file.parents[1], tmp_path / "parts")
+    unpack(tmp_path / "parts", tmp_path / "there")
+    assert packed.bytes < sum(clip.file.stat().st_size for clip in cache) / 4
+    wanted = np.arange(24)
+    for old, new in zip(cache, load_manifest(tmp_path / "there"), strict=True):
+        error = read_mouths(old, wanted).astype(float) - read_mouths(new, wanted)
+        assert np.abs(error).mean() < 3
+    with open_clip(load_manifest(tmp_path / "there")[0]) as clip:
+        assert clip.get_tensor("mouth").shape == (24, 144, 144, 3)
