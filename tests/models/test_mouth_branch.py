@@ -78,7 +78,7 @@ def test_the_branch_counts_in_its_box_alone_and_fades_to_its_border(generator: G
         assert inside[..., :, -1].max() < 0.1 * inside.max()
 
 
-@pytest.mark.parametrize("size", [(64, 48), (128, 96), (384, 288), (132, 99), (300, 225)])
+@pytest.mark.parametrize("size", [(128, 96), (384, 288), (132, 99), (300, 225)])
 def test_maps_of_any_size_agree(generator: Generator, size: tuple[int, int]) -> None:
     motion = decoded_by(generator, torch.rand(1, 3, 128, 96) * 2 - 1).motion
     assert motion is not None
