@@ -74,7 +74,7 @@ def validate(
         positions = example.positions[0].to(device)
         still = example.still.to(device)
         decoded = generator.decode(
-            generator.prepare_still(still),
+            generator.prepare_still(still, example.still_mouth.to(device)),
             context[:, positions],
             noise_encoding[:, positions],
             example.expression.to(device),
