@@ -515,9 +515,31 @@ def test_a_decoder_with_new_inputs_takes_over_the_old_ones(
     weights = tmp_path / "one.safetensors"
     save_model(cast(Generator, one.average.module), weights, {})
     other = make(smoke(generator={"expression_dim": 2}), "two")
+    fresh = other.average.module.state_dict()["decoder.root.0.weight"].clone()
     taken, own = other.start_from(weights)
     assert taken == own
     old = load_model(weights).state_dict()["decoder.root.0.weight"]
     new = other.average.module.state_dict()["decoder.root.0.weight"]
     assert torch.equal(new[: len(old)], old)
-    assert len(new) == len(old) + 2 and not new[len(old) :].any()
+    assert len(new) == len(old) + 2
+    # What is new is as it would be without the old: zeros would take long to be heard.
+    assert torch.equal(new[len(old) :], fresh[len(old) :]) and new[len(old) :].any()
+
+
+def test_parts_that_shall_be_fresh_are_not_taken_over(
+    make: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    one = make(folder="one")
+    for value in one.average.module.parameters():
+        value.add_(0.125)
+    weights = tmp_path / "one.safetensors"
+    save_model(cast(Generator, one.average.module), weights, {})
+    given = load_model(weights).state_dict()
+    other = make(smoke(training={"fresh": ["context_encoder"]}), "two")
+    before = {k: v.clone() for k, v in other.average.module.state_dict().items()}
+    taken, own = other.start_from(weights)
+    encoder = [name for name in given if name.startswith("context_encoder.")]
+    assert encoder and taken == own - len(encoder)
+    after = other.average.module.state_dict()
+    for name, value in after.items():
+        assert torch.equal(value, before[name] if name in encoder else given[name]), name
