@@ -57,16 +57,17 @@ SPEECH = Path(str(files("stillspeak"))) / "resources" / "speech.flac"
 BEGIN, END = "<!-- gallery: begin -->", "<!-- gallery: end -->"
 
 CREDIT = """\
-Stills, real frames and sound of s2, s4 and so on are from the GRID audiovisual sentence corpus (M.
-Cooke, J. Barker, S. Cunningham, X. Shao, 2006, <https://zenodo.org/records/3625687>), CC BY 4.0, cut
-to faces and, where a row says so, animated by the model. The astronaut is Eileen Collins, photographed
-by NASA, public domain, from scikit-image. Generated rows show words and movements that are the
-model's."""
+Rows marked as generated are synthetic: the model's frames for a still and a sound. Real frames and
+stills of s2, s4 and other speakers are from the [GRID audiovisual sentence
+corpus](https://zenodo.org/records/3625687) (M. Cooke, J. Barker, S. Cunningham, X. Shao, 2006), [CC
+BY 4.0](https://creativecommons.org/licenses/by/4.0/), cut to aligned faces and enlarged; generated
+frames of these speakers are adapted from it. The astronaut is Eileen Collins, photographed by NASA,
+public domain, by way of scikit-image."""
 
 PORTRAIT = "the astronaut"
 MOMENTS = 8
 """Columns beside the still at most."""
-CONSECUTIVE = 9
+CONSECUTIVE = 11
 """Frames of a blink or a movement of the brows at most."""
 WIDTH = 2 * FRAME_WIDTH
 """Width of a column: crops at twice their size."""
@@ -115,7 +116,7 @@ def make(arguments: argparse.Namespace) -> None:
     """Make the gallery, and the private sheets if there are to be any."""
     system = open_system(arguments.model)
     name = catalogue()[DEFAULT_MODEL].name if system.label == DEFAULT_MODEL else system.label
-    name = name if name in catalogue() else Path(name).stem
+    name = name if name in catalogue() else "/".join(Path(name).with_suffix("").parts[-2:])
     clips = of_speakers(load_manifest(arguments.data), arguments.speakers)
     portrait = astronaut()
     command = f"python scripts/gallery.py --model {shlex.quote(arguments.model)}"
@@ -136,7 +137,7 @@ def make(arguments: argparse.Namespace) -> None:
             caption = "The demo: NASA's portrait and the bundled sentence."
             yield portrait_page(animator, portrait, "demo", PORTRAIT, caption, arguments.seed)
             named = [named_clip(clip) for clip in firsts]
-            yield from_report(report_sheets.same_sound(faces, [*named, PORTRAIT], name))
+            yield same_sound_page(faces, [*named, PORTRAIT], name)
             turns = sorted((i, s, c) for s in clips for i, c in enumerate(clips[s]))
             searched = [named_clip(clip) for _, _, clip in turns[: arguments.searched]]
             yield from expression_pages(faces, searched, name, detector)
@@ -157,6 +158,7 @@ class Faces(SystemFrames):
 
     Attributes:
         generator: the model.
+        seed: of what the sound does not say.
         stills: aligned crops (H, W, 3) uint8 by what they are called.
     """
 
@@ -164,7 +166,7 @@ class Faces(SystemFrames):
         super().__init__(Path(), "model", system.label, system.sha256, data, {})
         self.generator = load_model(system.weights)
         self.stills: dict[str, Picture] = {}
-        self._seed = seed
+        self.seed = seed
 
     def real(self, clip: str) -> Loaded:
         """The real video of a clip; of another still, that one frame."""
@@ -174,11 +176,13 @@ class Faces(SystemFrames):
 
     def speaking(self, face: str, sound: str) -> Frames:
         """(T, H, W, 3) uint8: a still, driven by a clip's sound."""
-        return self.speak(self.real(face).frames[0], self.real(sound).audio)
+        if (face, sound) not in self._made:
+            self._made[face, sound] = self.speak(self.real(face).frames[0], self.real(sound).audio)
+        return self._made[face, sound]
 
     def speak(self, still: Picture, audio: np.ndarray) -> Frames:
         """(T, H, W, 3) uint8: an aligned crop, driven by a sound (S,)."""
-        return Animation(self.generator, Crop(still, self.generator), audio, self._seed).frames
+        return Animation(self.generator, Crop(still, self.generator), audio, self.seed).frames
 
 
 class Crop:
@@ -240,7 +244,9 @@ def moments(
     if not said:
         places = np.linspace(0, last, MOMENTS + 1)[1:].round().astype(int)
         return [(f"\n{t / VIDEO_FPS:.2f} s", int(t)) for t in places]
-    found = {said[0][1] // 2: "silence"}
+    begin = said[0][1]
+    pause = range(begin // 4, max(begin - 3, begin // 4 + 1))
+    found = {min(pause, key=lambda t: opening[t]): "silence"}
     for word, start, _ in said:
         if word[0] in "bpm":
             near = range(max(start - 3, 0), min(start + 3, last) + 1)
@@ -367,8 +373,9 @@ def private_pages(animator: Animator, folder: Path, seed: int) -> Iterator[Page]
             yield portrait_page(animator, picture, file.stem, file.stem, file.name + ".", seed)
 
 
-def from_report(sheet: report_sheets.Sheet) -> Page:
-    """A sheet of the report, its frames enlarged."""
+def same_sound_page(faces: Faces, stills: Sequence[str], name: str) -> Page:
+    """The report's sheet of one sentence on several stills, enlarged."""
+    sheet = report_sheets.same_sound(faces, stills, name)
     rows = []
     for strip in sheet.strips:
         board = np.asarray(Image.open(io.BytesIO(strip.png)).convert("RGB"))
@@ -376,7 +383,13 @@ def from_report(sheet: report_sheets.Sheet) -> Page:
         lefts = range(0, board.shape[1], step)
         frames = [board[:, left : left + step - report_sheets.GAP] for left in lefts]
         rows.append((strip.label, frames))
-    return Page("same-sound", sheet.title, sheet.caption, sheet.columns, scaled(rows, WIDTH))
+    text = faces.real(stills[0]).text
+    caption = (
+        f"{f'“{text}”' if text else 'One sentence'}, the sound of {stills[0]}, on {len(stills)} "
+        "stills, at the middle of each word, as in the paper's Figure 4. Top row: the real video "
+        "that the sound is from."
+    )
+    return Page("same-sound", sheet.title, caption, sheet.columns, scaled(rows, WIDTH))
 
 
 def expression_pages(
@@ -428,9 +441,10 @@ def movement_page(
     """The frames around a movement, generated and real, and the eyes of both."""
     made, real = faces.generated(move.clip), faces.real(move.clip).frames
     first, last = max(move.start - 2, 0), min(move.stop + 1, len(real) - 1)
-    wanted = {move.peak, *np.linspace(first, last, CONSECUTIVE - 1).round().astype(int).tolist()}
-    at = sorted(wanted)
-    how = "Consecutive frames" if at == list(range(at[0], at[-1] + 1)) else "Frames"
+    count = min(CONSECUTIVE, last - first + 1)
+    at = np.linspace(first, last, count).round().astype(int)
+    at[np.argmin(np.abs(at - move.peak))] = move.peak
+    how = "Consecutive frames" if count == last - first + 1 else "Frames"
     rows = []
     for side, frames in ((f"generated by {name}", made), ("real video, same moments", real)):
         rows += [
@@ -443,7 +457,7 @@ def movement_page(
 
 def silence_page(faces: Faces, stills: Sequence[str], detector: LandmarkDetector) -> Page:
     """Two seconds of faint noise on several stills."""
-    random = np.random.default_rng(0)
+    random = np.random.default_rng(faces.seed)
     noise = (ROOM_NOISE * random.standard_normal(2 * SAMPLE_RATE)).astype(np.float32)
     at = np.linspace(0, 2 * VIDEO_FPS - 1, MOMENTS).round().astype(int)
     rows = []
@@ -470,14 +484,12 @@ def silence_page(faces: Faces, stills: Sequence[str], detector: LandmarkDetector
 
 def open_still_page(faces: Faces, clips: Sequence[CachedClip], name: str) -> Page:
     """Speech on stills whose mouth is open: the frames of a clip where it is widest."""
-    rows, columns = [], []
     clip = clips[0]
     truth = faces.real(named_clip(clip))
     chosen = moments(truth.words, openings(clip))
     at = [t for _, t in chosen]
-    columns = ["the still", *(what for what, _ in chosen)]
-    first = truth.frames[0]
-    rows.append((f"real video, {named_clip(clip)}", [np.full_like(first, 255), *truth.frames[at]]))
+    blank = np.full_like(truth.frames[0], 255)
+    rows = [(f"real video, {named_clip(clip)}", [blank, *truth.frames[at]])]
     for own in clips:
         still = faces.real(named_clip(own)).frames[int(np.argmax(openings(own)))]
         made = faces.speak(still, truth.audio)
@@ -485,9 +497,9 @@ def open_still_page(faces: Faces, clips: Sequence[CachedClip], name: str) -> Pag
     return Page(
         "open-mouths",
         "Open-mouthed stills",
-        f"The stills are the frames in which each speaker's mouth is widest open; the sound is that "
-        f"of {named_clip(clip)}. A good model closes these mouths in silence and for b and p.",
-        columns,
+        "The stills are the frames in which each speaker's mouth is widest open; the sound is that "
+        f"of {named_clip(clip)}. A good model closes these mouths in silence and for b, p and m.",
+        ["the still", *(what for what, _ in chosen)],
         scaled(rows, WIDTH),
     )
 

@@ -81,7 +81,7 @@ def _text_band(texts: Sequence[str], lefts: Sequence[int], width: int, size: int
     """A white stripe with texts at the given columns, as high as the one of most lines."""
     from PIL import Image, ImageDraw, ImageFont
 
-    line = round(1.25 * size)
+    line = round(1.3 * size)
     height = MARGIN + line * max(text.count("\n") + 1 for text in texts)
     band = Image.new("RGB", (width, height), "white")
     draw, font = ImageDraw.Draw(band), ImageFont.load_default(size)
