@@ -245,7 +245,7 @@ def moments(
         places = np.linspace(0, last, MOMENTS + 1)[1:].round().astype(int)
         return [(f"\n{t / VIDEO_FPS:.2f} s", int(t)) for t in places]
     begin = said[0][1]
-    pause = range(begin // 4, max(begin - 3, begin // 4 + 1))
+    pause = range(begin // 4, max(3 * begin // 4, begin // 4 + 1))  # neither still nor first word
     found = {min(pause, key=lambda t: opening[t]): "silence"}
     for word, start, _ in said:
         if word[0] in "bpm":
