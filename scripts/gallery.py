@@ -366,11 +366,14 @@ def box_in_picture(
 
 
 def private_pages(animator: Animator, folder: Path, seed: int) -> Iterator[Page]:
-    """A sheet for each picture in a folder."""
+    """A sheet for each picture in a folder, or why there is none."""
     for file in sorted(folder.iterdir()):
         if file.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp"):
-            picture = load_image(file)
-            yield portrait_page(animator, picture, file.stem, file.stem, file.name + ".", seed)
+            try:
+                picture, name = load_image(file), file.stem
+                yield portrait_page(animator, picture, name, name, f"{file.name}.", seed)
+            except StillspeakError as error:
+                yield Page(file.stem, file.stem, f"Not animated: {error}.")
 
 
 def same_sound_page(faces: Faces, stills: Sequence[str], name: str) -> Page:

@@ -55,6 +55,7 @@ def test_gallery_from_a_cache_and_weights(
     pictures.mkdir()
     write_picture(pictures / "someone.png", portrait())
     (pictures / "notes.txt").write_text("no picture")
+    (pictures / "broken.jpg").write_bytes(b"no picture")
     page, old, own = (tmp_path / "g" / name for name in ("README.md", "old.jpg", "own.jpg"))
     old.parent.mkdir()
     for file in (old, own):
@@ -80,6 +81,7 @@ def test_gallery_from_a_cache_and_weights(
         assert PIL.Image.open(page.parent / f"{sheet}.jpg").size[0] > 500
     assert "someone" not in text
     assert [file.name for file in sorted(private.iterdir())] == ["README.md", "someone.jpg"]
+    assert "## broken\n\nNot animated: " in (private / "README.md").read_text()
 
     before = {file.name: file.read_bytes() for file in page.parent.iterdir()}
     run(gallery, monkeypatch, *command)
