@@ -16,6 +16,9 @@ PIVOT = (0.0, 0.75)
 """What the head tilts about, in [-1, 1] coordinates of the crop: where it sits on the neck."""
 
 
+SHOULDERS = 1.6
+"""Where in [-1, 1] coordinates of the crop, y, nothing moves any more."""
+
 Reach = tuple[float, float]
 """How far a grid goes, (x, y) in halves of the crop: (1, 1) is the crop itself."""
 
@@ -88,7 +91,8 @@ def _fade(grid: Tensor) -> Tensor:
     end_x, end_y = x.max(), y.max()
     across = (end_x - x.abs()) / (FADE * end_x)
     above = (end_y + y) / (FADE * end_y)
-    # Below it fades from the same place at any reach: the shoulders stay.
+    # Below it fades from the same place at any reach: the neck moves, the shoulders stay.
+    end_y = end_y.clamp(max=SHOULDERS)
     below = (end_y - y) / (end_y - 1 + FADE)
     inside = torch.stack((across, torch.minimum(above, below))).clamp(0, 1).prod(0)
     return inside.square() * (3 - 2 * inside)
