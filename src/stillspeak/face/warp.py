@@ -26,8 +26,9 @@ JAW_DROP = 12.0
 FADE = 9.0
 """Pixels of the crop over which the motion fades to nothing inside the face's outline."""
 
-EDGE = 10.0
-"""Pixels of the crop from the photo's edge within which nothing is fetched across that edge."""
+EDGE = 24.0
+"""Pixels of the crop from the photo's edge over which movement across that edge fades to nothing:
+wide enough for a head that sways by eight pixels to be squeezed there, and not smeared."""
 
 _PAINTED = 1 / 512  # share of the painted colour from which it can change a pixel
 _FINE = 4  # times the crop's resolution at which the outline is drawn
