@@ -129,7 +129,9 @@ class FaceRenderer:
             return
         if self._whole:
             support = self._support(*self._crop).to(decoded.frames)
-            decoded = Decoded(torch.lerp(self.context.still[:, None], decoded.frames, support), None)
+            decoded = Decoded(
+                torch.lerp(self.context.still[:, None], decoded.frames, support), None
+            )
         if poses is not None:
             decoded = self._sway(decoded, poses)
         for index in range(decoded.frames.shape[1]):

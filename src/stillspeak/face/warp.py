@@ -62,7 +62,9 @@ def face_support(points: FloatArray, height: int, width: int) -> Maps:
     inside[[0, -1]] = inside[:, [0, -1]] = 0
     near = cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
     near = np.clip(near / (FADE * _FINE), 0, 1)
-    support = cv2.resize(near * near * (3 - 2 * near), (width, height), interpolation=cv2.INTER_AREA)
+    support = cv2.resize(
+        near * near * (3 - 2 * near), (width, height), interpolation=cv2.INTER_AREA
+    )
     support[[0, -1]] = 0
     support[:, [0, -1]] = 0
     return np.asarray(support, dtype=np.float32)

@@ -88,7 +88,7 @@ def _sample(maps: Tensor, field: Tensor, reach: Reach) -> Tensor:
 def _fade(grid: Tensor) -> Tensor:
     """1 inside, exactly 0 on the grid's outermost places, with no corner between: (H, W)."""
     x, y = grid[..., 0], grid[..., 1]
-    end_x, end_y = x.max(), y.max()
+    end_x, end_y = x[:, [0, -1]].abs().min(), y[[0, -1]].abs().min()
     across = (end_x - x.abs()) / (FADE * end_x)
     above = (end_y + y) / (FADE * end_y)
     # Below it fades from the same place at any reach: the neck moves, the shoulders stay.
