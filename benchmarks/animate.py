@@ -5,6 +5,11 @@
 `command` is the whole cold command line, from process start to exit, in a process of its own, so
 that peak memory is its own; short sound is also timed stage by stage, in another process. The
 portrait is skimage's astronaut (512 x 512 pixels), the sound the bundled sentence, repeated.
+
+    python benchmarks/animate.py --faces 512 1024
+
+times the generator and the drawing into the photo instead, frame by frame and without encoding,
+for faces of so many lines in a photo of twice as many; in seconds of the clock and of CPU.
 """
 
 from __future__ import annotations
@@ -28,11 +33,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, nargs="+", default=[3.0, 600.0])
     parser.add_argument("--model", default="default")
+    parser.add_argument("--faces", type=int, nargs="+", help="lines of face; see above")
     parser.add_argument("--output", type=Path)
     parser.add_argument("--worker", type=float, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker is not None:
         print(json.dumps(stages(arguments.worker, arguments.model)))
+        return
+
+    if arguments.faces:
+        faces(arguments.faces, arguments.model, arguments.output)
         return
 
     rows = []
@@ -54,6 +64,72 @@ def main() -> None:
         print(f"| {key} | " + " | ".join(cells) + " |")
     if arguments.output:
         arguments.output.write_text(json.dumps(rows, indent=1))
+
+
+def faces(lines: list[int], model: str, output: Path | None) -> None:
+    """Print a table of frames a second for faces of different sizes."""
+    rows = []
+    for height in lines:
+        for degrees, head_motion in ((0, 0.0), (20, 0.0), (0, 1.0)):
+            rows.append(face_row(height, degrees, head_motion, model))
+            print(json.dumps(rows[-1]), flush=True)
+    print(f"\n{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}\n")
+    keys = list(rows[0])
+    print("| " + " | ".join(keys) + " |")
+    print("| " + " | ".join("---:" for _ in keys) + " |")
+    for row in rows:
+        print("| " + " | ".join(f"{row[key]:.4g}" for key in keys) + " |")
+    if output:
+        output.write_text(json.dumps(rows, indent=1))
+
+
+def face_row(lines: int, degrees: float, head_motion: float, model: str) -> dict[str, float]:
+    """Milliseconds a frame of decoding and of drawing into the photo."""
+    import cv2
+    import numpy as np
+    from skimage.data import astronaut
+
+    from stillspeak.animate import Animator
+    from stillspeak.face.align import face_transform
+
+    with Animator(model, device="cpu") as animator:
+        portrait = astronaut()
+        (found,) = animator.detector.detect(portrait)
+        own = face_transform(found.points, scale=lines / 128)
+        scale = float(np.sqrt(np.linalg.det(own[:, :2])))
+        # The face in the middle of a photo of twice its height, enlarged and turned.
+        turn = cv2.getRotationMatrix2D(found.centre, -degrees, scale)
+        turn[:, 2] += lines - np.array(found.centre)
+        size = (2 * lines, 2 * lines)
+        photo = cv2.warpAffine(portrait, turn, size, borderMode=cv2.BORDER_REFLECT)
+        with tempfile.TemporaryDirectory() as folder:
+            _, speech = inputs(Path(folder), 4.0)
+            animation = animator.animate(
+                photo, speech, size=photo.shape[0], head_motion=head_motion
+            )
+        for _ in zip(range(20), animation, strict=False):  # warm up
+            pass
+        took = {}
+        for name, frames in (("decode", decoded_only(animation)), ("whole", iter(animation))):
+            clock, cpu = time.perf_counter(), time.process_time()
+            count = sum(1 for _ in frames)
+            took[name] = (
+                1000 * (time.perf_counter() - clock) / count,
+                1000 * (time.process_time() - cpu) / count,
+            )
+    decode, whole = took["decode"], took["whole"]
+    return {
+        "face_lines": lines,
+        "photo_lines": photo.shape[0],
+        "degrees": degrees,
+        "head_motion": head_motion,
+        "decode_ms": decode[0],
+        "decode_cpu_ms": decode[1],
+        "draw_ms": whole[0] - decode[0],
+        "draw_cpu_ms": whole[1] - decode[1],
+        "frames_per_s": 1000 / whole[0],
+        "frames_per_cpu_s": 1000 / whole[1],
+    }
 
 
 def stages(seconds: float, model: str) -> dict[str, float]:
@@ -104,7 +180,7 @@ def decoded_only(animation):  # type: ignore[no-untyped-def]
         context = animation.renderer.context
 
         @staticmethod
-        def render(decoded):  # type: ignore[no-untyped-def]
+        def render(decoded, poses=None):  # type: ignore[no-untyped-def]
             yield from decoded.frames[0]
 
     return iter(replace(animation, renderer=Skip()))

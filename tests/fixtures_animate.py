@@ -68,7 +68,9 @@ def use_shared_detector(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every Animator look with the session's detector instead of loading its own."""
     from importlib import import_module
 
-    monkeypatch.setattr(import_module("stillspeak.animate"), "MediaPipeDetector", shared_detector)
+    monkeypatch.setattr(
+        import_module("stillspeak.animate"), "MediaPipeDetector", lambda **_: shared_detector()
+    )
 
 
 def speech(seconds: float, seed: int = 0) -> np.ndarray:

@@ -81,7 +81,7 @@ def test_the_picture_outside_the_face_is_the_photo():
     frames = made.frames
     assert outside.mean() > 0.2
     assert (frames[:, outside] == portrait()[outside]).all()
-    assert (frames[:, ~outside] != portrait()[~outside]).mean() > 0.5
+    assert (frames[:, ~outside] != portrait()[~outside]).mean() > 0.25
 
 
 def test_a_seed_decides_the_frames():
@@ -253,7 +253,7 @@ def test_one_animator_loads_its_model_and_detector_once(monkeypatch, tmp_path):
     monkeypatch.setattr(module, "load_model", lambda model: (loaded.append(model), load(model))[1])
     detectors = []
     monkeypatch.setattr(
-        module, "MediaPipeDetector", lambda: (detectors.append(1), shared_detector())[1]
+        module, "MediaPipeDetector", lambda **_: (detectors.append(1), shared_detector())[1]
     )
     path = save_lively(tmp_path / "tiny.safetensors")
     with Animator(path) as animator:
@@ -265,7 +265,7 @@ def test_one_animator_loads_its_model_and_detector_once(monkeypatch, tmp_path):
 
 
 def test_bad_sound_is_refused_before_the_detector_is_loaded(monkeypatch):
-    monkeypatch.setattr(module, "MediaPipeDetector", lambda: pytest.fail("loaded"))
+    monkeypatch.setattr(module, "MediaPipeDetector", lambda **_: pytest.fail("loaded"))
     with pytest.raises(AudioError):
         animation(0.01)
 

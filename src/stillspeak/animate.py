@@ -73,7 +73,7 @@ class Animator:
     def detector(self) -> LandmarkDetector:
         """The face detector, loaded when first asked for."""
         if self._detector is None:
-            self._detector = MediaPipeDetector()
+            self._detector = MediaPipeDetector(any_way_up=True)
         return self._detector
 
     def close(self) -> None:

@@ -2,7 +2,8 @@
 
 The generator works on the aligned crop of 128 x 96 pixels. The warp decoder's motion has no
 resolution of its own, so it is applied to the picture's own pixels; a U-Net's frames are
-shown at the crop's size, or drawn into the picture where they differ from the still.
+shown at the crop's size, or drawn into the picture where they differ from the still. In a whole
+picture both fade to nothing at the face's outline.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ from stillspeak.constants import FRAME_HEIGHT
 from stillspeak.errors import ConfigError
 from stillspeak.face.align import crop_face, face_transform, resample
 from stillspeak.face.paste import FacePaster
+from stillspeak.face.warp import FaceWarper, face_support
 from stillspeak.models.config import GeneratorConfig
-from stillspeak.models.decoders import Decoded, compose
+from stillspeak.models.decoders import Decoded, Motion, compose
 from stillspeak.models.generator import Generator
 from stillspeak.models.pixels import from_model, to_model
 from stillspeak.models.regions import LOWER_BOX, scale_box
-from stillspeak.models.sway import sway_frames, sway_motion
+from stillspeak.models.sway import CROP, HEAD, Reach, sway_frames, sway_motion, widen
 
 Picture = npt.NDArray[np.uint8]
 
@@ -34,9 +36,6 @@ MIN_SIZE, MAX_SIZE = 64, 4096
 
 MAX_WIDTH = 8192
 """Width that a height which was asked for may bring with it."""
-
-MAX_SCALE = 8
-"""Largest size of the crop relative to 128 x 96: 1,024 lines of face."""
 
 
 def fit_picture(picture: Picture, height: int | None) -> Picture:
@@ -100,24 +99,26 @@ class FaceRenderer:
                 to_model(still[None]).to(device), _lower(picture, points, config).to(device)
             )
         self._crop = (config.height, config.width)
+        self._picture, self._points = picture, points
+        self._warp, self._whole = config.decoder == "warp", whole
 
-        own = 1 / np.sqrt(abs(np.linalg.det(to_crop[:, :2])))
+        scale = 1.0
         if lines is not None:
             _check_size(lines)
             scale = lines / config.height
-        elif whole and config.decoder == "warp":
-            scale = float(np.clip(own, 1, MAX_SCALE))  # a crop pixel for each of the picture's
-        else:
-            scale = 1.0
         # Rows and columns must come out whole and keep the crop's shape.
         rows = max(round(scale * config.height / 4) * 4, 4)
         columns = round(rows * config.width / config.height)
         transform = face_transform(points, scale=rows / FRAME_HEIGHT)
         self._size = (rows, columns)
-        self._paster = FacePaster(picture, transform, rows, columns) if whole else None
         self._source: torch.Tensor | None = None
-        if config.decoder == "warp":
+        if self._warp and not whole:
             self._source = to_model(crop_face(picture, transform, rows, columns)[None]).to(device)
+        self._paster: FacePaster | None = None
+        if whole and not self._warp:
+            self._paster = FacePaster(picture, transform, rows, columns)
+        self._warpers: dict[Reach, FaceWarper] = {}
+        self._supports: dict[tuple[int, int], torch.Tensor] = {}
         shape = picture.shape[:2] if whole else self._size
         self.height, self.width = int(shape[0]), int(shape[1])
 
@@ -127,11 +128,46 @@ class FaceRenderer:
 
         ``poses`` (T, 3) moves the head, see :mod:`stillspeak.models.sway`; None leaves it.
         """
+        if self._whole and decoded.motion is not None:
+            yield from self._warp_picture(decoded.motion, poses)
+            return
+        if self._whole:
+            support = self._support(*self._crop).to(decoded.frames)
+            decoded = Decoded(
+                torch.lerp(self.context.still[:, None], decoded.frames, support), None
+            )
         if poses is not None:
             decoded = self._sway(decoded, poses)
         for index in range(decoded.frames.shape[1]):
             crop = self._draw(decoded, index)
             yield crop if self._paster is None else self._paster.paste(crop)
+
+    def _warp_picture(self, motion: Motion, poses: torch.Tensor | None) -> Iterator[Picture]:
+        """The whole picture with the motion applied to its own pixels."""
+        motion = motion.flat()
+        support = self._support(*motion.flow.shape[-2:]).to(motion.flow)
+        motion = motion._replace(flow=motion.flow * support, mask=motion.mask * support)
+        reach = CROP
+        if poses is not None:
+            reach = HEAD
+            motion = sway_motion(widen(motion, reach), poses, reach)
+        if reach not in self._warpers:
+            transform = face_transform(self._points)
+            self._warpers[reach] = FaceWarper(self._picture, transform, reach)
+        flow, mask, colour = (
+            part[0].permute(0, 2, 3, 1).float().cpu().numpy()
+            for part in (motion.flow, motion.mask, motion.colour)
+        )
+        levels = np.clip((colour + 1) * 127.5, 0, 255)
+        for index in range(len(flow)):
+            yield self._warpers[reach].draw(flow[index], mask[index, ..., 0], levels[index])
+
+    def _support(self, height: int, width: int) -> torch.Tensor:
+        """How much of what the decoder does a grid over the crop lets through: (height, width)."""
+        size = (height, width)
+        if size not in self._supports:
+            self._supports[size] = torch.from_numpy(face_support(self._points, height, width))
+        return self._supports[size]
 
     def _sway(self, decoded: Decoded, poses: torch.Tensor) -> Decoded:
         if decoded.motion is None:

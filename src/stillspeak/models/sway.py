@@ -10,24 +10,37 @@ from stillspeak.models.decoders import Motion
 from stillspeak.models.layers import identity_grid
 
 FADE = 0.35
-"""Share of the crop's half over which the movement fades to nothing towards its border."""
+"""Share of the half over which the movement fades to nothing towards the border."""
 
 PIVOT = (0.0, 0.75)
 """What the head tilts about, in [-1, 1] coordinates of the crop: where it sits on the neck."""
 
 
-def sway_field(poses: Tensor, height: int, width: int) -> Tensor:
+SHOULDERS = 1.6
+"""Where in [-1, 1] coordinates of the crop, y, nothing moves any more."""
+
+Reach = tuple[float, float]
+"""How far a grid goes, (x, y) in halves of the crop: (1, 1) is the crop itself."""
+
+CROP: Reach = (1.0, 1.0)
+
+HEAD: Reach = (2.0, 2.0)
+"""What the movement may take along in a whole picture: the head with its hair."""
+
+
+def sway_field(poses: Tensor, height: int, width: int, reach: Reach = CROP) -> Tensor:
     """Where each pixel comes from when the head moves.
 
     Args:
         poses: (T, 3) tilt in degrees and shift (x, y) in pixels of a 128 x 96 crop.
         height, width: of the field.
+        reach: what the field covers.
 
     Returns:
-        (T, 2, height, width) offsets (x, y) in the [-1, 1] coordinates of ``grid_sample``; zero
-        along the border.
+        (T, 2, height, width) offsets (x, y) in the [-1, 1] coordinates of the crop; zero along
+        the field's border.
     """
-    grid = identity_grid(height, width)
+    grid = identity_grid(height, width) * torch.tensor(reach)
     aspect = torch.tensor([96 / 128, 1.0])  # so that a tilt is one in pixels
     place = (grid - torch.tensor(PIVOT)) * aspect
     angle = -torch.deg2rad(poses[:, 0])[:, None, None]
@@ -39,34 +52,52 @@ def sway_field(poses: Tensor, height: int, width: int) -> Tensor:
     return (offset * _fade(grid)[..., None]).permute(0, 3, 1, 2)
 
 
-def sway_motion(motion: Motion, poses: Tensor) -> Motion:
+def sway_motion(motion: Motion, poses: Tensor, reach: Reach = CROP) -> Motion:
     """A motion with the head's movement in it, so that the still is sampled once.
 
     Args:
         motion: of T frames of one clip (B = 1).
         poses: (T, 3), see :func:`sway_field`.
+        reach: what the motion's grid covers, see :func:`widen`.
     """
     motion = motion.flat()
     height, width = motion.flow.shape[-2:]
-    field = sway_field(poses, height, width).to(motion.flow)
+    field = sway_field(poses, height, width, reach).to(motion.flow)
     flow, mask, colour = (
-        _sample(part[0], field) for part in (motion.flow, motion.mask, motion.colour)
+        _sample(part[0], field, reach) for part in (motion.flow, motion.mask, motion.colour)
     )
     return Motion((flow + field)[None], mask[None], colour[None])
+
+
+def widen(motion: Motion, reach: Reach) -> Motion:
+    """A motion of the crop on a grid that goes further and rests there."""
+    motion = motion.flat()
+    height, width = motion.flow.shape[-2:]
+    x, y = round((reach[0] - 1) * width / 2), round((reach[1] - 1) * height / 2)
+    wide = (F.pad(part, (x, x, y, y)) for part in (motion.flow, motion.mask, motion.colour))
+    return Motion(*wide)
 
 
 def sway_frames(frames: Tensor, poses: Tensor) -> Tensor:
     """Frames (T, 3, H, W) with the head's movement, for decoders that paint."""
     field = sway_field(poses, frames.shape[-2], frames.shape[-1]).to(frames)
-    return _sample(frames, field)
+    return _sample(frames, field, CROP)
 
 
-def _sample(maps: Tensor, field: Tensor) -> Tensor:
-    grid = identity_grid(maps.shape[-2], maps.shape[-1]).to(maps) + field.permute(0, 2, 3, 1)
+def _sample(maps: Tensor, field: Tensor, reach: Reach) -> Tensor:
+    offset = field.permute(0, 2, 3, 1) / torch.tensor(reach).to(field)
+    grid = identity_grid(maps.shape[-2], maps.shape[-1]).to(maps) + offset
     return F.grid_sample(maps, grid, "bilinear", "border", align_corners=False)
 
 
 def _fade(grid: Tensor) -> Tensor:
-    """1 inside, 0 at the border, with no corner between: (H, W)."""
-    inside = ((1 - grid.abs()) / FADE).clamp(0, 1).prod(-1)
+    """1 inside, exactly 0 on the grid's outermost places, with no corner between: (H, W)."""
+    x, y = grid[..., 0], grid[..., 1]
+    end_x, end_y = x[:, [0, -1]].abs().min(), y[[0, -1]].abs().min()
+    across = (end_x - x.abs()) / (FADE * end_x)
+    above = (end_y + y) / (FADE * end_y)
+    # Below it fades from the same place at any reach: the neck moves, the shoulders stay.
+    end_y = end_y.clamp(max=SHOULDERS)
+    below = (end_y - y) / (end_y - 1 + FADE)
+    inside = torch.stack((across, torch.minimum(above, below))).clamp(0, 1).prod(0)
     return inside.square() * (3 - 2 * inside)
