@@ -74,8 +74,10 @@ def widen(motion: Motion, reach: Reach) -> Motion:
     motion = motion.flat()
     height, width = motion.flow.shape[-2:]
     x, y = round((reach[0] - 1) * width / 2), round((reach[1] - 1) * height / 2)
-    wide = (F.pad(part, (x, x, y, y)) for part in (motion.flow, motion.mask, motion.colour))
-    return Motion(*wide)
+    flow, mask, colour = (
+        F.pad(part, (x, x, y, y)) for part in (motion.flow, motion.mask, motion.colour)
+    )
+    return Motion(flow, mask, colour)
 
 
 def sway_frames(frames: Tensor, poses: Tensor) -> Tensor:
