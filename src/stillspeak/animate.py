@@ -114,8 +114,7 @@ class Animator:
             size: height of the video in pixels. By default the picture's own, at most
                 1,920 on its longer side, and 128 for the crop. The crop's is rounded to
                 a multiple of 4, so that its shape stays.
-            blink: times as many blinks as people make; 0: none. Only models that were trained with
-                an expression blink and move brows (``generator.expression_dim``).
+            blink: times as many blinks as people make; 0: none.
             expression: size of the brows' movements, 1 being people's.
             head_motion: size of small movements of the head; 0: it rests.
             image_name: what messages call the picture; its path, or e.g. ``<bytes>``.
@@ -136,15 +135,6 @@ class Animator:
         ):
             if not 0 <= value <= MAX_STRENGTH:
                 raise ConfigError(f"{name} {value:g} is out of range; give 0 to {MAX_STRENGTH}")
-            if (
-                name != "head motion"
-                and not self.generator.config.expression_dim
-                and value not in (0, 1)
-            ):
-                raise ConfigError(
-                    f"{name} {value:g} changes nothing: this model was trained without an "
-                    "expression; leave it out or take another model"
-                )
         if not 0 <= seed <= MAX_SEED:
             raise ConfigError(f"seed {seed} is out of range; give 0 to {MAX_SEED}")
         config = self.generator.config

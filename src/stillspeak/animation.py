@@ -13,12 +13,37 @@ import torch
 
 from stillspeak.media.audio import frame_windows
 from stillspeak.media.video import write_video
+from stillspeak.models.decoders import Decoded, StillContext
 from stillspeak.models.expression import ExpressionProcess, HeadProcess
 from stillspeak.models.generator import Generator
 from stillspeak.render import FaceRenderer
 
 CHUNK = 16
 """Frames generated at a time; memory grows with it and not with the sound's length."""
+
+
+def decoded_chunks(
+    generator: Generator, still: StillContext, audio: npt.NDArray[np.float32], seed: int
+) -> Iterator[Decoded]:
+    """What a generator makes of a still and a sound, :data:`CHUNK` frames at a time.
+
+    A decoder that has eyes and brows as inputs is told that they stay as in the still: they are
+    moved afterwards, see :mod:`stillspeak.models.gesture`.
+
+    Args:
+        generator: in evaluation mode.
+        still: from :meth:`Generator.prepare_still`.
+        audio: (S,) float32 in [-1, 1] at the generator's rate.
+        seed: of its noise.
+    """
+    windows = frame_windows(audio, generator.config.window, generator.config.hop)
+    random = torch.Generator().manual_seed(seed)
+    state = generator.initial_state()
+    for start in range(0, len(windows), CHUNK):
+        chunk = torch.tensor(windows[start : start + CHUNK]).unsqueeze(0)
+        noise = generator.draw_noise(1, chunk.shape[1], random)
+        decoded, state = generator.step(still, chunk.to(noise.device), noise, state)
+        yield decoded
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +59,7 @@ class Animation:
     """The speech, (S,) float32 in [-1, 1] at :attr:`sample_rate`."""
     seed: int
     blink: float = 1.0
-    """Times as many blinks as people make; 0: none. Only models with an expression blink."""
+    """Times as many blinks as people make; 0: none."""
     expression: float = 1.0
     """Size of the brows' movements, 1 being people's."""
     head_motion: float = 0.0
@@ -65,26 +90,14 @@ class Animation:
 
     @torch.inference_mode()
     def __iter__(self) -> Iterator[npt.NDArray[np.uint8]]:
-        generator = self.generator
-        windows = frame_windows(self.audio, generator.config.window, generator.config.hop)
-        random = torch.Generator().manual_seed(self.seed)
-        state = generator.initial_state()
         expression = ExpressionProcess(
             self.seed, fps=self.fps, blink=self.blink, strength=self.expression
         )
         head = HeadProcess(self.seed, fps=self.fps, strength=self.head_motion)
-        for start in range(0, len(windows), CHUNK):
-            chunk = torch.tensor(windows[start : start + CHUNK]).unsqueeze(0)
-            noise = generator.draw_noise(1, chunk.shape[1], random)
-            decoded, state = generator.step(
-                self.renderer.context,
-                chunk.to(noise.device),
-                noise,
-                state,
-                expression.draw(chunk.shape[1]) if generator.config.expression_dim else None,
-            )
-            poses = head.draw(chunk.shape[1]) if self.head_motion else None
-            yield from self.renderer.render(decoded, poses)
+        for decoded in decoded_chunks(self.generator, self.renderer.context, self.audio, self.seed):
+            frames = decoded.frames.shape[1]
+            poses = head.draw(frames) if self.head_motion else None
+            yield from self.renderer.render(decoded, poses, expression.draw(frames)[0])
 
     @property
     def frames(self) -> npt.NDArray[np.uint8]:

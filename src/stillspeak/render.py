@@ -16,12 +16,14 @@ import torch
 
 from stillspeak.constants import FRAME_HEIGHT
 from stillspeak.errors import ConfigError
-from stillspeak.face.align import crop_face, face_transform, resample
+from stillspeak.face.align import crop_face, face_transform, resample, transform_points
+from stillspeak.face.eyes import eye_outlines
 from stillspeak.face.paste import FacePaster
 from stillspeak.face.warp import FaceWarper, face_support
 from stillspeak.models.config import GeneratorConfig
 from stillspeak.models.decoders import Decoded, Motion, compose
 from stillspeak.models.generator import Generator
+from stillspeak.models.gesture import Gesture, Overlay, gesture_frames, gesture_motion
 from stillspeak.models.pixels import from_model, to_model
 from stillspeak.models.regions import LOWER_BOX, scale_box
 from stillspeak.models.sway import CROP, HEAD, Reach, sway_frames, sway_motion, widen
@@ -100,6 +102,9 @@ class FaceRenderer:
             )
         self._crop = (config.height, config.width)
         self._picture, self._points = picture, points
+        self._gesture = Gesture(
+            still, eye_outlines(transform_points(points, face_transform(points)))
+        )
         self._warp, self._whole = config.decoder == "warp", whole
 
         scale = 1.0
@@ -123,11 +128,19 @@ class FaceRenderer:
         self.height, self.width = int(shape[0]), int(shape[1])
 
     @torch.inference_mode()
-    def render(self, decoded: Decoded, poses: torch.Tensor | None = None) -> Iterator[Picture]:
+    def render(
+        self,
+        decoded: Decoded,
+        poses: torch.Tensor | None = None,
+        curves: torch.Tensor | None = None,
+    ) -> Iterator[Picture]:
         """Frames (H, W, 3) uint8 of what the decoder gave for one clip.
 
-        ``poses`` (T, 3) moves the head, see :mod:`stillspeak.models.sway`; None leaves it.
+        ``poses`` (T, 3) moves the head, see :mod:`stillspeak.models.sway`, and ``curves`` (T, 2)
+        eyes and brows, see :mod:`stillspeak.models.gesture`; None leaves them.
         """
+        if curves is not None:
+            decoded = self._gesticulate(decoded, self._gesture.overlay(curves))
         if self._whole and decoded.motion is not None:
             yield from self._warp_picture(decoded.motion, poses)
             return
@@ -169,13 +182,21 @@ class FaceRenderer:
             self._supports[size] = torch.from_numpy(face_support(self._points, height, width))
         return self._supports[size]
 
+    def _gesticulate(self, decoded: Decoded, overlay: Overlay) -> Decoded:
+        if decoded.motion is None:
+            return Decoded(gesture_frames(decoded.frames[0], overlay)[None], None)
+        return self._composed(decoded, gesture_motion(decoded.motion, overlay))
+
+    def _composed(self, decoded: Decoded, motion: Motion) -> Decoded:
+        """With another motion; frames are made only where the crop's own are shown."""
+        if self._whole or self._size != self._crop:
+            return Decoded(decoded.frames, motion)
+        return Decoded(compose(self.context.still, motion), motion)
+
     def _sway(self, decoded: Decoded, poses: torch.Tensor) -> Decoded:
         if decoded.motion is None:
             return Decoded(sway_frames(decoded.frames[0], poses)[None], None)
-        motion = sway_motion(decoded.motion, poses)
-        if self._size != self._crop:
-            return Decoded(decoded.frames, motion)
-        return Decoded(compose(self.context.still, motion), motion)
+        return self._composed(decoded, sway_motion(decoded.motion, poses))
 
     def _draw(self, decoded: Decoded, index: int) -> Picture:
         frame = decoded.frames[:, index : index + 1]

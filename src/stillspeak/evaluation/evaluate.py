@@ -63,7 +63,7 @@ from stillspeak.evaluation.traces import is_trace, trace
 from stillspeak.media.video import probe_video
 from stillspeak.workers import WorkerPool
 
-FORMAT = 1
+FORMAT = 2
 """Version of what is computed around the metrics; raised when values would change by it."""
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".webm", ".mkv", ".avi", ".mpg", ".mpeg")

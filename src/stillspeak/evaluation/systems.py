@@ -4,6 +4,7 @@ videos that another system made.
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
@@ -16,6 +17,7 @@ from stillspeak.data.layouts.grid import read_alignment
 from stillspeak.data.prepare import open_clip
 from stillspeak.errors import DataError, FaceError
 from stillspeak.evaluation.image_quality import Frames
+from stillspeak.face.eyes import eye_outlines
 from stillspeak.face.landmarks import Face, LandmarkDetector, MediaPipeDetector, check_face
 from stillspeak.media.video import read_clip
 
@@ -23,9 +25,6 @@ SystemKind = Literal["model", "still", "real", "videos"]
 
 SEED = 0
 """Of the noise that a model draws: one video a clip, always the same."""
-
-CHUNK = 16
-"""Frames generated at a time, as when a video is made."""
 
 SECOND_FACE = 0.25
 """A second face of this share of the largest one's area, or more, makes a video ambiguous."""
@@ -154,30 +153,38 @@ class _ModelFrames:
         from stillspeak.weights import load_model
 
         self._generator: Any = load_model(weights)
+        self._detector: LandmarkDetector | None = None
 
     def __call__(self, real: Frames, audio: npt.NDArray[np.float32]) -> Frames:
         import torch
 
-        from stillspeak.media.audio import frame_windows
+        from stillspeak.animation import decoded_chunks
+        from stillspeak.models.decoders import compose
         from stillspeak.models.expression import ExpressionProcess
+        from stillspeak.models.gesture import Gesture, gesture_frames, gesture_motion
         from stillspeak.models.pixels import from_model, to_model
 
         generator = self._generator
-        windows = frame_windows(audio, generator.config.window, generator.config.hop)
-        random = torch.Generator().manual_seed(SEED)
+        if self._detector is None:
+            self._detector = MediaPipeDetector()
+        found = self._detector.detect(real[0])
+        gesture = Gesture(real[0], eye_outlines(found[0].points)) if found else None
+        # As animate does it: other blinks in every video, the same ones in every run.
+        seed = SEED + zlib.crc32(audio.tobytes())
+        expression = ExpressionProcess(seed, fps=generator.config.fps)
         chunks = []
         with torch.inference_mode():
-            context = generator.prepare_still(to_model(real[:1]))
-            state = generator.initial_state()
-            expression = ExpressionProcess(SEED, fps=generator.config.fps)
-            for start in range(0, len(windows), CHUNK):
-                chunk = torch.tensor(windows[start : start + CHUNK]).unsqueeze(0)
-                noise = generator.draw_noise(1, chunk.shape[1], random)
-                curves = None
-                if generator.config.expression_dim:
-                    curves = expression.draw(chunk.shape[1])
-                decoded, state = generator.step(context, chunk, noise, state, curves)
-                chunks.append(from_model(decoded.frames[0]))
+            still = to_model(real[:1])
+            context = generator.prepare_still(still)
+            for decoded in decoded_chunks(generator, context, audio, SEED):
+                frames = decoded.frames[0]
+                if gesture is not None:
+                    overlay = gesture.overlay(expression.draw(len(frames))[0])
+                    if decoded.motion is None:
+                        frames = gesture_frames(frames, overlay)
+                    else:
+                        frames = compose(still, gesture_motion(decoded.motion, overlay))[0]
+                chunks.append(from_model(frames))
         return np.concatenate(chunks)
 
 
