@@ -29,7 +29,7 @@ from stillspeak.evaluation.evaluate import evaluate_model
 
 ROOT = Path(__file__).resolve().parents[1]
 
-SYSTEMS = ("warp", "warp_gan", "temporal", "baseline", "still", "real")
+SYSTEMS = ("alive", "warp", "temporal", "baseline", "still", "real")
 
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 

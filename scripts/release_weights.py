@@ -3,8 +3,9 @@
     python scripts/release_weights.py runs/x/last.safetensors --name warp \
         --summary "moves the still's own pixels" --data "..." --scores scores.json [--default]
 
-The default model goes into the package, others into weights/; with --judge a network that
-measures goes into the package. Tensors are left as they are.
+The default model goes into the package, others into weights/, where a former default moves; with
+--judge a network that measures goes into the package. Weights that a run started from and that are
+not released themselves tell their own making with --ancestor. Tensors are left as they are.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 from safetensors import safe_open
 from safetensors.torch import save_file
-from stillspeak.evaluation.sync import load_sync_scorer
 
 from stillspeak.evaluation.lipreading import load_lip_reader
-from stillspeak.weights import file_sha256, load_model
+from stillspeak.evaluation.sync import load_sync_scorer
+from stillspeak.weights import file_sha256, load_model, read_info
 
 ROOT = Path(__file__).resolve().parents[1]
 RESOURCES = ROOT / "src" / "stillspeak" / "resources" / "weights"
@@ -32,6 +34,7 @@ def main() -> None:
     parser.add_argument("--summary", required=True)
     parser.add_argument("--data", required=True, help="what it was trained on, with licence")
     parser.add_argument("--scores", type=Path, required=True, help="JSON of the benchmark")
+    parser.add_argument("--ancestor", type=Path, nargs="*", default=[], help="what it started from")
     parser.add_argument("--default", action="store_true")
     parser.add_argument("--judge", action="store_true", help="a network that measures")
     arguments = parser.parse_args()
@@ -45,7 +48,9 @@ def main() -> None:
     info["data"] = arguments.data
     scores = json.loads(arguments.scores.read_text("utf-8"))
     info["scores"] = scores if arguments.judge else scores["median"]
-    metadata["info"] = json.dumps(info)
+    info["ancestors"] = [_making(path) for path in arguments.ancestor]
+    # Commands name the checkout's folder where they were given from elsewhere.
+    metadata["info"] = json.dumps(info).replace(f"{ROOT}/", "")
 
     inside = arguments.default or arguments.judge
     folder = RESOURCES if inside else ROOT / "weights"
@@ -62,6 +67,9 @@ def main() -> None:
         "summary": arguments.summary,
     }
     if arguments.default:
+        former = table["models"].get(table["default"])
+        if former and table["default"] != arguments.name:
+            (RESOURCES / former["file"]).rename(ROOT / "weights" / former["file"])
         table["default"] = arguments.name
     table_path.write_text(json.dumps(table, indent=1) + "\n", "utf-8")
     if arguments.judge:
@@ -69,6 +77,17 @@ def main() -> None:
     else:
         load_model(arguments.name)
     print(f"{path.relative_to(ROOT)}: {path.stat().st_size / 2**20:.1f} MiB, loads and answers")
+
+
+def _making(path: Path) -> dict[str, Any]:
+    """How weights were made that are not released themselves."""
+    info = read_info(path)["info"]
+    told = ("command", "steps", "seconds", "precision", "history", "run", "versions")
+    return {
+        "file": path.name,
+        "sha256": file_sha256(path),
+        **{name: info[name] for name in told if name in info},
+    }
 
 
 if __name__ == "__main__":
