@@ -22,12 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 from skimage.data import astronaut
 
 from stillspeak.animate import Animator
-from stillspeak.animation import Animation
 from stillspeak.constants import FRAME_HEIGHT, FRAME_WIDTH, SAMPLE_RATE, VIDEO_FPS
 from stillspeak.data.prepare import CachedClip, load_manifest, open_clip
 from stillspeak.errors import DataError, StillspeakError
@@ -36,7 +34,7 @@ from stillspeak.evaluation.image_quality import Frames
 from stillspeak.evaluation.lips import track_lips
 from stillspeak.evaluation.material import Material
 from stillspeak.evaluation.report_sheets import Movement, SystemFrames, spoken
-from stillspeak.evaluation.systems import Loaded, System, open_system
+from stillspeak.evaluation.systems import CropAnimator, Loaded, System, open_system
 from stillspeak.evaluation.tools import Tools
 from stillspeak.evaluation.traces import trace
 from stillspeak.face.align import crop_face, face_transform, invert_transform, transform_points
@@ -44,9 +42,6 @@ from stillspeak.face.landmarks import LandmarkDetector, MediaPipeDetector, choos
 from stillspeak.face.mouth import lip_opening
 from stillspeak.media.contact_sheet import Picture, labelled_sheet, scale_to_width
 from stillspeak.media.image import load_image
-from stillspeak.models.decoders import Decoded
-from stillspeak.models.generator import Generator
-from stillspeak.models.pixels import from_model, to_model
 from stillspeak.models.regions import EYES_BOX, MOUTH_BOX
 from stillspeak.render import fit_picture
 from stillspeak.weights import DEFAULT_MODEL, catalogue, load_model
@@ -165,6 +160,7 @@ class Faces(SystemFrames):
     def __init__(self, system: System, data: Path, seed: int) -> None:
         super().__init__(Path(), "model", system.label, system.sha256, data, {})
         self.generator = load_model(system.weights)
+        self._animator = CropAnimator(self.generator)
         self.stills: dict[str, Picture] = {}
         self.seed = seed
 
@@ -182,19 +178,7 @@ class Faces(SystemFrames):
 
     def speak(self, still: Picture, audio: np.ndarray) -> Frames:
         """(T, H, W, 3) uint8: an aligned crop, driven by a sound (S,)."""
-        return Animation(self.generator, Crop(still, self.generator), audio, self.seed).frames
-
-
-class Crop:
-    """Renders a crop that is aligned already."""
-
-    def __init__(self, still: Picture, generator: Generator) -> None:
-        with torch.inference_mode():
-            self.context = generator.prepare_still(to_model(still[None]))
-
-    def render(self, decoded: Decoded, poses: None) -> Iterator[Picture]:
-        """Frames (H, W, 3) uint8."""
-        yield from from_model(decoded.frames[0])
+        return self._animator.animate(still, audio, self.seed)
 
 
 def of_speakers(clips: Sequence[CachedClip], speakers: Sequence[str]) -> dict[str, list[Any]]:

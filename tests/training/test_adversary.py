@@ -478,7 +478,7 @@ def test_advice_leaves_no_gradient_in_a_discriminator(game: Game, make: Make) ->
     batch = trainer._data.batch(0)
     frames = (batch.frames * 0.5).requires_grad_()
     draws = [a.draw(batch, drawn()) for a in trainer._adversaries]
-    terms, total = trainer._advice(batch, frames, draws)
+    terms, total = trainer._advice(batch, [frames] * len(draws), draws)
     total.backward()
     assert all(p.grad is None for a in trainer._adversaries for p in a.parameters())
     assert frames.grad is not None

@@ -7,7 +7,7 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,9 @@ from stillspeak.evaluation.image_quality import Frames
 from stillspeak.face.eyes import eye_outlines
 from stillspeak.face.landmarks import Face, LandmarkDetector, MediaPipeDetector, check_face
 from stillspeak.media.video import read_clip
+
+if TYPE_CHECKING:  # most of what imports this needs no torch
+    from stillspeak.models.generator import Generator
 
 SystemKind = Literal["model", "still", "real", "videos"]
 
@@ -152,10 +155,32 @@ class _ModelFrames:
     def __init__(self, weights: Path) -> None:
         from stillspeak.weights import load_model
 
-        self._generator: Any = load_model(weights)
-        self._detector: LandmarkDetector | None = None
+        self._animator = CropAnimator(load_model(weights))
 
     def __call__(self, real: Frames, audio: npt.NDArray[np.float32]) -> Frames:
+        return self._animator.animate(real[0], audio)
+
+
+class CropAnimator:
+    """Makes aligned crops speak as ``animate`` makes pictures speak, eyes and brows included.
+
+    Args:
+        generator: the model.
+        detector: finds the eyes; MediaPipe by default, loaded when first needed.
+    """
+
+    def __init__(self, generator: Generator, detector: LandmarkDetector | None = None) -> None:
+        self._generator = generator
+        self._detector = detector
+
+    def animate(
+        self, still: npt.NDArray[np.uint8], audio: npt.NDArray[np.float32], seed: int = SEED
+    ) -> Frames:
+        """(T, H, W, 3) uint8 from an aligned crop (H, W, 3) and a sound (S,).
+
+        The sound has a say in when the eyes blink: other moments in every video of a seed, the
+        same ones in every run. A crop in which no face is found keeps its eyes still.
+        """
         import torch
 
         from stillspeak.animation import decoded_chunks
@@ -167,23 +192,22 @@ class _ModelFrames:
         generator = self._generator
         if self._detector is None:
             self._detector = MediaPipeDetector()
-        found = self._detector.detect(real[0])
-        gesture = Gesture(real[0], eye_outlines(found[0].points)) if found else None
-        # As animate does it: other blinks in every video, the same ones in every run.
-        seed = SEED + zlib.crc32(audio.tobytes())
-        expression = ExpressionProcess(seed, fps=generator.config.fps)
+        found = self._detector.detect(still)
+        gesture = Gesture(still, eye_outlines(found[0].points)) if found else None
+        moments = seed + zlib.crc32(audio.tobytes())
+        expression = ExpressionProcess(moments, fps=generator.config.fps)
         chunks = []
         with torch.inference_mode():
-            still = to_model(real[:1])
-            context = generator.prepare_still(still)
-            for decoded in decoded_chunks(generator, context, audio, SEED):
+            shown = to_model(still[None])
+            context = generator.prepare_still(shown)
+            for decoded in decoded_chunks(generator, context, audio, seed):
                 frames = decoded.frames[0]
                 if gesture is not None:
                     overlay = gesture.overlay(expression.draw(len(frames))[0])
                     if decoded.motion is None:
                         frames = gesture_frames(frames, overlay)
                     else:
-                        frames = compose(still, gesture_motion(decoded.motion, overlay))[0]
+                        frames = compose(shown, gesture_motion(decoded.motion, overlay))[0]
                 chunks.append(from_model(frames))
         return np.concatenate(chunks)
 
