@@ -62,11 +62,13 @@ def test_later_sound_does_not_change_earlier_frames(generator: Generator, inputs
     still, windows, noise = inputs(generator.config, 1, FRAMES)
     before = generator(still, windows, noise)
     changed = windows.clone()
-    changed[:, 4:] = 0.3 * torch.randn_like(changed[:, 4:])
+    # Its own draws: whatever ran before must not decide how far a tiny network is moved.
+    random = torch.Generator().manual_seed(1)
+    changed[:, 4:] = 0.3 * torch.randn(changed[:, 4:].shape, generator=random)
     after = generator(still, changed, noise)
     torch.testing.assert_close(after[:, :4], before[:, :4], atol=1e-6, rtol=0)
     difference = (after[:, 4:] - before[:, 4:]).abs().amax((0, 2, 3, 4))
-    assert (difference > 1e-3).all()
+    assert (difference > 1e-4).all()
 
 
 @torch.no_grad()
@@ -76,7 +78,7 @@ def test_everything_that_goes_in_matters(generator: Generator, inputs: Inputs) -
     frames = generator(*given)
     for index, other in enumerate(others):
         changed = [*given[:index], other, *given[index + 1 :]]
-        assert (generator(*changed) - frames).abs().max() > 1e-3, index
+        assert (generator(*changed) - frames).abs().max() > 1e-4, index
 
 
 @torch.no_grad()
@@ -169,3 +171,25 @@ def test_the_names_in_a_state_dict(tiny: Make) -> None:
         for level in range(4):
             names += [f"decoder.up.{level}.0.weight", *norm_names(f"decoder.up.{level}.1")]
         assert sorted(Generator(tiny(decoder)).state_dict()) == sorted(names)
+
+
+@pytest.mark.parametrize("layers", [0, 2])
+def test_a_generator_at_rest_has_heard_a_second_of_silence(layers: int) -> None:
+    config = GeneratorConfig(
+        identity_channels=(4, 4, 4, 4, 4),
+        audio_channels=(4, 4, 4, 4, 4, 4),
+        audio_dim=8,
+        context_dim=8,
+        context_layers=layers,
+    )
+    generator = Generator(config).eval()
+    start = generator.initial_state()
+    windows = torch.zeros(1, config.fps, config.window)
+    noise = torch.zeros(1, config.fps, config.noise_dim)
+    _, _, heard = generator.encode(windows, noise, start)
+    rested = generator.rested_state()
+    assert torch.allclose(rested.context, heard.context)
+    assert not rested.noise.any()
+    assert not rested.context.requires_grad
+    if layers:
+        assert not torch.allclose(rested.context, start.context)
