@@ -72,8 +72,7 @@ def main() -> None:
 def generate(generator: Generator, example: ClipExample) -> np.ndarray:
     """Frames (T, H, W, 3) uint8 from a clip's first frame and its sound."""
     noise = generator.draw_noise(1, example.windows.shape[1], torch.Generator().manual_seed(0))
-    still, state = generator.prepare_still(example.still), generator.rested_state()
-    return from_model(generator.step(still, example.windows, noise, state)[0].frames[0])
+    return from_model(generator(example.still, example.windows, noise)[0])
 
 
 def score(

@@ -38,7 +38,7 @@ def decoded_chunks(
     """
     windows = frame_windows(audio, generator.config.window, generator.config.hop)
     random = torch.Generator().manual_seed(seed)
-    state = generator.rested_state()
+    state = generator.initial_state()
     for start in range(0, len(windows), CHUNK):
         chunk = torch.tensor(windows[start : start + CHUNK]).unsqueeze(0)
         noise = generator.draw_noise(1, chunk.shape[1], random)

@@ -171,25 +171,3 @@ def test_the_names_in_a_state_dict(tiny: Make) -> None:
         for level in range(4):
             names += [f"decoder.up.{level}.0.weight", *norm_names(f"decoder.up.{level}.1")]
         assert sorted(Generator(tiny(decoder)).state_dict()) == sorted(names)
-
-
-@pytest.mark.parametrize("layers", [0, 2])
-def test_a_generator_at_rest_has_heard_a_second_of_silence(layers: int) -> None:
-    config = GeneratorConfig(
-        identity_channels=(4, 4, 4, 4, 4),
-        audio_channels=(4, 4, 4, 4, 4, 4),
-        audio_dim=8,
-        context_dim=8,
-        context_layers=layers,
-    )
-    generator = Generator(config).eval()
-    start = generator.initial_state()
-    windows = torch.zeros(1, config.fps, config.window)
-    noise = torch.zeros(1, config.fps, config.noise_dim)
-    _, _, heard = generator.encode(windows, noise, start)
-    rested = generator.rested_state()
-    assert torch.allclose(rested.context, heard.context)
-    assert not rested.noise.any()
-    assert not rested.context.requires_grad
-    if layers:
-        assert not torch.allclose(rested.context, start.context)

@@ -17,9 +17,6 @@ from stillspeak.models.decoders import (
 )
 from stillspeak.models.encoders import ContextEncoder, IdentityEncoder, NoiseGenerator
 
-REST_SECONDS = 1
-"""Silence that a generator hears before a video begins."""
-
 
 class GeneratorState(NamedTuple):
     """Everything that one video frame hands on to the next.
@@ -57,19 +54,6 @@ class Generator(nn.Module):
             like.new_zeros(config.context_layers, clips, config.context_dim),
             like.new_zeros(1, clips, config.noise_dim),
         )
-
-    @torch.no_grad()
-    def rested_state(self) -> GeneratorState:
-        """The state before the first window when a video is made: a second of silence was heard.
-
-        From zeros the context GRU takes half a second to understand that nobody speaks yet, and
-        the mouth opens meanwhile (docs/experiments.md, section 17).
-        """
-        config = self.config
-        start = self.initial_state()
-        silence = start.context.new_zeros(1, REST_SECONDS * config.fps, config.window)
-        _, context = self.context_encoder(silence, start.context)
-        return GeneratorState(context, start.noise)
 
     def draw_noise(self, clips: int, frames: int, generator: torch.Generator) -> Tensor:
         """n_t ~ N(0, noise_std^2), (B, T, noise_dim), the same on every device for a seed."""

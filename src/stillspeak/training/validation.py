@@ -69,7 +69,7 @@ def validate(
         frames_count = example.windows.shape[1]
         noise = generator.draw_noise(1, frames_count, random)
         context, noise_encoding, _ = generator.encode(
-            example.windows.to(device), noise, generator.rested_state()
+            example.windows.to(device), noise, generator.initial_state(1)
         )
         positions = example.positions[0].to(device)
         still = example.still.to(device)
