@@ -1,9 +1,12 @@
 """Live sound, chunk by chunk: the frames of the whole clip, no later and no earlier than told."""
 
+import re
 import tracemalloc
 from collections.abc import Iterable
 from functools import cache
 from importlib import import_module
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -75,7 +78,7 @@ def same(a: list[Frame], b: list[Frame]) -> bool:
 
 
 def assert_offline(frames: list[Frame], whole: np.ndarray) -> None:
-    """Within 1 level: offline computes 16 frames at once, which rounds otherwise in the last bit."""
+    """Within 1 level: offline computes 16 frames at once and rounds otherwise in the last bit."""
     assert len(frames) == len(whole)
     difference = np.abs(pictures(frames).astype(int) - whole)
     assert difference.max() <= 1
@@ -461,11 +464,11 @@ def test_a_bad_sample_at_the_end_of_a_long_chunk_is_found_before_anything_is_hea
 
 @pytest.mark.parametrize("rate", [0, -16_000, 44_100.5, float("nan"), float("inf"), "16000", None])
 def test_a_rate_that_cannot_be_is_refused(rate):
-    with pytest.raises(StillspeakError, match="the sample rate is .*; give a positive whole"):
+    with pytest.raises(StillspeakError, match=r"the sample rate is .*; give a positive whole"):
         session(sample_rate=rate)
     if rate is not None:
         live = session()
-        with pytest.raises(StillspeakError, match="the sample rate is .*; give a positive whole"):
+        with pytest.raises(StillspeakError, match=r"the sample rate is .*; give a positive whole"):
             live.push(sound()[:100], rate)
         assert len(live.push(sound()[: HOP + LOOK_AHEAD])) == 1
 
@@ -624,3 +627,21 @@ def test_a_long_chunk_is_heard_in_pieces(monkeypatch):
     assert max(sizes) <= 4 * (RATE + 2560)
     assert held(live) <= 4 * (2560 + HOP)
     assert mono_chunk(sound(), name="x").dtype == np.float32
+
+
+def test_the_documents_example_runs():
+    text = (Path(__file__).parents[1] / "docs/streaming.md").read_text("utf-8")
+    (block,) = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    shown = []
+
+    def opened(image: str, **options) -> StreamSession:
+        assert image == "photo.jpg"
+        return session(**options)
+
+    names = {
+        "sound": cut(sound(48_000)[:24_000], 960),
+        "show": lambda picture, sample: shown.append(sample),
+    }
+    block = block.replace("import stillspeak\n", "")
+    exec(block, names | {"stillspeak": SimpleNamespace(StreamSession=opened)})  # noqa: S102
+    assert shown == [1920 * index for index in range(12 + 25)]
