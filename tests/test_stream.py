@@ -462,7 +462,9 @@ def test_a_bad_sample_at_the_end_of_a_long_chunk_is_found_before_anything_is_hea
     assert live.idle(1)[0].index == 0
 
 
-@pytest.mark.parametrize("rate", [0, -16_000, 44_100.5, float("nan"), float("inf"), "16000", None])
+@pytest.mark.parametrize(
+    "rate", [0, -16_000, 44_100.5, float("nan"), float("inf"), 10**400, "16000", None]
+)
 def test_a_rate_that_cannot_be_is_refused(rate):
     with pytest.raises(StillspeakError, match=r"the sample rate is .*; give a positive whole"):
         session(sample_rate=rate)
@@ -479,6 +481,7 @@ def test_a_rate_with_a_chunk_has_to_be_the_sessions():
     with pytest.raises(AudioError, match="the sample rate is 48000, but the session's is 16000"):
         live.push(sound()[:HOP], sample_rate=48_000)
     assert len(live.push(sound()[:HOP], np.int64(RATE))) == 1
+    assert len(live.push(sound()[:HOP], np.array(RATE))) == 1
     with pytest.raises(AudioError, match="give at most 1000000 Hz"):
         session(sample_rate=10_000_000)
 

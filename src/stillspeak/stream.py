@@ -127,6 +127,7 @@ class StreamSession:
     ) -> None:
         check_choices(seed, blink, expression, head_motion)
         self.sample_rate = _live_rate(sample_rate)
+        """Samples a second of what is pushed."""
         self._seed = seed
         self._blink, self._strength, self._head_motion = blink, expression, head_motion
         own = Animator(model, device=device) if animator is None else animator
@@ -136,6 +137,7 @@ class StreamSession:
             if fps != config.fps:
                 raise ConfigError(f"fps {fps} is not the model's; give {config.fps}")
             self.fps = config.fps
+            """Frames a second."""
             self._renderer = own.renderer(image, face=face, crop=crop, size=size)
         finally:
             if animator is None:

@@ -10,7 +10,6 @@ import math
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -245,7 +244,11 @@ def whole_rate(rate: float, *, name: str) -> int:
     Raises:
         AudioError: it is not a positive whole number of Hz.
     """
-    if not isinstance(rate, Real) or not math.isfinite(rate) or rate <= 0 or rate != int(rate):
+    try:
+        right = math.isfinite(rate) and rate > 0 and rate == int(rate)
+    except (TypeError, OverflowError):  # no number, or one beyond all bounds
+        right = False
+    if not right:
         raise AudioError(f"{name}: the sample rate is {rate}; give a positive whole number of Hz")
     return int(rate)
 
