@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from stillspeak.media.video import write_video
     from stillspeak.models.config import GeneratorConfig
     from stillspeak.models.generator import Generator
+    from stillspeak.stream import StreamSession
     from stillspeak.weights import load_model, save_model
 
 __version__ = "0.1.0"
@@ -39,6 +40,7 @@ __all__ = [
     "LandmarkDetector",
     "MediaPipeDetector",
     "StillspeakError",
+    "StreamSession",
     "animate",
     "load_audio",
     "load_image",
@@ -56,6 +58,7 @@ _HOMES = {
     "MediaPipeDetector": "face.landmarks",
     "Generator": "models.generator",
     "GeneratorConfig": "models.config",
+    "StreamSession": "stream",
     "load_audio": "media.audio",
     "load_image": "media.image",
     "load_model": "weights",

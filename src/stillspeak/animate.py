@@ -128,27 +128,40 @@ class Animator:
             FaceError: no usable face.
             ConfigError: a size, seed or strength out of range.
         """
-        for name, value in (
-            ("blink", blink),
-            ("expression", expression),
-            ("head motion", head_motion),
-        ):
-            if not 0 <= value <= MAX_STRENGTH:
-                raise ConfigError(f"{name} {value:g} is out of range; give 0 to {MAX_STRENGTH}")
-        if not 0 <= seed <= MAX_SEED:
-            raise ConfigError(f"seed {seed} is out of range; give 0 to {MAX_SEED}")
+        check_choices(seed, blink, expression, head_motion)
         config = self.generator.config
         speech = load_audio(audio, sample_rate=config.sample_rate, name=audio_name)
         _check_speech(speech, config.sample_rate, source_name(audio, audio_name))
+        renderer = self.renderer(image, face=face, crop=crop, size=size, image_name=image_name)
+        return Animation(self.generator, renderer, speech, seed, blink, expression, head_motion)
+
+    def renderer(
+        self,
+        image: str | Path | bytes | PIL.Image.Image | npt.NDArray[Any],
+        *,
+        face: int | None = None,
+        crop: bool = False,
+        size: int | None = None,
+        image_name: str | None = None,
+    ) -> FaceRenderer:
+        """What draws one face's frames, with what depends on the picture alone computed.
+
+        Args:
+            image, face, crop, size, image_name: as for :meth:`animate`.
+
+        Raises:
+            ImageError: the picture cannot be read.
+            FaceError: no usable face.
+            ConfigError: a size out of range.
+        """
         name = source_name(image, image_name)
         picture = fit_picture(load_image(image, name=name), None if crop else size)
         shown = name if crop or size is None else f"{name} at size {size}"
         found = choose_face(self.detector.detect(picture), face, name=shown)
         check_face(found, name=shown)
-        renderer = FaceRenderer(
+        return FaceRenderer(
             picture, found.points, self.generator, whole=not crop, lines=size if crop else None
         )
-        return Animation(self.generator, renderer, speech, seed, blink, expression, head_motion)
 
 
 def animate(
@@ -181,6 +194,23 @@ def animate(
             expression=expression,
             head_motion=head_motion,
         )
+
+
+def check_choices(seed: int, blink: float, expression: float, head_motion: float) -> None:
+    """Refuse a seed or a strength that is out of range.
+
+    Raises:
+        ConfigError: one is.
+    """
+    for name, value in (
+        ("blink", blink),
+        ("expression", expression),
+        ("head motion", head_motion),
+    ):
+        if not 0 <= value <= MAX_STRENGTH:
+            raise ConfigError(f"{name} {value:g} is out of range; give 0 to {MAX_STRENGTH}")
+    if not 0 <= seed <= MAX_SEED:
+        raise ConfigError(f"seed {seed} is out of range; give 0 to {MAX_SEED}")
 
 
 def _check_speech(speech: npt.NDArray[np.float32], sample_rate: int, name: str) -> None:

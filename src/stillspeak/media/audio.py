@@ -28,6 +28,9 @@ Waveform = npt.NDArray[np.float32]
 AUDIO_FORMATS = "a WAV, FLAC, MP3, M4A, OGG or Opus file, or a video with sound"
 MAX_SECONDS = 3 * 3600.0
 
+MAX_CHANNELS = 32
+"""Of live sound: more is an array the wrong way round."""
+
 # Decoded lossy sound passes 1.0 by a little; nothing meant for [-1, 1] passes this by far.
 _SMALL_OVER = 1.5
 _NEVER_AUDIO = 8.0
@@ -35,6 +38,8 @@ _NEVER_AUDIO = 8.0
 # longer than the second number is a clock that jumped, where filling would be wrong.
 _GAP_SECONDS = 0.05
 _JUMP_SECONDS = 60.0
+# Live sound; wider integers are mostly 16 bit in disguise, and would be silence.
+_LIVE_TYPES = frozenset(np.dtype(kind) for kind in (np.int16, np.int32, np.uint8))
 # Sound decoded before and after a stretch, for decoders and the resampler to settle.
 _RUN_UP = 0.5
 _SETTLE = 0.1
@@ -233,6 +238,107 @@ def frame_windows(audio: Waveform, window: int, hop: int) -> Waveform:
     return np.lib.stride_tricks.sliding_window_view(padded, window)[::hop][:T]
 
 
+def whole_rate(rate: float, *, name: str) -> int:
+    """A sample rate as an int.
+
+    Raises:
+        AudioError: it is not a positive whole number of Hz.
+    """
+    try:
+        right = math.isfinite(rate) and rate > 0 and rate == int(rate)
+    except (TypeError, OverflowError):  # no number, or one beyond all bounds
+        right = False
+    if not right:
+        raise AudioError(f"{name}: the sample rate is {rate}; give a positive whole number of Hz")
+    return int(rate)
+
+
+def mono_chunk(samples: npt.NDArray[Any], *, name: str) -> Waveform:
+    """A piece of live sound as (S,) float32 mono; channels are averaged.
+
+    Args:
+        samples: (S,) or (S, C), C up to :data:`MAX_CHANNELS`; int16, int32 or uint8, which are
+            divided by their full range, or floats in [-1, 1], taken as they are. S may be 0.
+        name: what messages call the sound.
+
+    Raises:
+        AudioError: another shape or type, NaN or infinite samples, floats on an integer scale.
+    """
+    try:
+        array = np.asarray(samples)
+    except ValueError as error:  # a list of lists of unequal lengths
+        raise AudioError(f"{name}: the samples are no array; give (S,) or (S, channels)") from error
+    if array.ndim not in (1, 2) or (array.ndim == 2 and not 1 <= array.shape[1] <= MAX_CHANNELS):
+        raise AudioError(
+            f"{name}: the samples have shape {array.shape}; give (S,) or (S, channels), with at "
+            f"most {MAX_CHANNELS} channels"
+        )
+    if array.size and array.dtype.kind != "f" and array.dtype.newbyteorder("=") not in _LIVE_TYPES:
+        raise AudioError(
+            f"{name}: the samples are {array.dtype}; give int16, int32, uint8 or floats"
+        )
+    if not array.size:
+        return np.zeros(0, np.float32)
+    # A new check each time: a chunk that is refused says nothing about the next.
+    wave = _to_float(array, _ScaleCheck(name))
+    mono: Waveform = wave.reshape(len(wave), -1).mean(axis=1, dtype=np.float32)
+    return mono
+
+
+class ChunkResampler:
+    """Resamples sound that comes in chunks; joined, they are what ``load_audio`` gives.
+
+    Args:
+        rate: samples a second of what comes in.
+        sample_rate: of what goes out.
+    """
+
+    def __init__(self, rate: int, sample_rate: int) -> None:
+        self._stream = None if rate == sample_rate else _resample_stream(rate, sample_rate)
+        self.delay = 0.0 if self._stream is None else _longest_wait(rate, sample_rate)
+        """Seconds of sound that it holds back at most."""
+        self.open = False
+        """Whether something has come in since the last :meth:`finish` or :meth:`clear`."""
+
+    def feed(self, samples: Waveform) -> Waveform:
+        """(S,) float32 -> what can be said by now, (S',) float32 in [-1, 1]; S is not 0."""
+        self.open = True
+        out = samples if self._stream is None else self._stream.resample_chunk(samples)
+        return np.clip(out, -1.0, 1.0)
+
+    def finish(self) -> Waveform:
+        """The rest of what came in, (S',) float32 in [-1, 1]; what comes next is a new sound."""
+        rest = np.zeros(0, np.float32)
+        if self._stream is not None and self.open:
+            rest = np.clip(self._stream.resample_chunk(rest, last=True), -1.0, 1.0)
+        self.clear()
+        return rest
+
+    def clear(self) -> None:
+        """Forget what came in."""
+        self.open = False
+        if self._stream is not None:
+            self._stream.clear()
+
+
+def _resample_stream(rate: int, sample_rate: int) -> Any:
+    """soxr's resampler of one channel, in the one quality that is used here."""
+    import soxr
+
+    return soxr.ResampleStream(rate, sample_rate, 1, dtype="float32", quality="HQ")
+
+
+def _longest_wait(rate: int, sample_rate: int) -> float:
+    """Seconds that soxr, which works in blocks, holds sound back at most, found by trying."""
+    stream = _resample_stream(rate, sample_rate)
+    step = np.zeros(max(rate // 1000, 1), np.float32)
+    longest = 0.0
+    for _ in range(2000):
+        stream.resample_chunk(step)
+        longest = max(longest, stream.delay())
+    return longest / sample_rate + len(step) / rate
+
+
 @dataclass(frozen=True)
 class Chunk:
     """A piece of sound as decoded: samples (S,) float32, rate in Hz, start in seconds."""
@@ -265,8 +371,6 @@ def _collect(
 
 def _resampled(chunks: Iterator[Chunk], sample_rate: int) -> Iterator[tuple[Waveform, float]]:
     """Chunks at their own rates -> (S,) float32 at ``sample_rate``, and seconds read so far."""
-    import soxr
-
     rate = 0
     seconds = 0.0
     stream: Any = None
@@ -278,7 +382,7 @@ def _resampled(chunks: Iterator[Chunk], sample_rate: int) -> Iterator[tuple[Wave
             rate = chunk.rate
             stream = None
             if rate != sample_rate:
-                stream = soxr.ResampleStream(rate, sample_rate, 1, dtype="float32", quality="HQ")
+                stream = _resample_stream(rate, sample_rate)
         seconds += chunk.samples.shape[0] / rate
         yield (chunk.samples if stream is None else stream.resample_chunk(chunk.samples)), seconds
     if stream is not None:
@@ -377,8 +481,7 @@ def _array_chunks(
 ) -> Iterator[Chunk]:
     """An array (S,), (S, C) or (C, S) as mono chunks of about ten seconds."""
     array = np.asarray(samples)
-    if not math.isfinite(rate) or rate <= 0 or rate != int(rate):
-        raise AudioError(f"{name}: the sample rate is {rate}; give a positive whole number of Hz")
+    rate = whole_rate(rate, name=name)
     if array.ndim not in (1, 2):
         raise AudioError(
             f"{name}: the samples have shape {array.shape}; give (S,), (S, channels) or "
@@ -393,10 +496,10 @@ def _array_chunks(
     elif array.shape[0] < array.shape[1]:
         array = array.T
     scale = _ScaleCheck(name)
-    step = int(rate) * 10
+    step = rate * 10
     for begin in range(0, array.shape[0], step):
         part = _to_float(array[begin : begin + step], scale)
-        yield Chunk(part.mean(axis=1, dtype=np.float32), int(rate))
+        yield Chunk(part.mean(axis=1, dtype=np.float32), rate)
     scale.finish()
 
 

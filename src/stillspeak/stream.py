@@ -1,0 +1,315 @@
+"""A live talking face: sound comes in chunks of any size, frames go out as soon as they can.
+
+The same boxes as in ``animate.py``, with their state in one object. A frame is made when the sound
+of its window is there, one frame a step, so that how the sound was cut changes nothing: the frames
+are those of :meth:`Animator.animate` for the same seed. There 16 frames are computed at a time, in
+which floating point sums may round otherwise, so a colour may differ by 1 level of 255.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from stillspeak.animate import Animator, check_choices
+from stillspeak.constants import SAMPLE_RATE, VIDEO_FPS
+from stillspeak.errors import AudioError, ConfigError
+from stillspeak.media.audio import ChunkResampler, Waveform, mono_chunk, whole_rate
+from stillspeak.models.expression import ExpressionProcess, HeadProcess
+from stillspeak.models.generator import Generator
+from stillspeak.weights import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    import PIL.Image
+
+MAX_RATE = 1_000_000
+"""Largest sample rate of live sound in Hz."""
+
+PIECE = 65_536
+"""Samples taken from a push at a time; what is held at once grows with it and not with the push."""
+
+TIMED_STEPS = 1000
+"""Steps, the latest ones, that the measured latency is of."""
+
+SOUND = "<chunk>"
+"""What messages call the sound."""
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One frame of a session."""
+
+    picture: npt.NDArray[np.uint8]
+    """(H, W, 3) uint8 RGB, an array of its own."""
+    index: int
+    """Frames before this one since the session began; no number is left out or comes twice."""
+    sample: int
+    """Time stamp: where the frame begins, in samples at the session's rate since it began. This is
+    floor(index * rate / fps) in integers, exact after any time."""
+    fps: int
+    """Frames a second."""
+
+    @property
+    def seconds(self) -> float:
+        """Time stamp in seconds since the session began."""
+        return self.index / self.fps
+
+
+@dataclass(frozen=True)
+class Latency:
+    """How long a session's frames take, in seconds."""
+
+    algorithmic: float
+    """From a frame's first sample to the last one that it waits for: the frame itself and the half
+    of its window beyond. 0.1 for windows of 0.16 s at 25 frames a second."""
+    resampling: float
+    """What the resampler holds back on top of it; 0 where the sound has the model's rate."""
+    median: float | None
+    """Computing time of a frame over the latest steps; None before the first."""
+    percentile_99: float | None
+    """The time that one of a hundred frames exceeds."""
+
+
+class StreamSession:
+    """One face that speaks what is pushed, from now on and for as long as it goes.
+
+    The session has one time line. Sound that is pushed and silence from :meth:`idle` follow each
+    other on it; what :meth:`reset` drops was never there. Frames follow without a gap, and a
+    frame's ``sample`` tells which sound belongs to it. Not for several threads at a time.
+
+    Args:
+        image: path, bytes, PIL picture, or array (H, W, 3) uint8.
+        model: a released model's name, a weights file, or a generator.
+        sample_rate: samples a second of what is pushed, any whole number up to 1,000,000.
+        fps: frames a second; what the model makes, 25 for the released ones.
+        seed: decides what the sound does not: the same seed gives the same frames.
+        face: which face, 0 being the largest; None takes the largest.
+        crop: the bare aligned crop instead of the whole picture.
+        size: height of the frames in pixels, as for :meth:`Animator.animate`.
+        blink: times as many blinks as people make, 0 (none) to 3.
+        expression: size of the brows' movements, 0 (none) to 3.
+        head_motion: size of small movements of the head, 0 (none) to 3.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        animator: a loaded model and detector to use, in place of ``model`` and ``device``. It stays
+            the caller's: any number of sessions may share it, and none closes it.
+
+    Raises:
+        ImageError: the picture cannot be read.
+        FaceError: no usable face.
+        AudioError: a sample rate that cannot be.
+        ConfigError: a size, seed, strength or frame rate out of range; the device is not there.
+        WeightsError: the weights cannot be used.
+    """
+
+    def __init__(
+        self,
+        image: str | Path | bytes | PIL.Image.Image | npt.NDArray[Any],
+        *,
+        model: str | Path | Generator = DEFAULT_MODEL,
+        sample_rate: int = SAMPLE_RATE,
+        fps: int = VIDEO_FPS,
+        seed: int = 0,
+        face: int | None = None,
+        crop: bool = False,
+        size: int | None = None,
+        blink: float = 1.0,
+        expression: float = 1.0,
+        head_motion: float = 0.0,
+        device: str = "auto",
+        animator: Animator | None = None,
+    ) -> None:
+        check_choices(seed, blink, expression, head_motion)
+        self.sample_rate = _live_rate(sample_rate)
+        """Samples a second of what is pushed."""
+        self._seed = seed
+        self._blink, self._strength, self._head_motion = blink, expression, head_motion
+        own = Animator(model, device=device) if animator is None else animator
+        try:
+            self._generator = own.generator
+            config = self._generator.config
+            if fps != config.fps:
+                raise ConfigError(f"fps {fps} is not the model's; give {config.fps}")
+            self.fps = config.fps
+            """Frames a second."""
+            self._renderer = own.renderer(image, face=face, crop=crop, size=size)
+        finally:
+            if animator is None:
+                own.close()
+        self._left = (config.window - config.hop) // 2
+        self._resampler = ChunkResampler(self.sample_rate, config.sample_rate)
+        self._piece = min(PIECE, self.sample_rate)  # a second at most
+        self._times: deque[float] = deque(maxlen=TIMED_STEPS)
+        self._before = 0  # frames before the last reset
+        self._begin()
+
+    def _begin(self) -> None:
+        """Everything that sound and time have changed, as at the start."""
+        self._made = 0  # frames
+        self._heard = 0  # samples at the input's rate, or as much silence
+        # At the model's rate, from the beginning of the next frame's window on.
+        self._sound: Waveform = np.zeros(self._left, np.float32)
+        self._resampler.clear()
+        self._noise = torch.Generator().manual_seed(self._seed)
+        self._state = self._generator.initial_state()
+        self._expression = ExpressionProcess(
+            self._seed, fps=self.fps, blink=self._blink, strength=self._strength
+        )
+        self._head = HeadProcess(self._seed, fps=self.fps, strength=self._head_motion)
+
+    @property
+    def height(self) -> int:
+        """Height of a frame in pixels."""
+        return self._renderer.height
+
+    @property
+    def width(self) -> int:
+        """Width of a frame in pixels."""
+        return self._renderer.width
+
+    @property
+    def position(self) -> int:
+        """Where on the time line the next pushed sample goes, in samples at the session's rate."""
+        return -(-self._before * self.sample_rate // self.fps) + self._heard
+
+    @property
+    def latency(self) -> Latency:
+        """What the frames wait for, and how long the latest ones took."""
+        config = self._generator.config
+        times = np.array(self._times)
+        return Latency(
+            algorithmic=(self._left + config.hop) / config.sample_rate,
+            resampling=self._resampler.delay,
+            median=float(np.median(times)) if times.size else None,
+            percentile_99=float(np.percentile(times, 99)) if times.size else None,
+        )
+
+    def push(self, samples: npt.NDArray[Any], sample_rate: int | None = None) -> list[Frame]:
+        """Hear the next sound.
+
+        Args:
+            samples: (S,) or (S, C), S from 0 on: int16, int32 or uint8, or floats in [-1, 1].
+                Channels are averaged.
+            sample_rate: if given, has to be the session's: a check, for sources that may change.
+
+        Returns:
+            The frames whose windows are whole by now, often none.
+
+        Raises:
+            AudioError: another shape, type or rate, NaN or infinite samples, floats beyond any
+                sound. Nothing of the chunk was heard then, and the session goes on.
+        """
+        if sample_rate is not None and _live_rate(sample_rate) != self.sample_rate:
+            raise AudioError(
+                f"{SOUND}: the sample rate is {sample_rate}, but the session's is "
+                f"{self.sample_rate}; open another session for another rate"
+            )
+        sound = mono_chunk(samples, name=SOUND)
+        window = self._generator.config.window
+        frames: list[Frame] = []
+        for begin in range(0, len(sound), self._piece):
+            self._hear(sound[begin : begin + self._piece])
+            while len(self._sound) >= window:
+                frames.append(self._step())
+        return frames
+
+    def flush(self) -> list[Frame]:
+        """The utterance ends here: all frames whose own sound is whole, followed by silence.
+
+        Sound too short for a frame of its own stays, as the beginning of the next frame: of what is
+        pushed next, or of :meth:`idle`.
+
+        Returns:
+            The frames, often none or two; together with those before as many as
+            :meth:`Animator.animate` makes of the sound.
+        """
+        self._sound = np.concatenate((self._sound, self._resampler.finish()))
+        frames = []
+        while len(self._sound) >= self._left + self._generator.config.hop:
+            frames.append(self._step())
+        return frames
+
+    def idle(self, frames: int) -> list[Frame]:
+        """The next frames while nobody speaks: what has been heard, if anything, then silence.
+
+        The mouth is what the model makes of silence; blinks, brows and head go on.
+
+        Args:
+            frames: how many; 25 a second are needed.
+
+        Returns:
+            As many frames. What is pushed next follows on them.
+
+        Raises:
+            ConfigError: a number that cannot be.
+        """
+        if not isinstance(frames, int | np.integer) or isinstance(frames, bool) or frames < 0:
+            raise ConfigError(f"{frames} idle frames cannot be made; give a whole number from 0 on")
+        if not frames:
+            return []
+        self._sound = np.concatenate((self._sound, self._resampler.finish()))
+        made = [self._step() for _ in range(frames)]
+        self._heard = max(self._heard, -(-self._made * self.sample_rate // self.fps))
+        return made
+
+    def reset(self) -> None:
+        """Interrupt: what has been heard and not yet shown is dropped, and the state with it.
+
+        The frames that follow are those of a new session, but for their time stamps, which go on
+        from the last frame's.
+        """
+        self._before += self._made
+        self._begin()
+
+    def _hear(self, piece: Waveform) -> None:
+        """Append (S,) float32 at the input's rate, S not 0, to the sound that waits."""
+        config = self._generator.config
+        if not self._resampler.open:
+            # Where the sound stopped, its end was rounded to a sample of the model's: the next one
+            # begins where it does on the time line, so that this never adds up.
+            begin = (2 * self._heard * config.sample_rate + self.sample_rate) // (
+                2 * self.sample_rate
+            )
+            length = max(begin - self._made * config.hop + self._left, 0)
+            gap = np.zeros(max(length - len(self._sound), 0), np.float32)
+            self._sound = np.concatenate((self._sound[:length], gap))
+        self._sound = np.concatenate((self._sound, self._resampler.feed(piece)))
+        self._heard += len(piece)
+
+    @torch.inference_mode()
+    def _step(self) -> Frame:
+        """The next frame; what of its window was not heard is silence."""
+        began = perf_counter()
+        generator, config = self._generator, self._generator.config
+        window = _padded(self._sound[: config.window], config.window)
+        noise = generator.draw_noise(1, 1, self._noise)
+        windows = torch.from_numpy(window).view(1, 1, -1).to(noise.device)
+        decoded, self._state = generator.step(self._renderer.context, windows, noise, self._state)
+        poses = self._head.draw(1) if self._head_motion else None
+        (picture,) = self._renderer.render(decoded, poses, self._expression.draw(1)[0])
+        # Silence stands in for what is left of the frame's own sound.
+        self._sound = _padded(self._sound[config.hop :], self._left)
+        index = self._before + self._made
+        self._made += 1
+        self._times.append(perf_counter() - began)
+        return Frame(picture, index, index * self.sample_rate // self.fps, self.fps)
+
+
+def _live_rate(rate: int) -> int:
+    whole = whole_rate(rate, name=SOUND)
+    if whole > MAX_RATE:
+        raise AudioError(f"{SOUND}: the sample rate is {whole}; give at most {MAX_RATE} Hz")
+    return whole
+
+
+def _padded(sound: Waveform, length: int) -> Waveform:
+    """A copy of (S,) float32, with zeros behind it where it is shorter than ``length``."""
+    padded = np.zeros(max(length, len(sound)), np.float32)
+    padded[: len(sound)] = sound
+    return padded
