@@ -180,7 +180,7 @@ def decoded_only(animation):  # type: ignore[no-untyped-def]
         context = animation.renderer.context
 
         @staticmethod
-        def render(decoded, poses=None):  # type: ignore[no-untyped-def]
+        def render(decoded, poses=None, curves=None):  # type: ignore[no-untyped-def]
             yield from decoded.frames[0]
 
     return iter(replace(animation, renderer=Skip()))
