@@ -268,3 +268,9 @@ def _block_mean(image: npt.NDArray[Any], block: int) -> npt.NDArray[Any]:
         cv2.BORDER_REPLICATE,
     )
     return np.asarray(cv2.resize(padded, (columns, rows), interpolation=cv2.INTER_AREA))
+
+
+def smoothstep(x: FloatArray) -> FloatArray:
+    """0 below 0, 1 above 1, between them a curve without kinks; of ``x``'s shape and dtype."""
+    t = np.clip(x, 0.0, 1.0)
+    return np.asarray(t * t * (3.0 - 2.0 * t))

@@ -1,6 +1,6 @@
 """Put generated crops back into the photo they were cut from."""
 
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,7 @@ from stillspeak.face.align import (
     crop_box_in_photo,
     crop_face,
     resample,
+    smoothstep,
 )
 
 PasteMode = Literal["detail", "residual", "blend"]
@@ -129,7 +130,7 @@ def _how_much_moves(change: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
     sigma = _NEIGHBOURHOOD * change.shape[1] / FRAME_WIDTH
     near = cv2.GaussianBlur(np.abs(change).mean(axis=2), (0, 0), sigma)
-    moves: npt.NDArray[np.float32] = _smoothstep((near - _STILL) / (_MOVING - _STILL))
+    moves: npt.NDArray[np.float32] = smoothstep((near - _STILL) / (_MOVING - _STILL))
     return np.expand_dims(moves, axis=2)
 
 
@@ -146,11 +147,5 @@ def _feather_mask(
     across = np.minimum(u + 0.5, width - 0.5 - u) / ramp
     down = np.minimum(v + 0.5, height - 0.5 - v) / ramp
     # The product rounds the corners off; a plain minimum would show its diagonals.
-    mask = (_smoothstep(across) * _smoothstep(down)).astype(np.float32)
+    mask = (smoothstep(across) * smoothstep(down)).astype(np.float32)
     return np.expand_dims(mask, axis=2)
-
-
-def _smoothstep(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """0 below 0, 1 above 1, between them a curve without kinks."""
-    t = np.clip(x, 0.0, 1.0)
-    return np.asarray(t * t * (3.0 - 2.0 * t))

@@ -17,6 +17,7 @@ from stillspeak.face.align import (
     Transform,
     crop_box_in_photo,
     face_transform,
+    smoothstep,
     transform_points,
 )
 
@@ -61,9 +62,10 @@ def face_support(points: FloatArray, height: int, width: int) -> Maps:
     cv2.fillConvexPoly(inside, np.rint(hull).astype(np.int32) + 1, 1)
     inside[[0, -1]] = inside[:, [0, -1]] = 0
     near = cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
-    near = np.clip(near / (FADE * _FINE), 0, 1)
     support = cv2.resize(
-        near * near * (3 - 2 * near), (width, height), interpolation=cv2.INTER_AREA
+        smoothstep(near.astype(np.float32) / (FADE * _FINE)),
+        (width, height),
+        interpolation=cv2.INTER_AREA,
     )
     support[[0, -1]] = 0
     support[:, [0, -1]] = 0
@@ -200,5 +202,5 @@ class FaceWarper:
 def _off_the_edge(start: int, stop: int, length: int, ramp: float) -> Maps:
     """(stop - start,) 1 in the photo, smoothly 0 at its first and last pixel."""
     place = np.arange(start, stop, dtype=np.float32)
-    near = np.clip(np.minimum(place, length - 1 - place) / ramp, 0, 1)
-    return np.asarray(near * near * (3 - 2 * near), dtype=np.float32)
+    near = np.minimum(place, length - 1 - place) / ramp
+    return np.asarray(smoothstep(near), dtype=np.float32)
