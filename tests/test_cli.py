@@ -25,6 +25,7 @@ from fixtures_animate import (
     write_wav,
 )
 from stillspeak import cli, render
+from stillspeak.commands import common
 from stillspeak.media.video import iter_frames, probe_video
 
 animate_module = import_module("stillspeak.animate")
@@ -184,7 +185,7 @@ def test_closed_streams_are_one_line(animate, monkeypatch):
 
 
 def test_stdin_is_read_up_to_a_bound(animate, monkeypatch):
-    monkeypatch.setattr(cli, "MAX_STDIN_BYTES", 2**20)
+    monkeypatch.setattr(common, "MAX_STDIN_BYTES", 2**20)
     feed(monkeypatch, bytes(2**20 + 1))
     outcome = animate("-", "speech.wav", "-o", "out.mp4")
     assert outcome.code == 1

@@ -36,7 +36,7 @@ LOWER: dict[str, set[str]] = {
 }
 """What each of these units may import of this package."""
 
-UPPER = ({"animate", "animation", "stream"}, {"(all others)"}, {"cli"}, {"__main__"})
+UPPER = ({"animate", "animation", "stream"}, {"(all others)"}, {"cli", "commands"}, {"__main__"})
 """These may import any unit below and of their own tier, never one of a tier above."""
 
 MODELS_NEED = {"torch", "numpy"}

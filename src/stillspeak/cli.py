@@ -4,29 +4,47 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import shutil
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from stillspeak import __version__
-from stillspeak.errors import ConfigError, InputError, OutputError, StillspeakError
-from stillspeak.runtime import DeviceName
+from stillspeak.commands.common import (
+    AsJson,
+    Blink,
+    Crop,
+    Device,
+    Expression,
+    FaceIndex,
+    HeadMotion,
+    Model,
+    Overwrite,
+    Quiet,
+    Seed,
+    Size,
+    command_line,
+    fail,
+    in_bytes,
+    in_time,
+    listed,
+    nothing,
+    open_animator,
+    progress_bar,
+    save,
+    source,
+    source_name,
+)
+from stillspeak.errors import ConfigError, OutputError, StillspeakError
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-    from stillspeak.animate import Animator
-    from stillspeak.animation import Animation
     from stillspeak.data.clips import Clip, Rejected
     from stillspeak.training.plan import Plan
 
@@ -48,18 +66,13 @@ def main() -> None:
     try:
         app(prog_name="stillspeak")
     except StillspeakError as error:
-        _fail(str(error))
+        fail(str(error))
     except OSError as error:  # what no function of ours foresaw, such as a full standard output
         _drop_stdout()
         where = f"{error.filename}: " if error.filename else ""
-        _fail(f"{where}{(error.strerror or str(error)).lower()}")
+        fail(f"{where}{(error.strerror or str(error)).lower()}")
     except KeyboardInterrupt:
-        _fail("interrupted", code=130)
-
-
-def _fail(message: str, *, code: int = 1) -> NoReturn:
-    print(f"stillspeak: {' '.join(message.splitlines())}", file=sys.stderr)
-    raise SystemExit(code)
+        fail("interrupted", code=130)
 
 
 def _drop_stdout() -> None:
@@ -87,29 +100,7 @@ def _common(
 
 # --- making videos ----------------------------------------------------------------------------
 
-MAX_STDIN_BYTES = 512 * 2**20
 STDOUT_FORMATS = ("mp4", "webm", "gif")
-
-
-def _known_device(name: str) -> str:
-    if name not in get_args(DeviceName):
-        raise typer.BadParameter(f"{name!r} is not one of {', '.join(get_args(DeviceName))}")
-    return name
-
-
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")]
-Model = Annotated[str, typer.Option(help="A released model's name, or a weights file.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", callback=_known_device)]
-Seed = Annotated[int, typer.Option(min=0, help="Decides what the sound does not.")]
-FaceIndex = Annotated[int | None, typer.Option(min=0, help="Which face, 0 being the largest.")]
-Crop = Annotated[bool, typer.Option("--crop", help="The bare aligned face, 128 x 96 pixels.")]
-# The range is render.py's; importing it here would load torch for --help.
-Size = Annotated[int | None, typer.Option(min=64, max=4096, help="Height of the video in pixels.")]
-Blink = Annotated[float, typer.Option(min=0, max=3, help="Blinks; 0 none, 1 as people do.")]
-Expression = Annotated[float, typer.Option(min=0, max=3, help="Movement of the brows.")]
-HeadMotion = Annotated[float, typer.Option(min=0, max=3, help="Small movements of the head.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 @app.command()
@@ -184,21 +175,21 @@ def animate(
         check_output(output, overwrite=overwrite)  # before the slow part
     elif sys.stdout is None:
         raise OutputError("standard output: is closed; give the name of a file")
-    with _animator(model, device) as animator:
+    with open_animator(model, device) as animator:
         animation = animator.animate(
-            _source(photo),
-            _source(speech),
+            source(photo),
+            source(speech),
             seed=seed,
             face=face,
             crop=crop,
             size=size,
             **strengths,
-            image_name=_source_name(photo),
-            audio_name=_source_name(speech),
+            image_name=source_name(photo),
+            audio_name=source_name(speech),
         )
-        with tempfile.TemporaryDirectory() if to_stdout else _nothing() as folder:
+        with tempfile.TemporaryDirectory() if to_stdout else nothing() as folder:
             target = str(Path(folder, f"video.{stdout_format or 'mp4'}")) if folder else output
-            frames = _save(animation, target, overwrite=overwrite, quiet=quiet)
+            frames = save(animation, target, overwrite=overwrite, quiet=quiet)
             if to_stdout:
                 with Path(target).open("rb") as file:
                     shutil.copyfileobj(file, sys.stdout.buffer)
@@ -240,10 +231,10 @@ def demo(
 
     check_output(output, overwrite=overwrite)
     speech = Path(str(files("stillspeak"))) / "resources" / "speech.flac"
-    with _animator(model, device) as animator:
+    with open_animator(model, device) as animator:
         portrait = astronaut()  # type: ignore[no-untyped-call]
         animation = animator.animate(portrait, speech)
-        _save(animation, output, overwrite=overwrite, quiet=quiet)
+        save(animation, output, overwrite=overwrite, quiet=quiet)
     if not quiet:
         print(output.resolve())
 
@@ -270,7 +261,10 @@ def _animate_jobs(
         mine = shard(read_jobs(table), part)
     except ConfigError as error:
         raise typer.BadParameter(str(error)) from error
-    with _animator(model, device) as animator, _progress("animating", len(mine), quiet) as advance:
+    with (
+        open_animator(model, device) as animator,
+        progress_bar("animating", len(mine), quiet) as advance,
+    ):
         results = run_jobs(
             animator,
             mine,
@@ -302,53 +296,6 @@ def _animate_jobs(
         print(f"stillspeak: {table}, line {result.job.line}: {result.error}", file=sys.stderr)
     if failed:
         raise SystemExit(1)
-
-
-def _animator(model: str, device: str) -> Animator:
-    from stillspeak.animate import Animator
-
-    return Animator(model, device=device)
-
-
-def _source(argument: str) -> str | bytes:
-    """A path as it is; ``-`` as the bytes on standard input, with a bound."""
-    if argument != "-":
-        return argument
-    if sys.stdin is None:
-        raise InputError("standard input: is closed; give a file")
-    data = sys.stdin.buffer.read(MAX_STDIN_BYTES + 1)
-    if len(data) > MAX_STDIN_BYTES:
-        raise InputError(f"standard input: more than {MAX_STDIN_BYTES >> 20} MiB; give a file")
-    return data
-
-
-def _source_name(argument: str) -> str:
-    return "standard input" if argument == "-" else argument
-
-
-def _save(animation: Animation, target: str | Path, *, overwrite: bool, quiet: bool) -> int:
-    from stillspeak.media.video import write_video
-
-    with _progress("animating", len(animation), quiet) as advance:
-        return write_video(
-            target,
-            _counted(animation, advance),
-            overwrite=overwrite,
-            **animation.video_settings,
-        )
-
-
-def _counted(
-    frames: Iterable[npt.NDArray[np.uint8]], advance: Callable[[int, str], None]
-) -> Iterator[npt.NDArray[np.uint8]]:
-    for number, frame in enumerate(frames, start=1):
-        yield frame
-        advance(number, "")
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield None
 
 
 @app.command()
@@ -432,7 +379,7 @@ def prepare(
                 print(line)
         else:
             count = sum(not splits or c.split in splits for c in clips)
-            with _progress("preparing", count, quiet) as advance:
+            with progress_bar("preparing", count, quiet) as advance:
                 summary = run(
                     clips,
                     cache,
@@ -471,7 +418,7 @@ def _cut_folder(
         rules = SegmentRules(**limits)
     except ConfigError as error:
         raise typer.BadParameter(str(error)) from error
-    with _progress("cutting videos", None, quiet) as advance:
+    with progress_bar("cutting videos", None, quiet) as advance:
         return find_folder(
             corpus,
             rules=rules,
@@ -555,7 +502,7 @@ def train(
             _print_plan(plan, minutes)
         return
 
-    with _progress("training", None, quiet) as advance:
+    with progress_bar("training", None, quiet) as advance:
 
         def progress(step: int, steps: int, values: Mapping[str, float]) -> None:
             advance(step, f"of {steps}  loss {values['loss']:.4f}")
@@ -569,7 +516,7 @@ def train(
             resume=resume,
             start_from=start_from,
             device=device,
-            info={"command": _command()},
+            info={"command": command_line()},
             report=report,
             progress=progress,
         )
@@ -605,42 +552,30 @@ def _print_plan(plan: Plan, minutes: float | None) -> None:
         add(
             phase.name,
             f"{phase.steps_left} steps from {phase.first_step} on, each {phase.gflop_step:.4g} "
-            f"GFLOP and {phase.step_seconds:.3g} s{waits}; batches {_size(phase.batch_bytes)} in "
-            f"{phase.batch_seconds:.3g} s; activations {_size(phase.activation_bytes)}; "
-            f"{_duration(phase.seconds_left)} left",
+            f"GFLOP and {phase.step_seconds:.3g} s{waits}; batches {in_bytes(phase.batch_bytes)} "
+            f"in {phase.batch_seconds:.3g} s; activations {in_bytes(phase.activation_bytes)}; "
+            f"{in_time(phase.seconds_left)} left",
         )
     if plan.validations_left:
         each = f"{plan.validation_seconds:.3g} s"
         add("validations", f"{plan.validations_left} left, each {each}")
     add(
         "memory",
-        f"{_size(memory.total)}: parameters {_size(memory.parameters)}, gradients "
-        f"{_size(memory.gradients)}, optimisers {_size(memory.optimizers)}, average "
-        f"{_size(memory.average)}, activations {_size(memory.activations)}, batch "
-        f"{_size(memory.batch)}",
+        f"{in_bytes(memory.total)}: parameters {in_bytes(memory.parameters)}, gradients "
+        f"{in_bytes(memory.gradients)}, optimisers {in_bytes(memory.optimizers)}, average "
+        f"{in_bytes(memory.average)}, activations {in_bytes(memory.activations)}, batch "
+        f"{in_bytes(memory.batch)}",
     )
     if memory.cuda_peak is not None:
-        add("CUDA peak", _size(memory.cuda_peak))
+        add("CUDA peak", in_bytes(memory.cuda_peak))
     add(
         "disk",
-        f"{_size(disk.total)}: up to {disk.checkpoints} checkpoints of {_size(disk.checkpoint)}, "
-        f"2 weights files of {_size(disk.weights)}",
+        f"{in_bytes(disk.total)}: up to {disk.checkpoints} checkpoints of "
+        f"{in_bytes(disk.checkpoint)}, 2 weights files of {in_bytes(disk.weights)}",
     )
-    cut = "" if minutes is None else f"; this call stops after {_duration(60 * minutes)}"
-    add("time left", _duration(plan.seconds_left) + cut)
+    cut = "" if minutes is None else f"; this call stops after {in_time(60 * minutes)}"
+    add("time left", in_time(plan.seconds_left) + cut)
     Console(soft_wrap=not sys.stdout.isatty()).print(table, markup=False, highlight=False)
-
-
-def _size(number: int) -> str:
-    return f"{number / 2**20:.3g} MiB" if number < 2**30 else f"{number / 2**30:.3g} GiB"
-
-
-def _duration(seconds: float) -> str:
-    """In the unit that fits."""
-    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds:.3g} s"
 
 
 # --- evaluation -------------------------------------------------------------------------------
@@ -717,20 +652,20 @@ def evaluate(
             nonlocal advance, shown
             if stage != shown:
                 bars.close()
-                advance, shown = bars.enter_context(_progress(stage, total, quiet)), stage
+                advance, shown = bars.enter_context(progress_bar(stage, total, quiet)), stage
             advance(done, "")
 
         common: dict[str, Any] = {
-            "speakers": _names(speakers),
+            "speakers": listed(speakers),
             "clips": clips,
-            "metrics": _names(metrics),
+            "metrics": listed(metrics),
             "embedder": embedder,
             "lip_reader": lip_reader,
             "sync": sync,
             "real_cache": real_cache,
             "workers": workers,
             "overwrite": overwrite,
-            "command": _command(),
+            "command": command_line(),
             "progress": progress,
         }
         if model is not None and data is not None:
@@ -775,7 +710,7 @@ def report(
 
         def progress(stage: str, done: int, total: int) -> None:
             nonlocal advance
-            advance = advance or bars.enter_context(_progress(stage, total, quiet))
+            advance = advance or bars.enter_context(progress_bar(stage, total, quiet))
             advance(done, "")
 
         written = write_report(
@@ -791,36 +726,3 @@ def report(
         print(f"stillspeak: note: {note}", file=sys.stderr)
     if not quiet:
         print(f"{written.page} and {written.markdown}: {', '.join(written.systems)}")
-
-
-def _names(text: str | None) -> list[str] | None:
-    """The names in a list separated by commas; None if it was not given."""
-    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
-
-
-def _command() -> str:
-    """The command line as it was given, fit for a shell."""
-    return " ".join(["stillspeak", *map(shlex.quote, sys.argv[1:])])
-
-
-@contextmanager
-def _progress(what: str, total: int | None, quiet: bool) -> Iterator[Callable[[int, str], None]]:
-    """A progress bar on standard error, if that is a terminal and nobody asked for quiet."""
-    if quiet or not sys.stderr.isatty():
-        yield lambda done, text: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[text]}"),
-    )
-    bar = Bar(*columns, console=Console(stderr=True), transient=True)
-    with bar:
-        task = bar.add_task(what, total=total, text="")
-        yield lambda done, text: bar.update(task, completed=done, text=text)

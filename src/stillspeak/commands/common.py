@@ -1,0 +1,146 @@
+"""What the commands share: options, inputs, messages and the progress bar.
+
+A command is a function that :mod:`stillspeak.cli` registers; what is heavy is imported inside it,
+so that ``--help`` stays quick.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn, get_args
+
+import typer
+
+from stillspeak.errors import InputError
+from stillspeak.runtime import DeviceName
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from stillspeak.animate import Animator
+    from stillspeak.animation import Animation
+
+MAX_STDIN_BYTES = 512 * 2**20
+
+
+def known_device(name: str) -> str:
+    if name not in get_args(DeviceName):
+        raise typer.BadParameter(f"{name!r} is not one of {', '.join(get_args(DeviceName))}")
+    return name
+
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")]
+Model = Annotated[str, typer.Option(help="A released model's name, or a weights file.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", callback=known_device)]
+Seed = Annotated[int, typer.Option(min=0, help="Decides what the sound does not.")]
+FaceIndex = Annotated[int | None, typer.Option(min=0, help="Which face, 0 being the largest.")]
+Crop = Annotated[bool, typer.Option("--crop", help="The bare aligned face, 128 x 96 pixels.")]
+# The range is render.py's; importing it here would load torch for --help.
+Size = Annotated[int | None, typer.Option(min=64, max=4096, help="Height of the video in pixels.")]
+Blink = Annotated[float, typer.Option(min=0, max=3, help="Blinks; 0 none, 1 as people do.")]
+Expression = Annotated[float, typer.Option(min=0, max=3, help="Movement of the brows.")]
+HeadMotion = Annotated[float, typer.Option(min=0, max=3, help="Small movements of the head.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+def fail(message: str, *, code: int = 1) -> NoReturn:
+    print(f"stillspeak: {' '.join(message.splitlines())}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+def open_animator(model: str, device: str) -> Animator:
+    from stillspeak.animate import Animator
+
+    return Animator(model, device=device)
+
+
+def source(argument: str) -> str | bytes:
+    """A path as it is; ``-`` as the bytes on standard input, with a bound."""
+    if argument != "-":
+        return argument
+    if sys.stdin is None:
+        raise InputError("standard input: is closed; give a file")
+    data = sys.stdin.buffer.read(MAX_STDIN_BYTES + 1)
+    if len(data) > MAX_STDIN_BYTES:
+        raise InputError(f"standard input: more than {MAX_STDIN_BYTES >> 20} MiB; give a file")
+    return data
+
+
+def source_name(argument: str) -> str:
+    return "standard input" if argument == "-" else argument
+
+
+def save(animation: Animation, target: str | Path, *, overwrite: bool, quiet: bool) -> int:
+    from stillspeak.media.video import write_video
+
+    with progress_bar("animating", len(animation), quiet) as advance:
+        return write_video(
+            target,
+            counted(animation, advance),
+            overwrite=overwrite,
+            **animation.video_settings,
+        )
+
+
+def counted(
+    frames: Iterable[npt.NDArray[np.uint8]], advance: Callable[[int, str], None]
+) -> Iterator[npt.NDArray[np.uint8]]:
+    for number, frame in enumerate(frames, start=1):
+        yield frame
+        advance(number, "")
+
+
+@contextmanager
+def nothing() -> Iterator[None]:
+    yield None
+
+
+def in_bytes(number: int) -> str:
+    return f"{number / 2**20:.3g} MiB" if number < 2**30 else f"{number / 2**30:.3g} GiB"
+
+
+def in_time(seconds: float) -> str:
+    """In the unit that fits."""
+    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.3g} s"
+
+
+def listed(text: str | None) -> list[str] | None:
+    """The names in a list separated by commas; None if it was not given."""
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def command_line() -> str:
+    """The command line as it was given, fit for a shell."""
+    return " ".join(["stillspeak", *map(shlex.quote, sys.argv[1:])])
+
+
+@contextmanager
+def progress_bar(what: str, total: int | None, quiet: bool) -> Iterator[Callable[[int, str], None]]:
+    """A progress bar on standard error, if that is a terminal and nobody asked for quiet."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda done, text: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[text]}"),
+    )
+    bar = Bar(*columns, console=Console(stderr=True), transient=True)
+    with bar:
+        task = bar.add_task(what, total=total, text="")
+        yield lambda done, text: bar.update(task, completed=done, text=text)
