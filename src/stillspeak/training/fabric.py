@@ -61,3 +61,13 @@ def launch_fabric(device: torch.device, precision: Precision) -> Fabric:
         fabric = Fabric(plugins=[Autocast(precision.name, device.type, scaler)], **options)
     fabric.launch()
     return fabric
+
+
+def leave_processes() -> None:
+    """Take this process out of the group that torchrun started; nothing where it is alone.
+
+    Left to the interpreter's exit, the group's threads may outlive what they work on, and the
+    process aborts after all its work is done.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

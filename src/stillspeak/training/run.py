@@ -17,7 +17,7 @@ from stillspeak.errors import ConfigError, DataError
 from stillspeak.runtime import Precision, choose_device, choose_precision
 from stillspeak.training.checkpoint import latest_checkpoint
 from stillspeak.training.config import run_config
-from stillspeak.training.fabric import launch_fabric
+from stillspeak.training.fabric import launch_fabric, leave_processes
 from stillspeak.training.lesson_run import lesson_kind, train_lesson
 from stillspeak.training.trainer import Trainer
 from stillspeak.weights import resolve_model
@@ -98,10 +98,12 @@ def train(
     if fabric.is_global_zero:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.json").write_text(json.dumps(to_table(config), indent=1) + "\n", "utf-8")
-    return trainer.fit(
+    reason = trainer.fit(
         minutes=minutes,
         progress=progress and (lambda step, m: progress(step, config.training.steps, m)),
     )
+    leave_processes()
+    return reason
 
 
 class Assembly(NamedTuple):
