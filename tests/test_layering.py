@@ -113,6 +113,8 @@ def test_imports_go_down(unit: str, path: Path) -> None:
         ("animate", "from stillspeak.evaluation.lips import anything"),
         ("stream", "from stillspeak.cli import main"),
         ("evaluation", "from stillspeak.cli import main"),
+        ("web", "from stillspeak.commands.common import Quiet"),
+        ("animate", "from stillspeak.web.app import create_app"),
         ("cli", "import stillspeak.__main__"),
     ],
 )
@@ -128,6 +130,7 @@ def test_the_rule_notices(unit: str, source: str) -> None:
         ("models", "import torch.nn.functional as F\nimport math"),
         ("training", "from stillspeak import __version__"),
         ("evaluation", "from stillspeak.animate import animate"),
+        ("web", "from stillspeak.animate import Animator"),
         ("cli", "import stillspeak.evaluation.lips"),
     ],
 )
@@ -142,9 +145,18 @@ def run_python(code: str) -> str:
 
 
 def test_importing_stillspeak_loads_nothing_heavy() -> None:
-    heavy = "{'torch', 'mediapipe', 'av', 'cv2', 'soxr', 'PIL', 'pydantic', 'typer', 'rich'}"
+    heavy = (
+        "{'torch', 'mediapipe', 'av', 'cv2', 'soxr', 'PIL', 'pydantic', 'typer', 'rich', "
+        "'fastapi', 'uvicorn'}"
+    )
     loaded = run_python(f"import sys, stillspeak; print(sorted({heavy} & set(sys.modules)))")
     assert loaded == "[]"
+
+
+def test_the_web_application_is_there_before_anything_heavy() -> None:
+    heavy = "{'torch', 'mediapipe', 'av', 'cv2', 'soxr', 'PIL'}"
+    code = f"import sys, stillspeak.web.server; print(sorted({heavy} & set(sys.modules)))"
+    assert run_python(code) == "[]"
 
 
 def test_the_function_animate_stays_where_the_module_of_its_name_is_imported() -> None:

@@ -42,6 +42,7 @@ from stillspeak.commands.common import (
     source,
     source_name,
 )
+from stillspeak.commands.serve import serve
 from stillspeak.errors import ConfigError, OutputError, StillspeakError
 
 if TYPE_CHECKING:
@@ -726,3 +727,8 @@ def report(
         print(f"stillspeak: note: {note}", file=sys.stderr)
     if not quiet:
         print(f"{written.page} and {written.markdown}: {', '.join(written.systems)}")
+
+
+# --- the web ----------------------------------------------------------------------------------
+
+app.command()(serve)

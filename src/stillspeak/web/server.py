@@ -1,0 +1,80 @@
+"""Runs the application under uvicorn until it is told to stop."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+
+from stillspeak.errors import ConfigError
+from stillspeak.media.source import reason
+from stillspeak.web.app import create_app
+from stillspeak.web.settings import ServeSettings
+
+MAX_CONNECTIONS = 200
+"""Connections at the same time; further ones get 503."""
+
+SHUTDOWN_SECONDS = 3
+"""How long a stop waits for answers under way."""
+
+
+def run(settings: ServeSettings, *, ready: Callable[[str], None] = lambda url: None) -> None:
+    """Serve until interrupted.
+
+    Args:
+        settings: what to serve and where.
+        ready: called once with the URL when connections are accepted.
+
+    Raises:
+        ConfigError: the address cannot be listened on.
+        MissingDependencyError: the ``serve`` extra is not installed.
+    """
+    app = create_app(settings)
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            if self.started:
+                ready(url)
+
+    listening = _listen(settings.host, settings.port)
+    with listening:
+        url = _url(listening)
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,  # a log of who did what is nobody's business by default
+            server_header=False,
+            limit_concurrency=MAX_CONNECTIONS,
+            timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+            h11_max_incomplete_event_size=32 * 1024,
+        )
+        Server(config).run(sockets=[listening])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listening = socket.socket(family, kind, protocol)
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(address)
+            listening.listen(128)
+        except OSError:
+            listening.close()
+            raise
+    except OSError as problem:
+        raise ConfigError(
+            f"serve: cannot listen on {host} port {port} ({reason(problem)}); "
+            "choose another with --port or --host"
+        ) from problem
+    return listening
+
+
+def _url(listening: socket.socket) -> str:
+    host, port = listening.getsockname()[:2]
+    if host in ("0.0.0.0", "::"):  # noqa: S104 - shown, not bound
+        host = "127.0.0.1"
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
