@@ -36,7 +36,12 @@ def start(processes: int, cache: Path, folder: Path, *options: str) -> subproces
 
 
 def finish(process: subprocess.Popen[str]) -> str:
-    output, _ = process.communicate(timeout=240)
+    try:
+        output, _ = process.communicate(timeout=270)
+    except subprocess.TimeoutExpired:
+        process.terminate()  # torchrun hands it on; nothing of it may outlive the test
+        process.communicate(timeout=20)
+        raise
     assert process.returncode == 0, output
     return output
 
