@@ -131,7 +131,7 @@ class Animator:
         check_choices(seed, blink, expression, head_motion)
         config = self.generator.config
         speech = load_audio(audio, sample_rate=config.sample_rate, name=audio_name)
-        _check_speech(speech, config.sample_rate, source_name(audio, audio_name))
+        check_speech(speech, config.sample_rate, source_name(audio, audio_name))
         renderer = self.renderer(image, face=face, crop=crop, size=size, image_name=image_name)
         return Animation(self.generator, renderer, speech, seed, blink, expression, head_motion)
 
@@ -213,7 +213,17 @@ def check_choices(seed: int, blink: float, expression: float, head_motion: float
         raise ConfigError(f"seed {seed} is out of range; give 0 to {MAX_SEED}")
 
 
-def _check_speech(speech: npt.NDArray[np.float32], sample_rate: int, name: str) -> None:
+def check_speech(speech: npt.NDArray[np.float32], sample_rate: int, name: str) -> None:
+    """Refuse sound that holds nothing to speak.
+
+    Args:
+        speech: (S,) float32 in [-1, 1].
+        sample_rate: samples a second.
+        name: what messages call it.
+
+    Raises:
+        AudioError: too short or silent.
+    """
     seconds = len(speech) / sample_rate
     if seconds < MIN_SECONDS:
         raise AudioError(
