@@ -214,7 +214,7 @@ def api_router(studio: Studio) -> APIRouter:
             ],
             "voices": [asdict(voice) for voice in spoken],
             "speed": {"min": intake.SLOWEST, "max": intake.FASTEST},
-            "live": settings.live_sessions > 0,
+            "live": studio.live,
             "limits": {
                 "upload_bytes": settings.max_upload_bytes,
                 "pixels": settings.max_pixels,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,11 +21,14 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from stillspeak.face.landmarks import LandmarkDetector
+    from stillspeak.web.studio import Studio
 
 __all__ = ["STATIC", "ServeSettings", "create_app"]
 
 STATIC = Path(__file__).parent / "static"
 """Pages, styles and scripts, as they are sent."""
+
+_LIVE_PICTURE = 10 * 2**20  # bytes of a live session's picture
 
 _log = logging.getLogger("stillspeak.web")
 
@@ -80,10 +85,12 @@ def create_app(
     )
     app.state.settings = settings
     app.state.studio = studio
+    large = dict.fromkeys(("/api/pictures", "/api/sounds"), settings.max_upload_bytes)
+    large |= _add_live(app, studio)
     app.add_middleware(
         Guard,
         allow_hosts=settings.allow_hosts,
-        large_bodies=dict.fromkeys(("/api/pictures", "/api/sounds"), settings.max_upload_bytes),
+        large_bodies=large,
         body_seconds=settings.upload_seconds,
         idle_seconds=settings.idle_seconds,
     )
@@ -130,3 +137,22 @@ def create_app(
 
     app.mount("/static", Files(directory=STATIC), name="static")
     return app
+
+
+def _add_live(app: FastAPI, studio: Studio) -> dict[str, int]:
+    """Add the live page, if it is wanted and can be had; the bodies that it takes, in bytes."""
+    settings = studio.settings
+    if not settings.live_sessions or find_spec("stillspeak.web.live") is None:
+        return {}
+    try:
+        live = import_module("stillspeak.web.live")
+    except MissingDependencyError as error:
+        _log.warning("without the live page: %s", error)
+        return {}
+    chosen = live.LiveSettings(
+        sessions=settings.live_sessions, device=settings.device, upload_bytes=_LIVE_PICTURE
+    )
+    app.include_router(live.live_router(chosen, animator=studio.shelf.animator))
+    studio.live = True
+    # Pictures come in base64 there.
+    return {"/live/offer": live.OFFER_BYTES + _LIVE_PICTURE * 4 // 3 + 1024}

@@ -76,11 +76,13 @@ class Store:
         self._lock_file: BinaryIO | None = None
 
     def open(self) -> None:
-        """Make the folder, and remove what dead servers left beside it.
+        """Make the folder, if there is none yet, and remove what dead servers left beside it.
 
         Raises:
             ConfigError: the folder cannot be made.
         """
+        if self.folder is not None:
+            return
         try:
             folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=self.root))
             partial = folder / f"{_LOCK}.partial"

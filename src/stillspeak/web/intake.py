@@ -232,11 +232,8 @@ def listen_to_sound(
 def _peaks(sound: npt.NDArray[np.float32]) -> tuple[float, ...]:
     import numpy as np
 
-    edges = np.linspace(0, len(sound), PEAKS + 1).astype(int)
-    loud = np.abs(sound)
-    peaks = np.array(
-        [loud[a : max(b, a + 1)].max() for a, b in zip(edges, edges[1:], strict=False)]
-    )
+    starts = np.linspace(0, len(sound), PEAKS, endpoint=False).astype(int)
+    peaks = np.maximum.reduceat(np.abs(sound), starts)
     return tuple(round(float(p), 3) for p in peaks / peaks.max())
 
 

@@ -55,6 +55,8 @@ class Studio:
             job_seconds=settings.job_seconds,
         )
         self.can_speak = speaker() is not None
+        self.live = False
+        """Whether there is a live page."""
         self.began = time.monotonic()
         self.problem: str | None = None
         """Why no video can be made, if that is so since the start."""

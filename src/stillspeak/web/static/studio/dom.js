@@ -60,7 +60,7 @@ export function inWords(seconds) {
     ["minute", 60],
     ["second", 1],
   ];
-  const [name, size] = units.find(([, size]) => seconds >= size) ?? units.at(-1);
+  const [name, size] = units.find(([, size]) => seconds > 0.99 * size) ?? units.at(-1);
   const count = Math.round(seconds / size);
   return `${count} ${name}${count === 1 ? "" : "s"}`;
 }
