@@ -6,6 +6,7 @@ one session. What is kept of a visitor: see :mod:`stillspeak.study.store`; never
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import socket
@@ -52,6 +53,7 @@ HEADER = "x-study"
 """Sent by the page with every request that changes something; other sites' pages cannot."""
 
 MAX_BODY = 16 * 1024
+_BODY_SECONDS = 20
 _CHUNK = 256 * 1024
 _WATCH_SLACK = 0.8
 """A video counts as watched after this share of its length; clocks and decoders differ."""
@@ -264,7 +266,13 @@ def create_app(folder: str | Path, *, database: str | None = None) -> FastAPI:
         yield
         study.store.close()
 
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
+    app = FastAPI(
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        lifespan=lifespan,
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
+    )
     app.state.study = study
 
     def refused(status: int, message: str) -> Response:
@@ -323,10 +331,14 @@ def create_app(folder: str | Path, *, database: str | None = None) -> FastAPI:
         if not request.headers.get("content-type", "").startswith("application/json"):
             raise _RefusedError(415, "JSON is expected.")
         data = b""
-        async for chunk in request.stream():
-            data += chunk
-            if len(data) > MAX_BODY:
-                raise _RefusedError(413, "That is too long.")
+        try:
+            async with asyncio.timeout(_BODY_SECONDS):
+                async for chunk in request.stream():
+                    data += chunk
+                    if len(data) > MAX_BODY:
+                        raise _RefusedError(413, "That is too long.")
+        except TimeoutError:
+            raise _RefusedError(408, "The request took too long.") from None
         try:
             body = json.loads(data)
         except (ValueError, RecursionError):
