@@ -28,9 +28,7 @@ Database = Annotated[
 @app.command("init")
 def init(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to be made.")],
-    folders: Annotated[
-        list[Path], typer.Argument(metavar="VIDEOS...", help="Folders of videos.")
-    ],
+    folders: Annotated[list[Path], typer.Argument(metavar="VIDEOS...", help="Folders of videos.")],
     pairs: Annotated[
         bool, typer.Option("--pairs", help="Preference: A/ B/ [C/ ...], partners by file name.")
     ] = False,
@@ -136,3 +134,135 @@ def serve(
         root_path=root_path,
         ready=ready,
     )
+
+
+@app.command("report")
+def report(
+    directory: Study,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Its folder; DIR/report by default.")
+    ] = None,
+    database: Database = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make a page, Markdown and JSON of a study's answers."""
+    from stillspeak.study.report import write_report
+
+    written = write_report(
+        directory, output or directory / "report", database=database, overwrite=overwrite
+    )
+    if not quiet:
+        for line in written.headline or ("no answers that count yet",):
+            print(line)
+        print(written.page)
+
+
+@app.command("export")
+def export(
+    directory: Study,
+    to_csv: Annotated[
+        Path | None, typer.Option("--csv", help="Where to write CSV; - is standard output.")
+    ] = None,
+    to_json: Annotated[
+        Path | None, typer.Option("--json", help="Where to write JSON; - is standard output.")
+    ] = None,
+    database: Database = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write all answers as CSV or JSON, one row a trial and question."""
+    from stillspeak.study.analysis import read_answers
+    from stillspeak.study.config import load_config
+    from stillspeak.study.export import as_csv, as_json
+    from stillspeak.study.materials import load_materials
+    from stillspeak.study.store import Store, default_database
+
+    if to_csv is None and to_json is None:
+        raise typer.BadParameter("--csv FILE or --json FILE is needed")
+    materials, config = load_materials(directory), load_config(directory)
+    store = Store(database or default_database(directory), materials, create=False)
+    try:
+        data = read_answers(store)
+    finally:
+        store.close()
+    for path, make in ((to_csv, as_csv), (to_json, as_json)):
+        if path is not None:
+            _write_text(path, make(config, materials, data), overwrite=overwrite)
+
+
+def _write_text(path: Path, text: str, *, overwrite: bool) -> None:
+    import os
+
+    from stillspeak.errors import OutputError, OutputExistsError
+
+    if str(path) == "-":
+        print(text, end="")
+        return
+    if path.exists() and not overwrite:
+        raise OutputExistsError(f"{path}: is there already; give another name, or --overwrite")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        try:
+            partial.write_text(text, "utf-8")
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+@app.command("simulate")
+def simulate(
+    directory: Study,
+    raters: Annotated[int, typer.Option(min=1, max=100_000, help="How many.")] = 30,
+    share: Annotated[
+        float,
+        typer.Option(
+            help="Pairs: how often the first system is preferred; Turing test: how often the "
+            "answer is right; lip reading: how often a word is."
+        ),
+    ] = 0.8,
+    strengths: Annotated[
+        str | None, typer.Option(help="Pairs: Bradley-Terry strengths, one a system, by commas.")
+    ] = None,
+    means: Annotated[
+        str | None, typer.Option(help="Ratings: mean of each system, by commas.")
+    ] = None,
+    spread: Annotated[float, typer.Option(help="How much raters differ, 0 to 1.")] = 0.05,
+    careless: Annotated[float, typer.Option(help="Share who answer at random.")] = 0.0,
+    leave: Annotated[float, typer.Option(help="Share who leave half-way.")] = 0.0,
+    seed: Seed = 0,
+    database: Annotated[
+        str | None, typer.Option(help="Where to; DIR/simulated.db by default.")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Let raters of known truth take part, to try a study and its report before people do."""
+    from stillspeak.study.config import load_config
+    from stillspeak.study.materials import load_materials
+    from stillspeak.study.plan import check_plan
+    from stillspeak.study.simulate import Truth, check_truth
+    from stillspeak.study.simulate import simulate as run
+    from stillspeak.study.store import Store
+
+    materials, config = load_materials(directory), load_config(directory)
+    check_plan(config, materials)
+    truth = Truth(share, _numbers(strengths), _numbers(means), spread, careless, leave)
+    check_truth(config, materials, truth)
+    url = database or f"sqlite:///{(directory / 'simulated.db').absolute()}"
+    store = Store(url, materials)
+    try:
+        stored = run(config, materials, store, raters=raters, truth=truth, seed=seed)
+        name = store.name
+    finally:
+        store.close()
+    if not quiet:
+        print(f"{stored} answers of {raters} simulated raters")
+        print(f"stillspeak study report {directory} --database {name}")
+
+
+def _numbers(text: str | None) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in listed(text) or ())
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r}: numbers separated by commas are needed") from error
