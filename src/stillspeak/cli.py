@@ -42,6 +42,7 @@ from stillspeak.commands.common import (
     source,
     source_name,
 )
+from stillspeak.commands.conceal import conceal
 from stillspeak.commands.serve import serve
 from stillspeak.errors import ConfigError, OutputError, StillspeakError
 
@@ -732,3 +733,8 @@ def report(
 # --- the web ----------------------------------------------------------------------------------
 
 app.command()(serve)
+
+
+# --- lost frames --------------------------------------------------------------------------
+
+app.command()(conceal)

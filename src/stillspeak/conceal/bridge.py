@@ -27,7 +27,7 @@ Picture = npt.NDArray[np.uint8]
 
 Gesticulate = Callable[[npt.NDArray[np.float64], float | None, float | None], Tensor | None]
 
-MEMORY = 0.35
+MEMORY = 0.4
 """Seconds in which the difference between the model and the camera loses all but 1/e."""
 
 

@@ -205,6 +205,30 @@ def conceal_video(
     )
 
 
+def picture_sound(video: str | Path, zero: float, rate: int) -> Iterator[Waveform]:
+    """A video's sound from a time of the container's clock on, piece by piece.
+
+    Args:
+        video: with a sound track.
+        zero: seconds.
+        rate: samples a second of the pieces (S,).
+
+    Raises:
+        AudioError: it cannot be read.
+    """
+    skip: int | None = None
+    for piece, start in read_track(video, sample_rate=rate):
+        if skip is None:
+            skip = round((zero - start) * rate)
+            if skip < 0:
+                yield np.zeros(-skip, np.float32)
+                skip = 0
+        taken = min(skip, len(piece))
+        skip -= taken
+        if taken < len(piece):
+            yield piece[taken:]
+
+
 class _Timeline:
     """The frames of a video in order, and where some are missing."""
 
@@ -242,20 +266,7 @@ class _Timeline:
 
     def sound(self) -> Iterator[Waveform]:
         """The sound from the first frame on, at the model's rate."""
-        rate = self._generator.config.sample_rate
-        skip: int | None = None
-        for piece, start in read_track(self._video, sample_rate=rate):
-            if skip is None:
-                skip = round((self._zero - start) * rate)
-                if skip < 0:
-                    yield np.zeros(-skip, np.float32)
-                    skip = 0
-            if skip:
-                taken = min(skip, len(piece))
-                skip -= taken
-                piece = piece[taken:]
-            if len(piece):
-                yield piece
+        return picture_sound(self._video, self._zero, self._generator.config.sample_rate)
 
     def walk(self) -> Iterator[tuple[float, TimedFrame | None]]:
         """Times, each with its frame or None where that is lost."""

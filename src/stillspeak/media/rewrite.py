@@ -121,12 +121,12 @@ def _rate_of(times: list[float], nominal: Fraction | None) -> Fraction:
     steps = np.diff(np.sort(np.asarray(times)))
     steps = steps[steps > 1e-4]
     if not len(steps):
-        return nominal if nominal is not None else Fraction(VIDEO_FPS)
+        return Fraction(VIDEO_FPS) if nominal is None else nominal
     usual = float(np.median(steps))
     interval = float(steps[(steps > 0.6 * usual) & (steps < 1.4 * usual)].mean())
     for known in (*((nominal,) if nominal else ()), *_STANDARD_RATES):
         if abs(float(known) * interval - 1) < _RATE_TOLERANCE:
-            return known
+            return Fraction(known)
     return Fraction(1 / interval).limit_denominator(1001)
 
 
