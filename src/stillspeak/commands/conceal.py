@@ -63,6 +63,12 @@ def conceal(
         str | None,
         typer.Option(help="With --occlusion: a picture of the bare face, or a frame's number."),
     ] = None,
+    grow: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, help="Face widths by which the mask is widened; 0.04 unless told."
+        ),
+    ] = None,
     model: Model = "default",
     seed: Seed = 0,
     face: FaceIndex = None,
@@ -77,8 +83,8 @@ def conceal(
     as_json: AsJson = False,
 ) -> None:
     """Generate the frames that VIDEO lost, or the part of a face that something hides."""
-    if reference is not None and occlusion is None:
-        raise typer.BadParameter("--reference goes with --occlusion")
+    if occlusion is None and (reference is not None or grow is not None):
+        raise typer.BadParameter("--reference and --grow go with --occlusion")
     if occlusion is not None and (lost or detect or online or fps):
         raise typer.BadParameter(
             "--occlusion goes without --lost, --detect, --online and --fps; fill the gaps first"
@@ -107,13 +113,14 @@ def conceal(
             advance(frames, "")
 
         if occlusion is not None:
-            from stillspeak.conceal.occlusion import uncover_video
+            from stillspeak.conceal.occlusion import GROW, uncover_video
 
             result = uncover_video(
                 video,
                 output,
                 occlusion,
                 reference=reference,
+                grow=GROW if grow is None else grow,
                 concealer=concealer,
                 progress=progress,
                 **choices,

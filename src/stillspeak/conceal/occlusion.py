@@ -2,7 +2,7 @@
 
 A clean picture of the same face is the still that the model moves. It is laid over each frame by
 the landmarks outside the mask, its colours are brought to the frame's along the mask's edge, and
-it shows where the mask is white. Pixels outside the mask stay bit for bit.
+it shows where the mask is white. Beyond a narrow stripe around the mask pixels stay bit for bit.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from stillspeak.conceal.encodings import Encodings
 from stillspeak.conceal.film import Progress, picture_sound
 from stillspeak.errors import (
     AudioError,
+    ConfigError,
     FaceError,
     ImageError,
     InputError,
@@ -50,11 +51,12 @@ from stillspeak.media.rewrite import Rewriter, TimedFrame, check_rewrite, scan_v
 Mask = npt.NDArray[np.float32]
 """(H, W) float32 in [0, 1]: 1 where the face is hidden."""
 
-EDGE = 0.06
-"""Width of the soft edge inside the mask, in face widths."""
+GROW = 0.04
+"""By how much the mask is widened, in face widths: what hides a face has a blurred border, and the
+real picture and the generated one need a stripe to pass into each other."""
 
 RING = 0.08
-"""Width of the ring outside the mask whose colours are matched, in face widths."""
+"""Width of the ring beyond that whose colours are matched, in face widths."""
 
 STEADY = 5
 """Frames over which the head's place is averaged, centred: the landmarks tremble."""
@@ -263,17 +265,21 @@ def _with_row(transform: Transform) -> Transform:
     return np.vstack([transform, [0.0, 0.0, 1.0]])
 
 
-def blend(frame: Picture, drawn: Picture, mask: Mask, face_width: float) -> Picture:
-    """Show a drawing where a mask is white, its colours and edge brought to the frame's.
+def blend(
+    frame: Picture, drawn: Picture, mask: Mask, face_width: float, grow: float = GROW
+) -> Picture:
+    """Show a drawing where a mask is white, its colours brought to the frame's around it.
 
     Args:
         frame: (H, W, 3) uint8.
         drawn: (H, W, 3) uint8, of the same place.
-        mask: (H, W) float32 in [0, 1].
+        mask: (H, W) float32 in [0, 1]; where it is 1 the drawing alone shows.
         face_width: pixels.
+        grow: face widths beyond the mask over which the drawing fades out; at least two pixels,
+            unless it is 0.
 
     Returns:
-        (H, W, 3) uint8, equal to ``frame`` wherever the mask is 0.
+        (H, W, 3) uint8, equal to ``frame`` from ``grow`` beyond the mask on.
     """
     import cv2
 
@@ -281,40 +287,25 @@ def blend(frame: Picture, drawn: Picture, mask: Mask, face_width: float) -> Pict
     out = frame.copy()
     if not hidden.any():
         return out
-    ring, edge = max(RING * face_width, 3.0), max(EDGE * face_width, 1.5)
+    stripe = max(grow * face_width, 2.0) if grow else 0.0
+    ring = max(RING * face_width, 3.0)
     x, y, w, h = cv2.boundingRect(hidden)
-    margin = math.ceil(2 * ring) + 2
+    margin = math.ceil(stripe + ring) + 2
     rows = slice(max(y - margin, 0), min(y + h + margin, frame.shape[0]))
     columns = slice(max(x - margin, 0), min(x + w + margin, frame.shape[1]))
     hidden = np.ascontiguousarray(hidden[rows, columns])
     real, made = (part[rows, columns].astype(np.float32) for part in (frame, drawn))
-    around = ((hidden == 0) & (cv2.dilate(hidden, _disc(ring)) > 0)).astype(np.float32)
+    # Pixels from the mask: 0 in it, 1 for its neighbours.
+    away = cv2.distanceTransform(1 - hidden, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    around = ((away > stripe) & (away <= stripe + ring)).astype(np.float32)
     made += _spread(real - made, around)
-    # Softened inwards only: outside nothing may change. At the picture's own border the mask does
-    # not end.
-    bordered = cv2.copyMakeBorder(hidden, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
-    at = (
-        (rows.start == 0, rows.stop == frame.shape[0]),
-        (columns.start == 0, columns.stop == frame.shape[1]),
+    beyond = (
+        smoothstep(1 - away.astype(np.float32) / (stripe + 1e-6)) if stripe else np.zeros_like(away)
     )
-    for side, is_border in zip((0, -1), at[0], strict=True):
-        if is_border:
-            bordered[side, 1:-1] = hidden[side]
-    for side, is_border in zip((0, -1), at[1], strict=True):
-        if is_border:
-            bordered[:, side] = bordered[:, 1 if side == 0 else -2]
-    inside = cv2.distanceTransform(bordered, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
-    share = smoothstep(inside.astype(np.float32) / edge) * mask[rows, columns]
-    real += share[..., None] * (made - real)
+    share = np.where(hidden > 0, mask[rows, columns] if not stripe else 1.0, beyond)
+    real += share[..., None].astype(np.float32) * (made - real)
     out[rows, columns] = np.clip(np.rint(real), 0, 255).astype(np.uint8)
     return out
-
-
-def _disc(radius: float) -> npt.NDArray[np.uint8]:
-    import cv2
-
-    size = 2 * math.ceil(radius) + 1
-    return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size)), np.uint8)
 
 
 def _spread(values: npt.NDArray[np.float32], known: Mask) -> npt.NDArray[np.float32]:
@@ -365,6 +356,7 @@ def uncover_video(
     face: int | None = None,
     blink: float = 1.0,
     expression: float = 1.0,
+    grow: float = GROW,
     crf: int = 12,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -381,6 +373,7 @@ def uncover_video(
         seed: decides what the sound does not.
         face: which face, 0 being the largest of the reference.
         blink, expression: as for ``animate``, where both eyes are hidden.
+        grow: see :func:`blend`.
         crf: picture quality on H.264's scale, 0 being lossless.
         overwrite: replace what is there.
         progress: told of every frame.
@@ -391,6 +384,8 @@ def uncover_video(
         OutputError, OutputExistsError: the output cannot be written.
     """
     check_strengths(seed, blink, expression)
+    if not 0 <= grow <= 1:
+        raise ConfigError(f"grow {grow:g} is out of range; give 0 to 1 face widths")
     check_rewrite(video, output, overwrite=overwrite)
     scan = scan_video(video)
     if scan.sound_start is None:
@@ -406,7 +401,7 @@ def uncover_video(
     own = concealer or Concealer()
     try:
         chosen = _choose_reference(video, source, reference, own, face)
-        uncoverer = _Uncoverer(own, chosen, seed, blink, expression)
+        uncoverer = _Uncoverer(own, chosen, seed, blink, expression, grow)
         generator = own.generator
         rate = generator.config.sample_rate
         encodings = Encodings(generator, picture_sound(video, scan.start, rate), seed)
@@ -513,7 +508,9 @@ class _Uncoverer:
         seed: int,
         blink: float,
         expression: float,
+        grow: float,
     ) -> None:
+        self._grow = grow
         self._concealer = concealer
         self._points = reference.face.points
         self._width = float(np.ptp(self._points[:, 0]))
@@ -533,7 +530,6 @@ class _Uncoverer:
         """Find the head in a frame that hides something."""
         picture = frame.rgb()
         if not (mask > HIDDEN).any():
-            self._last = None if self._last is None else self._last
             return _Seen(frame, picture, mask, place, None)
         hidden = mask > 0
         found = self._find(picture, hidden)
@@ -585,7 +581,8 @@ class _Uncoverer:
             drawn = lay_over(face, one.to_frame, self._points, one.picture)
             self.generated += 1
             self.hidden += float((one.mask > HIDDEN).mean())
-            yield one, blend(one.picture, drawn, one.mask, self._face_width(one.to_frame))
+            width = self._face_width(one.to_frame)
+            yield one, blend(one.picture, drawn, one.mask, width, self._grow)
 
     def _eyes_hidden(self, one: _Seen) -> bool:
         assert one.to_frame is not None
