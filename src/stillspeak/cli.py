@@ -42,6 +42,7 @@ from stillspeak.commands.common import (
     source,
     source_name,
 )
+from stillspeak.commands.conceal import conceal
 from stillspeak.commands.serve import serve
 from stillspeak.commands.study import app as study_app
 from stillspeak.errors import ConfigError, OutputError, StillspeakError
@@ -734,3 +735,8 @@ def report(
 
 app.command()(serve)
 app.add_typer(study_app, name="study")
+
+
+# --- lost frames --------------------------------------------------------------------------
+
+app.command()(conceal)
