@@ -5,6 +5,8 @@ const byId = (id) => document.getElementById(id);
 const video = byId("video");
 const controls = byId("controls");
 
+const WAIT_MILLISECONDS = 100;
+
 /** What one connection holds; null while there is none. */
 let live = null;
 
@@ -100,6 +102,9 @@ async function start() {
     for (const track of session.input.getAudioTracks()) peer.addTrack(track, session.input);
     peer.addTransceiver("video", { direction: "recvonly" });
     peer.ontrack = (event) => {
+      // Browsers keep sound back for longer than pictures, and bring the two together only by and
+      // by. The same wait for both has lips and sound together from the start.
+      event.receiver.jitterBufferTarget = WAIT_MILLISECONDS;
       if (video.srcObject !== event.streams[0]) video.srcObject = event.streams[0];
       video.play().catch(() => complain("Press play: the browser does not start sound by itself."));
     };
