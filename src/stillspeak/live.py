@@ -604,14 +604,14 @@ class LiveTalk:
                 last = index + self.delay
             block = self.queue.take()
             self._room.set()
-            if _rms(block.sound) >= QUIET:
-                self._last_loud = index
             self._line.append((index, block))
             self._hear(index, block.sound)
             index += 1
             if len(self._line) <= self.delay:
                 continue
             out, block = self._line.popleft()
+            if _rms(block.sound) >= QUIET:
+                self._last_loud = out
             picture = self._newest(out)
             slow = lateness * self.fps > 1 and frozen < LONGEST_FREEZE
             if picture is None or slow:
@@ -621,13 +621,10 @@ class LiveTalk:
             else:
                 frozen = 0
                 self.pictures.shown += 1
-            yield Beat(out, block.sound, block.heard, block.ended, picture, self.speaking(out))
+            speaking = out - self._last_loud <= SPEAKING_SECONDS * self.fps
+            yield Beat(out, block.sound, block.heard, block.ended, picture, speaking)
             if last is not None and index > last:
                 return
-
-    def speaking(self, beat: int) -> bool:
-        """Whether somebody speaks at a beat."""
-        return beat - self._last_loud <= SPEAKING_SECONDS * self.fps
 
     def stats(self) -> dict[str, Any]:
         """Counts and times so far, fit for JSON. Sound is counted in samples."""
