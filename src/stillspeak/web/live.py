@@ -1,7 +1,7 @@
 """The live face in a browser: WebRTC, sound in, picture and sound out in step.
 
-:func:`live_router` is the part of ``stillspeak serve`` under ``/live``: a page, and an endpoint that
-answers a WebRTC offer. All sessions share one model. Each has a
+:func:`live_router` is the part of ``stillspeak serve`` under ``/live``: a page, and an endpoint
+that answers a WebRTC offer. All sessions share one model. Each has a
 :class:`~stillspeak.live.LiveTalk`, whose beats become the frames of two tracks on one clock: sound
 and picture of a beat have the same place on both tracks' time lines and leave at the same moment,
 which is what a receiver brings into step by RTP time stamps and sender reports.
@@ -163,7 +163,7 @@ class LiveSettings:
         return servers
 
 
-class Refused(Exception):
+class Refused(Exception):  # noqa: N818
     """A request that is answered with an error; the session does not come to be."""
 
     def __init__(self, status: int, code: str, message: str, **more: Any) -> None:
