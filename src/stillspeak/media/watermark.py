@@ -9,8 +9,8 @@ mark; the rest are six bytes, each of them one of 256 orthogonal sequences: four
 and two of checksum.
 
 Writing: the chips become a noise pattern that is strong where the picture has texture and weak
-where it is flat or dark. How strong each sequence has to be is found by reading the marked picture back,
-since the picture itself gets in the way of some more than of others; a sequence that could be
+where it is flat or dark. How strong each sequence has to be is found by reading the
+marked picture back, since the picture itself gets in the way of some more than of others; a sequence that could be
 mistaken for the right one is turned down. The pattern stays the same from frame to frame, so that
 flat regions do not flicker, and is made anew only where the picture has changed. Nothing of the
 future is needed.
