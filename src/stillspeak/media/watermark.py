@@ -10,10 +10,10 @@ and two of checksum.
 
 Writing: the chips become a noise pattern that is strong where the picture has texture and weak
 where it is flat or dark. How strong each sequence has to be is found by reading the
-marked picture back, since the picture itself gets in the way of some more than of others; a sequence that could be
-mistaken for the right one is turned down. The pattern stays the same from frame to frame, so that
-flat regions do not flicker, and is made anew only where the picture has changed. Nothing of the
-future is needed.
+marked picture back, since the picture itself gets in the way of some more than of others; a
+sequence that could be mistaken for the right one is turned down. The pattern stays the same from
+frame to frame, so that flat regions do not flicker, and is made anew only where the
+picture has changed. Nothing of the future is needed.
 
 Reading: the canonical frames of a second are averaged, what is loud is turned down to the level of
 what is quiet, and the transform is compared with the chips; finely and coarsely weighted, mirrored,
