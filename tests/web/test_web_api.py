@@ -14,8 +14,8 @@ import pytest
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
-from conftest import URL, finished, kept
 from fixtures_animate import use_shared_detector
+from fixtures_web import URL, finished, kept
 from stillspeak import cli
 from stillspeak.media.video import iter_frames, probe_video
 from stillspeak.web import intake

@@ -20,9 +20,9 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from conftest import URL, kept, serving
 from fixtures_animate import portrait, speech, write_wav
 from fixtures_film import SPEECH
+from fixtures_web import URL, kept, serving
 from stillspeak.web.files import PREFIX
 
 
