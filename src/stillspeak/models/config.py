@@ -62,7 +62,7 @@ class GeneratorConfig:
     """Channels of the audio-frame encoder's layers, each but the first halving the time steps."""
     audio_dim: int = 256
     audio_dropout: float = 0.0
-    """Share of each layer's numbers that the context encoder goes without while it is trained."""
+    """Share of the audio-frame encodings' numbers that are left out while they are trained."""
     context_dim: int = 256
     context_layers: int = 2
     """Layers of the context GRU; 0 leaves it out: the static baseline, each frame on its own."""

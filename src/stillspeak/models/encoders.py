@@ -77,11 +77,7 @@ class ContextEncoder(nn.Module):
         self.gru: nn.GRU | None = None
         if config.context_layers:
             self.gru = nn.GRU(
-                config.audio_dim,
-                config.context_dim,
-                config.context_layers,
-                batch_first=True,
-                dropout=config.audio_dropout if config.context_layers > 1 else 0.0,
+                config.audio_dim, config.context_dim, config.context_layers, batch_first=True
             )
         self.dropout = nn.Dropout(config.audio_dropout)
 
