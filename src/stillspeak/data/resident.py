@@ -244,7 +244,8 @@ class ResidentData:
         as ``TrainingData`` makes them."""
         generator = self._generator
         lengths = self._lengths[draw.clips][:, None]
-        times = np.clip(draw.first[:, None] + draw.speed[:, None] * np.arange(frames), 0, lengths - 1)
+        times = draw.first[:, None] + draw.speed[:, None] * np.arange(frames)
+        times = np.clip(times, 0, lengths - 1)
         sources = np.rint(times).astype(np.int64)
         below = np.floor(times).astype(np.int64)
         begins = self._begins[draw.clips][:, None]
@@ -330,9 +331,7 @@ class ResidentData:
         return torch.from_numpy(values).to(self._device)
 
     @staticmethod
-    def _weights(
-        by_speaker: dict[str, list[int]], balance: float
-    ) -> npt.NDArray[np.float64]:
+    def _weights(by_speaker: dict[str, list[int]], balance: float) -> npt.NDArray[np.float64]:
         counts = np.array([len(by_speaker[speaker]) for speaker in sorted(by_speaker)], float)
         return balanced(counts, balance) if len(counts) else counts
 
