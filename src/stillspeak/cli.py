@@ -43,6 +43,7 @@ from stillspeak.commands.common import (
     source_name,
 )
 from stillspeak.commands.serve import serve
+from stillspeak.commands.stream import stream
 from stillspeak.errors import ConfigError, OutputError, StillspeakError
 
 if TYPE_CHECKING:
@@ -732,3 +733,4 @@ def report(
 # --- the web ----------------------------------------------------------------------------------
 
 app.command()(serve)
+app.command()(stream)
