@@ -2,8 +2,6 @@
 
 import asyncio
 import gc
-from collections.abc import Callable
-from concurrent.futures import Executor, Future
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +9,7 @@ import numpy as np
 import pytest
 
 from fixtures_animate import lively, portrait, shared_detector, speech
+from fixtures_clock import Clock, talk_with
 from stillspeak.animate import Animator
 from stillspeak.errors import AudioError, ConfigError
 from stillspeak.live import (
@@ -30,62 +29,8 @@ RATE, FPS, HOP = 16_000, 25, 640
 DELAY = 3
 """Beats: two that the face looks ahead, one for computing."""
 
-
-class Clock:
-    """Time that passes only in ``sleep``, and threads that take as long as they are told to."""
-
-    def __init__(self, step: float = 0.0) -> None:
-        self.now = 100.0
-        self.step = step
-        """Seconds that the thread takes for a job."""
-        self.late: Callable[[], float] = lambda: 0.0
-        """How much longer than asked for the next sleep is."""
-        self.jobs: list[tuple[float, Future[Any], Callable[[], Any]]] = []
-        self.most_jobs = 0
-        clock = self
-
-        class Threads(Executor):
-            busy_until = 0.0
-
-            @property
-            def clock(self) -> Clock:
-                return clock
-
-            def submit(self, work: Any, /, *args: Any, **more: Any) -> Future[Any]:
-                future: Future[Any] = Future()
-                self.busy_until = max(self.busy_until, clock.now) + clock.step
-                clock.jobs.append((self.busy_until, future, lambda: work(*args, **more)))
-                clock.most_jobs = max(clock.most_jobs, len(clock.jobs))
-                clock.work()
-                return future
-
-        self.threads = Threads()
-
-    def work(self) -> None:
-        """Finish the jobs whose time has come."""
-        while self.jobs and self.jobs[0][0] <= self.now:
-            _, future, work = self.jobs.pop(0)
-            try:
-                future.set_result(work())
-            except Exception as error:
-                future.set_exception(error)
-
-    def drain(self) -> None:
-        """Time goes on until the threads are done: whoever closes waits for them."""
-        self.now += 1.0
-        self.step = 0.0
-        self.work()
-
-    async def sleep(self, seconds: float) -> None:
-        until = self.now + seconds + self.late()
-        while True:
-            self.work()
-            for _ in range(6):  # whoever waits for a job goes on, and gives the next one
-                await asyncio.sleep(0)
-            if not self.jobs or self.jobs[0][0] > until:
-                break
-            self.now = max(self.now, self.jobs[0][0])
-        self.now = until
+START = [("idle", 1), "reset"]
+"""What a face is asked before the clock starts."""
 
 
 class Level:
@@ -126,14 +71,7 @@ def levels(count: int, begin: int = 0) -> np.ndarray:
 
 
 def talk(clock: Clock, face: Any = None, **options: Any) -> LiveTalk:
-    options = {"rate": RATE, "live": False} | options
-    return LiveTalk(
-        face or Level(),
-        executor=clock.threads,
-        clock=lambda: clock.now,
-        sleep=clock.sleep,
-        **options,
-    )
+    return talk_with(clock, face or Level(), **({"rate": RATE, "live": False} | options))
 
 
 async def take(source: LiveTalk, count: int | None = None, each: Any = None) -> list[Beat]:
@@ -463,7 +401,7 @@ def test_an_interruption_drops_what_was_not_played_and_closes_the_mouth():
     assert not any(b.sound.any() or b.heard or b.speaking for b in beats[21:41])
     assert all(b.picture is None or not b.picture.any() for b in beats[21:41])
     assert sum(b.picture is None for b in beats[21:60]) <= DELAY
-    assert face.calls == ["reset", ("idle", DELAY)]
+    assert face.calls == [*START, "reset", ("idle", DELAY)]
     again = [b for b in beats[41:] if b.heard]
     assert np.array_equal(np.concatenate([b.sound for b in again]), levels(10, 3))
     assert all(b.picture is None or int(b.picture[0, 0, 0]) == level(b) for b in again)

@@ -44,6 +44,7 @@ from stillspeak.commands.common import (
 )
 from stillspeak.commands.conceal import conceal
 from stillspeak.commands.serve import serve
+from stillspeak.commands.stream import stream
 from stillspeak.commands.study import app as study_app
 from stillspeak.errors import ConfigError, OutputError, StillspeakError
 
@@ -734,6 +735,7 @@ def report(
 # --- the web ----------------------------------------------------------------------------------
 
 app.command()(serve)
+app.command()(stream)
 app.add_typer(study_app, name="study")
 
 

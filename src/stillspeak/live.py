@@ -256,7 +256,8 @@ class SoundQueue:
         self.counts.skipped += len(extra)
         longer = np.concatenate((sound, extra))
         places = np.arange(self.block) * (len(longer) / self.block)
-        return np.interp(places, np.arange(len(longer)), longer).astype(np.float32)
+        played: Waveform = np.interp(places, np.arange(len(longer)), longer).astype(np.float32)
+        return played
 
     def _behind(self) -> bool:
         """Whether more waits than live sound needs against jitter."""
@@ -491,6 +492,7 @@ class LiveTalk:
         self._ready: dict[int, Picture] = {}
         self._jobs: deque[_Job] = deque()
         self._wake = asyncio.Event()
+        self._warm = asyncio.Event()
         self._room = asyncio.Event()
         self._generation = 0
         self._heard_beats: deque[int] = deque()  # of blocks the face has heard without a frame
@@ -586,6 +588,7 @@ class LiveTalk:
         if self._worker is not None:
             raise RuntimeError("the beats of a talk are taken once")
         self._worker = asyncio.create_task(self._work())
+        await self._warm.wait()
         self.start = self._clock()
         index, last = 0, None
         frozen = 0
@@ -664,6 +667,15 @@ class LiveTalk:
 
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()
+        try:
+            # The first step in a process takes many times as long as the others: no beat waits
+            # for it.
+            await loop.run_in_executor(self._executor, self._begin)
+        except BaseException as error:
+            self._failure = error
+            return
+        finally:
+            self._warm.set()
         while not self._closed:
             if not self._jobs:
                 self._wake.clear()
@@ -680,6 +692,11 @@ class LiveTalk:
                 self._ready.update(made)
                 while len(self._ready) > 2 * self.delay + 2:
                     del self._ready[min(self._ready)]
+
+    def _begin(self) -> None:
+        """In the thread: a step that leaves no trace."""
+        self._face.idle(1)
+        self._face.reset()
 
     def _compute(self, job: _Job) -> list[tuple[int, Picture]]:
         """In the thread: frames by beat."""

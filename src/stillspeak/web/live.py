@@ -163,7 +163,7 @@ class LiveSettings:
         return servers
 
 
-class Refused(Exception):  # noqa: N818
+class RefusedError(Exception):
     """A request that is answered with an error; the session does not come to be."""
 
     def __init__(self, status: int, code: str, message: str, **more: Any) -> None:
@@ -296,15 +296,15 @@ class LiveSession:
         """The SDP that answers an offer.
 
         Raises:
-            Refused: the offer cannot be answered.
+            RefusedError: the offer cannot be answered.
         """
         try:
             await self._peer.setRemoteDescription(RTCSessionDescription(sdp, "offer"))
         except Exception as error:  # SDP that is none makes the parser raise any class there is
-            raise Refused(400, "offer", "the offer's SDP cannot be read") from error
+            raise RefusedError(400, "offer", "the offer's SDP cannot be read") from error
         kinds = [transceiver.kind for transceiver in self._peer.getTransceivers()]
         if sorted(kinds) != ["audio", "video"]:
-            raise Refused(
+            raise RefusedError(
                 422, "offer", "the offer must have one audio and one video section, to receive both"
             )
         self._peer.addTrack(self.sound)
@@ -312,7 +312,9 @@ class LiveSession:
         try:
             await self._peer.setLocalDescription(await self._peer.createAnswer())
         except Exception as error:  # as above: what was offered and cannot be agreed on
-            raise Refused(422, "offer", "the offer shares no codec or transport with us") from error
+            raise RefusedError(
+                422, "offer", "the offer shares no codec or transport with us"
+            ) from error
         self._start(self._watch())
         return self._peer.localDescription.sdp
 
@@ -518,13 +520,13 @@ class LiveHub:
             options: of :class:`~stillspeak.stream.StreamSession`.
 
         Raises:
-            Refused: there are too many, or the offer, the picture or an option cannot be used.
+            RefusedError: there are too many, or the offer, the picture or an option cannot be used.
         """
         if self._shut:
-            raise Refused(503, "closing", "the server is shutting down")
+            raise RefusedError(503, "closing", "the server is shutting down")
         if self.busy >= self.settings.sessions:
             limit = self.settings.sessions
-            raise Refused(
+            raise RefusedError(
                 503, "full", f"all {limit} live sessions are taken; try again later", limit=limit
             )
         self._waiting += 1
@@ -536,14 +538,14 @@ class LiveHub:
             session = LiveSession(talk, self.settings, self._forget)
             session.sdp = await session.answer(sdp)
             if self._shut:
-                raise Refused(503, "closing", "the server is shutting down")
+                raise RefusedError(503, "closing", "the server is shutting down")
             self.sessions[session.id] = session
             return session
         except BaseException as error:
             if session is not None:
                 await asyncio.shield(session.close("not set up"))
             if isinstance(error, StillspeakError):
-                raise Refused(422, "input", str(error)) from error
+                raise RefusedError(422, "input", str(error)) from error
             raise
         finally:
             self._waiting -= 1
@@ -641,7 +643,7 @@ def live_router(
         try:
             sdp, still, options = await _read_offer(request, hub.settings)
             session = await hub.open(sdp, still, options)
-        except Refused as refusal:
+        except RefusedError as refusal:
             return refusal.response()
         return JSONResponse(
             {
@@ -657,7 +659,7 @@ def live_router(
         """Interrupt, for clients without a data channel."""
         session = hub.sessions.get(session_id)
         if session is None:
-            return Refused(404, "unknown", "there is no such session").response()
+            return RefusedError(404, "unknown", "there is no such session").response()
         session.interrupt()
         return Response(status_code=204)
 
@@ -665,7 +667,7 @@ def live_router(
         """End a session."""
         session = hub.sessions.get(session_id)
         if session is None:
-            return Refused(404, "unknown", "there is no such session").response()
+            return RefusedError(404, "unknown", "there is no such session").response()
         await asyncio.shield(session.close("ended by the peer"))
         return Response(status_code=204)
 
@@ -693,45 +695,47 @@ async def _read_offer(
     """SDP, picture and options of a request.
 
     Raises:
-        Refused: it is too large or not what it should be.
+        RefusedError: it is too large or not what it should be.
     """
     # Another site's page can make a browser send a form or plain text without being asked first,
     # but not this.
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
-        raise Refused(415, "type", "send the offer as application/json")
+        raise RefusedError(415, "type", "send the offer as application/json")
     limit = OFFER_BYTES + settings.upload_bytes * 4 // 3 + 4
     body = bytearray()
     async for piece in request.stream():
         body += piece
         if len(body) > limit:
-            raise Refused(413, "large", _too_large(settings), limit=settings.upload_bytes)
+            raise RefusedError(413, "large", _too_large(settings), limit=settings.upload_bytes)
     try:
         asked = json.loads(bytes(body))
         sdp, role = asked["sdp"], asked["type"]
     except (ValueError, TypeError, KeyError, RecursionError):
-        raise Refused(400, "offer", "send a JSON object with sdp and type") from None
+        raise RefusedError(400, "offer", "send a JSON object with sdp and type") from None
     if role != "offer" or not isinstance(sdp, str) or not 0 < len(sdp) <= OFFER_BYTES:
-        raise Refused(400, "offer", 'sdp has to be a text, and type "offer"')
+        raise RefusedError(400, "offer", 'sdp has to be a text, and type "offer"')
     still: bytes | None = None
     picture = asked.get("picture")
     if picture is not None:
         try:
             still = base64.b64decode(picture, validate=True)
         except (binascii.Error, ValueError, TypeError):
-            raise Refused(400, "picture", "picture has to be a file's bytes in base64") from None
+            raise RefusedError(
+                400, "picture", "picture has to be a file's bytes in base64"
+            ) from None
         if len(still) > settings.upload_bytes:
-            raise Refused(413, "large", _too_large(settings), limit=settings.upload_bytes)
+            raise RefusedError(413, "large", _too_large(settings), limit=settings.upload_bytes)
     options: dict[str, Any] = {}
     for name, types in _OPTIONS.items():
         value = asked.get(name)
         if value is None:
             continue
         if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
-            raise Refused(422, "input", f"{name} is a {types[-1].__name__}")
+            raise RefusedError(422, "input", f"{name} is a {types[-1].__name__}")
         options[name] = value
     if options.get("size", 0) > settings.size:
-        raise Refused(422, "input", f"size is at most {settings.size} here")
+        raise RefusedError(422, "input", f"size is at most {settings.size} here")
     return sdp, still, options
 
 
