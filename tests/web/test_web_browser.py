@@ -102,7 +102,7 @@ def visit(browser: Any, url: str) -> Callable[..., Any]:
             "console",
             lambda m: (
                 wrong.append(m.text)
-                if m.type in ("error", "warning") and "server responded with" not in m.text
+                if m.type in ("error", "warning") and "Failed to load resource" not in m.text
                 else None
             ),
         )
@@ -174,8 +174,9 @@ def test_upload_make_play_download(visit: Any, files: dict[str, Path], tmp_path:
         assert video[3] is False and video[4] > 0
         # Still and video are of one size, side by side.
         still, moving = (page.locator(name).bounding_box() for name in ("#still", "#video"))
-        assert still["y"] == moving["y"] and still["x"] < moving["x"]
-        assert (still["width"], still["height"]) == (moving["width"], moving["height"])
+        assert still["x"] + still["width"] < moving["x"]
+        for name in ("y", "width", "height"):
+            assert still[name] == pytest.approx(moving[name], abs=1)
         with page.expect_download() as download:
             page.click("#download")
         assert download.value.suggested_filename == "my photo-speaks.mp4"
@@ -190,6 +191,7 @@ def test_upload_make_play_download(visit: Any, files: dict[str, Path], tmp_path:
 
 def test_takes_with_other_seeds_and_deleting_all(visit: Any, files: dict[str, Path], url: str):
     with visit() as page:
+        before = page.request.get(f"{url}/api/health").json()["items"]
         prepare(page, files)
         make(page)
         first = page.get_attribute("#video", "src")
@@ -205,7 +207,7 @@ def test_takes_with_other_seeds_and_deleting_all(visit: Any, files: dict[str, Pa
         page.wait_for_selector("#nothing", state="visible")
         for path in (first, second):
             assert page.request.get(url + path).status == 404
-        assert page.request.get(f"{url}/api/health").json()["items"] == 0
+        assert page.request.get(f"{url}/api/health").json()["items"] == before
 
 
 def test_the_samples_speak_at_one_press(visit: Any):
@@ -355,8 +357,7 @@ def test_the_skip_link_comes_first(visit: Any):
 @pytest.mark.skipif(
     find_spec("axe_playwright_python") is None, reason="axe-playwright-python is not installed"
 )
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 360])
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 360)])
 def test_axe_finds_nothing(visit: Any, files: dict[str, Path], scheme: str, width: int):
     options = {"viewport": {"width": width, "height": 800}, "color_scheme": scheme}
     with visit(**options, reduced_motion="reduce") as page:
