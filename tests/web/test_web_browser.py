@@ -13,7 +13,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from conftest import serving
+from fixtures_web import serving
 from fixtures_animate import portrait, shared_detector, speech, write_picture, write_wav
 from stillspeak.media.video import probe_video
 from stillspeak.web.app import create_app
