@@ -69,3 +69,19 @@ export function inWords(seconds) {
 export function inBytes(bytes) {
   return bytes < 2 ** 20 ? `${Math.ceil(bytes / 1024)} KB` : `${(bytes / 2 ** 20).toFixed(1)} MB`;
 }
+
+/**
+ * Keep the keyboard's place while a step hides the control that was used.
+ * @param {string} step id of the step
+ * @returns {(id: string) => void} what to call, once there is something to focus on again
+ */
+export function holdFocus(step) {
+  const place = $(step);
+  if (!place.contains(document.activeElement)) return () => {};
+  place.focus({ preventScroll: true });
+  return (id) => {
+    if (document.activeElement === place || document.activeElement === document.body) {
+      $(id).focus({ preventScroll: true });
+    }
+  };
+}

@@ -1,7 +1,7 @@
 // Step 1: the portrait, from a file, the clipboard, the camera or the samples, and its faces.
 
 import { ask, upload } from "./api.js";
-import { $, complain, inBytes, say, show, svgElement } from "./dom.js";
+import { $, complain, holdFocus, inBytes, say, show, svgElement } from "./dom.js";
 
 export class Portrait extends EventTarget {
   /** The server's picture, or null. */
@@ -80,6 +80,7 @@ export class Portrait extends EventTarget {
   async #load(send, owned) {
     this.#abort?.abort();
     const abort = (this.#abort = new AbortController());
+    const focus = holdFocus("portrait");
     this.#closeCamera();
     this.picture = null;
     complain("portrait-error", null);
@@ -106,10 +107,13 @@ export class Portrait extends EventTarget {
       const count = picture.faces.length;
       say(count === 1 ? "One face found." : `${count} faces found. Choose who shall speak.`);
       this.#changed();
+      focus("picture-again");
       return true;
     } catch (error) {
       if (abort.signal.aborted) return false;
-      return this.#fail(error.message);
+      this.#fail(error.message);
+      focus("picture-button");
+      return false;
     }
   }
 
@@ -238,9 +242,6 @@ export class Portrait extends EventTarget {
     canvas.height = view.videoHeight;
     canvas.getContext("2d").drawImage(view, 0, 0);
     const blob = await new Promise((done) => canvas.toBlob(done, "image/jpeg", 0.95));
-    this.#closeCamera();
     await this.take(new File([blob], "camera.jpg", { type: "image/jpeg" }), { owned: false });
-    if (this.picture) $("picture-again").focus();
-    else $("camera-button").focus();
   }
 }

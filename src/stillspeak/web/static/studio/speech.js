@@ -1,7 +1,7 @@
 // Step 2: the speech, from a file, the microphone, typed text or the samples.
 
 import { ask, upload } from "./api.js";
-import { $, clock, complain, icon, inBytes, inSeconds, inWords, say, show } from "./dom.js";
+import { $, clock, complain, holdFocus, icon, inBytes, inSeconds, inWords, say, show } from "./dom.js";
 
 const KINDS = ["audio/webm;codecs=opus", "audio/mp4", "audio/ogg;codecs=opus"];
 
@@ -90,6 +90,7 @@ export class Speech extends EventTarget {
   async #load(send, waiting, owned) {
     this.#abort?.abort();
     const abort = (this.#abort = new AbortController());
+    const focus = holdFocus("speech");
     this.#drop();
     this.#player.pause();
     this.sound = null;
@@ -115,10 +116,13 @@ export class Speech extends EventTarget {
       this.#render();
       say(`The speech is there: ${inSeconds(sound.seconds)}.`);
       this.#changed();
+      focus("sound-play");
       return true;
     } catch (error) {
       if (abort.signal.aborted) return false;
-      return this.#fail(error.message);
+      this.#fail(error.message);
+      focus({ file: "sound-button", record: "record-button", text: "text" }[this.#way()]);
+      return false;
     }
   }
 
@@ -248,9 +252,7 @@ export class Speech extends EventTarget {
       if (!kept) return;
       const suffix = { "audio/mp4": "m4a", "audio/ogg": "ogg" }[recorder.mimeType.split(";")[0]];
       const file = new File(pieces, `recording.${suffix ?? "webm"}`, { type: recorder.mimeType });
-      this.take(file, { owned: false }).then((taken) => {
-        $(taken ? "sound-play" : "record-button").focus();
-      });
+      this.take(file, { owned: false });
     };
     const recording = { recorder, stream, kept: false, began: performance.now(), timer: 0 };
     this.#recording = recording;
