@@ -250,7 +250,7 @@ def simulate(
     truth = Truth(share, _numbers(strengths), _numbers(means), spread, careless, leave)
     check_truth(config, materials, truth)
     url = database or f"sqlite:///{(directory / 'simulated.db').absolute()}"
-    store = Store(url, materials)
+    store = Store(url, materials, durable=False)
     try:
         stored = run(config, materials, store, raters=raters, truth=truth, seed=seed)
         name = store.name

@@ -90,15 +90,14 @@ def simulate(
         person = _Person(config, materials, truth, rater in careless, chance)
         trials = store.trials(session.id)
         stop = len(trials) // 2 if rater in leaving else len(trials)
+        rows = []
         for planned in trials[:stop]:
             values = {
                 question.id: person.answer(planned.trial, video_of) for question in config.questions
             }
-            store.played(planned, most=0)
-            store.watched(planned)
-            milliseconds = round(1000 * chance.lognormvariate(1.2, 0.4))
-            last = planned.position == len(trials)
-            stored += store.answer(session.id, planned, values, milliseconds, last=last)
+            rows.append((planned, values, round(1000 * chance.lognormvariate(1.2, 0.4))))
+        store.record(session.id, rows, finished=stop == len(trials))
+        stored += len(rows)
     return stored
 
 

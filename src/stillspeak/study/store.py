@@ -14,10 +14,11 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -178,15 +179,18 @@ class Store:
         url: of SQLAlchemy.
         materials: the study's; a database holds the answers of one study.
         create: make the tables where they are missing.
+        durable: wait for the disk at each answer; False for what can be made again.
 
     Raises:
         StudyError: the database cannot be reached, or belongs to another study.
         MissingDependencyError: SQLAlchemy or the database's driver is not installed.
     """
 
-    def __init__(self, url: str, materials: Materials, *, create: bool = True) -> None:
+    def __init__(
+        self, url: str, materials: Materials, *, create: bool = True, durable: bool = True
+    ) -> None:
         self._materials = materials
-        self._engine = _engine(url)
+        self._engine = _engine(url, durable)
         # SQLite's own queue of writers sleeps between tries and is not fair; a lock is.
         self._queue: AbstractContextManager[object] = (
             threading.Lock() if self._engine.dialect.name == "sqlite" else nullcontext()
@@ -491,6 +495,41 @@ class Store:
             return False
         return True
 
+    def record(
+        self,
+        session: int,
+        rows: Sequence[tuple[StoredTrial, Mapping[str, Any], int]],
+        *,
+        finished: bool,
+        now: float | None = None,
+    ) -> None:
+        """Store many answers of one session at once, each as played and watched once; for
+        simulated raters, whose trials have no answers yet.
+        """
+        from sqlalchemy import insert, update
+
+        now = time.time() if now is None else now
+        t, s = self._trials.c, self._sessions.c
+        with self._errors(), self._write() as connection:
+            if rows:
+                mine = [trial.id for trial, _, _ in rows]
+                change = update(self._trials).where(t.session == session, t.id.in_(mine))
+                connection.execute(change.values(plays=1, watched=1, first_played=now))
+                connection.execute(
+                    insert(self._answers),
+                    [
+                        {
+                            "trial": trial.id,
+                            "given": json.dumps(values, ensure_ascii=False),
+                            "response_ms": response_ms,
+                            "answered": now,
+                        }
+                        for trial, values, response_ms in rows
+                    ],
+                )
+            seen: dict[str, Any] = {"last_seen": now} | ({"finished": now} if finished else {})
+            connection.execute(update(self._sessions).where(s.id == session).values(**seen))
+
     @contextmanager
     def _errors_but(self, kind: type[Exception]) -> Iterator[None]:
         passed: Exception | None = None
@@ -617,7 +656,7 @@ def _hashed(code: str) -> str:
     return hashlib.sha256(f"stillspeak study {code}".encode()).hexdigest()
 
 
-def _engine(url: str) -> Engine:
+def _engine(url: str, durable: bool) -> Engine:
     try:
         from sqlalchemy import create_engine, event, make_url
         from sqlalchemy.exc import ArgumentError, NoSuchModuleError
@@ -653,19 +692,19 @@ def _engine(url: str) -> Engine:
             "pip install 'stillspeak[postgres]'"
         ) from error
     if sqlite:
-        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "connect", partial(_prepare_sqlite, durable))
         event.listen(engine, "begin", _begin_sqlite)
     return engine
 
 
-def _prepare_sqlite(connection: Any, record: Any) -> None:
+def _prepare_sqlite(durable: bool, connection: Any, record: Any) -> None:
     # The driver would begin transactions late, after the first read.
     connection.isolation_level = None
     cursor = connection.cursor()
     for pragma in (
         "busy_timeout=60000",
         "journal_mode=WAL",
-        "synchronous=FULL",
+        f"synchronous={'FULL' if durable else 'OFF'}",
         "foreign_keys=ON",
         "secure_delete=ON",
     ):
