@@ -7,6 +7,7 @@ whenever the writing ends, the file is whole.
 from __future__ import annotations
 
 import secrets
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from fractions import Fraction
@@ -24,6 +25,7 @@ from stillspeak.media.video import check_output
 Frame = npt.NDArray[np.uint8]
 
 _BLOCK = 1024
+_EARLY = 250
 
 
 class Recorder:
@@ -73,6 +75,7 @@ class Recorder:
         self._picture: Any = None
         self._sound: Any = None
         self._last: Any = None
+        self._early: deque[Waveform] = deque(maxlen=_EARLY)
         self._samples = np.zeros(0, np.float32)
         self._written = 0
         self._failed = False
@@ -87,25 +90,30 @@ class Recorder:
         """Write one beat.
 
         Args:
-            picture: (H, W, 3) uint8, always of the same size; None shows the last one again, and
-                before the first one leaves the beat out, sound included.
+            picture: (H, W, 3) uint8, always of the same size; None shows the last one again, or the
+                first one, once that has come.
             sound: (rate / fps,) float32 in [-1, 1].
 
         Raises:
             OutputError: it cannot be written.
         """
+        self._early.append(sound)
         if picture is None and self._last is None:
-            return
+            return  # no more of it than some seconds: what has no picture for so long is no film
         with self._errors():
             if picture is not None:
                 self._last = self._converted(picture)
-            self._last.pts = self.frames
-            self._last.time_base = Fraction(1, self._fps)
-            self._container.mux(self._picture.encode(self._last))
-            self.frames += 1
-            self._samples = np.concatenate((self._samples, sound))
-            while len(self._samples) >= _BLOCK:
-                self._encode(_BLOCK)
+            while self._early:
+                self._write(self._early.popleft())
+
+    def _write(self, sound: Waveform) -> None:
+        self._last.pts = self.frames
+        self._last.time_base = Fraction(1, self._fps)
+        self._container.mux(self._picture.encode(self._last))
+        self.frames += 1
+        self._samples = np.concatenate((self._samples, sound))
+        while len(self._samples) >= _BLOCK:
+            self._encode(_BLOCK)
 
     def close(self) -> None:
         """End the file and put it in its place.
