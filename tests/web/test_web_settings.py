@@ -1,12 +1,15 @@
 """What an operator may decide."""
 
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from stillspeak.cli import app
-from stillspeak.configuration import build
+from stillspeak.configuration import build, to_table
 from stillspeak.errors import ConfigError
 from stillspeak.web.settings import _RANGES, ServeSettings
 
@@ -73,3 +76,31 @@ def test_the_command_refuses_a_folder_that_is_not_there(tmp_path: Path):
     outcome = CliRunner().invoke(app, ["serve", "--config", str(config)])
     assert isinstance(outcome.exception, ConfigError)
     assert "cannot keep uploads there" in str(outcome.exception)
+
+
+DOCS = (Path(__file__).parents[2] / "docs/web.md").read_text("utf-8")
+
+
+def test_the_documented_defaults_are_the_defaults():
+    (block,) = re.findall(r"```toml\n(.*?)```", DOCS, re.DOTALL)
+    documented = tomllib.loads(block)
+    actual = to_table(ServeSettings())
+    assert actual.pop("folder") is None and "# folder" in block
+    assert documented == actual
+
+
+def test_the_documented_options_and_routes_are_there(make_app):
+    options = {
+        spelling
+        for parameter in typer.main.get_command(app).commands["serve"].params
+        for spelling in parameter.opts
+    }
+    assert set(re.findall(r"^\| `(--[a-z-]+)", DOCS, re.MULTILINE)) == options - {"--quiet", "-q"}
+    routes = {
+        (method.upper(), re.sub(r"\{\w+\}", "ID", path))
+        for path, methods in make_app().openapi()["paths"].items()
+        for method in methods
+    }
+    named = re.findall(r"`(GET|POST|DELETE) (/api/[a-zA-Z/]+)", DOCS)
+    assert len(named) > 10
+    assert set(named) <= routes
