@@ -23,8 +23,7 @@ CHROMIUM = which("chromium")
 PLAYWRIGHT = find_spec("playwright") is not None
 
 pytestmark = [
-    # Left out until they have been seen steady on a busy machine.
-    pytest.mark.long,
+    pytest.mark.slow,
     pytest.mark.skipif(not PLAYWRIGHT, reason="playwright is not installed (the dev extra)"),
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine"),
 ]
