@@ -134,7 +134,7 @@ def test_the_source_archive(built: Built) -> None:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {
         "pyproject.toml", "README.md", "LICENSE", "MODEL_CARD.md", "CHANGELOG.md", "CITATION.cff",
-        "SECURITY.md", "configs/alive.toml", "src/stillspeak/py.typed", "PKG-INFO",
+        "SECURITY.md", "configs/fluent.toml", "src/stillspeak/py.typed", "PKG-INFO",
     } <= names  # fmt: skip
     allowed = {"src", "configs", ".gitignore"}
     assert {n.split("/")[0] for n in names if "/" in n} <= allowed
@@ -157,10 +157,10 @@ def test_its_weights_are_those_of_the_wheel(machine: Path, tmp_path: Path) -> No
     assert package.is_relative_to(machine)
     lines = run(machine, tmp_path, "stillspeak", "weights").splitlines()
     rows = {line.split()[0]: line for line in lines}
-    assert "(default)" in rows["alive"]
-    assert "MiB" in rows["alive"]
+    assert "(default)" in rows["fluent"]
+    assert "MiB" in rows["fluent"]
     assert " - " in rows["temporal"]  # not in the wheel, and said so
-    shown = json.loads(run(machine, tmp_path, "stillspeak", "weights", "alive"))
+    shown = json.loads(run(machine, tmp_path, "stillspeak", "weights", "fluent"))
     assert Path(shown["file"]).is_relative_to(package)
     assert run(machine, tmp_path, "stillspeak", "--version") == f"stillspeak {__version__}\n"
 
