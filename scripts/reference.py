@@ -177,6 +177,7 @@ def _type(annotation: Any) -> str:
     # The same where the annotation is no text but the thing itself.
     whole = r"numpy\.ndarray\[tuple\[typing\.Any, \.\.\.\], numpy\.dtype\[numpy\.(\w+)\]\]"
     text = re.sub(whole, r"array[\1]", text)
+    text = re.sub(r"\bstillspeak(\.\w+)*\.(?=[A-Z])", "", text)
     text = re.sub(r"\bPicture\b", "array[uint8]", text)
     return text.replace("array[Any]", "array").replace("Waveform", "array[float32]")
 
