@@ -2,8 +2,8 @@
 
     python benchmarks/imports.py [--repeats 11]
 
-Each repetition is a process of its own, the files being in the system's cache by then. The clock counts
-everything, the machine's other work too; the CPU column does not.
+Each repetition is a process of its own, the files being in the system's cache by then. The clock
+counts everything, the machine's other work too; the CPU column does not.
 """
 
 from __future__ import annotations

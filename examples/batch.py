@@ -2,9 +2,10 @@
 
     python examples/batch.py PHOTOS SOUNDS VIDEOS
 
-The model and the face detector are loaded once, a picture that holds no face is named and left out, and
-videos that are there already are not made again, so a run that was stopped can be started again.
-The command line does the same from a table: ``stillspeak animate --jobs TABLE.csv --skip-existing``.
+The model and the face detector are loaded once, a picture that holds no face is named and left
+out, and videos that are there already are not made again, so a run that was stopped can be
+started again. The command line does the same from a table:
+``stillspeak animate --jobs TABLE.csv --skip-existing``.
 """
 
 from __future__ import annotations

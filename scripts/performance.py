@@ -3,9 +3,9 @@
     python scripts/performance.py            # writes them
     python scripts/performance.py --check    # says whether they are behind, exit code 1
 
-Nothing is measured here and no number is typed in: each is looked up in a table of docs/results.md or
-benchmarks/README.md by its row and column, and the page links to where it stands. A number that is
-not found any more is an error.
+Nothing is measured here and no number is typed in: each is looked up in a table of
+docs/results.md or benchmarks/README.md by its row and column, and the page links to where it
+stands. A number that is not found any more is an error.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ NOTEBOOK = FOLDER / "stillspeak.ipynb"
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder to work in, with a small model and a shared detector in the default's place."""
+    """An empty folder to work in; a small model and a shared detector take the default's place."""
     use_shared_detector(monkeypatch)
     monkeypatch.setattr(import_module("stillspeak.animate"), "load_model", lambda name: lively())
     monkeypatch.chdir(tmp_path)
@@ -127,7 +127,7 @@ def test_streaming(
 def test_the_notebook_runs(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Cell after cell in one namespace, as a kernel does; a cell's last expression is its result."""
+    """Cell after cell in one namespace, as a kernel does; the last expression is the result."""
     book = json.loads(NOTEBOOK.read_text("utf-8"))
     assert (book["nbformat"], book["nbformat_minor"]) == (4, 5)
     assert len({cell["id"] for cell in book["cells"]}) == len(book["cells"])
