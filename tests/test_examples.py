@@ -33,9 +33,15 @@ NOTEBOOK = FOLDER / "stillspeak.ipynb"
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder to work in; a small model and a shared detector take the default's place."""
+    """An empty folder to work in. A small model and a shared detector take the default's place, and
+    of every sound only a second is animated.
+    """
     use_shared_detector(monkeypatch)
     monkeypatch.setattr(import_module("stillspeak.animate"), "load_model", lambda name: lively())
+    audio = import_module("stillspeak.animate").load_audio
+    monkeypatch.setattr(
+        import_module("stillspeak.animate"), "load_audio", lambda *a, **o: audio(*a, **o)[:16_000]
+    )
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
