@@ -10,10 +10,15 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import nox
 
 PYTHONS = ("3.11", "3.12", "3.13")
-EXTRAS = ".[train,corpora,eval,serve,dev]"
+MAKEFILE = Path(__file__).with_name("Makefile").read_text("utf-8")
+EXTRAS = re.findall(r"--editable '(\.\[[\w,]+\])'", MAKEFILE)[0]
+"""What the Makefile installs."""
 
 nox.options.sessions = ["lint", "tests"]
 nox.options.error_on_missing_interpreters = False

@@ -65,6 +65,8 @@ def commands(page: str) -> Iterator[Command]:
     for block in blocks(page):
         if block.language not in SHELL_LANGUAGES or page in GENERATED:
             continue
+        if re.search(r"\{$", block.text, re.MULTILINE):
+            continue  # another program's configuration
         line = block.line
         waiting = ""
         for raw in block.text.splitlines():
