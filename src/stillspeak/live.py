@@ -478,7 +478,7 @@ class LiveTalk:
         self.queue = SoundQueue(rate, face.fps, live=live, hold=hold)
         """The sound that waits."""
         latency = face.latency
-        self.delay = (
+        self.delay: int = (
             math.ceil((latency.algorithmic + latency.resampling) * face.fps - 1e-9) - 1 + allowance
         )
         """Beats from a block's taking to its playing: the model's look-ahead, and computing."""

@@ -37,6 +37,16 @@ def serve(
     keep_minutes: Annotated[
         float | None, typer.Option(min=0.1, help="When files are removed: 60.")
     ] = None,
+    live_sessions: Annotated[
+        int | None, typer.Option(min=0, max=1000, help="Live sessions: 2; 0 switches them off.")
+    ] = None,
+    stun: Annotated[
+        str | None, typer.Option(help="A STUN server for the live page, as stun:HOST:PORT.")
+    ] = None,
+    turn: Annotated[
+        str | None,
+        typer.Option(help="A TURN server, as turn:HOST:PORT; name and password by --config."),
+    ] = None,
     open_browser: Annotated[bool, typer.Option("--open", help="Open the page here.")] = False,
     quiet: Quiet = False,
 ) -> None:
@@ -51,6 +61,9 @@ def serve(
         "allow_hosts": allow_host,
         "models": model,
         "device": device,
+        "live_sessions": live_sessions,
+        "stun": stun,
+        "turn": turn,
         "keep_seconds": None if keep_minutes is None else 60 * keep_minutes,
     }
     table = merge(

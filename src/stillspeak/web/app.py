@@ -150,7 +150,13 @@ def _add_live(app: FastAPI, studio: Studio) -> dict[str, int]:
         _log.warning("without the live page: %s", error)
         return {}
     chosen = live.LiveSettings(
-        sessions=settings.live_sessions, device=settings.device, upload_bytes=_LIVE_PICTURE
+        sessions=settings.live_sessions,
+        device=settings.device,
+        upload_bytes=_LIVE_PICTURE,
+        stun=settings.stun,
+        turn=settings.turn,
+        turn_user=settings.turn_user,
+        turn_password=settings.turn_password,
     )
     app.include_router(live.live_router(chosen, animator=studio.shelf.animator))
     studio.live = True

@@ -97,6 +97,14 @@ class ServeSettings:
 
     live_sessions: int = 2
     """Live sessions at the same time; 0 switches the live page off."""
+    stun: str | None = None
+    """URL of a STUN server for the live page; nobody is asked for anything unless it is given."""
+    turn: str | None = None
+    """URL of a TURN server for the live page."""
+    turn_user: str | None = None
+    """Name at the TURN server. Visitors' browsers are told name and password."""
+    turn_password: str | None = None
+    """Password at the TURN server."""
 
     def __post_init__(self) -> None:
         for name, (low, high) in _RANGES.items():
