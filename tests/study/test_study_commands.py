@@ -130,7 +130,11 @@ def test_the_example_makes_a_study(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, str(ROOT / "examples" / "study" / "make_study.py"), str(tmp_path / "my")],
         capture_output=True, text=True, check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+        env={
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
+        },
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "lively was preferred to lips" in done.stdout
