@@ -179,7 +179,7 @@ def test_killed_in_the_middle_again_and_again(tmp_path: Path) -> None:
         with ThreadPoolExecutor(6) as pool:
             running = [pool.submit(r.go, progress=progress) for r in raters]
             chance = random.Random(0)
-            for _ in range(4):
+            for _ in range(3):
                 for _ in range(chance.randint(8, 22)):
                     assert progress.acquire(timeout=60)
                 time.sleep(chance.random() * 0.01)

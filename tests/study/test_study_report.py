@@ -116,6 +116,18 @@ def test_a_turing_test_of_63_percent_is_found(turing: tuple[Path, StudyReport]) 
     assert "63 %" in turing[1].markdown.read_text("utf-8")  # beside the paper's
 
 
+def test_the_documentation_shows_these_very_numbers(
+    survey: tuple[Path, StudyReport], turing: tuple[Path, StudyReport]
+) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "studies.md").read_text("utf-8")
+    for line in (*survey[1].headline, *turing[1].headline):
+        assert f"> {line}\n" in text
+    who = survey[1].results["who"]
+    everybody = survey[1].results["everybody"]["questions"][0]["pairs"][0]
+    assert f"Catch trials left out {who['excluded_catch']} of the 3 careless ones" in text
+    assert f"everybody the share is {100 * everybody['share']:.1f} %" in text
+
+
 def test_three_systems_on_one_scale(tmp_path: Path) -> None:
     folder = tmp_path / "s"
     config, materials = paper_study(

@@ -120,6 +120,14 @@ def serve(
 ) -> None:
     """Put a study on the web until Ctrl-C. No address is logged or stored."""
     from stillspeak.study.app import serve as serve_study
+    from stillspeak.study.config import PLACEHOLDER, load_config
+
+    if PLACEHOLDER in load_config(directory).texts.consent:
+        print(
+            f"stillspeak: note: {directory / 'study.toml'}: texts.consent does not say yet who "
+            "runs the study and why",
+            file=sys.stderr,
+        )
 
     def ready(address: str) -> None:
         if not quiet:

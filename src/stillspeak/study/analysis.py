@@ -175,7 +175,7 @@ def _preference(config: StudyConfig, materials: Materials, answers: Sequence[Ans
     systems = materials.systems
     result: Result = {"questions": []}
     main = [a for a in answers if a.trial.role == "main"]
-    raters = sorted({a.session for a in main})
+    raters = list(dict.fromkeys(a.session for a in main))  # by arrival: the same each time
     for question in config.questions:
         asked = [a for a in main if question.id in a.values]
         rows = [_chosen(a, question.id, video_of) for a in asked]
@@ -534,7 +534,7 @@ def _words(config: StudyConfig, materials: Materials, answers: Sequence[Answer])
         whole[1] += 1
         items[video.id][0] += sum(said == got for said, got in pairs)
         items[video.id][1] += len(pairs)
-    raters = sorted({r[0] for r in rows})
+    raters = list(dict.fromkeys(r[0] for r in rows))
     places = max((r[2] for r in rows), default=-1) + 1
     labels = [
         question.labels[i] if i < len(question.labels) else f"Word {i + 1}" for i in range(places)

@@ -213,6 +213,8 @@ _CONSENT = (
     "during the study, at its end, or later with your code.\n\n"
     "*Whoever runs this study: put your name, your institution, a contact and the purpose here.*"
 )
+PLACEHOLDER = "Whoever runs this study: put your name"
+"""Stands in the proposed consent until somebody fills it in."""
 _SURROUND = "Please use headphones or loudspeakers, and a screen that shows the videos well."
 
 _ID = re.compile(r"[a-z][a-z0-9_]{0,31}")

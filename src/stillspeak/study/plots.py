@@ -41,7 +41,7 @@ def intervals(
     names: bool = True,
 ) -> Plot:
     """Values and intervals from top to bottom; ``reference`` is a dashed line such as chance."""
-    step = 0.3 if names else 0.12
+    step = 0.3 if names else 0.07
     with _figure(4.7, 0.65 + step * max(2, len(rows))) as (figure, axes):
         if reference is not None:
             axes.axvline(reference, color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)), zorder=0)

@@ -674,7 +674,7 @@ def _visitors(config: StudyConfig, results: Result) -> _Section:
     section = _Section("Who counts")
     section.table(
         "Visitors",
-        ["", "visitors"],
+        ["who", "visitors"],
         [
             ["began", str(who["begun"])],
             ["answered at least once", str(who["answered"])],

@@ -10,6 +10,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import TypeVar
 
 import numpy as np
@@ -20,6 +21,8 @@ RESAMPLES = 2000
 Interval = tuple[float, float]
 Floats = npt.NDArray[np.float64]
 T = TypeVar("T")
+
+_NORMAL = NormalDist()
 
 
 def clopper_pearson(successes: int, n: int, level: float = 0.95) -> Interval:
@@ -131,10 +134,8 @@ def detection(hits: int, fakes: int, false_alarms: int, reals: int) -> Detection
     """d' = z(H) - z(F) and c = -(z(H) + z(F)) / 2, with the log-linear correction of Hautus
     (1995): half an event is added to each count of events, one to each count of trials, always.
     """
-    from scipy.stats import norm
-
-    h = float(norm.ppf((hits + 0.5) / (fakes + 1)))
-    f = float(norm.ppf((false_alarms + 0.5) / (reals + 1)))
+    h = _NORMAL.inv_cdf((hits + 0.5) / (fakes + 1))
+    f = _NORMAL.inv_cdf((false_alarms + 0.5) / (reals + 1))
     return Detection(hits, fakes, false_alarms, reals, h - f, -(h + f) / 2)
 
 
