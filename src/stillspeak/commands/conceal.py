@@ -43,6 +43,14 @@ def conceal(
     online: Annotated[
         bool, typer.Option("--online", help="Each frame from the past alone, as in a call.")
     ] = False,
+    ease: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=25,
+            help="With --online: good frames after a gap over which the picture returns.",
+        ),
+    ] = 0,
     extend: Annotated[
         bool,
         typer.Option(
@@ -85,6 +93,8 @@ def conceal(
     """Generate the frames that VIDEO lost, or the part of a face that something hides."""
     if occlusion is None and (reference is not None or grow is not None):
         raise typer.BadParameter("--reference and --grow go with --occlusion")
+    if ease and not online:
+        raise typer.BadParameter("--ease goes with --online")
     if occlusion is not None and (lost or detect or online or fps):
         raise typer.BadParameter(
             "--occlusion goes without --lost, --detect, --online and --fps; fill the gaps first"
@@ -134,6 +144,7 @@ def conceal(
                 lost=lost,
                 detect=detect,
                 online=online,
+                ease=ease,
                 extend=extend,
                 fps=fps,
                 concealer=concealer,

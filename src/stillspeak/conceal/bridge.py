@@ -19,16 +19,21 @@ from torch import Tensor
 from stillspeak.animation import CHUNK
 from stillspeak.conceal.encodings import Encodings
 from stillspeak.conceal.motion import Maps, dense_flow, pull, without_speech
+from stillspeak.face.align import smoothstep
 from stillspeak.models.decoders import Decoded, Motion
 from stillspeak.models.generator import Generator
 from stillspeak.render import FaceRenderer
 
 Picture = npt.NDArray[np.uint8]
 
-Gesticulate = Callable[[npt.NDArray[np.float64], float | None, float | None], Tensor | None]
+Gesticulate = Callable[[npt.NDArray[np.float64], float | None, float | None], Tensor]
 
 MEMORY = 0.4
 """Seconds in which the difference between the model and the camera loses all but 1/e."""
+
+
+OPENING = (0.04, 0.2)
+"""Seconds from a good frame in which the eyes are shut at which they begin to open and are open."""
 
 
 def fading(
@@ -92,6 +97,8 @@ class Side:
         assert anchor.points is not None
         self.anchor = anchor
         self.difference: Difference | None = None
+        self.opened: Side | None = None
+        """The same with its eyes open, where they are shut in the anchor."""
         self._generator = generator
         self._renderer = FaceRenderer(anchor.picture, anchor.points, generator, whole=True)
 
@@ -216,14 +223,39 @@ class Bridge:
         drawn: list[Iterator[Picture] | None] = []
         for end in self._ends:
             if isinstance(end, Side):
-                decoded = end.decode(self._encodings.at(places))
-                drawn.append(end.render(corrected(decoded, ends), curves))
+                distance = since if end.anchor is before else until
+                assert distance is not None
+                drawn.append(self._rendered(end, places, distance, ends, curves))
             elif end is not None:
                 drawn.append(iter([end.picture] * len(places)))
             else:
                 drawn.append(None)
         for share in nearness:
             yield self._mixed([None if one is None else next(one) for one in drawn], float(share))
+
+    def _rendered(
+        self,
+        side: Side,
+        places: npt.NDArray[np.float64],
+        distance: npt.NDArray[np.float64],
+        ends: list[tuple[Difference, npt.NDArray[np.float64]]],
+        curves: Tensor | None,
+    ) -> Iterator[Picture]:
+        """One side's pictures, with eyes that open a moment away from it."""
+        opened = side.opened
+        open_: npt.NDArray[np.floating] = np.zeros(len(places))
+        if opened is not None:
+            open_ = smoothstep((distance - OPENING[0]) / (OPENING[1] - OPENING[0]))
+        made = corrected(side.decode(self._encodings.at(places)), ends)
+        asleep = None if opened is None or curves is None else torch.zeros_like(curves)
+        shut = side.render(made, curves if opened is None else asleep)
+        if opened is None or not open_.any():
+            yield from shut
+            return
+        # The mouth is the same in both, and so is what the model makes of it.
+        awake = opened.render(made, curves)
+        for first, second, share in zip(shut, awake, open_, strict=True):
+            yield _mean(first, second, float(share))
 
     def _mixed(self, pictures: list[Picture | None], share: float) -> Picture:
         """The two sides' pictures of one moment, a share of ``share`` being that of after."""
@@ -235,9 +267,7 @@ class Bridge:
         if self._flows is not None:
             first = pull(first, self._flows[0], share)
             second = pull(second, self._flows[1], 1 - share)
-        mixed = first.astype(np.float32)
-        mixed += share * (second.astype(np.float32) - mixed)
-        return np.asarray(np.rint(mixed), np.uint8)
+        return _mean(first, second, share)
 
     def _drift(self) -> tuple[Maps, Maps] | None:
         before, after = (_anchor(end) for end in self._ends)
@@ -250,6 +280,27 @@ class Bridge:
                 flow = without_speech(flow, one.points)
             flows.append(flow)
         return flows[0], flows[1]
+
+
+def pass_over(first: Picture, second: Picture, share: float) -> Picture:
+    """A picture between two of one scene, what moved being on its way: (H, W, 3) uint8.
+
+    Args:
+        first, second: (H, W, 3) uint8.
+        share: of the second, in [0, 1].
+    """
+    there, back = dense_flow(first, second), dense_flow(second, first)
+    return _mean(pull(first, there, share), pull(second, back, 1 - share), share)
+
+
+def _mean(first: Picture, second: Picture, share: float) -> Picture:
+    if share <= 0:
+        return first
+    if share >= 1:
+        return second
+    mixed = first.astype(np.float32)
+    mixed += share * (second.astype(np.float32) - mixed)
+    return np.asarray(np.rint(mixed), np.uint8)
 
 
 def _anchor(end: Side | Anchor | None) -> Anchor | None:

@@ -13,10 +13,12 @@ import numpy.typing as npt
 import torch
 
 from stillspeak.animate import MAX_SEED, MAX_STRENGTH
-from stillspeak.conceal.bridge import MEMORY, Anchor, Bridge, Picture, Side
+from stillspeak.conceal.bridge import MEMORY, Anchor, Bridge, Picture, Side, pass_over
 from stillspeak.conceal.encodings import Encodings, Waveform
+from stillspeak.conceal.motion import RIGID, eye_region, pull, rigid_flow
 from stillspeak.errors import ConfigError, FaceError, NoFaceError, VideoError
-from stillspeak.face.align import smoothstep
+from stillspeak.face.align import similarity_transform, smoothstep, transform_points
+from stillspeak.face.eyes import EYELIDS
 from stillspeak.face.landmarks import (
     Face,
     LandmarkDetector,
@@ -37,6 +39,19 @@ TAIL = 10.0
 
 REST = 0.4
 """Seconds beside a good frame without a blink: half a one would have to be cut off."""
+
+SHUT, OPEN = 0.4, 0.25
+"""MediaPipe's blink coefficient, the mean of both eyes, from which they count as shut, and up to
+which as open."""
+
+RECENT = 12
+"""Good frames before a gap among which open eyes are looked for: a blink is shorter."""
+
+LOOK = 3
+"""Which of them are looked at: every third, the nearest first."""
+
+MAX_EASE = 25
+"""Most frames over which a return may be eased."""
 
 _SAME_FACE = 1.0  # widths of a face by which it may move within a gap and still be the same
 _SAME_SCENE = 45.0  # levels of 255 by which pictures of one scene may differ in the mean
@@ -63,6 +78,8 @@ class Account:
     """Gaps beside which no usable face was found: interpolated or held."""
     cuts: int = 0
     """Gaps in which the scene changes."""
+    eased: int = 0
+    """Good frames changed to ease the return from a gap."""
     reasons: list[str] = field(default_factory=list)
     """Why a face could not be used, each reason once."""
 
@@ -159,6 +176,7 @@ class Concealer:
         blink: float = 1.0,
         expression: float = 1.0,
         memory: float = MEMORY,
+        ease: int = 0,
         account: Account | None = None,
         name: str = "the video",
     ) -> Iterator[tuple[Picture, bool]]:
@@ -174,6 +192,8 @@ class Concealer:
             expression: size of the brows' movements there, 1 being people's.
             memory: seconds in which the difference between model and camera fades, see
                 :func:`~stillspeak.conceal.bridge.fading`; 0: at once.
+            ease: with ``online``, the number of good frames after a gap over which the picture
+                passes from the generated one to the real one; they count as generated.
             account: counts what is done.
             name: what messages call the video.
 
@@ -183,8 +203,9 @@ class Concealer:
             NoFaceError: no usable face beside any gap.
         """
         check_strengths(seed, blink, expression)
+        check_ease(ease, online)
         run = _Run(self, Encodings(self.generator, sound, seed), account or Account(), name)
-        run.online, run.face, run.memory = online, face, memory
+        run.online, run.face, run.memory, run.ease = online, face, memory, ease
         run.gestures = Gestures(seed, self.generator.config.fps, blink, expression)
         yield from run.all(moments)
 
@@ -211,6 +232,18 @@ def check_strengths(seed: int, blink: float, expression: float) -> None:
             raise ConfigError(f"{what} {value:g} is out of range; give 0 to {MAX_STRENGTH}")
 
 
+def check_ease(ease: int, online: bool) -> None:
+    """Refuse an easing that cannot be.
+
+    Raises:
+        ConfigError: out of range, or where the frame after a gap is known anyway.
+    """
+    if not 0 <= ease <= MAX_EASE:
+        raise ConfigError(f"ease {ease} is out of range; give 0 to {MAX_EASE} frames")
+    if ease and not online:
+        raise ConfigError("ease goes with online: otherwise gaps already end at the real picture")
+
+
 class Gestures:
     """Blinks and brows within gaps: the curves of ``animate``, at rest beside good frames."""
 
@@ -222,19 +255,14 @@ class Gestures:
 
     def at(
         self, places: npt.NDArray[np.float64], before: float | None, after: float | None
-    ) -> torch.Tensor | None:
-        """Curves (T, 2) at places in order; ``before`` and ``after`` are the good frames'.
-
-        None where nothing moves.
-        """
+    ) -> torch.Tensor:
+        """Curves (T, 2) at places in order; ``before`` and ``after`` are the good frames'."""
         share = np.ones(len(places))
         if before is not None:
             share *= smoothstep(((places - before) / self._fps - REST) / REST)
         if after is not None:
             share *= smoothstep(((after - places) / self._fps - REST) / REST)
         curves = torch.stack([self._frame(max(round(place), 0)) for place in places])
-        if not share.any() or not bool(curves.any()):
-            return None
         return curves * torch.from_numpy(share).float()[:, None]
 
     def _frame(self, index: int) -> torch.Tensor:
@@ -252,6 +280,7 @@ class _Run:
     online: bool
     face: int | None
     memory: float
+    ease: int
     gestures: Gestures
 
     def __init__(
@@ -269,6 +298,8 @@ class _Run:
         self._mixing_from: float | None = None
         self._gap_begins: float | None = None
         self._faces = 0
+        self._recent: deque[Moment] = deque(maxlen=RECENT)
+        self._easing: tuple[Side | Anchor, int] | None = None  # from what, frames done
 
     def all(self, moments: Iterable[Moment]) -> Iterator[tuple[Picture, bool]]:
         fps = self._generator.config.fps
@@ -293,11 +324,15 @@ class _Run:
                     yield from self._draw(early, None)
                     self._mixing_from = early[-1]
                 continue
+            if self._gap_begins is not None and self.online and self.ease and self._end:
+                self._easing = (self._end, 0)
             yield from self._close_gap(moment)
             self._account.frames += 1
+            shown = self._eased(moment)
             self._good, self._end = moment, None
+            self._recent.append(moment)
             self._encodings.forget(moment.place)
-            yield moment.picture, False
+            yield moment.picture if shown is None else shown, shown is not None
         if seen and self._good is None:
             raise VideoError(f"{self._name}: every frame is lost; one good frame is needed")
         yield from self._close_gap(None)
@@ -306,6 +341,18 @@ class _Run:
             raise NoFaceError(
                 f"{self._name}: no usable face beside any of its {self._account.gaps} gaps ({why})"
             )
+
+    def _eased(self, moment: Moment) -> Picture | None:
+        """A good frame on the way from the generated picture to itself; None: it is itself."""
+        assert moment.picture is not None
+        if self._easing is None:
+            return None
+        end, done = self._easing
+        self._easing = (end, done + 1) if done + 1 < self.ease else None
+        bridge = Bridge(self._encodings, self._generator, end, None, memory=self.memory)
+        (guess,) = bridge.draw(np.array([moment.place]), self.gestures.at)
+        self._account.eased += 1
+        return pass_over(guess, moment.picture, (done + 1) / (self.ease + 1))
 
     def _close_gap(self, moment: Moment | None) -> Iterator[tuple[Picture, bool]]:
         """Draw what still waits; ``moment`` is the good frame that ends the gap."""
@@ -366,18 +413,52 @@ class _Run:
         self._faces += 1
         side = Side(Anchor(moment.picture, found.points, moment.place), self._generator)
         side.compare(self._encodings)
+        if _closure(found) >= SHUT:
+            side.opened = self._opened(moment, found)
         return side
+
+    def _opened(self, moment: Moment, face: Face) -> Side | None:
+        """The frame of a moment with the open eyes of a frame before it; None: there is none."""
+        assert moment.picture is not None
+        height, width = moment.picture.shape[:2]
+        for other in list(self._recent)[-LOOK::-LOOK]:
+            assert other.picture is not None
+            found = self._nearest(other.picture)
+            if found is None or _closure(found) > OPEN:
+                continue
+            moved = pull(other.picture, rigid_flow(found.points, face.points, height, width), 1.0)
+            share = eye_region(face.points, height, width)[..., None]
+            picture = moment.picture + share * (moved.astype(np.float32) - moment.picture)
+            points = face.points.copy()
+            eyes = list(EYELIDS)
+            head = similarity_transform(found.points[list(RIGID)], points[list(RIGID)])
+            points[eyes] = transform_points(found.points[eyes], head)
+            anchor = Anchor(np.rint(picture).astype(np.uint8), points, moment.place)
+            return Side(anchor, self._generator)
+        return None
+
+    def _nearest(self, picture: Picture) -> Face | None:
+        if self._place is None:
+            return None
+        place = self._place
+        faces = self._concealer.detector.detect(np.ascontiguousarray(picture))
+        return min(
+            faces, key=lambda face: float(np.hypot(*(np.array(face.centre) - place))), default=None
+        )
 
     def _find(self, picture: Picture) -> Face:
         """The face that speaks: the one asked for, later the one nearest to where it was."""
-        faces = self._concealer.detector.detect(np.ascontiguousarray(picture))
-        if self._place is None or not faces:
+        found = self._nearest(picture)
+        if found is None:
+            faces = self._concealer.detector.detect(np.ascontiguousarray(picture))
             found = choose_face(faces, self.face, name=self._name)
-        else:
-            place = self._place
-            found = min(faces, key=lambda face: np.hypot(*(np.array(face.centre) - place)))
         self._place = np.array(found.centre)
         return found
+
+
+def _closure(face: Face) -> float:
+    shapes = face.blendshapes
+    return (shapes.get("eyeBlinkLeft", 0.0) + shapes.get("eyeBlinkRight", 0.0)) / 2
 
 
 def _apart(before: Side | Anchor, after: Side | Anchor) -> bool:

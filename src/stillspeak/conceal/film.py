@@ -11,7 +11,14 @@ from typing import Any
 import numpy as np
 
 from stillspeak.conceal.bridge import MEMORY
-from stillspeak.conceal.core import Account, Concealer, Moment, check_strengths, model_place
+from stillspeak.conceal.core import (
+    Account,
+    Concealer,
+    Moment,
+    check_ease,
+    check_strengths,
+    model_place,
+)
 from stillspeak.conceal.encodings import Waveform
 from stillspeak.conceal.lost import Interval, PictureCheck, lost_from
 from stillspeak.errors import AudioError, ConfigError, InputError, VideoError
@@ -45,6 +52,7 @@ class Concealed:
     gaps: runs of lost frames; ``longest`` of them in seconds.
     without_face: gaps beside which no face could be used: mixed or held.
     cuts: gaps in which the scene changes.
+    eased: good frames changed by ``ease``.
     """
 
     output: str
@@ -60,6 +68,7 @@ class Concealed:
     longest: float
     without_face: int
     cuts: int
+    eased: int
 
     def as_dict(self) -> dict[str, Any]:
         """The same as JSON values."""
@@ -101,6 +110,7 @@ def conceal_video(
     blink: float = 1.0,
     expression: float = 1.0,
     memory: float = MEMORY,
+    ease: int = 0,
     crf: int = 12,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -120,7 +130,7 @@ def conceal_video(
             sound goes on for :data:`ENDS` seconds or more.
         fps: the video's true rate, where too few frames are left to tell.
         concealer: with the model; by default one is made.
-        seed, face, blink, expression, memory: as for :meth:`Concealer.fill`.
+        seed, face, blink, expression, memory, ease: as for :meth:`Concealer.fill`.
         crf: picture quality on H.264's scale, 0 being lossless.
         overwrite: replace what is there.
         progress: told of every frame.
@@ -133,6 +143,7 @@ def conceal_video(
         OutputError, OutputExistsError: the output cannot be written.
     """
     check_strengths(seed, blink, expression)
+    check_ease(ease, online)
     rate = _rate(fps)
     check_rewrite(video, output, overwrite=overwrite)
     intervals = lost_from(lost) if isinstance(lost, str) else tuple(lost or ())
@@ -167,6 +178,7 @@ def conceal_video(
                 blink=blink,
                 expression=expression,
                 memory=memory,
+                ease=ease,
                 account=account,
                 name=str(video),
             )
@@ -202,6 +214,7 @@ def conceal_video(
         longest=round(account.longest, 3),
         without_face=account.without_face,
         cuts=account.cuts,
+        eased=account.eased,
     )
 
 

@@ -34,9 +34,6 @@ SIDE = 640
 LOWER = (62.0, 84.0)
 """Lines of the 128 from which the flow gives way to the head's movement, and where it is gone."""
 
-REACH = 26.0
-"""Pixels of the crop beyond the middle third of which, sideways, flow counts again."""
-
 
 def dense_flow(first: Image, second: Image) -> Maps:
     """Where each pixel of ``first`` went in ``second``: (H, W, 2) float32 pixels (x, y)."""
@@ -90,6 +87,14 @@ def rigid_flow(points: FloatArray, others: FloatArray, height: int, width: int) 
     near = np.hypot((x - 48.0) / 96.0, (y - 64.0) / 128.0)
     share = smoothstep((1.1 - near) / 0.5)[..., None]
     return np.asarray(share * _displacement(head, height, width), np.float32)
+
+
+def eye_region(points: FloatArray, height: int, width: int) -> Maps:
+    """(height, width) float32: 1 around the eyes, smoothly 0 elsewhere."""
+    x, y = _grid(face_transform(points), height, width)
+    down = smoothstep((y - 28.0) / 6.0) * smoothstep((58.0 - y) / 6.0)
+    across = smoothstep((40.0 - np.abs(x - 48.0)) / 8.0)
+    return np.asarray(down * across, np.float32)
 
 
 def pull(picture: npt.NDArray[np.uint8], flow: Maps, share: float) -> npt.NDArray[np.uint8]:

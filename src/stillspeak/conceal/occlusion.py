@@ -418,7 +418,7 @@ def uncover_video(
                 if picture is None:
                     writer.keep(one.frame)
                 else:
-                    writer.add(picture, one.frame.time)
+                    writer.change(one.frame, picture, (picture != one.picture).any(axis=2))
                 if progress is not None:
                     progress(writer.frames)
             uncoverer.check(str(video))
@@ -575,8 +575,8 @@ class _Uncoverer:
                 share, _ = fading(since, None, MEMORY)
                 decoded = corrected(decoded, [(self._side.difference, share)])
             curves = self._gestures.at(places, None, None)
-            if curves is not None and not self._eyes_hidden(one):
-                curves = None
+            if not self._eyes_hidden(one):
+                curves = torch.zeros_like(curves)
             (face,) = self._side.render(decoded, curves)
             drawn = lay_over(face, one.to_frame, self._points, one.picture)
             self.generated += 1

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from stillspeak.constants import VIDEO_FPS
 from stillspeak.errors import AudioError, OutputError, OutputExistsError, VideoError
@@ -274,6 +275,25 @@ class Rewriter:
         """A new picture (H, W, 3) uint8, upright, at a time on the source's clock."""
         self._write(self._from_rgb(picture), time)
 
+    def change(self, frame: TimedFrame, picture: Frame, where: npt.NDArray[np.bool_]) -> None:
+        """A picture of the source, new only in some places: elsewhere its own samples are kept.
+
+        Args:
+            frame: the source's.
+            picture: (H, W, 3) uint8, upright.
+            where: (H, W) bool, the pixels that are new.
+        """
+        drawn = self._from_rgb(picture)
+        if self._plain(frame.source):
+            kept = frame.source.reformat(format=self._format)
+            for target, origin in zip(drawn.planes, kept.planes, strict=True):
+                new, old = _samples(target), _samples(origin)
+                down = -(-where.shape[0] // new.shape[0])
+                across = -(-where.shape[1] // new.shape[1])
+                touched = where if (down, across) == (1, 1) else _any(where, down, across)
+                np.copyto(new, old, where=~touched[: new.shape[0], : new.shape[1]])
+        self._write(drawn, frame.time)
+
     def _plain(self, frame: av.VideoFrame) -> bool:
         return not (self._turned or self._padded)
 
@@ -418,3 +438,19 @@ class Rewriter:
             # It may have appeared while the frames were made.
             check_rewrite(self._source, self._target, overwrite=self._overwrite)
             _put_in_place(self._temporary, self._target)
+
+
+def _samples(plane: av.video.plane.VideoPlane) -> npt.NDArray[np.uint8]:
+    """A plane's samples, (rows, columns) uint8, to be written to."""
+    whole = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)  # type: ignore[call-overload]
+    samples: npt.NDArray[np.uint8] = whole[: plane.height, : plane.width]
+    return samples
+
+
+def _any(where: npt.NDArray[np.bool_], down: int, across: int) -> npt.NDArray[np.bool_]:
+    """Whether any pixel of each block of down x across is true."""
+    rows, columns = -where.shape[0] % down, -where.shape[1] % across
+    padded = np.pad(where, ((0, rows), (0, columns)))
+    height, width = padded.shape
+    blocks = padded.reshape(height // down, down, width // across, across)
+    return np.asarray(blocks.any(axis=(1, 3)))
