@@ -37,12 +37,14 @@ PROMISED = {"docs/conceal.md", "docs/responsible-use.md", "docs/studies.md"}
 
 KNOWN = {
     "apt-get",
+    "arecord",
     "cat",
     "cd",
     "cp",
     "curl",
     "docker",
     "ffmpeg",
+    "ffplay",
     "git",
     "mkdir",
     "ls",

@@ -278,9 +278,7 @@ def test_without_a_face_gaps_are_mixed_and_counted():
     film = talking(30).copy()
     film[:12] = np.random.default_rng(0).integers(90, 110, (256, 256, 3), np.uint8)
     account = Account()
-    made = concealer().conceal(
-        film, lost_places(30, (4, 8), (20, 24)), sound(1.3), account=account
-    )
+    made = concealer().conceal(film, lost_places(30, (4, 8), (20, 24)), sound(1.3), account=account)
     assert (account.gaps, account.without_face, account.generated) == (2, 1, 8)
     assert jump(made[5], film[5]) < 1
 
@@ -365,4 +363,4 @@ def test_one_good_frame_is_needed():
 def test_nothing_lost_changes_nothing():
     film = talking(10)
     assert np.array_equal(concealer().conceal(film, np.zeros(10, bool), sound(0.5)), film)
-    assert FPS == gentle().config.fps
+    assert gentle().config.fps == FPS
