@@ -72,7 +72,7 @@ def test_every_constraint_is_pinned_once_and_covers_what_is_needed() -> None:
     names = [re.sub(r"[-_.]+", "-", name) for name in names]
     assert len(set(names)) == len(names)
     # Of the extras those that the Makefile installs: the others do not go together with them.
-    (extras,) = re.findall(r"--editable '\.\[([\w,]+)\]'", text("Makefile"))
+    extras, *_ = re.findall(r"--editable '\.\[([\w,]+)\]'", text("Makefile"))
     wanted = [PROJECT["optional-dependencies"][name] for name in extras.split(",")]
     needed = [*PROJECT["dependencies"], *chain(*wanted)]
     asked = {re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", line)[0].lower()) for line in needed}

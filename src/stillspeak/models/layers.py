@@ -98,8 +98,10 @@ class LogMel(nn.Module):
         hann /= hann.square().sum().sqrt()  # white noise keeps its variance in every bin
         angle = 2 * math.pi / sample_rate * hertz[:, None] * time
         waves = torch.cat((angle.cos(), angle.sin())) * hann
-        edges = 2595 * torch.log10(1 + torch.tensor([50.0, min(7600.0, sample_rate / 2)]) / 700)
-        mels = torch.linspace(float(edges[0]), float(edges[1]), bands + 2, dtype=torch.float64)
+        low_end, high_end = (
+            2595 * math.log10(1 + hertz / 700) for hertz in (50.0, min(7600.0, sample_rate / 2))
+        )
+        mels = torch.linspace(low_end, high_end, bands + 2, dtype=torch.float64)
         corners = 700 * (10 ** (mels / 2595) - 1)
         low, middle, high = (corners[i : bands + i, None] for i in range(3))
         rise, fall = (hertz - low) / (middle - low), (high - hertz) / (high - middle)
@@ -116,7 +118,8 @@ class LogMel(nn.Module):
     def forward(self, waveforms: Tensor) -> Tensor:
         """(N, 1, S) in [-1, 1] -> (N, bands, steps): about -1.5 in silence, 1.5 in loud speech."""
         # Powers span seven decades: bfloat16 would be too coarse.
-        with torch.autocast(waveforms.device.type, enabled=False):
+        device = waveforms.device.type
+        with torch.autocast("cpu" if device == "meta" else device, enabled=False):
             parts = F.conv1d(waveforms.float(), self.waves, stride=self.step)
             power = torch.unflatten(parts, 1, (2, -1)).square().sum(dim=1)
             return (torch.log(self.triangles @ power + self.FLOOR) + 10) / 4
