@@ -1,0 +1,472 @@
+"""A generator whose weights no longer change, made ready to answer one frame at a time.
+
+:class:`~stillspeak.models.generator.Generator` is written to be trained. One frame at a time a CPU
+spends most of its time on what training needs: weights are put into the order that the processor
+multiplies in, anew for every frame, and norms are layers of their own. Here both are done once.
+The sums are the same up to their order (``TOLERANCE``); ``docs/experiments.md``, section 19, tells
+what was measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stillspeak.models.config import GeneratorConfig
+from stillspeak.models.decoders import (
+    Decoded,
+    Maps,
+    Motion,
+    MouthBranch,
+    StillContext,
+    UNetDecoder,
+    WarpDecoder,
+)
+from stillspeak.models.generator import Generator, GeneratorState
+from stillspeak.models.layers import SkipFusion
+
+TOLERANCE = 1e-4
+"""Largest difference of a frame from the generator's own, on a scale of [-1, 1]: an eightieth of a
+level of 255. Measured on the released weights: below 2e-5."""
+
+Size = tuple[int, int]
+
+
+@dataclass
+class FrozenStill:
+    """What all frames of a still share, as :meth:`FrozenGenerator.prepare` makes it."""
+
+    context: StillContext
+    root: Tensor  # the root's bias with the identity code's part in it
+    adds: list[Tensor]  # for each layer with a skip, what is added before its ReLU: (1, C, H, W)
+    _repeated: tuple[int, list[Tensor]] = field(default=(0, []), repr=False)
+
+    def added(self, frames: int) -> list[Tensor]:
+        """:attr:`adds` for that many frames at a time, (T, C, H, W) each."""
+        if frames == 1:
+            return self.adds
+        if self._repeated[0] != frames:  # the same number comes again and again
+            self._repeated = (frames, [_channels_last(a.repeat(frames, 1, 1, 1)) for a in self.adds])
+        return self._repeated[1]
+
+
+class FrozenGenerator:
+    """A snapshot of a generator in evaluation mode, for one clip (B = 1), float32.
+
+    It has no state of its own that a step changes, so any number of sessions may share one, each
+    with its own :class:`~stillspeak.models.generator.GeneratorState`. On a processor without oneDNN
+    and on other devices the same folded weights go through torch's ordinary convolutions.
+
+    Args:
+        generator: its parameters are read once; later changes of them are not seen.
+        packed: False: ordinary convolutions everywhere.
+    """
+
+    def __init__(self, generator: Generator, *, packed: bool = True) -> None:
+        self.generator = generator
+        self.config: GeneratorConfig = generator.config
+        device = next(generator.parameters()).device
+        self.packed = packed and device.type == "cpu" and packing_works()
+        """Whether weights lie in the processor's own order."""
+        with torch.no_grad():
+            self._audio = self._freeze_audio()
+            self._decoder = self._freeze_decoder()
+
+    def initial_state(self) -> GeneratorState:
+        """The state before the first window: zeros."""
+        return self.generator.initial_state()
+
+    def draw_noise(self, frames: int, random: torch.Generator) -> Tensor:
+        """See :meth:`Generator.draw_noise`: (1, T, noise_dim)."""
+        return self.generator.draw_noise(1, frames, random)
+
+    @torch.inference_mode()
+    def prepare(self, context: StillContext) -> FrozenStill:
+        """What depends on the still alone, from :meth:`Generator.prepare_still` for one still."""
+        return self._decoder.prepare(context)
+
+    @torch.inference_mode()
+    def step(
+        self,
+        still: FrozenStill,
+        windows: Tensor,
+        noise: Tensor,
+        state: GeneratorState,
+        expression: Tensor | None = None,
+    ) -> tuple[Decoded, GeneratorState]:
+        """The next T frames, as :meth:`Generator.step` makes them.
+
+        Args:
+            still: from :meth:`prepare`.
+            windows: (1, T, N) float32 in [-1, 1].
+            noise: (1, T, noise_dim), from :meth:`draw_noise`.
+            state: of the step before.
+            expression: (1, T, expression_dim), or None: the face stays as in the still.
+
+        Returns:
+            The frames, composed only if they are looked at, and the new state.
+        """
+        config, generator = self.config, self.generator
+        encoded = self._encode(windows)
+        context_state, noise_state = state
+        if generator.context_encoder.gru is not None:
+            encoded, context_state = generator.context_encoder.gru(encoded, context_state)
+        coded, noise_state = generator.noise_generator(noise, noise_state)
+        parts = [encoded[0], coded[0]]
+        if config.expression_dim:
+            if expression is None:
+                expression = encoded.new_zeros(*encoded.shape[:2], config.expression_dim)
+            parts.append(config.expression_gain * expression[0])
+        decoded = self._decoder(still, torch.cat(parts, 1))
+        return decoded, GeneratorState(context_state, noise_state)
+
+    def _encode(self, windows: Tensor) -> Tensor:
+        """(1, T, N) -> (1, T, audio_dim), a window being a picture of one line."""
+        x = windows[0][:, None, None]
+        for layer in self._audio:
+            x = layer(x)
+        return torch.tanh(x).flatten(1)[None]
+
+    def _freeze_audio(self) -> list[FrozenConv]:
+        layers = list(self.generator.context_encoder.frame_encoder.layers)
+        frozen: list[FrozenConv] = []
+        width = self.config.window
+        for place, layer in enumerate(layers):
+            if not isinstance(layer, nn.Conv1d):
+                continue
+            weight, bias = layer.weight, layer.bias
+            norm = layers[place + 1]
+            relu = isinstance(norm, nn.BatchNorm1d)
+            if relu:
+                scale, bias = _affine(norm)
+                weight = weight * scale[:, None, None]
+            (kernel,), (stride,), (padding,) = layer.kernel_size, layer.stride, layer.padding
+            conv = FrozenConv(
+                weight[:, :, None],
+                bias,
+                (1, width),
+                stride=(1, stride),
+                padding=(0, int(padding)),
+                relu=relu,
+                packed=self.packed,
+            )
+            frozen.append(conv)
+            width = (width + 2 * int(padding) - kernel) // stride + 1
+        return frozen
+
+    def _freeze_decoder(self) -> _FrozenDecoder:
+        decoder = self.generator.decoder
+        if isinstance(decoder, WarpDecoder):
+            return _FrozenWarp(decoder, self.config, packed=self.packed)
+        assert isinstance(decoder, UNetDecoder)
+        return _FrozenUNet(decoder, self.config, packed=self.packed)
+
+
+class FrozenConv:
+    """A convolution with bias and ReLU as one step, its weights in the processor's order.
+
+    Args:
+        weight: (out, in, h, w); (in, out, h, w) where ``transposed``.
+        bias: (out,), or None.
+        size: rows and columns that will go in, which the order may depend on.
+        stride, padding: as for ``nn.Conv2d`` and ``nn.ConvTranspose2d``.
+        transposed: doubles the size; kernel 4, stride 2, padding 1.
+        relu: whether one follows.
+        packed: False: torch's ordinary convolution.
+    """
+
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor | None,
+        size: Size,
+        *,
+        stride: Size = (1, 1),
+        padding: Size = (1, 1),
+        transposed: bool = False,
+        relu: bool = True,
+        packed: bool = True,
+    ) -> None:
+        weight = weight.detach().contiguous()
+        self._bias = None if bias is None else bias.detach()
+        self._stride, self._padding = list(stride), list(padding)
+        self._transposed, self._relu, self._packed = transposed, relu, packed
+        self._attribute: Literal["relu", "none"] = "relu" if relu else "none"
+        if packed:
+            shape = [1, weight.shape[0 if transposed else 1], *size]
+            ops = torch.ops.mkldnn
+            if transposed:
+                weight = ops._reorder_convolution_transpose_weight(
+                    weight, self._padding, [0, 0], self._stride, [1, 1], 1, shape
+                )
+            else:
+                weight = ops._reorder_convolution_weight(
+                    weight, self._padding, self._stride, [1, 1], 1, shape
+                )
+        self._weight = weight
+
+    def __call__(self, x: Tensor, add: Tensor | None = None) -> Tensor:
+        """(T, in, H, W), and what is added before the ReLU, (T, out, H', W'); not if transposed."""
+        if not self._packed:
+            return self._ordinary(x, add)
+        ops, x = torch.ops.mkldnn, _channels_last(x)
+        weight, bias = self._weight, self._bias
+        y: Tensor
+        if self._transposed:
+            y = ops._convolution_transpose_pointwise(
+                *(x, weight, bias, self._padding, [0, 0], self._stride, [1, 1], 1),
+                *(self._attribute, [], None),
+            )
+        elif add is None:
+            y = ops._convolution_pointwise(
+                *(x, weight, bias, self._padding, self._stride, [1, 1], 1),
+                *(self._attribute, [], None),
+            )
+        else:
+            y = ops._convolution_pointwise.binary(
+                *(x, add, weight, bias, self._padding, self._stride, [1, 1], 1),
+                *("add", 1.0, self._attribute if self._relu else None, [], None),
+            )
+        return y
+
+    def _ordinary(self, x: Tensor, add: Tensor | None) -> Tensor:
+        convolve = F.conv_transpose2d if self._transposed else F.conv2d
+        y: Tensor = convolve(x, self._weight, self._bias, self._stride, self._padding)  # type: ignore[operator]
+        if add is not None:
+            y = y + add
+        return F.relu_(y) if self._relu else y
+
+
+class FrozenUp:
+    """A transposed convolution with kernel 4, stride 2, padding 1 to few channels.
+
+    Each of the four pixels that a pixel becomes is a convolution of 2 x 2; one convolution to four
+    times the channels makes them all, in less than half the time for 3 or 6 channels.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor, size: Size, *, packed: bool) -> None:
+        # Along each axis, output 2i + a is made of inputs i - 1 + a and i + a.
+        taps = ([3, 1], [2, 0])
+        four = torch.cat(
+            [weight[:, :, rows][:, :, :, columns] for rows in taps for columns in taps], 1
+        )
+        self._conv = FrozenConv(
+            four.transpose(0, 1), bias.repeat(4), size, padding=(1, 1), relu=False, packed=packed
+        )
+        self._channels = len(bias)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(T, in, H, W) -> (T, out, 2 H, 2 W)."""
+        frames, _, height, width = x.shape
+        four = self._conv(x)
+        out = four.new_empty(frames, self._channels, height, 2, width, 2)
+        for phase in range(4):
+            down, across = divmod(phase, 2)
+            channels = slice(phase * self._channels, (phase + 1) * self._channels)
+            out[:, :, :, down, :, across] = four[
+                :, channels, down : down + height, across : across + width
+            ]
+        return out.view(frames, self._channels, 2 * height, 2 * width)
+
+
+class _FrozenDecoder:
+    """The parts that both decoders have: a root, and levels of skip fusion and doubling."""
+
+    def __init__(
+        self,
+        decoder: UNetDecoder | WarpDecoder,
+        config: GeneratorConfig,
+        skip_norms: Sequence[SkipFusion],
+        *,
+        packed: bool,
+    ) -> None:
+        self._packed = packed
+        conv, norm = decoder.root[0], decoder.root[1]
+        assert isinstance(conv, nn.ConvTranspose2d)
+        scale, self._root_bias = _affine(norm)
+        # As a matrix whose rows are the coarsest map, channels last.
+        root = (conv.weight * scale[None, :, None, None]).permute(2, 3, 1, 0)
+        self._coarse = config.coarse_size
+        self._channels = len(scale)
+        root = root.flatten(0, 2)
+        code = config.context_dim + config.noise_dim
+        end = code + config.identity_dim
+        self._root_code = root[:, code:end].contiguous()
+        self._root = torch.cat((root[:, :code], root[:, end:]), 1).contiguous()
+        self._norms = [_affine(fuse.norm) for fuse in skip_norms]
+        self._fuse: list[FrozenConv] = []
+        self._up: list[FrozenConv] = []
+        height, width = config.coarse_size
+        for place, fuse in enumerate(skip_norms):
+            size = (height << place, width << place)
+            # A transposed convolution of stride 1 is one with the kernel turned round.
+            weight = fuse.conv.weight[fuse.skip_channels :].flip(2, 3).transpose(0, 1)
+            weight = weight * self._norms[place][0][:, None, None, None]
+            self._fuse.append(FrozenConv(weight, None, size, packed=packed))
+        for place, up in enumerate(decoder.up):
+            assert isinstance(up, nn.Sequential) and isinstance(up[0], nn.ConvTranspose2d)
+            scale, bias = _affine(up[1])
+            self._up.append(
+                FrozenConv(
+                    up[0].weight * scale[None, :, None, None],
+                    bias,
+                    (height << place, width << place),
+                    stride=(2, 2),
+                    transposed=True,
+                    packed=packed,
+                )
+            )
+
+    def prepare(self, context: StillContext) -> FrozenStill:
+        adds = [
+            _channels_last(skip * scale[:, None, None] + bias[:, None, None])
+            for skip, (scale, bias) in zip(context.skips, self._norms, strict=True)
+        ]
+        bias = self._root_bias.repeat(self._coarse[0] * self._coarse[1])
+        root = F.linear(context.code, self._root_code, bias)[0]
+        adds += [_channels_last(part) for part in context.mouth]
+        return FrozenStill(context, root, adds)
+
+    def __call__(self, still: FrozenStill, latent: Tensor) -> Decoded:
+        raise NotImplementedError
+
+    def _start(self, still: FrozenStill, latent: Tensor) -> Tensor:
+        """Latents (T, D) -> the coarsest map."""
+        x = F.relu_(F.linear(latent, self._root, still.root))
+        return x.view(len(latent), *self._coarse, self._channels).permute(0, 3, 1, 2)
+
+
+class _FrozenUNet(_FrozenDecoder):
+    def __init__(self, decoder: UNetDecoder, config: GeneratorConfig, *, packed: bool) -> None:
+        super().__init__(decoder, config, [f for f in decoder.fuse], packed=packed)  # type: ignore[misc]
+        size = (config.height // 2, config.width // 2)
+        assert decoder.head.bias is not None
+        self._head = FrozenUp(decoder.head.weight, decoder.head.bias, size, packed=packed)
+
+    def __call__(self, still: FrozenStill, latent: Tensor) -> Decoded:
+        adds = still.added(len(latent))
+        x = self._start(still, latent)
+        for place, fuse in enumerate(self._fuse):
+            x = fuse(x, adds[place])
+            if place < len(self._up):
+                x = self._up[place](x)
+        return Decoded(torch.tanh_(self._head(x))[None], None)
+
+
+class _FrozenWarp(_FrozenDecoder):
+    def __init__(self, decoder: WarpDecoder, config: GeneratorConfig, *, packed: bool) -> None:
+        super().__init__(decoder, config, [f for f in decoder.fuse], packed=packed)  # type: ignore[misc]
+        self._unit = decoder.FLOW_UNIT
+        size = (config.height // 2, config.width // 2)
+        self._head = FrozenConv(
+            decoder.head.weight, decoder.head.bias, size, relu=False, packed=packed
+        )
+        self._mouth = None if decoder.mouth is None else _FrozenMouth(decoder.mouth, packed=packed)
+
+    def __call__(self, still: FrozenStill, latent: Tensor) -> Decoded:
+        adds = still.added(len(latent))
+        x = self._fuse[0](self._start(still, latent), adds[0])
+        for place, up in enumerate(self._up):
+            x = self._fuse[place + 1](up(x), adds[place + 1])
+        raw = self._head(x).contiguous()
+        whole = self._maps(raw)
+        mouth = None
+        if self._mouth is not None:
+            fine = self._maps(self._mouth(x, raw, adds[len(self._fuse) :]))
+            mouth = _split(torch.lerp(self._mouth.spread(whole), fine, self._mouth.window))
+        return Decoded(None, Motion(*_split(whole), mouth), still.context.still)
+
+    def _maps(self, raw: Tensor) -> Tensor:
+        """What the head gives (T, 6, h, w) -> flow, mask and colour in one."""
+        maps = torch.tanh(raw)
+        torch.mul(raw[:, :2], self._unit, out=maps[:, :2])
+        torch.sigmoid(raw[:, 2:3], out=maps[:, 2:3])
+        return maps
+
+
+class _FrozenMouth:
+    def __init__(self, branch: MouthBranch, *, packed: bool) -> None:
+        self._branch = branch
+        self.window, self.spread = branch.window, branch.spread
+        self._box = branch.box
+        top, bottom, left, right = self._box
+        size = (bottom - top, right - left)
+        self._enter = FrozenConv(branch.enter.weight, branch.enter.bias, size, packed=packed)
+        self._up = FrozenConv(
+            *(branch.up.weight, branch.up.bias, size),
+            stride=(2, 2),
+            transposed=True,
+            packed=packed,
+        )
+        double = (2 * size[0], 2 * size[1])
+        self._fuse = FrozenConv(branch.fuse.weight, branch.fuse.bias, double, packed=packed)
+        assert branch.head.bias is not None
+        self._head = FrozenUp(branch.head.weight, branch.head.bias, double, packed=packed)
+
+    def __call__(self, x: Tensor, raw: Tensor, adds: list[Tensor]) -> Tensor:
+        """The decoder's last map and what its head made of it -> the mouth's (T, 6, rows, cols)."""
+        top, bottom, left, right = self._box
+        x = self._enter(x[..., top:bottom, left:right], adds[0])
+        x = self._fuse(self._up(x), adds[1])
+        return self._head(x).add_(self.spread(raw))
+
+
+def packing_works() -> bool:
+    """Whether torch has the operators for weights in the processor's order, and they compute.
+
+    They are torch's own, made for its compiler, and not promised to stay; where they are missing or
+    answer otherwise the ordinary ones serve.
+    """
+    global _works
+    if _works is None:
+        _works = _try_packing()
+    return _works
+
+
+_works: bool | None = None
+
+
+@torch.inference_mode()
+def _try_packing() -> bool:
+    if not torch.backends.mkldnn.is_available():
+        return False
+    random = torch.Generator().manual_seed(0)
+    x, add = torch.randn(1, 8, 4, 6, generator=random), torch.randn(1, 8, 4, 6, generator=random)
+    weight = torch.randn(8, 8, 3, 3, generator=random)
+    wide, bias = torch.randn(8, 8, 4, 4, generator=random), torch.randn(8, generator=random)
+    try:
+        for packed in (True, False):
+            plain = FrozenConv(weight, bias, (4, 6), packed=packed)
+            up = FrozenConv(
+                wide, bias, (4, 6), stride=(2, 2), transposed=True, relu=False, packed=packed
+            )
+            answers = [plain(x), plain(x, _channels_last(add)), up(x)]
+            if packed:
+                found = answers
+    except (RuntimeError, AttributeError, TypeError):
+        return False
+    return all(torch.allclose(a, b, atol=1e-4) for a, b in zip(found, answers, strict=True))
+
+
+def _affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """A batch norm in evaluation mode as scale and bias, (C,) each."""
+    assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)
+    assert norm.running_var is not None and norm.running_mean is not None
+    # In double precision: the mean over the deviation is a difference of large numbers at times.
+    scale = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
+    bias = norm.bias.double() - norm.running_mean.double() * scale
+    return scale.float(), bias.float()
+
+
+def _split(maps: Tensor) -> Maps:
+    """(T, 6, h, w) -> flow, mask and colour, (1, T, C, h, w) each, without a copy."""
+    return Maps(maps[None, :, :2], maps[None, :, 2:3], maps[None, :, 3:])
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last)
