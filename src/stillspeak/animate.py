@@ -23,6 +23,7 @@ from stillspeak.face.landmarks import (
 from stillspeak.media.audio import load_audio
 from stillspeak.media.image import load_image
 from stillspeak.media.source import source_name
+from stillspeak.models.frozen import FrozenGenerator
 from stillspeak.models.generator import Generator
 from stillspeak.render import FaceRenderer, fit_picture
 from stillspeak.runtime import choose_device
@@ -68,6 +69,14 @@ class Animator:
         loaded = model if isinstance(model, Generator) else load_model(model)
         self.generator = loaded.to(self.device).eval()
         self._detector = detector
+        self._frozen: FrozenGenerator | None = None
+
+    @property
+    def frozen(self) -> FrozenGenerator:
+        """The generator made ready to run, which is done when first asked for."""
+        if self._frozen is None:
+            self._frozen = FrozenGenerator(self.generator)
+        return self._frozen
 
     @property
     def detector(self) -> LandmarkDetector:
@@ -133,7 +142,10 @@ class Animator:
         speech = load_audio(audio, sample_rate=config.sample_rate, name=audio_name)
         _check_speech(speech, config.sample_rate, source_name(audio, audio_name))
         renderer = self.renderer(image, face=face, crop=crop, size=size, image_name=image_name)
-        return Animation(self.generator, renderer, speech, seed, blink, expression, head_motion)
+        return Animation(
+            *(self.generator, renderer, speech, seed, blink, expression, head_motion),
+            frozen=self.frozen,
+        )
 
     def renderer(
         self,

@@ -138,7 +138,9 @@ class StreamSession:
                 raise ConfigError(f"fps {fps} is not the model's; give {config.fps}")
             self.fps = config.fps
             """Frames a second."""
+            self._frozen = own.frozen
             self._renderer = own.renderer(image, face=face, crop=crop, size=size)
+            self._still = self._frozen.prepare(self._renderer.context)
         finally:
             if animator is None:
                 own.close()
@@ -286,11 +288,11 @@ class StreamSession:
     def _step(self) -> Frame:
         """The next frame; what of its window was not heard is silence."""
         began = perf_counter()
-        generator, config = self._generator, self._generator.config
+        generator, config = self._frozen, self._generator.config
         window = _padded(self._sound[: config.window], config.window)
         noise = generator.draw_noise(1, 1, self._noise)
         windows = torch.from_numpy(window).view(1, 1, -1).to(noise.device)
-        decoded, self._state = generator.step(self._renderer.context, windows, noise, self._state)
+        decoded, self._state = generator.step(self._still, windows, noise, self._state)
         poses = self._head.draw(1) if self._head_motion else None
         (picture,) = self._renderer.render(decoded, poses, self._expression.draw(1)[0])
         # Silence stands in for what is left of the frame's own sound.
