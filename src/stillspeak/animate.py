@@ -23,10 +23,10 @@ from stillspeak.face.landmarks import (
 from stillspeak.media.audio import load_audio
 from stillspeak.media.image import load_image
 from stillspeak.media.source import source_name
-from stillspeak.models.frozen import FrozenGenerator
+from stillspeak.models.frozen import FrozenGenerator, packing_works
 from stillspeak.models.generator import Generator
 from stillspeak.render import FaceRenderer, fit_picture
-from stillspeak.runtime import choose_device
+from stillspeak.runtime import choose_decoder_type, choose_device
 from stillspeak.weights import DEFAULT_MODEL, load_model
 
 if TYPE_CHECKING:
@@ -52,10 +52,12 @@ class Animator:
         model: a released model's name, a weights file, or a generator.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         detector: finds the face; MediaPipe's by default, loaded when first needed.
+        precision: of the frame decoder: ``float32``, ``bfloat16``, or ``auto``: bfloat16 where the
+            CPU has it in hardware. On a photo its frames differ by at most 2 levels of 255.
 
     Raises:
         WeightsError: the weights cannot be used.
-        ConfigError: the device is not there.
+        ConfigError: the device is not there; an unknown precision.
     """
 
     def __init__(
@@ -64,8 +66,12 @@ class Animator:
         *,
         device: str = "auto",
         detector: LandmarkDetector | None = None,
+        precision: str = "auto",
     ) -> None:
         self.device = choose_device(device)
+        self._type = choose_decoder_type(precision, self.device)
+        if precision == "auto" and not packing_works(self._type):
+            self._type = choose_decoder_type("float32", self.device)
         loaded = model if isinstance(model, Generator) else load_model(model)
         self.generator = loaded.to(self.device).eval()
         self._detector = detector
@@ -73,9 +79,10 @@ class Animator:
 
     @property
     def frozen(self) -> FrozenGenerator:
-        """The generator made ready to run, which is done when first asked for."""
+        """The generator made ready to run, which is done when first asked for. Its weights are those
+        of that moment."""
         if self._frozen is None:
-            self._frozen = FrozenGenerator(self.generator)
+            self._frozen = FrozenGenerator(self.generator, dtype=self._type)
         return self._frozen
 
     @property
