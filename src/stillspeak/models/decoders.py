@@ -60,21 +60,23 @@ class Motion(NamedTuple):
 
     def maps(self, size: tuple[int, int]) -> Maps:
         """Flow, mask and colour on a grid of H x W over the whole crop."""
+        return split(self.joined(size))
+
+    def joined(self, size: tuple[int, int]) -> Tensor:
+        """:meth:`maps` in one new tensor, (B, T, 6, H, W): flow, mask, colour. Three small maps are
+        resampled faster together than one by one."""
+        whole = torch.cat((self.flow, self.mask, self.colour), 2)
         if self.mouth is None:
-            return Maps(*(resize(part, size) for part in (self.flow, self.mask, self.colour)))
+            return resize(whole, size)
         # The mouth's box must fall on whole cells.
         multiple = size[0] * self.flow.shape[-1] == size[1] * self.flow.shape[-2]
         if not multiple or size[0] % self.flow.shape[-2]:
-            return self.flat().maps(size)
+            return self.flat().joined(size)
+        whole = resize(whole, size)
         top, bottom, left, right = region_box("mouth", *size)
-        joined = []
-        for part, detail in zip((self.flow, self.mask, self.colour), self.mouth, strict=True):
-            whole = resize(part, size)
-            if whole is part:
-                whole = part.clone()
-            whole[..., top:bottom, left:right] = resize(detail, (bottom - top, right - left))
-            joined.append(whole)
-        return Maps(*joined)
+        detail = torch.cat(self.mouth, 2)
+        whole[..., top:bottom, left:right] = resize(detail, (bottom - top, right - left))
+        return whole
 
     def flat(self) -> Motion:
         """The same motion without a mouth of its own, on a grid as fine as the mouth's."""
@@ -343,6 +345,11 @@ def enlarged_lower(still: Tensor) -> Tensor:
     that are not known any finer."""
     large = F.interpolate(still, scale_factor=2, mode="bicubic", align_corners=False)
     return crop_box(large, scale_box(LOWER_BOX, *large.shape[-2:])).clamp(-1, 1)
+
+
+def split(joined: Tensor) -> Maps:
+    """(B, T, 6, h, w) -> flow, mask and colour, without a copy."""
+    return Maps(joined[:, :, :2], joined[:, :, 2:3], joined[:, :, 3:])
 
 
 def resize(x: Tensor, size: tuple[int, int]) -> Tensor:

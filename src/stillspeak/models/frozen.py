@@ -22,12 +22,12 @@ from torch import Tensor, nn
 from stillspeak.models.config import GeneratorConfig
 from stillspeak.models.decoders import (
     Decoded,
-    Maps,
     Motion,
     MouthBranch,
     StillContext,
     UNetDecoder,
     WarpDecoder,
+    split,
 )
 from stillspeak.models.generator import Generator, GeneratorState
 from stillspeak.models.layers import SkipFusion
@@ -408,8 +408,8 @@ class _FrozenWarp(_FrozenDecoder):
         mouth = None
         if self._mouth is not None:
             fine = self._maps(self._mouth(x, raw, adds[len(self._fuse) :]))
-            mouth = _split(torch.lerp(self._mouth.spread(whole), fine, self._mouth.window))
-        return Decoded(None, Motion(*_split(whole), mouth), still.context.still)
+            mouth = split(torch.lerp(self._mouth.spread(whole), fine, self._mouth.window)[None])
+        return Decoded(None, Motion(*split(whole[None]), mouth), still.context.still)
 
     def _maps(self, raw: Tensor) -> Tensor:
         """What the head gives (T, 6, h, w) -> flow, mask and colour in one."""
@@ -522,11 +522,6 @@ def _affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
     scale = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
     bias = norm.bias.double() - norm.running_mean.double() * scale
     return scale.float(), bias.float()
-
-
-def _split(maps: Tensor) -> Maps:
-    """(T, 6, h, w) -> flow, mask and colour, (1, T, C, h, w) each, without a copy."""
-    return Maps(maps[None, :, :2], maps[None, :, 2:3], maps[None, :, 3:])
 
 
 def _channels_last(x: Tensor) -> Tensor:
