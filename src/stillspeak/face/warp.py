@@ -119,8 +119,11 @@ class FaceWarper:
             return out
         bx, by = self.box[:2]
         rows, columns = slice(y0 - by, y1 - by), slice(x0 - bx, x1 - bx)
-        offset = cv2.transform(flow, np.ascontiguousarray(self._to_photo.T))
-        offset_x, offset_y = cv2.split(self._spread(offset, box))
+        (xx, xy), (yx, yy) = self._to_photo
+        across, down = flow[..., 0], flow[..., 1]
+        # One by one: OpenCV interpolates two channels at once in coarser steps.
+        offset_x = self._spread(across * xx + down * yx, box)
+        offset_y = self._spread(across * xy + down * yy, box)
         offset_x *= self._across[:, columns]
         offset_y *= self._down[rows]
         offset_x += self._x[:, columns]
