@@ -15,6 +15,7 @@ from stillspeak.media.audio import frame_windows
 from stillspeak.media.video import write_video
 from stillspeak.models.decoders import Decoded, StillContext
 from stillspeak.models.expression import ExpressionProcess, HeadProcess
+from stillspeak.models.frozen import FrozenGenerator
 from stillspeak.models.generator import Generator
 from stillspeak.render import FaceRenderer
 
@@ -23,7 +24,10 @@ CHUNK = 16
 
 
 def decoded_chunks(
-    generator: Generator, still: StillContext, audio: npt.NDArray[np.float32], seed: int
+    generator: Generator | FrozenGenerator,
+    still: StillContext,
+    audio: npt.NDArray[np.float32],
+    seed: int,
 ) -> Iterator[Decoded]:
     """What a generator makes of a still and a sound, :data:`CHUNK` frames at a time.
 
@@ -31,7 +35,7 @@ def decoded_chunks(
     moved afterwards, see :mod:`stillspeak.models.gesture`.
 
     Args:
-        generator: in evaluation mode.
+        generator: in evaluation mode, or frozen, which is faster.
         still: from :meth:`Generator.prepare_still`.
         audio: (S,) float32 in [-1, 1] at the generator's rate.
         seed: of its noise.
@@ -39,10 +43,16 @@ def decoded_chunks(
     windows = frame_windows(audio, generator.config.window, generator.config.hop)
     random = torch.Generator().manual_seed(seed)
     state = generator.initial_state()
+    frozen = generator.prepare(still) if isinstance(generator, FrozenGenerator) else None
     for start in range(0, len(windows), CHUNK):
         chunk = torch.tensor(windows[start : start + CHUNK]).unsqueeze(0)
         noise = generator.draw_noise(1, chunk.shape[1], random)
-        decoded, state = generator.step(still, chunk.to(noise.device), noise, state)
+        chunk = chunk.to(noise.device)
+        if isinstance(generator, FrozenGenerator):
+            assert frozen is not None
+            decoded, state = generator.step(frozen, chunk, noise, state)
+        else:
+            decoded, state = generator.step(still, chunk, noise, state)
         yield decoded
 
 
@@ -64,6 +74,8 @@ class Animation:
     """Size of the brows' movements, 1 being people's."""
     head_motion: float = 0.0
     """Size of the head's small movements; 0: it rests."""
+    frozen: FrozenGenerator | None = None
+    """The same generator made ready to run; None: the generator itself runs."""
 
     @property
     def fps(self) -> int:
@@ -94,8 +106,9 @@ class Animation:
             self.seed, fps=self.fps, blink=self.blink, strength=self.expression
         )
         head = HeadProcess(self.seed, fps=self.fps, strength=self.head_motion)
-        for decoded in decoded_chunks(self.generator, self.renderer.context, self.audio, self.seed):
-            frames = decoded.frames.shape[1]
+        generator = self.frozen or self.generator
+        for decoded in decoded_chunks(generator, self.renderer.context, self.audio, self.seed):
+            frames = decoded.length
             poses = head.draw(frames) if self.head_motion else None
             yield from self.renderer.render(decoded, poses, expression.draw(frames)[0])
 
