@@ -79,8 +79,10 @@ class Animator:
 
     @property
     def frozen(self) -> FrozenGenerator:
-        """The generator made ready to run, which is done when first asked for. Its weights are those
-        of that moment."""
+        """The generator made ready to run, which is done when first asked for.
+
+        Its weights are those of that moment.
+        """
         if self._frozen is None:
             self._frozen = FrozenGenerator(self.generator, dtype=self._type)
         return self._frozen

@@ -110,8 +110,8 @@ class StreamSession:
         ImageError: the picture cannot be read.
         FaceError: no usable face.
         AudioError: a sample rate that cannot be.
-        ConfigError: a size, seed, strength, frame rate or number of threads out of range; the device
-            is not there; an unknown precision.
+        ConfigError: a size, seed, strength, frame rate or number of threads out of range; the
+            device is not there; an unknown precision.
         WeightsError: the weights cannot be used.
     """
 

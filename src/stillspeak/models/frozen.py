@@ -3,10 +3,10 @@
 :class:`~stillspeak.models.generator.Generator` is written to be trained. One frame at a time a CPU
 spends most of its time on what training needs: weights are put into the order that the processor
 multiplies in, anew for every frame, and norms are layers of their own. Here both are done once.
-In float32 the sums are the same up to their order. In bfloat16 the decoder reads half as many bytes,
-which one frame at a time is what it waits for; sound, memory and the composition of the picture stay
-in float32. :data:`TOLERANCE` says how far frames may be off, and ``docs/experiments.md``, section
-19, what was measured.
+In float32 the sums are the same up to their order. In bfloat16 the decoder reads half as many
+bytes, which one frame at a time is what it waits for; sound, memory and the composition of the
+picture stay in float32. :data:`TOLERANCE` says how far frames may be off,
+and ``docs/experiments.md``, section 19, what was measured.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from stillspeak.models.decoders import (
     split,
 )
 from stillspeak.models.generator import Generator, GeneratorState
-from stillspeak.models.layers import SkipFusion
+from stillspeak.models.layers import LogMel, SkipFusion
 
 TOLERANCE = {torch.float32: 0.05, torch.bfloat16: 2.0}
-"""Largest difference of a frame from the generator's own, in levels of 255. Measured on the released
-weights: 0.003 and 0.9, the mean over all pixels in bfloat16 being 0.08."""
+"""Largest difference of a frame from the generator's own, in levels of 255. Measured on the
+released weights: 0.003 and 0.9, the mean over all pixels in bfloat16 being 0.08."""
 
 Size = tuple[int, int]
 
@@ -53,7 +53,10 @@ class FrozenStill:
         if frames == 1:
             return self.adds
         if self._repeated[0] != frames:  # the same number comes again and again
-            self._repeated = (frames, [_channels_last(a.repeat(frames, 1, 1, 1)) for a in self.adds])
+            self._repeated = (
+                frames,
+                [_channels_last(a.repeat(frames, 1, 1, 1)) for a in self.adds],
+            )
         return self._repeated[1]
 
 
@@ -137,7 +140,10 @@ class FrozenGenerator:
 
     def _encode(self, windows: Tensor) -> Tensor:
         """(1, T, N) -> (1, T, audio_dim), a window being a picture of one line."""
-        x = windows[0][:, None, None]
+        x = windows[0][:, None]
+        if self._spectrum is not None:
+            x = self._spectrum(x)
+        x = x.unsqueeze(2)
         for layer in self._audio:
             x = layer(x)
         return torch.tanh(x).flatten(1)[None]
@@ -146,7 +152,11 @@ class FrozenGenerator:
         layers = list(self.generator.context_encoder.frame_encoder.layers)
         frozen: list[FrozenConv] = []
         width = self.config.window
+        self._spectrum: LogMel | None = None
         for place, layer in enumerate(layers):
+            if isinstance(layer, LogMel):
+                self._spectrum = layer
+                width = (width - layer.waves.shape[-1]) // layer.step + 1
             if not isinstance(layer, nn.Conv1d):
                 continue
             weight, bias = layer.weight, layer.bias
@@ -155,18 +165,18 @@ class FrozenGenerator:
             if relu:
                 scale, bias = _affine(norm)
                 weight = weight * scale[:, None, None]
-            (kernel,), (stride,), (padding,) = layer.kernel_size, layer.stride, layer.padding
+            kernel, stride, padding = layer.kernel_size[0], layer.stride[0], int(layer.padding[0])
             conv = FrozenConv(
                 weight[:, :, None],
                 bias,
                 (1, width),
                 stride=(1, stride),
-                padding=(0, int(padding)),
+                padding=(0, padding),
                 relu=relu,
                 packed=self.packed,
             )
             frozen.append(conv)
-            width = (width + 2 * int(padding) - kernel) // stride + 1
+            width = (width + 2 * padding - kernel) // stride + 1
         return frozen
 
     def _freeze_decoder(self) -> _FrozenDecoder:
@@ -248,7 +258,7 @@ class FrozenConv:
 
     def _ordinary(self, x: Tensor, add: Tensor | None) -> Tensor:
         convolve = F.conv_transpose2d if self._transposed else F.conv2d
-        y: Tensor = convolve(x, self._weight, self._bias, self._stride, self._padding)  # type: ignore[operator]
+        y: Tensor = convolve(x, self._weight, self._bias, self._stride, self._padding)
         if add is not None:
             y = y + add
         return F.relu_(y) if self._relu else y
@@ -485,7 +495,7 @@ _works: dict[torch.dtype, bool] = {}
 
 @torch.inference_mode()
 def _try_packing(dtype: torch.dtype) -> bool:
-    if not torch.backends.mkldnn.is_available():
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     random = torch.Generator().manual_seed(0)
     x, add = torch.randn(1, 8, 4, 6, generator=random), torch.randn(1, 8, 4, 6, generator=random)
