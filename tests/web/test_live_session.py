@@ -70,9 +70,11 @@ def chirp() -> np.ndarray:
     return (0.5 * loud * tone).astype(np.float32)
 
 
-def test_lips_and_sound_are_in_step():
-    """Where a returned picture belongs in the sent sound, and where the returned sound beside it
-    belongs, by the clock that receivers bring both tracks into step by: no more than a frame apart.
+def step_offsets() -> list[float]:
+    """How far lips are from sound, in seconds, picture by picture over a second.
+
+    Where a returned picture belongs in the sent sound, and where the returned sound beside it
+    belongs, by the clock that receivers bring both tracks into step by.
     """
     sent = chirp()
 
@@ -123,9 +125,18 @@ def test_lips_and_sound_are_in_step():
         expected = (place + seconds) % 4
         shown = int(np.argmin(errors)) / 25
         offsets.append((shown + 0.02 - expected + 2) % 4 - 2)
+    return offsets
+
+
+def test_lips_and_sound_are_in_step():
+    # Frames are 40 ms long and drawn to the middle of their own. A machine that is too busy sends
+    # few pictures, of low quality, which are not told apart: then once more.
+    for last in (False, False, True):
+        offsets = step_offsets()
+        told_apart = len(offsets) >= 5 and np.ptp(np.percentile(offsets, [25, 75])) <= 0.08
+        if told_apart or last:
+            break
     assert len(offsets) >= 5
-    # Frames are 40 ms long and drawn to the middle of their own; where the machine is busy some
-    # come late by one.
     assert abs(np.median(offsets)) <= 0.04, offsets
 
 
