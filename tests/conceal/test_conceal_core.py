@@ -141,8 +141,8 @@ def test_the_seed_decides(filled):
 def test_lips_follow_the_sound(filled):
     film, lost, made = filled
     other = concealer().conceal(film, lost, speech(2.1, seed=2))
-    changed = np.abs(other[35].astype(int) - made[35]).max(axis=2) > 5
-    assert changed[100:200, 80:180].sum() > 50
+    changed = (np.abs(other[26:44].astype(int) - made[26:44]).max(axis=3) > 2).any(axis=0)
+    assert changed[100:200, 80:180].sum() > 100
     assert not changed[:60].any()  # and nothing but the face does
 
 

@@ -85,7 +85,8 @@ def test_the_documented_defaults_are_the_defaults():
     (block,) = re.findall(r"```toml\n(.*?)```", DOCS, re.DOTALL)
     documented = tomllib.loads(block)
     actual = to_table(ServeSettings())
-    assert actual.pop("folder") is None and "# folder" in block
+    for name in ("folder", "stun", "turn", "turn_user", "turn_password"):
+        assert actual.pop(name) is None and f"# {name} = " in block
     assert documented == actual
 
 

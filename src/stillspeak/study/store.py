@@ -12,9 +12,10 @@ import hmac
 import json
 import re
 import secrets
+import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -214,11 +215,11 @@ class Store:
             if not create:
                 raise StudyError(f"{self.name}: holds no study's answers yet")
             try:
-                self._meta.create_all(self._engine)
+                self._make_tables()
             except DBAPIError:
                 # Another process may have made them at this moment.
                 time.sleep(0.5)
-                self._meta.create_all(self._engine)
+                self._make_tables()
         with self._write() as connection:
             for name, value in (
                 ("schema", SCHEMA),
@@ -274,6 +275,10 @@ class Store:
     def _read(self) -> Iterator[Connection]:
         with self._engine.connect() as connection:
             yield connection
+
+    def _make_tables(self) -> None:
+        with self._write() as connection:
+            self._meta.create_all(connection)
 
     @contextmanager
     def _write(self) -> Iterator[Connection]:
@@ -697,19 +702,36 @@ def _engine(url: str, durable: bool) -> Engine:
     return engine
 
 
+_BUSY_SECONDS = 60
+"""How long one waits for another who writes."""
+
+
 def _prepare_sqlite(durable: bool, connection: Any, record: Any) -> None:
     # The driver would begin transactions late, after the first read.
     connection.isolation_level = None
     cursor = connection.cursor()
     for pragma in (
-        "busy_timeout=60000",
+        f"busy_timeout={1000 * _BUSY_SECONDS}",
         "journal_mode=WAL",
         f"synchronous={'FULL' if durable else 'OFF'}",
         "foreign_keys=ON",
         "secure_delete=ON",
     ):
-        cursor.execute(f"PRAGMA {pragma}")
+        _patiently(partial(cursor.execute, f"PRAGMA {pragma}"))
     cursor.close()
+
+
+def _patiently(do: Callable[[], object]) -> None:
+    """Do what SQLite refuses at once while others are at it, such as the change to a log."""
+    end = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            do()
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > end:
+                raise
+            time.sleep(0.05)
 
 
 def _begin_sqlite(connection: Connection) -> None:
