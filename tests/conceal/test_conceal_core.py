@@ -172,7 +172,8 @@ def test_all_but_the_first_frame_lost_is_an_animation(strengths):
     film = np.repeat(portrait()[None], 40, axis=0)
     lost = lost_places(40, (1, 40))
     made = concealer().conceal(film, lost, sound(1.6), memory=0.0, **strengths)
-    with Animator(gentle(), device="cpu", detector=shared_detector()) as animator:
+    same = {"device": "cpu", "precision": "float32", "detector": shared_detector()}
+    with Animator(gentle(), **same) as animator:
         animation = animator.animate(portrait(), (sound(1.6), RATE), **strengths).frames
     first = 1 if strengths else 22  # eyes and brows rest beside a good frame
     difference = np.abs(made[first:40].astype(int) - animation[first:40])
