@@ -118,6 +118,19 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def identify_model(model: str | Path) -> tuple[str, str]:
+    """Name and SHA-256 of a released model, ``default`` resolved, or of a weights file.
+
+    Raises:
+        WeightsError: neither a known name nor a file.
+    """
+    path, sha256 = resolve_model(model)
+    name = path.stem
+    if sha256 is not None:
+        name = next(entry.name for entry in catalogue().values() if entry.path == path)
+    return name, sha256 or file_sha256(path)
+
+
 def read_info(path: Path) -> dict[str, Any]:
     """The header of a weights file of any kind: ``config``, ``info`` and ``golden``.
 

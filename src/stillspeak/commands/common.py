@@ -10,6 +10,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn, get_args
 
@@ -49,6 +50,64 @@ HeadMotion = Annotated[float, typer.Option(min=0, max=3, help="Small movements o
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
+NoMark = Annotated[
+    bool,
+    typer.Option(
+        "--no-mark",
+        help="No watermark and no content credentials: then it is up to you to say that the "
+        "video is synthetic, as the law asks for in many places.",
+    ),
+]
+WithLabel = Annotated[
+    bool, typer.Option("--label", help='Show "AI-generated" in the bottom left corner.')
+]
+LabelText = Annotated[str | None, typer.Option(help="Show this text there instead.")]
+Certificate = Annotated[
+    Path | None, typer.Option(help="Sign with this certificate chain (PEM) and --key.")
+]
+Key = Annotated[Path | None, typer.Option(help="The certificate's private key (PEM).")]
+
+
+@dataclass(frozen=True)
+class MarkChoices:
+    """What the options say about marks, see ``Animation.save``."""
+
+    mark: bool = True
+    label: str | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+
+
+def mark_choices(
+    no_mark: bool, label: bool, label_text: str | None, certificate: Path | None, key: Path | None
+) -> MarkChoices:
+    """The choices, found out to be possible before anything slow begins.
+
+    Raises:
+        ConfigError: the label or the certificate cannot be used.
+    """
+    from stillspeak.media.label import DEFAULT_TEXT, check_label
+
+    if no_mark and (certificate or key):
+        raise typer.BadParameter("--certificate and --key sign, which --no-mark forbids")
+    text = label_text if label_text is not None else DEFAULT_TEXT if label else None
+    if text is not None:
+        text = check_label(text)
+    if certificate or key:
+        from stillspeak.media.provenance import find_signer
+
+        find_signer(certificate, key)
+    return MarkChoices(not no_mark, text, certificate, key)
+
+
+def say_unmarked(choices: MarkChoices, quiet: bool) -> None:
+    if not (choices.mark or quiet):
+        print(
+            "stillspeak: note: written without marks; say yourself that it is synthetic",
+            file=sys.stderr,
+        )
+
+
 def fail(message: str, *, code: int = 1) -> NoReturn:
     print(f"stillspeak: {' '.join(message.splitlines())}", file=sys.stderr)
     raise SystemExit(code)
@@ -76,15 +135,27 @@ def source_name(argument: str) -> str:
     return "standard input" if argument == "-" else argument
 
 
-def save(animation: Animation, target: str | Path, *, overwrite: bool, quiet: bool) -> int:
+def save(
+    animation: Animation,
+    target: str | Path,
+    *,
+    overwrite: bool,
+    quiet: bool,
+    choices: MarkChoices | None = None,
+) -> int:
+    from stillspeak.animation import chosen_marks
     from stillspeak.media.video import write_video
+
+    settings = animation.video_settings
+    if choices is not None:
+        settings["marks"] = chosen_marks(settings["marks"], **asdict(choices))
 
     with progress_bar("animating", len(animation), quiet) as advance:
         return write_video(
             target,
             counted(animation, advance),
             overwrite=overwrite,
-            **animation.video_settings,
+            **settings,
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import re
 import secrets
@@ -22,7 +23,10 @@ import numpy.typing as npt
 from stillspeak.constants import SAMPLE_RATE, VIDEO_FPS
 from stillspeak.errors import OutputError, OutputExistsError, VideoError
 from stillspeak.media.audio import Waveform, load_stretch, load_track
+from stillspeak.media.label import Label, check_label
+from stillspeak.media.provenance import FORMATS, Marks, Signer, find_signer, sign_bytes, sign_file
 from stillspeak.media.source import can_jump, open_container, reason
+from stillspeak.media.watermark import SMALLEST, Watermarker
 
 if TYPE_CHECKING:
     import av
@@ -440,6 +444,7 @@ def write_video(
     overwrite: bool = False,
     crf: int = 18,
     metadata: Mapping[str, str] | None = None,
+    marks: Marks | None = None,
 ) -> int:
     """Encode frames as they come, with the sound in step, and put the file in place whole.
 
@@ -461,6 +466,9 @@ def write_video(
         crf: picture quality on H.264's scale, 0 (lossless) to 51; VP9 gets the same place
             on its own scale, GIF and PNG take no notice.
         metadata: texts such as ``title`` and ``comment``, stored in MP4, WebM and PNG.
+        marks: what says that the frames are synthetic: watermark, content credentials, label.
+            None, for footage that is not, marks nothing; what ``video_settings`` of an
+            animation or a session holds marks generated frames as they should be.
 
     Returns:
         The number of frames written.
@@ -468,6 +476,7 @@ def write_video(
     Raises:
         OutputExistsError: there is something already and ``overwrite`` is False.
         OutputError: as ``check_output``; no frames; the disk is full or writing fails.
+        ConfigError: the certificate or the label cannot be used.
         ValueError: a frame or the audio has the wrong shape or type.
         Exception: whatever ``frames`` raises, unchanged.
     """
@@ -477,6 +486,7 @@ def write_video(
     _check_settings(fps, crf, audio, sample_rate)
     if kind == ".gif" and fps > _GIF_MAX_FPS:
         raise OutputError(f"{name}: a GIF shows at most {_GIF_MAX_FPS} frames a second, not {fps}")
+    marking = None if marks is None else _Marking(marks, kind)
     job = _Job(
         # Hidden, and in the target's own folder, so that the last step is a rename and
         # cannot be half done.
@@ -486,6 +496,7 @@ def write_video(
         sample_rate=sample_rate,
         crf=crf,
         metadata=dict(metadata or {}),
+        marking=marking,
     )
     writer: _Writer | None = None
     shape: tuple[int, ...] = ()
@@ -493,6 +504,8 @@ def write_video(
     try:
         for frame in frames:
             shape = _check_frame(frame, count, shape)
+            if marking is not None:
+                frame = marking.frame(frame)
             with _output_errors(name):
                 if writer is None:
                     writer = _start_writer(kind, job, height=shape[0], width=shape[1])
@@ -502,6 +515,8 @@ def write_video(
             raise OutputError(f"{name}: there are no frames to write; nothing was written")
         with _output_errors(name):
             writer.finish()
+            if marking is not None:
+                marking.file(job.temporary, name)
             # It may have appeared while the frames were made.
             check_output(path, overwrite=overwrite)
             _put_in_place(job.temporary, target)
@@ -524,6 +539,77 @@ class _Job:
     sample_rate: int
     crf: int
     metadata: dict[str, str]
+    marking: _Marking | None = None
+
+
+class _Marking:
+    """The marks of one output while it is written.
+
+    Raises:
+        ConfigError: the certificate or the label cannot be used.
+    """
+
+    def __init__(self, marks: Marks, kind: str) -> None:
+        self.marks = marks
+        self.kind = FORMATS.get(".png" if kind == FOLDER else kind)
+        self.in_pictures = kind == FOLDER
+        self.signer: Signer | None = None
+        if marks.credentials and self.kind is not None:
+            self.signer = find_signer(marks.certificate, marks.key)
+        if marks.label is not None:
+            check_label(marks.label)
+        self.identifier = marks.origin.identifier if marks.watermark else None
+        self._watermarker: Watermarker | None = None
+        self._label: Label | None = None
+        self._first = True
+
+    def frame(self, frame: Frame) -> Frame:
+        """A frame (H, W, 3) uint8 with what goes into the pixels."""
+        if self._first:
+            self._first = False
+            height, width = frame.shape[:2]
+            if self.identifier is not None and min(height, width) < SMALLEST:
+                self.identifier = None  # there is no room in so few pixels
+            if self.identifier is not None:
+                self._watermarker = Watermarker(self.identifier)
+            if self.marks.label is not None:
+                self._label = Label(self.marks.label, height, width)
+        if self._label is not None:
+            frame = self._label.draw(frame)
+        if self._watermarker is not None:
+            frame = self._watermarker.mark(frame)
+        return frame
+
+    def file(self, path: Path, name: str) -> None:
+        """Sign a finished file in place; pictures of a folder were signed one by one."""
+        if self.signer is None or self.in_pictures:
+            return
+        assert self.kind is not None
+        signed = path.with_suffix(".signed")
+        try:
+            sign_file(path, signed, self.kind, self.marks.origin, self.identifier, self.signer)
+            signed.replace(path)
+        except OutputError as problem:
+            raise _unsigned(name, problem) from problem
+        finally:
+            signed.unlink(missing_ok=True)
+
+    def picture(self, data: bytes, name: str) -> bytes:
+        """A PNG of a folder, signed."""
+        if self.signer is None:
+            return data
+        assert self.kind is not None
+        try:
+            return sign_bytes(data, self.kind, self.marks.origin, self.identifier, self.signer)
+        except OutputError as problem:
+            raise _unsigned(name, problem) from problem
+
+
+def _unsigned(name: str, problem: OutputError) -> OutputError:
+    return OutputError(
+        f"{name}: its content credentials cannot be made ({problem}); check the certificate, or "
+        "write without marks"
+    )
 
 
 class _Writer(Protocol):
@@ -753,9 +839,14 @@ class _FolderWriter:
         import PIL.Image
 
         file = self.job.temporary / f"{self.count:06d}.png"
+        buffer = io.BytesIO()
         PIL.Image.fromarray(np.ascontiguousarray(frame)).save(
-            file, "PNG", pnginfo=self.texts, compress_level=3
+            buffer, "PNG", pnginfo=self.texts, compress_level=3
         )
+        data = buffer.getvalue()
+        if self.job.marking is not None:
+            data = self.job.marking.picture(data, file.name)
+        file.write_bytes(data)
         self.count += 1
 
     def finish(self) -> None:
