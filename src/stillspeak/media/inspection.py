@@ -109,8 +109,8 @@ def _judge(
     if credentials is None and watermark.present:
         verdict = "re-encoded"
         summary = (
-            "stillspeak's watermark, but no credentials: encoded again, or its credentials were "
-            "taken out"
+            "stillspeak's watermark alone: encoded again, stripped of its credentials, or of a "
+            "format without a place for them, such as WebM"
         )
     elif credentials is None:
         verdict = "unmarked"
