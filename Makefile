@@ -6,14 +6,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint bench install clean
+.PHONY: demo test test-pipecat lint bench install clean
 
 install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt scripts/check_system.py
 	@$(PYTHON) scripts/check_system.py
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,corpora,eval,serve,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,corpora,eval,serve,study,postgres,livekit,dev]'
 	@touch $@
 
 demo: $(STAMP)
@@ -21,6 +21,13 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
+
+# Pipecat wants other versions of two packages than the rest, so its tests have their own place.
+test-pipecat:
+	$(PYTHON) -m venv $(VENV)-pipecat
+	grep -v -e '^protobuf==' -e '^soxr==' constraints.txt > $(VENV)-pipecat/constraints.txt
+	$(VENV)-pipecat/bin/python -m pip install --quiet --constraint $(VENV)-pipecat/constraints.txt --editable '.[pipecat]' pytest pytest-timeout
+	$(VENV)-pipecat/bin/python -m pytest tests/integrations/test_pipecat.py tests/test_examples_live.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -29,7 +29,7 @@ from stillspeak.evaluation.evaluate import evaluate_model
 
 ROOT = Path(__file__).resolve().parents[1]
 
-SYSTEMS = ("alive", "warp", "temporal", "baseline", "still", "real")
+SYSTEMS = ("fluent", "warp", "temporal", "baseline", "still", "real")
 
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 

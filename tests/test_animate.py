@@ -123,9 +123,9 @@ def test_frames_are_made_when_asked_for_and_not_kept(monkeypatch):
     monkeypatch.setattr(animation_module, "CHUNK", 2)
     made = animation(2.0)
     steps = []
-    step = made.generator.step
+    step = made.frozen.step
     monkeypatch.setattr(
-        type(made.generator), "step", lambda self, *args: (steps.append(1), step(*args))[1]
+        type(made.frozen), "step", lambda self, *args: (steps.append(1), step(*args))[1]
     )
     frames = iter(made)
     first = weakref.ref(next(frames))

@@ -114,6 +114,8 @@ def test_imports_go_down(unit: str, path: Path) -> None:
         ("stream", "from stillspeak.cli import main"),
         ("evaluation", "from stillspeak.cli import main"),
         ("web", "from stillspeak.commands.common import Quiet"),
+        ("study", "from stillspeak.commands.common import Quiet"),
+        ("animate", "from stillspeak.study.app import create_app"),
         ("animate", "from stillspeak.web.app import create_app"),
         ("cli", "import stillspeak.__main__"),
     ],
@@ -131,6 +133,7 @@ def test_the_rule_notices(unit: str, source: str) -> None:
         ("training", "from stillspeak import __version__"),
         ("evaluation", "from stillspeak.animate import animate"),
         ("web", "from stillspeak.animate import Animator"),
+        ("study", "from stillspeak.evaluation.report_plots import Plot"),
         ("cli", "import stillspeak.evaluation.lips"),
     ],
 )

@@ -29,10 +29,15 @@ COMMANDS = typer.main.get_command(cli.app).commands
 
 
 def options(name: str) -> set[str]:
-    """Every spelling of a command's options, and those that all commands have."""
+    """Every spelling of a command's options, and those that all commands have.
+
+    A group of commands has those of all that are in it.
+    """
     spellings = {"--help", "-h"}
-    for parameter in COMMANDS[name].params:
-        spellings |= {*parameter.opts, *parameter.secondary_opts}
+    command = COMMANDS[name]
+    for one in (command, *getattr(command, "commands", {}).values()):
+        for parameter in one.params:
+            spellings |= {*parameter.opts, *parameter.secondary_opts}
     return spellings
 
 
@@ -56,6 +61,9 @@ def test_make_targets_exist(line):
 def test_commands_and_their_options_exist(line):
     _, name, *words = shlex.split(line)
     assert name in COMMANDS
+    group = getattr(COMMANDS[name], "commands", None)
+    if group is not None:
+        assert words.pop(0) in group
     given = {word.split("=")[0] for word in words if word.startswith("-") and word != "-"}
     assert given <= options(name)
 

@@ -634,7 +634,7 @@ def test_a_long_chunk_is_heard_in_pieces(monkeypatch):
 
 def test_the_documents_example_runs():
     text = (Path(__file__).parents[1] / "docs/streaming.md").read_text("utf-8")
-    (block,) = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    block, *_ = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     shown = []
 
     def opened(image: str, **options) -> StreamSession:

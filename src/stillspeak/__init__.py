@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from stillspeak.stream import StreamSession
     from stillspeak.weights import load_model, save_model
 
-__version__ = "0.1.0"
+__version__ = "0.8.0"
 
 __all__ = [
     "Animation",
@@ -67,12 +67,14 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'stillspeak' has no attribute {name!r}")
-    value = getattr(import_module(f"stillspeak.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # a type checker would take any name for one of ours
+
+    def __getattr__(name: str) -> Any:
+        if name not in _HOMES:
+            raise AttributeError(f"module 'stillspeak' has no attribute {name!r}")
+        value = getattr(import_module(f"stillspeak.{_HOMES[name]}"), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

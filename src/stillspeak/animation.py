@@ -16,6 +16,7 @@ from stillspeak.media.provenance import Marks, Origin
 from stillspeak.media.video import write_video
 from stillspeak.models.decoders import Decoded, StillContext
 from stillspeak.models.expression import ExpressionProcess, HeadProcess
+from stillspeak.models.frozen import FrozenGenerator
 from stillspeak.models.generator import Generator
 from stillspeak.render import FaceRenderer
 
@@ -46,7 +47,10 @@ def chosen_marks(
 
 
 def decoded_chunks(
-    generator: Generator, still: StillContext, audio: npt.NDArray[np.float32], seed: int
+    generator: Generator | FrozenGenerator,
+    still: StillContext,
+    audio: npt.NDArray[np.float32],
+    seed: int,
 ) -> Iterator[Decoded]:
     """What a generator makes of a still and a sound, :data:`CHUNK` frames at a time.
 
@@ -54,7 +58,7 @@ def decoded_chunks(
     moved afterwards, see :mod:`stillspeak.models.gesture`.
 
     Args:
-        generator: in evaluation mode.
+        generator: in evaluation mode, or frozen, which is faster.
         still: from :meth:`Generator.prepare_still`.
         audio: (S,) float32 in [-1, 1] at the generator's rate.
         seed: of its noise.
@@ -62,10 +66,16 @@ def decoded_chunks(
     windows = frame_windows(audio, generator.config.window, generator.config.hop)
     random = torch.Generator().manual_seed(seed)
     state = generator.initial_state()
+    frozen = generator.prepare(still) if isinstance(generator, FrozenGenerator) else None
     for start in range(0, len(windows), CHUNK):
         chunk = torch.tensor(windows[start : start + CHUNK]).unsqueeze(0)
         noise = generator.draw_noise(1, chunk.shape[1], random)
-        decoded, state = generator.step(still, chunk.to(noise.device), noise, state)
+        chunk = chunk.to(noise.device)
+        if isinstance(generator, FrozenGenerator):
+            assert frozen is not None
+            decoded, state = generator.step(frozen, chunk, noise, state)
+        else:
+            decoded, state = generator.step(still, chunk, noise, state)
         yield decoded
 
 
@@ -90,6 +100,8 @@ class Animation:
     """Size of the head's small movements; 0: it rests."""
     origin: Origin = field(default_factory=Origin)
     """What the frames are made from, as content credentials name it."""
+    frozen: FrozenGenerator | None = None
+    """The same generator made ready to run; None: the generator itself runs."""
 
     @property
     def fps(self) -> int:
@@ -120,8 +132,9 @@ class Animation:
             self.seed, fps=self.fps, blink=self.blink, strength=self.expression
         )
         head = HeadProcess(self.seed, fps=self.fps, strength=self.head_motion)
-        for decoded in decoded_chunks(self.generator, self.renderer.context, self.audio, self.seed):
-            frames = decoded.frames.shape[1]
+        generator = self.frozen or self.generator
+        for decoded in decoded_chunks(generator, self.renderer.context, self.audio, self.seed):
+            frames = decoded.length
             poses = head.draw(frames) if self.head_motion else None
             yield from self.renderer.render(decoded, poses, expression.draw(frames)[0])
 

@@ -51,8 +51,11 @@ from stillspeak.commands.common import (
     source,
     source_name,
 )
+from stillspeak.commands.conceal import conceal
 from stillspeak.commands.inspect import inspect
 from stillspeak.commands.serve import serve
+from stillspeak.commands.stream import stream
+from stillspeak.commands.study import app as study_app
 from stillspeak.errors import ConfigError, OutputError, StillspeakError
 
 if TYPE_CHECKING:
@@ -759,3 +762,10 @@ def report(
 
 app.command()(serve)
 app.command()(inspect)
+app.command()(stream)
+app.add_typer(study_app, name="study")
+
+
+# --- lost frames --------------------------------------------------------------------------
+
+app.command()(conceal)

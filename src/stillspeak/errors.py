@@ -19,6 +19,7 @@ prints it as it stands. Programming mistakes raise the built-in exceptions inste
       DataError               a corpus or a prepared cache cannot be used
       TrainingError           a training run cannot go on
         CheckpointError
+      StudyError              a study's folder or database cannot be used
       MissingDependencyError  an optional or system package is not there
 """
 
@@ -85,6 +86,10 @@ class TrainingError(StillspeakError):
 
 class CheckpointError(TrainingError):
     """A checkpoint is missing, damaged or belongs to another configuration."""
+
+
+class StudyError(StillspeakError):
+    """A study's folder or database cannot be used."""
 
 
 class MissingDependencyError(StillspeakError):

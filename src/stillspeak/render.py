@@ -27,7 +27,7 @@ from stillspeak.models.generator import Generator
 from stillspeak.models.gesture import Gesture, Overlay, gesture_frames, gesture_motion
 from stillspeak.models.pixels import from_model, to_model
 from stillspeak.models.regions import LOWER_BOX, scale_box
-from stillspeak.models.sway import CROP, HEAD, Reach, sway_frames, sway_motion, widen
+from stillspeak.models.sway import CROP, HEAD, Reach, sway_around, sway_frames, sway_motion
 
 Picture = npt.NDArray[np.uint8]
 
@@ -167,7 +167,7 @@ class FaceRenderer:
         reach = CROP
         if poses is not None:
             reach = HEAD
-            motion = sway_motion(widen(motion, reach), poses, reach)
+            motion = sway_around(motion, poses, reach)
         if reach not in self._warpers:
             transform = face_transform(self._points)
             self._warpers[reach] = FaceWarper(self._picture, transform, reach)
@@ -175,9 +175,10 @@ class FaceRenderer:
             part[0].permute(0, 2, 3, 1).float().cpu().numpy()
             for part in (motion.flow, motion.mask, motion.colour)
         )
-        levels = np.clip((colour + 1) * 127.5, 0, 255)
         for index in range(len(flow)):
-            yield self._warpers[reach].draw(flow[index], mask[index, ..., 0], levels[index])
+            shown = mask[index, ..., 0]
+            levels = _levels(colour[index], shown)
+            yield self._warpers[reach].draw(flow[index], shown, levels)
 
     def _support(self, height: int, width: int) -> torch.Tensor:
         """How much of what the decoder does a grid over the crop lets through: (height, width)."""
@@ -224,6 +225,18 @@ def _lower(
     to_box = face_transform(points, scale=height / FRAME_HEIGHT)
     to_box[:, 2] -= left, top
     return to_model(crop_face(picture, to_box, bottom - top, right - left)[None])
+
+
+def _levels(colour: npt.NDArray[np.float32], mask: npt.NDArray[np.float32]) -> Picture:
+    """Painted colours (h, w, 3) in [-1, 1] as uint8, where the mask (h, w) lets any through."""
+    where = mask > 0
+    rows, columns = np.flatnonzero(where.any(axis=1)), np.flatnonzero(where.any(axis=0))
+    levels = np.zeros(colour.shape, np.uint8)
+    if len(rows):
+        # Some more, since the photo may show the mean of several cells.
+        box = tuple(slice(max(at[0] - 16, 0), at[-1] + 17) for at in (rows, columns))
+        levels[box] = np.rint((colour[box] + 1) * 127.5).clip(0, 255)
+    return levels
 
 
 def _check_size(height: int) -> None:

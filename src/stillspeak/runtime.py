@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 from stillspeak.errors import ConfigError
@@ -70,3 +72,38 @@ def choose_precision(name: str, device: torch.device) -> Precision:
     if device.type == "cpu" and cpu_has_bfloat16():
         return Precision("bf16-mixed", "the CPU has bfloat16 instructions")
     return Precision("32-true", f"no bfloat16 in hardware on {device.type}")
+
+
+DecoderPrecision = Literal["auto", "float32", "bfloat16"]
+
+
+def choose_decoder_type(name: str, device: torch.device) -> torch.dtype:
+    """Resolve ``auto`` to the faster type of the frame decoder when frames are made one by one:
+    bfloat16 on a CPU that multiplies it in hardware, else float32.
+
+    Raises:
+        ConfigError: an unknown precision.
+    """
+    import torch
+
+    if name not in get_args(DecoderPrecision):
+        raise ConfigError(f"precision {name!r} is not known; give auto, float32 or bfloat16")
+    if name == "auto":
+        name = "bfloat16" if device.type == "cpu" and cpu_has_bfloat16() else "float32"
+    return torch.bfloat16 if name == "bfloat16" else torch.float32
+
+
+@contextmanager
+def torch_threads(count: int | None) -> Iterator[None]:
+    """Compute in so many threads inside, for the thread that asks; None: as many as outside."""
+    import torch
+
+    before = torch.get_num_threads()
+    if count is None or count == before:
+        yield
+        return
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -27,6 +27,7 @@ from stillspeak.media.audio import ChunkResampler, Waveform, mono_chunk, whole_r
 from stillspeak.media.provenance import Marks
 from stillspeak.models.expression import ExpressionProcess, HeadProcess
 from stillspeak.models.generator import Generator
+from stillspeak.runtime import torch_threads
 from stillspeak.weights import DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -100,14 +101,20 @@ class StreamSession:
         expression: size of the brows' movements, 0 (none) to 3.
         head_motion: size of small movements of the head, 0 (none) to 3.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        animator: a loaded model and detector to use, in place of ``model`` and ``device``. It stays
-            the caller's: any number of sessions may share it, and none closes it.
+        precision: of the frame decoder, ``auto``, ``float32`` or ``bfloat16``, as for
+            :class:`Animator`.
+        threads: that a frame is computed in; None: torch's own number. One is enough for a released
+            model, and does not wait for a second core that others are using.
+        animator: a loaded model and detector to use, in place of ``model``, ``device`` and
+            ``precision``. It stays the caller's: any number of sessions may share it, and none
+            closes it.
 
     Raises:
         ImageError: the picture cannot be read.
         FaceError: no usable face.
         AudioError: a sample rate that cannot be.
-        ConfigError: a size, seed, strength or frame rate out of range; the device is not there.
+        ConfigError: a size, seed, strength, frame rate or number of threads out of range; the
+            device is not there; an unknown precision.
         WeightsError: the weights cannot be used.
     """
 
@@ -126,14 +133,19 @@ class StreamSession:
         expression: float = 1.0,
         head_motion: float = 0.0,
         device: str = "auto",
+        precision: str = "auto",
+        threads: int | None = 1,
         animator: Animator | None = None,
     ) -> None:
         check_choices(seed, blink, expression, head_motion)
+        if threads is not None and threads < 1:
+            raise ConfigError(f"{threads} threads cannot compute; give 1 or more")
         self.sample_rate = _live_rate(sample_rate)
         """Samples a second of what is pushed."""
         self._seed = seed
         self._blink, self._strength, self._head_motion = blink, expression, head_motion
-        own = Animator(model, device=device) if animator is None else animator
+        self._threads = threads
+        own = Animator(model, device=device, precision=precision) if animator is None else animator
         try:
             self._generator = own.generator
             config = self._generator.config
@@ -141,6 +153,7 @@ class StreamSession:
                 raise ConfigError(f"fps {fps} is not the model's; give {config.fps}")
             self.fps = config.fps
             """Frames a second."""
+            self._frozen = own.frozen
             self._renderer = own.renderer(image, face=face, crop=crop, size=size)
             self._origin = own.origin(
                 self._renderer,
@@ -156,6 +169,7 @@ class StreamSession:
                     "live": secrets.token_hex(8),
                 },
             )
+            self._still = self._frozen.prepare(self._renderer.context)
         finally:
             if animator is None:
                 own.close()
@@ -311,23 +325,28 @@ class StreamSession:
         self._sound = np.concatenate((self._sound, self._resampler.feed(piece)))
         self._heard += len(piece)
 
-    @torch.inference_mode()
     def _step(self) -> Frame:
         """The next frame; what of its window was not heard is silence."""
         began = perf_counter()
-        generator, config = self._generator, self._generator.config
-        window = _padded(self._sound[: config.window], config.window)
-        noise = generator.draw_noise(1, 1, self._noise)
-        windows = torch.from_numpy(window).view(1, 1, -1).to(noise.device)
-        decoded, self._state = generator.step(self._renderer.context, windows, noise, self._state)
-        poses = self._head.draw(1) if self._head_motion else None
-        (picture,) = self._renderer.render(decoded, poses, self._expression.draw(1)[0])
+        with torch_threads(self._threads), torch.inference_mode():
+            picture = self._draw()
         # Silence stands in for what is left of the frame's own sound.
-        self._sound = _padded(self._sound[config.hop :], self._left)
+        self._sound = _padded(self._sound[self._generator.config.hop :], self._left)
         index = self._before + self._made
         self._made += 1
         self._times.append(perf_counter() - began)
         return Frame(picture, index, index * self.sample_rate // self.fps, self.fps)
+
+    def _draw(self) -> npt.NDArray[np.uint8]:
+        generator, config = self._frozen, self._generator.config
+        window = _padded(self._sound[: config.window], config.window)
+        noise = generator.draw_noise(1, 1, self._noise)
+        windows = torch.from_numpy(window).view(1, 1, -1).to(noise.device)
+        decoded, self._state = generator.step(self._still, windows, noise, self._state)
+        poses = self._head.draw(1) if self._head_motion else None
+        picture: npt.NDArray[np.uint8]
+        (picture,) = self._renderer.render(decoded, poses, self._expression.draw(1)[0])
+        return picture
 
 
 def _live_rate(rate: int) -> int:

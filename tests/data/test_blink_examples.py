@@ -79,8 +79,8 @@ def test_a_share_of_the_examples_is_asked_for(made) -> None:
 
 def test_balance_of_the_warm_start_is_its_own(made) -> None:
     counts = np.array([900.0, 1.0, 1.0])
-    alike = dataset._balanced(counts, 1.0)
-    by_clip = dataset._balanced(counts, 0.0)
+    alike = dataset.balanced(counts, 1.0)
+    by_clip = dataset.balanced(counts, 0.0)
     assert alike == pytest.approx([1 / 3] * 3) and by_clip[0] == pytest.approx(900 / 902)
     data = made(audio_speaker_balance=0.2, blinks=0.0)
     same = made(blinks=0.0)

@@ -40,14 +40,16 @@ def augment_frames(
         the shape (B, F, 0, 0, 0).
     """
     examples, count, _, height, width = frames.shape
-    offsets = torch.from_numpy(draw_offsets(examples, height, width, config, random))
-    grid = identity_grid(height, width) + offsets.permute(0, 2, 3, 1)
+    device = frames.device
+    offsets = _offsets(examples, height, width, config, random, device)
+    grid = identity_grid(height, width, device=device) + offsets.permute(0, 2, 3, 1)
     flat = frames.flatten(1, 2)  # the frames of an example share the grid: treat as channels
     moved = F.grid_sample(flat, grid, "bilinear", "border", align_corners=False)
     moved_points = _move_points(points, offsets, height, width)
 
     def draw(low: float, high: float, *shape: int) -> Tensor:
-        return torch.from_numpy(random.uniform(low, high, (examples, *shape)).astype(np.float32))
+        drawn = random.uniform(low, high, (examples, *shape)).astype(np.float32)
+        return torch.from_numpy(drawn).to(device)
 
     gamma = torch.exp2(draw(-config.gamma, config.gamma, 1, 1, 1, 1))
     gain = 1 + draw(-config.gain, config.gain, 1, 1, 1, 1)
@@ -86,12 +88,12 @@ def _mouth_grid(offsets: Tensor, height: int, width: int) -> Tensor:
     )
     rows, columns = round(height / (bottom - top)), round(width / (right - left))
     fine = F.interpolate(offsets, (rows, columns), mode="bilinear", align_corners=False)
-    grid = identity_grid(rows, columns) + fine.permute(0, 2, 3, 1)
+    grid = identity_grid(rows, columns, device=offsets.device) + fine.permute(0, 2, 3, 1)
     first, start = round(top * rows), round(left * columns)
     grid = grid[:, first : first + height, start : start + width]
     # From -1 and 1 at the frame's edges to -1 and 1 at the box's.
-    middle = torch.tensor([left + right - 1, top + bottom - 1])
-    extent = torch.tensor([right - left, bottom - top])
+    middle = offsets.new_tensor([left + right - 1, top + bottom - 1])
+    extent = offsets.new_tensor([right - left, bottom - top])
     return (grid - middle) / extent
 
 
@@ -99,30 +101,48 @@ def draw_offsets(
     examples: int, height: int, width: int, config: AugmentConfig, random: np.random.Generator
 ) -> npt.NDArray[np.float32]:
     """Where each output pixel is taken from, as offsets in [-1, 1] units: (B, 2, H, W)."""
+    offsets = _offsets(examples, height, width, config, random, torch.device("cpu"))
+    result: npt.NDArray[np.float32] = offsets.numpy()
+    return result
+
+
+def _offsets(
+    examples: int,
+    height: int,
+    width: int,
+    config: AugmentConfig,
+    random: np.random.Generator,
+    device: torch.device,
+) -> Tensor:
+    """:func:`draw_offsets` on a device; the draws do not depend on it."""
     angle = np.deg2rad(random.uniform(-config.rotate, config.rotate, examples))
     scale = np.exp(random.uniform(-1, 1, examples) * np.log1p(config.scale))
     shift = random.uniform(-config.shift, config.shift, (2, examples))
-    ys, xs = np.mgrid[:height, :width].astype(np.float64)
-    xs, ys = xs - (width - 1) / 2, ys - (height - 1) / 2
-    cos = (np.cos(angle) * scale)[:, None, None]
-    sin = (np.sin(angle) * scale)[:, None, None]
-    offset_x = cos * xs - sin * ys - xs + shift[0][:, None, None]
-    offset_y = sin * xs + cos * ys - ys + shift[1][:, None, None]
-    offset = torch.from_numpy(np.stack((offset_x, offset_y), axis=1)).float()
+
+    def column(values: npt.NDArray[np.float64]) -> Tensor:
+        return torch.from_numpy(values).to(device)[:, None, None]
+
+    ys = torch.arange(height, dtype=torch.float64, device=device)[:, None] - (height - 1) / 2
+    xs = torch.arange(width, dtype=torch.float64, device=device) - (width - 1) / 2
+    cos, sin = column(np.cos(angle) * scale), column(np.sin(angle) * scale)
+    offset_x = cos * xs - sin * ys - xs + column(shift[0])
+    offset_y = sin * xs + cos * ys - ys + column(shift[1])
+    offset = torch.stack((offset_x, offset_y), dim=1).float()
     if config.warp:
         # A handful of control points a side keeps the warp smooth: another face, not jelly.
         knots = random.normal(0, config.warp, (examples, 2, 5, 4)).astype(np.float32)
         offset += F.interpolate(
-            torch.from_numpy(knots), (height, width), mode="bicubic", align_corners=True
+            torch.from_numpy(knots).to(device),
+            (height, width),
+            mode="bicubic",
+            align_corners=True,
         )
-    offset *= torch.tensor([2 / width, 2 / height]).view(1, 2, 1, 1)
-    result: npt.NDArray[np.float32] = offset.numpy()
-    return result
+    return offset.mul_(offset.new_tensor([2 / width, 2 / height]).view(1, 2, 1, 1))
 
 
 def _move_points(points: Tensor, offsets: Tensor, height: int, width: int) -> Tensor:
     """Landmarks under the warp: the fixed point of p + offset(p) = q, in pixels."""
-    size = torch.tensor([width, height], dtype=torch.float32)
+    size = points.new_tensor([width, height])
     target = (points.flatten(1, 2) + 0.5) * (2 / size) - 1  # (B, F*478, 2)
     moved = target
     for _ in range(4):  # contracts by about 0.1 a round for warps of a few pixels
@@ -157,6 +177,115 @@ def augment_audio(
     gain = 10 ** (random.uniform(-config.audio_gain_db, config.audio_gain_db) / 20)
     changed: npt.NDArray[np.float32] = np.clip(audio * gain, -1, 1).astype(np.float32)
     return changed
+
+
+def augment_waveforms(
+    audio: Tensor,
+    sample_rate: int,
+    config: AugmentConfig,
+    random: np.random.Generator,
+    noise: torch.Generator,
+) -> Tensor:
+    """:func:`augment_audio` of many stretches at once, on their device, with voices and rooms.
+
+    Args:
+        audio: (B, S) float32 in [-1, 1].
+        sample_rate: samples a second.
+        config: strengths.
+        random: the source of all draws.
+        noise: on the device of ``audio``, the source of noise.
+
+    Returns:
+        (B, S) float32 in [-1, 1].
+    """
+    count, length = audio.shape
+    device = audio.device
+
+    def column(values: npt.NDArray[np.generic]) -> Tensor:
+        return torch.from_numpy(np.asarray(values, np.float32)).to(device)[:, None]
+
+    def chosen(probability: float) -> Tensor:
+        return column(random.random(count) < probability)
+
+    if config.pitch:
+        factor = np.exp(random.uniform(-1, 1, count) * np.log1p(config.pitch))
+        factor[random.random(count) < 0.5] = 1.0
+        audio = shift_spectrum(audio, column(factor), sample_rate)
+    hertz = torch.fft.rfftfreq(length, 1 / sample_rate, device=device)
+    spectrum = torch.fft.rfft(audio)
+    if config.audio_eq_db:
+        octaves = np.log2(sample_rate / 2 / 60.0)
+        places = torch.log2(hertz.clamp_min(60.0) / 60.0) * (6 / octaves)
+        below = places.floor().clamp(0, 5)
+        decibel = column(random.normal(0, config.audio_eq_db, (count, 7)))[:, 0]
+        low = below.long()
+        spectrum = spectrum * 10 ** (
+            torch.lerp(decibel[:, low], decibel[:, low + 1], (places - below)) / 20
+        )
+    if config.audio_reverb:
+        # A direct sound and a tail of noise that dies away, a hundredth of a second late.
+        tail = sample_rate // 2
+        time = torch.arange(tail, device=device) / sample_rate
+        decay = column(random.uniform(0.1, 0.5, count)) / 6.9  # seconds to a thousandth
+        echo = torch.randn(count, tail, generator=noise, device=device) * torch.exp(-time / decay)
+        echo[:, : sample_rate // 100] = 0
+        echo = echo / echo.square().sum(dim=1, keepdim=True).sqrt()
+        level = 10 ** (column(random.uniform(-18, 0, count)) / 20) * chosen(config.audio_reverb)
+        wet = torch.fft.irfft(
+            torch.fft.rfft(torch.fft.irfft(spectrum, length), length + tail)
+            * torch.fft.rfft(echo * level, length + tail),
+            length + tail,
+        )
+        audio = torch.fft.irfft(spectrum, length) + wet[:, :length]
+    elif config.audio_eq_db:
+        audio = torch.fft.irfft(spectrum, length)
+    if config.audio_noise:
+        ratio = column(config.audio_noise_db + random.uniform(0, 30, count))
+        hiss = torch.randn(count, length, generator=noise, device=device)
+        hum = torch.cumsum(hiss, dim=1)  # rooms hum more than they hiss
+        hum = hum - F.avg_pool1d(hum[:, None], 401, 1, 200, count_include_pad=False)[:, 0]
+        sound = torch.lerp(hiss, hum, chosen(0.5))
+        power = audio.square().mean(dim=1, keepdim=True)
+        scale = power * 10 ** (-ratio / 10) / sound.square().mean(dim=1, keepdim=True)
+        audio = audio + sound * scale.clamp_min(1e-30).sqrt() * chosen(config.audio_noise)
+    if config.audio_mask:
+        longest = min(0.15 * sample_rate, length)
+        extent = column(random.uniform(0.2, 1, count) * longest)
+        first = column(random.uniform(0, length, count)) - extent / 2
+        place = torch.arange(length, device=device)
+        hidden = ((place >= first) & (place < first + extent)).float() * chosen(config.audio_mask)
+        audio = audio * (1 - hidden)
+    gain = 10 ** (column(random.uniform(-config.audio_gain_db, config.audio_gain_db, count)) / 20)
+    return (audio * gain).clamp(-1, 1)
+
+
+def shift_spectrum(audio: Tensor, factor: Tensor, sample_rate: int) -> Tensor:
+    """Pitch and formants times a factor at the same pace, roughly: spectra of 32 ms are stretched.
+
+    Args:
+        audio: (B, S) float32.
+        factor: (B, 1), above 0.
+        sample_rate: samples a second.
+
+    Returns:
+        (B, S) float32. A factor of 1 changes nothing.
+    """
+    size = 1 << (sample_rate * 32 // 1000 - 1).bit_length()
+    window = torch.hann_window(size, device=audio.device)
+    spectra = torch.stft(audio, size, size // 4, window=window, return_complex=True)
+    bins = spectra.shape[1]
+    places = torch.arange(bins, device=audio.device) / factor
+    below = places.floor().clamp_max(bins - 2)
+    share = (places - below).clamp(0, 1)[:, :, None]
+    low = below.long()[:, :, None].expand(-1, -1, spectra.shape[2])
+    moved = spectra.gather(1, low) * (1 - share) + spectra.gather(1, low + 1) * share
+    moved = moved * (places <= bins - 1)[:, :, None]
+    # Overlapping pieces no longer agree in phase: their level falls, and is restored.
+    shifted = torch.istft(moved, size, size // 4, window=window, length=audio.shape[1])
+    loss = audio.square().mean(dim=1, keepdim=True) / shifted.square().mean(
+        dim=1, keepdim=True
+    ).clamp_min(1e-20)
+    return torch.where(factor == 1, audio, shifted * loss.clamp_max(100).sqrt())
 
 
 def time_stretch(

@@ -43,6 +43,9 @@ class DataConfig:
     mouth_pixels: bool = False
     """Whether examples hold the mouth at twice the frames' scale as well. Clips that were
     prepared without it (``stillspeak prepare --mouth-scale 2``) give their frames' enlarged."""
+    resident: bool = False
+    """Whether all clips go to the accelerator's memory and examples are made there: 8 MB a clip
+    of three seconds, and many times as many examples a second."""
 
     def __post_init__(self) -> None:
         for name in (
@@ -95,9 +98,13 @@ class AugmentConfig:
     """Largest relative change of speed and pitch together; the frames follow."""
     pitch: float = 0.0
     """Largest relative change of pitch and formants alone: other voices."""
+    audio_reverb: float = 0.0
+    """Probability of a room's echo (``data.resident`` alone)."""
+    audio_mask: float = 0.0
+    """Probability of a stretch without sound, 0.15 s at most (``data.resident`` alone)."""
 
     def __post_init__(self) -> None:
-        for name in ("mirror", "audio_noise"):
+        for name in ("mirror", "audio_noise", "audio_reverb", "audio_mask"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"augment.{name} must lie in [0, 1]")
         for field in fields(self):

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from queue import Empty, Full, Queue
 from threading import Event, Thread
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -84,6 +84,23 @@ class _Track:
     blinks: npt.NDArray[np.int64]  # frames at which the eyes are most closed
 
 
+class Examples(Protocol):
+    """Where a run's batches come from: :class:`TrainingData`, or the same on an accelerator."""
+
+    def __len__(self) -> int:
+        """Clips."""
+
+    @property
+    def speakers(self) -> dict[str, int]:
+        """Clips of each speaker."""
+
+    def batch(self, step: int, part: int = 0) -> Batch:
+        """The examples of a step."""
+
+    def audio_batch(self, step: int, part: int = 0) -> AudioBatch:
+        """The examples of a step of the audio warm start."""
+
+
 class TrainingData:
     """Draws batches from the clips of a prepared cache.
 
@@ -134,10 +151,10 @@ class TrainingData:
             for speaker, indices in self._by_speaker.items()
         }
         counts = np.array([len(self._by_speaker[s]) for s in self._speakers], float)
-        self._speaker_weights = _balanced(counts, data.speaker_balance)
+        self._speaker_weights = balanced(counts, data.speaker_balance)
         balance = data.audio_speaker_balance
         self._audio_speaker_weights = (
-            self._speaker_weights if balance is None else _balanced(counts, balance)
+            self._speaker_weights if balance is None else balanced(counts, balance)
         )
 
     def __len__(self) -> int:
@@ -356,7 +373,7 @@ class TrainingData:
         )
 
 
-def _balanced(counts: npt.NDArray[np.float64], balance: float) -> npt.NDArray[np.float64]:
+def balanced(counts: npt.NDArray[np.float64], balance: float) -> npt.NDArray[np.float64]:
     """How often each speaker is drawn, from how many clips each has; see DataConfig."""
     weights = counts ** (1 - balance)
     shares: npt.NDArray[np.float64] = weights / weights.sum()
@@ -378,12 +395,19 @@ def _load_track(clip: CachedClip, generator: GeneratorConfig) -> _Track:
                 f"generator wants {generator.hop} (generator.sample_rate, generator.fps)"
             )
         landmarks = tensors.get_tensor("landmarks")
-        mouth = mouth_distances(landmarks)
         expression = clip_expression(tensors, landmarks)
+    return _Track(clip, audio, mouth_shape(landmarks), expression, _blinks(expression))
+
+
+def mouth_shape(landmarks: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Mouth distances of a clip minus their mean, over their deviation.
+
+    (T, 478, 2) pixels -> (T, 7) float32.
+    """
+    mouth = mouth_distances(landmarks)
     deviation = np.maximum(mouth.std(axis=0), 0.25)  # a still mouth must not become noise
-    return _Track(
-        clip, audio, (mouth - mouth.mean(axis=0)) / deviation, expression, _blinks(expression)
-    )
+    shape: npt.NDArray[np.float32] = (mouth - mouth.mean(axis=0)) / deviation
+    return shape
 
 
 def _blinks(expression: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
@@ -523,7 +547,7 @@ class Prefetcher:
 
     def __init__(
         self,
-        data: TrainingData,
+        data: Examples,
         steps: range,
         *,
         audio_steps: int,

@@ -98,14 +98,14 @@ class FaceWarper:
         self._x = np.arange(x0, x1, dtype=np.float32)[None, :]
         self._y = np.arange(y0, y1, dtype=np.float32)[:, None]
 
-    def draw(self, flow: Maps, mask: Maps, colour: Maps) -> Image:
+    def draw(self, flow: Maps, mask: Maps, colour: Maps | Image) -> Image:
         """The photo with one frame's motion in it.
 
         Args:
             flow: (h, w, 2) where each place comes from, offsets (x, y) in the [-1, 1] coordinates
                 of the crop.
             mask: (h, w) in [0, 1], share of the painted colour.
-            colour: (h, w, 3) in [0, 255].
+            colour: (h, w, 3) in [0, 255], floats or uint8.
 
         Returns:
             (H, W, 3) uint8, a new array, equal to the photo where flow and mask are 0.
@@ -113,14 +113,17 @@ class FaceWarper:
         import cv2
 
         out = self._photo.copy()
-        box = self._touched(np.maximum(np.abs(flow).max(axis=2), mask) > 0)
+        box = self._touched((flow[..., 0] != 0) | (flow[..., 1] != 0) | (mask > 0))
         x0, y0, x1, y1 = box
         if x0 >= x1 or y0 >= y1:
             return out
         bx, by = self.box[:2]
         rows, columns = slice(y0 - by, y1 - by), slice(x0 - bx, x1 - bx)
-        offset = flow.reshape(-1, 2) @ self._to_photo
-        offset_x, offset_y = (self._spread(part, box) for part in offset.T.reshape(2, *mask.shape))
+        (xx, xy), (yx, yy) = self._to_photo
+        across, down = flow[..., 0], flow[..., 1]
+        # One by one: OpenCV interpolates two channels at once in coarser steps.
+        offset_x = self._spread(across * xx + down * yx, box)
+        offset_y = self._spread(across * xy + down * yy, box)
         offset_x *= self._across[:, columns]
         offset_y *= self._down[rows]
         offset_x += self._x[:, columns]
@@ -132,7 +135,7 @@ class FaceWarper:
         self._paint(out, mask, colour)
         return out
 
-    def _paint(self, out: Image, mask: Maps, colour: Maps) -> None:
+    def _paint(self, out: Image, mask: Maps, colour: Maps | Image) -> None:
         import cv2
 
         box = self._touched(mask > _PAINTED)
@@ -141,7 +144,9 @@ class FaceWarper:
             return
         share = np.clip(self._spread(mask, box), 0, 1)
         part = out[y0:y1, x0:x1]
-        paint = self._spread(np.rint(colour).astype(np.uint8), box)
+        if colour.dtype != np.uint8:
+            colour = np.rint(colour).astype(np.uint8)
+        paint = self._spread(colour, box)
         part[:] = cv2.blendLinear(paint, np.ascontiguousarray(part), share, 1 - share)
 
     def _spread(self, maps: npt.NDArray, box: tuple[int, int, int, int]) -> npt.NDArray:  # type: ignore[type-arg]

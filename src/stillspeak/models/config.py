@@ -17,8 +17,15 @@ from stillspeak.errors import ConfigError
 from stillspeak.models.expression import EXPRESSION_DIM
 
 DecoderName = Literal["unet", "warp"]
+AudioInput = Literal["waveform", "mel"]
 Norm = Literal["none", "batch", "spectral"]
 Region = Literal["frame", "lower", "mouth", "eyes"]
+
+MEL_MILLISECONDS = 25
+"""What one log-mel spectrum hears at once."""
+
+MEL_STEP_MILLISECONDS = 10
+"""From one spectrum to the next."""
 
 SYNC_SECONDS = 0.2
 """What the sync discriminator sees and hears at once."""
@@ -46,9 +53,16 @@ class GeneratorConfig:
     identity_channels: tuple[int, ...] = (64, 128, 256, 512, 1024)
     """Channels of the identity encoder's strided layers, fine to coarse."""
     identity_dim: int = 50
+    audio_input: AudioInput = "waveform"
+    """What the audio-frame encoder hears: the waveform as in the paper, or log-mel spectra of
+    25 ms every 10 ms."""
+    mel_bands: int = 48
+    """Bands of those spectra."""
     audio_channels: tuple[int, ...] = (16, 32, 64, 128, 256, 512)
-    """Channels of the audio-frame encoder's strided layers."""
+    """Channels of the audio-frame encoder's layers, each but the first halving the time steps."""
     audio_dim: int = 256
+    audio_dropout: float = 0.0
+    """Share of the audio-frame encodings' numbers that are left out while they are trained."""
     context_dim: int = 256
     context_layers: int = 2
     """Layers of the context GRU; 0 leaves it out: the static baseline, each frame on its own."""
@@ -110,6 +124,14 @@ class GeneratorConfig:
                     "generator.mouth_channels needs a height of whole times 32 and a width of "
                     "whole times 48, so that the mouth's box falls on whole pixels"
                 )
+        if self.audio_input not in ("waveform", "mel"):
+            raise ConfigError(
+                f"generator.audio_input is {self.audio_input!r}; give 'waveform' or 'mel'"
+            )
+        if self.mel_bands < 1:
+            raise ConfigError("generator.mel_bands must be at least 1")
+        if not 0 <= self.audio_dropout < 1:
+            raise ConfigError("generator.audio_dropout must lie in [0, 1)")
         if self.sample_rate % 1000:
             raise ConfigError(
                 f"generator.sample_rate is {self.sample_rate} Hz; the audio encoder's strides "
@@ -140,8 +162,11 @@ class GeneratorConfig:
 
     @property
     def audio_steps(self) -> tuple[int, ...]:
-        """Time steps left after each strided layer of the audio-frame encoder."""
-        steps = [self.window * 1000 // self.sample_rate]
+        """Time steps left after each layer of the audio-frame encoder."""
+        milliseconds = self.window * 1000 // self.sample_rate
+        steps = [milliseconds]
+        if self.audio_input == "mel":
+            steps = [max(milliseconds - MEL_MILLISECONDS, -1) // MEL_STEP_MILLISECONDS + 1]
         for _ in self.audio_channels[1:]:
             steps.append(steps[-1] // 2)
         return tuple(steps)

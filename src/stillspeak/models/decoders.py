@@ -60,21 +60,23 @@ class Motion(NamedTuple):
 
     def maps(self, size: tuple[int, int]) -> Maps:
         """Flow, mask and colour on a grid of H x W over the whole crop."""
+        return split(self.joined(size))
+
+    def joined(self, size: tuple[int, int]) -> Tensor:
+        """:meth:`maps` in one new tensor, (B, T, 6, H, W): flow, mask, colour. Three small maps are
+        resampled faster together than one by one."""
+        whole = torch.cat((self.flow, self.mask, self.colour), 2)
         if self.mouth is None:
-            return Maps(*(resize(part, size) for part in (self.flow, self.mask, self.colour)))
+            return resize(whole, size)
         # The mouth's box must fall on whole cells.
         multiple = size[0] * self.flow.shape[-1] == size[1] * self.flow.shape[-2]
         if not multiple or size[0] % self.flow.shape[-2]:
-            return self.flat().maps(size)
+            return self.flat().joined(size)
+        whole = resize(whole, size)
         top, bottom, left, right = region_box("mouth", *size)
-        joined = []
-        for part, detail in zip((self.flow, self.mask, self.colour), self.mouth, strict=True):
-            whole = resize(part, size)
-            if whole is part:
-                whole = part.clone()
-            whole[..., top:bottom, left:right] = resize(detail, (bottom - top, right - left))
-            joined.append(whole)
-        return Maps(*joined)
+        detail = torch.cat(self.mouth, 2)
+        whole[..., top:bottom, left:right] = resize(detail, (bottom - top, right - left))
+        return whole
 
     def flat(self) -> Motion:
         """The same motion without a mouth of its own, on a grid as fine as the mouth's."""
@@ -86,11 +88,37 @@ class Motion(NamedTuple):
         return Motion(*self.maps((height * scale, width * scale)))
 
 
-class Decoded(NamedTuple):
-    """Frames (B, T, 3, H, W) in [-1, 1], and the motion where the decoder has one."""
+class Decoded:
+    """Frames (B, T, 3, H, W) in [-1, 1], and the motion where the decoder has one.
 
-    frames: Tensor
-    motion: Motion | None
+    Args:
+        frames: None: composed from ``still`` and ``motion`` when first looked at. Who applies the
+            motion to a larger picture never looks.
+        motion: None for a decoder that paints.
+        still: (B, 3, H, W), where ``frames`` is None.
+    """
+
+    __slots__ = ("_frames", "_still", "motion")
+
+    def __init__(
+        self, frames: Tensor | None, motion: Motion | None, still: Tensor | None = None
+    ) -> None:
+        self._frames, self.motion, self._still = frames, motion, still
+
+    @property
+    def frames(self) -> Tensor:
+        """(B, T, 3, H, W) in [-1, 1]."""
+        if self._frames is None:
+            assert self._still is not None and self.motion is not None
+            self._frames = compose(self._still, self.motion)
+        return self._frames
+
+    @property
+    def length(self) -> int:
+        """T, without composing anything."""
+        counted = self._frames if self._frames is not None else self.motion and self.motion.flow
+        assert counted is not None
+        return counted.shape[1]
 
 
 class FrameDecoder(Protocol):
@@ -246,7 +274,8 @@ class MouthBranch(nn.Module):
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
         coarse, fine = config.mouth_channels
-        self._box = region_box("mouth", config.height // 2, config.width // 2)
+        self.box = region_box("mouth", config.height // 2, config.width // 2)
+        """The mouth in the decoder's last map: rows and columns, ends excluded."""
         self._lower = mouth_in_lower(config.height, config.width)
         self.see_fine = nn.Conv2d(3, fine, 4, 2, 1)
         self.see_coarse = nn.Conv2d(fine, coarse, 4, 2, 1)
@@ -264,7 +293,7 @@ class MouthBranch(nn.Module):
         nn.init.zeros_(self.head.weight)
         assert self.head.bias is not None
         nn.init.zeros_(self.head.bias)
-        top, bottom, left, right = self._box
+        top, bottom, left, right = self.box
         rows, columns = (self.SCALE * (b - a) for a, b in ((top, bottom), (left, right)))
         self.register_buffer("window", _window(rows, columns, self.FADE), persistent=False)
 
@@ -284,7 +313,7 @@ class MouthBranch(nn.Module):
 
     def forward(self, x: Tensor, still: tuple[Tensor, ...]) -> Tensor:
         """The decoder's last map (B*T, C, h, w) and the still's maps -> (B*T, 6, rows, columns)."""
-        top, bottom, left, right = self._box
+        top, bottom, left, right = self.box
         x = F.relu(add_per_clip(self.enter(x[..., top:bottom, left:right]), still[0]))
         x = F.relu(self.up(x))
         x = F.relu(add_per_clip(self.fuse(x), still[1]))
@@ -293,7 +322,7 @@ class MouthBranch(nn.Module):
 
     def spread(self, coarse: Tensor) -> Tensor:
         """The box's part of a map (N, C, h, w) on the fine grid, as resizing all would give it."""
-        top, bottom, left, right = self._box
+        top, bottom, left, right = self.box
         # A cell more on each side, which interpolation at the box's border needs.
         part = coarse[..., top - 1 : bottom + 1, left - 1 : right + 1]
         scale = self.SCALE
@@ -316,6 +345,11 @@ def enlarged_lower(still: Tensor) -> Tensor:
     that are not known any finer."""
     large = F.interpolate(still, scale_factor=2, mode="bicubic", align_corners=False)
     return crop_box(large, scale_box(LOWER_BOX, *large.shape[-2:])).clamp(-1, 1)
+
+
+def split(joined: Tensor) -> Maps:
+    """(B, T, 6, h, w) -> flow, mask and colour, without a copy."""
+    return Maps(joined[:, :, :2], joined[:, :, 2:3], joined[:, :, 3:])
 
 
 def resize(x: Tensor, size: tuple[int, int]) -> Tensor:

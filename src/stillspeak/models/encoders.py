@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from stillspeak.models.config import GeneratorConfig
-from stillspeak.models.layers import conv_down, waveform_layers
+from stillspeak.models.layers import conv_down, spectrum_layers, waveform_layers
 
 
 class IdentityEncoding(NamedTuple):
@@ -39,13 +39,20 @@ class IdentityEncoder(nn.Module):
 
 
 class AudioFrameEncoder(nn.Module):
-    """1-D convolutions over one audio window, down to one vector (paper, section 2.1.2)."""
+    """1-D convolutions over one audio window, down to one vector (paper, section 2.1.2).
+
+    They read the waveform, as in the paper, or its log-mel spectra.
+    """
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
         widths = config.audio_channels
+        if config.audio_input == "mel":
+            first = spectrum_layers(config.sample_rate, config.mel_bands, widths)
+        else:
+            first = waveform_layers(config.sample_rate, widths)
         self.layers = nn.Sequential(
-            *waveform_layers(config.sample_rate, widths),
+            *first,
             nn.Conv1d(widths[-1], config.audio_dim, config.audio_steps[-1]),
             nn.Tanh(),
         )
@@ -72,10 +79,11 @@ class ContextEncoder(nn.Module):
             self.gru = nn.GRU(
                 config.audio_dim, config.context_dim, config.context_layers, batch_first=True
             )
+        self.dropout = nn.Dropout(config.audio_dropout)
 
     def forward(self, windows: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """(B, T, N), state (layers, B, context_dim) -> z_c (B, T, context_dim), new state."""
-        encoded = self.frame_encoder(windows)
+        encoded = self.dropout(self.frame_encoder(windows))
         if self.gru is None:
             return encoded, state
         encoded, new_state = self.gru(encoded, state)

@@ -8,6 +8,7 @@ network did not learn as much from the corpus that is here (docs/experiments.md,
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stillspeak.constants import FRAME_HEIGHT, FRAME_WIDTH
-from stillspeak.models.decoders import Motion
+from stillspeak.models.decoders import Motion, split
 from stillspeak.models.expression import BLINK_PEAK, BROW_PIXELS
 from stillspeak.models.layers import identity_grid
 
@@ -102,14 +103,16 @@ class Gesture:
                 ``models.expression`` draws them.
         """
         closed = (curves[:, 0] / SHUT).clamp(0, 1).double().tolist()
-        lids = [self._lids(share) for share in closed]
-        down = torch.from_numpy(np.stack([offset for offset, _ in lids])).float()
-        line = torch.from_numpy(np.stack([line for _, line in lids])).float()
+        field = torch.zeros(len(closed), 2, *FINE)
+        line = torch.zeros(len(closed), 1, *FINE)
+        for frame, share in enumerate(closed):
+            if share > 0:
+                offset, lashes = self._lids(share)
+                field[frame, 1], line[frame, 0] = torch.from_numpy(offset), torch.from_numpy(lashes)
         # What is raised shows what was lower.
-        down = down + BROW_PIXELS * curves[:, 1, None, None] * self._brow_share
-        down = down * (2 / FRAME_HEIGHT)
-        field = torch.stack((torch.zeros_like(down), down), 1)
-        return Overlay(field, line[:, None], self._colour)
+        field[:, 1] += BROW_PIXELS * curves[:, 1, None, None] * self._brow_share
+        field[:, 1] *= 2 / FRAME_HEIGHT
+        return Overlay(field, line, self._colour)
 
     def _curve(self, points: FloatArray) -> FloatArray:
         """Heights of a polyline at the grid's columns, level beyond its ends."""
@@ -127,22 +130,30 @@ class Gesture:
         """Vertical offsets in pixels for eyes that are closed by a share of their opening, and
         where the lashes lie; FINE each."""
         offset, line = np.zeros(FINE), np.zeros(FINE)
-        if closed <= 0:
-            return offset, line
-        y = self._y[:, None]
-        for (upper, lower, brow), inside in zip(self._eyes, self._inside, strict=True):
+        for outline, inside in zip(self._eyes, self._inside, strict=True):
+            columns = np.flatnonzero(inside)
+            if not len(columns):
+                continue
+            upper, lower, brow = (part[columns] for part in outline)
             # Some of the skin below the brow unfolds; the brow itself stays.
             top = np.minimum(brow + 1.0, upper - 3.0)
+            # Nothing is to be seen further above or below than this.
+            fade = OVERLAP + 6 * LINE
+            first, last = np.searchsorted(
+                *(self._y, (top.min() - fade, max(upper.max(), lower.max()) + fade))
+            )
+            y = self._y[first:last, None]
+            box = (slice(first, last), slice(columns[0], columns[-1] + 1))
             open_ = np.maximum(lower - upper, 0)
             reach = np.minimum(open_ / 2, 1)  # nothing sticks out where the lids meet
             rim = upper + closed * (open_ + OVERLAP * reach)
             source_rim = upper + min(2 * closed, 1.0) * LASHES * reach
             source = top + (y - top) * (source_rim - top) / np.maximum(rim - top, 1e-6)
-            covered = np.clip((rim - y) / EDGE + 0.5, 0, 1) * (y > top) * inside
-            offset += covered * (source - y)
+            covered = np.clip((rim - y) / EDGE + 0.5, 0, 1) * (y > top)
+            offset[box] += covered * (source - y)
             # Within the edge lies what the lid pushes together of the eye: lashes hide it.
-            near = np.exp(-(((y - rim - EDGE / 4) / LINE) ** 2)) * inside * reach
-            line += 0.9 * _smooth(np.array(1.5 * closed)) * near
+            near = np.exp(-(((y - rim - EDGE / 4) / LINE) ** 2)) * reach
+            line[box] += 0.9 * _smooth(np.array(1.5 * closed)) * near
         return offset, line
 
     def _brows(self, eyes: Sequence[Eye]) -> FloatArray:
@@ -166,11 +177,18 @@ def gesture_motion(motion: Motion, overlay: Overlay) -> Motion:
         overlay: of the same frames.
     """
     field, line, lashes = (part.to(motion.flow) for part in overlay)
-    flow, mask, colour = (_sample(part[0], field) for part in motion.maps(FINE))
-    joined = mask + line - mask * line
-    # Paint over paint: each colour by the share of it that is to be seen.
-    colour = torch.lerp(colour, lashes, line / joined.clamp_min(1e-6))
-    return Motion((flow + field)[None], joined[None], colour[None])
+    joined = motion.joined(FINE)[0]
+    top, bottom, left, right = _moving(field, line)
+    if top < bottom:
+        box = (..., slice(top, bottom), slice(left, right))
+        field, line, lashes = field[box], line[box], lashes[box]
+        part = _sample(joined, field, (top, left))
+        flow, mask, colour = part[:, :2], part[:, 2:3], part[:, 3:]
+        both = mask + line - mask * line
+        # Paint over paint: each colour by the share of it that is to be seen.
+        colour = torch.lerp(colour, lashes, line / both.clamp_min(1e-6))
+        joined[box] = torch.cat((flow + field, both, colour), 1)
+    return Motion(*split(joined[None]))
 
 
 def gesture_frames(frames: Tensor, overlay: Overlay) -> Tensor:
@@ -180,7 +198,7 @@ def gesture_frames(frames: Tensor, overlay: Overlay) -> Tensor:
         F.interpolate(part.to(frames), size, mode="bilinear", align_corners=False)
         for part in overlay
     )
-    return torch.lerp(_sample(frames, field), lashes.expand_as(frames), line)
+    return torch.lerp(_sample(frames, field, (0, 0)), lashes.expand_as(frames), line)
 
 
 def _darkest(still: npt.NDArray[np.uint8], rim: FloatArray) -> npt.NDArray[np.float32]:
@@ -194,14 +212,25 @@ def _darkest(still: npt.NDArray[np.uint8], rim: FloatArray) -> npt.NDArray[np.fl
     return np.asarray(dark / 127.5 - 1, np.float32)
 
 
-def _sample(maps: Tensor, field: Tensor) -> Tensor:
-    """Maps (T, C, h, w) where the field points; only rows in which anything moves are sampled."""
-    moves = field[:, 1].abs().amax((0, 2)) > 0
-    stop = int(moves.nonzero().max()) + 1 if moves.any() else 0
-    height, width = maps.shape[-2:]
-    grid = identity_grid(height, width).to(maps)[:stop] + field[:, :, :stop].permute(0, 2, 3, 1)
-    upper = F.grid_sample(maps, grid, "bilinear", "border", align_corners=False)
-    return torch.cat((upper, maps[:, :, stop:]), 2)
+def _moving(field: Tensor, line: Tensor) -> tuple[int, int, int, int]:
+    """Rows and columns, ends excluded, outside of which nothing moves or is drawn."""
+    where = ((field[:, 1] != 0) | (line[:, 0] != 0)).any(0)
+    rows, columns = where.any(1).nonzero(), where.any(0).nonzero()
+    if not len(rows):
+        return 0, 0, 0, 0
+    return int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
+
+
+def _sample(maps: Tensor, field: Tensor, corner: tuple[int, int]) -> Tensor:
+    """Maps (T, C, H, W) where the field points, which covers (T, 2, h, w) of them from ``corner``,
+    a row and a column, on."""
+    (top, left), (height, width) = corner, field.shape[-2:]
+    grid = _grid(maps.shape[-2], maps.shape[-1]).to(maps)[top : top + height, left : left + width]
+    grid = grid + field.permute(0, 2, 3, 1)
+    return F.grid_sample(maps, grid, "bilinear", "border", align_corners=False)
+
+
+_grid = lru_cache(maxsize=4)(identity_grid)
 
 
 def _smooth(x: FloatArray) -> FloatArray:

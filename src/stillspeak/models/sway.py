@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from functools import lru_cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stillspeak.models.decoders import Motion
+from stillspeak.models.decoders import Motion, split
 from stillspeak.models.layers import identity_grid
 
 FADE = 0.35
@@ -15,6 +18,9 @@ FADE = 0.35
 PIVOT = (0.0, 0.75)
 """What the head tilts about, in [-1, 1] coordinates of the crop: where it sits on the neck."""
 
+
+ASPECT = 96 / 128
+"""Width of a coordinate x in those of y."""
 
 SHOULDERS = 1.6
 """Where in [-1, 1] coordinates of the crop, y, nothing moves any more."""
@@ -40,16 +46,14 @@ def sway_field(poses: Tensor, height: int, width: int, reach: Reach = CROP) -> T
         (T, 2, height, width) offsets (x, y) in the [-1, 1] coordinates of the crop; zero along
         the field's border.
     """
-    grid = identity_grid(height, width) * torch.tensor(reach)
-    aspect = torch.tensor([96 / 128, 1.0])  # so that a tilt is one in pixels
-    place = (grid - torch.tensor(PIVOT)) * aspect
-    angle = -torch.deg2rad(poses[:, 0])[:, None, None]
-    cos, sin = torch.cos(angle), torch.sin(angle)
-    x, y = place[..., 0], place[..., 1]
-    moved = torch.stack((cos * x - sin * y, sin * x + cos * y), -1)
-    shift = poses[:, None, None, 1:] * torch.tensor([2 / 96, 2 / 128])
-    offset = (moved - place) / aspect - shift
-    return (offset * _fade(grid)[..., None]).permute(0, 3, 1, 2)
+    angle = -torch.deg2rad(poses[:, 0])
+    sin, less = torch.sin(angle), torch.cos(angle) - 1
+    unit_x, unit_y = 2 / 96, 2 / 128
+    # Turning about the pivot and shifting are sums of three maps, with numbers for each pose.
+    x = torch.stack((less, -sin / ASPECT, -unit_x * poses[:, 1]), 1)
+    y = torch.stack((ASPECT * sin, less, -unit_y * poses[:, 2]), 1)
+    weights = torch.stack((x, y), 1)
+    return (weights @ _basis(height, width, reach)).view(len(poses), 2, height, width)
 
 
 def sway_motion(motion: Motion, poses: Tensor, reach: Reach = CROP) -> Motion:
@@ -67,6 +71,39 @@ def sway_motion(motion: Motion, poses: Tensor, reach: Reach = CROP) -> Motion:
         _sample(part[0], field, reach) for part in (motion.flow, motion.mask, motion.colour)
     )
     return Motion((flow + field)[None], mask[None], colour[None])
+
+
+def sway_around(motion: Motion, poses: Tensor, reach: Reach) -> Motion:
+    """``sway_motion(widen(motion, reach), poses, reach)``, for a motion that rests at the crop's
+    border: what does not move by itself is not looked up.
+
+    Args:
+        motion: of T frames of one clip (B = 1), over the crop.
+        poses: (T, 3), see :func:`sway_field`.
+        reach: what the result covers.
+    """
+    motion = motion.flat()
+    small = torch.cat((motion.flow, motion.mask, motion.colour), 2)[0]
+    height, width = small.shape[-2:]
+    x, y = round((reach[0] - 1) * width / 2), round((reach[1] - 1) * height / 2)
+    rows, columns = height + 2 * y, width + 2 * x
+    field = sway_field(poses, rows, columns, reach).to(small)
+    # Cells that the head carries what moves out of the crop.
+    down = math.ceil(float(field[:, 1].abs().max()) * height / 2) + 1
+    across = math.ceil(float(field[:, 0].abs().max()) * width / 2) + 1
+    box = (
+        ...,
+        slice(max(y - down, 0), y + height + down),
+        slice(max(x - across, 0), x + width + across),
+    )
+    part = field[box]
+    grid = (_places(rows, columns, reach)[box[1:]]).to(small) + part.permute(0, 2, 3, 1)
+    found = F.grid_sample(small, grid, "bilinear", "zeros", align_corners=False)
+    joined = small.new_zeros(len(poses), 6, rows, columns)
+    joined[:, :2] = field
+    joined[box][:, :2] += found[:, :2]
+    joined[box][:, 2:] = found[:, 2:]
+    return Motion(*split(joined[None]))
 
 
 def widen(motion: Motion, reach: Reach) -> Motion:
@@ -90,6 +127,22 @@ def _sample(maps: Tensor, field: Tensor, reach: Reach) -> Tensor:
     offset = field.permute(0, 2, 3, 1) / torch.tensor(reach).to(field)
     grid = identity_grid(maps.shape[-2], maps.shape[-1]).to(maps) + offset
     return F.grid_sample(maps, grid, "bilinear", "border", align_corners=False)
+
+
+@lru_cache(maxsize=4)
+def _places(height: int, width: int, reach: Reach) -> Tensor:
+    """Where the grid's cells lie, in coordinates of the crop: (H, W, 2), x before y."""
+    return identity_grid(height, width) * torch.tensor(reach)
+
+
+@lru_cache(maxsize=4)
+def _basis(height: int, width: int, reach: Reach) -> Tensor:
+    """What offsets are sums of: the way from the pivot, x and y, and 1; all fade towards the
+    border. (3, H * W)."""
+    grid = _places(height, width, reach)
+    way = grid - torch.tensor(PIVOT)
+    maps = torch.stack((way[..., 0], way[..., 1], torch.ones_like(way[..., 0])))
+    return (maps * _fade(grid)).flatten(1)
 
 
 def _fade(grid: Tensor) -> Tensor:

@@ -273,6 +273,12 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         data, game = self.data, self.adversarial
+        if data.resident and data.blinks:
+            raise ConfigError("data.blinks is not made with data.resident = true; leave one out")
+        if (self.augment.audio_reverb or self.augment.audio_mask) and not data.resident:
+            raise ConfigError(
+                "augment.audio_reverb and .audio_mask are made with data.resident = true alone"
+            )
         fine = self.objective.fine or (game.frame and self.frame_discriminator.fine)
         if fine and not (self.generator.mouth_channels and data.mouth_pixels):
             raise ConfigError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -69,5 +70,12 @@ def leave_processes() -> None:
     Left to the interpreter's exit, the group's threads may outlive what they work on, and the
     process aborts after all its work is done.
     """
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+    from torch import distributed
+
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return
+    # Gloo's threads let go of the last gradients after everybody has got them, and for that they
+    # need Python's lock, which whoever takes the group apart holds while it waits for them.
+    distributed.barrier()
+    time.sleep(0.5)
+    distributed.destroy_process_group()

@@ -112,6 +112,7 @@ class Game:
         if self._listens_only:
             encoder = self._objective.generator.context_encoder
             freeze_norms(encoder)
+            encoder.dropout.eval()
             # A distributed wrapper would wait for the gradients that it was promised.
             encoder.requires_grad_(self._fabric.world_size > 1)
         values: dict[str, float] = {}

@@ -18,7 +18,8 @@ from typing import Any
 
 import torch
 
-from stillspeak.data.dataset import AudioBatch, Batch, Prefetcher, TrainingData, grouped
+from stillspeak.data.dataset import AudioBatch, Batch, Examples, grouped
+from stillspeak.data.resident import open_loader
 from stillspeak.models.generator import Generator
 from stillspeak.training.config import RunConfig
 from stillspeak.training.measure import FlopCounter, SavedActivations, nbytes, synchronize
@@ -322,7 +323,7 @@ def _kinds(config: RunConfig, name: str, first: int) -> list[tuple[int, float]]:
 def _timed(run: Assembly, step: int, audio: bool, repeats: int) -> float:
     """Median seconds of a step, taken ``repeats`` times while batches are made."""
     trainer = run.trainer
-    loader = Prefetcher(
+    loader = open_loader(
         run.data,
         range(step, step + repeats),
         audio_steps=step + repeats if audio else 0,
@@ -342,7 +343,7 @@ def _timed(run: Assembly, step: int, audio: bool, repeats: int) -> float:
 
 
 def _batches(
-    data: TrainingData, step: int, audio: bool, parts: Sequence[int]
+    data: Examples, step: int, audio: bool, parts: Sequence[int]
 ) -> tuple[list[Batch | AudioBatch], float]:
     """A step's batches, and the seconds that making them takes once files are at hand."""
     make: Callable[[int, int], Batch | AudioBatch] = data.audio_batch if audio else data.batch

@@ -11,8 +11,9 @@ import torch
 
 from stillspeak import __version__
 from stillspeak.configuration import merge, parse_overrides, read_toml, to_table
-from stillspeak.data.dataset import TrainingData
+from stillspeak.data.dataset import Examples, TrainingData
 from stillspeak.data.prepare import CachedClip, load_manifest
+from stillspeak.data.resident import ResidentData
 from stillspeak.errors import ConfigError, DataError
 from stillspeak.runtime import Precision, choose_device, choose_precision
 from stillspeak.training.checkpoint import latest_checkpoint
@@ -111,7 +112,7 @@ class Assembly(NamedTuple):
 
     trainer: Trainer
     fabric: Fabric
-    data: TrainingData
+    data: Examples
     validation: list[CachedClip]
     precision: Precision
 
@@ -158,9 +159,12 @@ def assemble(
     report(f"device {chosen}, precision {precision.name}: {precision.reason}")
     fabric = launch_fabric(chosen, precision)
 
-    data = TrainingData(
-        training, config.data, config.augment, config.generator, seed=config.training.seed
-    )
+    data: Examples
+    parts = (training, config.data, config.augment, config.generator)
+    if config.data.resident:
+        data = ResidentData(*parts, seed=config.training.seed, device=fabric.device)
+    else:
+        data = TrainingData(*parts, seed=config.training.seed)
     report(
         f"{len(data)} training clips of {len(data.speakers)} speakers, "
         f"{len(validation)} validation clips of {len({c.speaker for c in validation})}"

@@ -11,12 +11,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from stillspeak.configuration import build, to_table
-from stillspeak.data.dataset import (
-    Prefetcher,
-    TrainingData,
-    grouped,
-)
+from stillspeak.data.dataset import Examples, grouped
 from stillspeak.data.prepare import CachedClip
+from stillspeak.data.resident import open_loader
 from stillspeak.errors import CheckpointError, ConfigError, TrainingError
 from stillspeak.media.contact_sheet import contact_sheet
 from stillspeak.models.generator import Generator
@@ -35,7 +32,12 @@ from stillspeak.training.player import (
 )
 from stillspeak.training.runlog import RunLog
 from stillspeak.training.stopping import stop_signals
-from stillspeak.training.validation import Validation, show_beside, validate
+from stillspeak.training.validation import (
+    Validation,
+    show_beside,
+    validate,
+    validate_listening,
+)
 from stillspeak.training.watch import Watch
 from stillspeak.weights import file_sha256, load_model, save_model
 
@@ -70,7 +72,7 @@ class Trainer(Game):
         self,
         config: RunConfig,
         fabric: Fabric,
-        data: TrainingData,
+        data: Examples,
         validation: Sequence[CachedClip],
         folder: Path,
         *,
@@ -108,7 +110,7 @@ class Trainer(Game):
         deadline = math.inf if minutes is None else start + 60 * minutes
         seconds_before = self._seconds
         log = RunLog(self._folder, step=self.step) if self._fabric.is_global_zero else None
-        loader = Prefetcher(
+        loader = open_loader(
             self._data,
             range(self.step, training.steps),
             audio_steps=training.audio_steps,
@@ -134,8 +136,11 @@ class Trainer(Game):
                             log.metrics(self.step, "train", values)
                         if progress:
                             progress(self.step, values)
-                    if self.step % self.validate_every == 0 and self._past_audio and log:
-                        self._validate(log)
+                    if self.step % self.validate_every == 0 and log:
+                        if self._past_audio:
+                            self._validate(log)
+                        else:
+                            self._validate_listening(log)
                     if now >= deadline:
                         self._stop_reason = f"{minutes:g} minutes are over"
                     if self._agreed_to_stop():
@@ -144,7 +149,7 @@ class Trainer(Game):
                         self.save()
                         saved_at = now
             self.save()
-            if self._past_audio and log:
+            if log:
                 self._export("last.safetensors", None)
         except TrainingError as error:
             raise TrainingError(f"{error}; {self._last_good()}") from error
@@ -213,6 +218,14 @@ class Trainer(Game):
             patience = training.patience
             if patience and self.stale >= patience:
                 self._stop_reason = f"no better {training.best} in {patience} validations"
+
+    def _validate_listening(self, log: RunLog) -> None:
+        if not self._validation:
+            return
+        generator = self.average.module
+        assert isinstance(generator, Generator)
+        scores = validate_listening(generator, self._objective.mouth_head, self._validation)
+        log.metrics(self.step, "validation", scores)
 
     def _export(self, name: str, scores: Mapping[str, float] | None) -> None:
         info = {

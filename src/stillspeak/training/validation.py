@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from stillspeak.data.dataset import whole_clip
-from stillspeak.data.prepare import CachedClip
-from stillspeak.face.mouth import lip_opening
+from stillspeak.data.prepare import CachedClip, open_clip
+from stillspeak.face.mouth import lip_opening, mouth_distances
+from stillspeak.media.audio import frame_windows
 from stillspeak.models.generator import Generator
 from stillspeak.models.pixels import from_model
 from stillspeak.models.regions import crop_region
@@ -109,6 +110,44 @@ def validate(
                 )
             )
     return Validation({name: float(np.mean(v)) for name, v in sums.items()}, pictures)
+
+
+@torch.no_grad()
+def validate_listening(
+    generator: Generator, head: torch.nn.Module, clips: Sequence[CachedClip]
+) -> dict[str, float]:
+    """What an audio encoder has understood: how well the mouth can be told from what it says.
+
+    Args:
+        generator: in evaluation mode.
+        head: from the context encoding to the mouth's distances, as the warm start trains it.
+        clips: of speakers outside the training split; pictures are not looked at.
+
+    Returns:
+        ``listening_r`` and ``listening_median``, mean and median over clips of the correlation of
+        the inner lips' distance with the real one, and ``mouth_r``, the mean over all distances.
+    """
+    device = next(generator.parameters()).device
+    inner, every = [], []
+    for clip in clips:
+        with open_clip(clip) as tensors:
+            audio, points = tensors.get_tensor("audio"), tensors.get_tensor("landmarks")
+        config = generator.config
+        windows = torch.from_numpy(frame_windows(audio, config.window, config.hop).copy())
+        state = generator.initial_state(1).context
+        context, _ = generator.context_encoder(windows[None].to(device), state)
+        told = head(context)[0].cpu().numpy()
+        truth = mouth_distances(points)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            found = [np.corrcoef(told[:, i], truth[:, i])[0, 1] for i in range(truth.shape[1])]
+        found = np.nan_to_num(found)
+        inner.append(found[0])
+        every.append(found.mean())
+    return {
+        "listening_r": float(np.mean(inner)),
+        "listening_median": float(np.median(inner)),
+        "mouth_r": float(np.mean(every)),
+    }
 
 
 @torch.no_grad()

@@ -25,10 +25,13 @@ def run(settings: ServeSettings, *, ready: Callable[[str], None] = lambda url: N
         ready: called once with the URL when connections are accepted.
 
     Raises:
-        ConfigError: the address cannot be listened on.
+        ConfigError: the address cannot be listened on, or no files can be kept.
         MissingDependencyError: the ``serve`` extra is not installed.
+        WeightsError: a model that the settings name is not there.
     """
     app = create_app(settings)
+    if settings.models:
+        app.state.studio.shelf.models()  # a wrong name is said at once and not to visitors
     import uvicorn
 
     class Server(uvicorn.Server):
@@ -39,6 +42,8 @@ def run(settings: ServeSettings, *, ready: Callable[[str], None] = lambda url: N
 
     listening = _listen(settings.host, settings.port)
     with listening:
+        # Before the server starts, which would tell a failure with a traceback.
+        app.state.studio.store.open()
         url = _url(listening)
         config = uvicorn.Config(
             app,
@@ -49,7 +54,10 @@ def run(settings: ServeSettings, *, ready: Callable[[str], None] = lambda url: N
             timeout_graceful_shutdown=SHUTDOWN_SECONDS,
             h11_max_incomplete_event_size=32 * 1024,
         )
-        Server(config).run(sockets=[listening])
+        try:
+            Server(config).run(sockets=[listening])
+        finally:
+            app.state.studio.store.close()
 
 
 def _listen(host: str, port: int) -> socket.socket:

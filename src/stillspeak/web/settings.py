@@ -17,7 +17,7 @@ _HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
 _RANGES: dict[str, tuple[float, float]] = {
     "port": (0, 65_535),
     "max_upload_bytes": (1024, 4096 * _MIB),
-    "max_pixels": (10_000, 256_000_000),
+    "max_pixels": (10_000, 64_000_000),
     "max_seconds": (1, 3600),
     "max_size": (64, 4096),
     "max_text": (1, 10_000),
@@ -25,6 +25,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "queue_per_client": (1, 1000),
     "max_uploads": (1, 1000),
     "max_items": (4, 100_000),
+    "max_stored_bytes": (_MIB, 2**50),
     "models_in_memory": (1, 64),
     "keep_seconds": (1, 30 * 86_400),
     "upload_seconds": (0.1, 86_400),
@@ -80,6 +81,9 @@ class ServeSettings:
     max_items: int = 400
     """Pictures, sounds and videos kept at the same time."""
 
+    max_stored_bytes: int = 4096 * _MIB
+    """Bytes of all of them together."""
+
     queue_length: int = 8
     """Jobs that wait; further ones are turned away."""
     queue_per_client: int = 4
@@ -93,6 +97,14 @@ class ServeSettings:
 
     live_sessions: int = 2
     """Live sessions at the same time; 0 switches the live page off."""
+    stun: str | None = None
+    """URL of a STUN server for the live page; nobody is asked for anything unless it is given."""
+    turn: str | None = None
+    """URL of a TURN server for the live page."""
+    turn_user: str | None = None
+    """Name at the TURN server. Visitors' browsers are told name and password."""
+    turn_password: str | None = None
+    """Password at the TURN server."""
 
     def __post_init__(self) -> None:
         for name, (low, high) in _RANGES.items():
@@ -106,6 +118,8 @@ class ServeSettings:
                 raise ConfigError(
                     f"serve: allow_hosts has {name!r}; give bare names such as faces.example.org"
                 )
+        if self.max_stored_bytes < self.max_upload_bytes:
+            raise ConfigError("serve: max_stored_bytes is less than max_upload_bytes; give more")
         if self.device not in ("auto", "cpu", "cuda", "mps"):
             raise ConfigError(f"serve: device is {self.device!r}; give auto, cpu, cuda or mps")
         if len(set(self.models)) != len(self.models) or not all(self.models):

@@ -1,0 +1,1 @@
+"""Generate what a video lost: missing frames, and the part of a face that something hides."""

@@ -1,0 +1,126 @@
+"""How the whole picture moves from the frame before a gap to the one after it, but for the mouth.
+
+The mouth is the model's; head, hair, shoulders and background drift between the two good frames.
+Dense optical flow between them says how, and where the speaking mouth would mislead it, in the
+lower face, the head's rigid movement stands in.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from stillspeak.face.align import (
+    FloatArray,
+    Image,
+    face_transform,
+    similarity_transform,
+    smoothstep,
+)
+
+Maps = npt.NDArray[np.float32]
+
+RIGID = (
+    *(33, 133, 362, 263),  # eye corners
+    *(168, 6, 197, 195, 5, 4, 1),  # the nose's ridge
+    *(10, 109, 338, 67, 297, 103, 332, 54, 284),  # forehead
+    *(127, 356, 234, 454),  # temples
+)
+"""Points of the mesh that a speaking mouth moves little."""
+
+SIDE = 640
+"""Longer side in pixels of the pictures that the flow is looked for in."""
+
+LOWER = (62.0, 84.0)
+"""Lines of the 128 from which the flow gives way to the head's movement, and where it is gone."""
+
+
+def dense_flow(first: Image, second: Image) -> Maps:
+    """Where each pixel of ``first`` went in ``second``: (H, W, 2) float32 pixels (x, y)."""
+    import cv2
+
+    height, width = first.shape[:2]
+    scale = min(SIDE / max(height, width), 1.0)
+    size = (max(round(width * scale), 16), max(round(height * scale), 16))
+    grey = [
+        cv2.resize(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), size, interpolation=cv2.INTER_AREA)
+        for picture in (first, second)
+    ]
+    search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    start = np.zeros((size[1], size[0], 2), np.float32)
+    flow = search.calc(grey[0], grey[1], start)
+    flow = cv2.GaussianBlur(flow, (0, 0), 2.0)
+    flow = cv2.resize(flow, (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(flow * (width / size[0], height / size[1]), np.float32)
+
+
+def without_speech(flow: Maps, points: FloatArray) -> Maps:
+    """A flow whose lower face moves as the rigid points do.
+
+    Args:
+        flow: (H, W, 2) of a picture.
+        points: (478, 2) landmarks of its face.
+    """
+    places = np.asarray(points, np.float64)[list(RIGID)]
+    rows = np.rint(places[:, 1]).astype(int).clip(0, flow.shape[0] - 1)
+    columns = np.rint(places[:, 0]).astype(int).clip(0, flow.shape[1] - 1)
+    head = similarity_transform(places, places + flow[rows, columns])
+    share = lower_face(points, flow.shape[0], flow.shape[1])[..., None]
+    rigid = _displacement(head, flow.shape[0], flow.shape[1])
+    return np.asarray(flow + share * (rigid - flow), np.float32)
+
+
+def lower_face(points: FloatArray, height: int, width: int) -> Maps:
+    """(height, width) float32: 1 where a mouth and a jaw move, smoothly 0 elsewhere."""
+    to_crop = face_transform(points)
+    x, y = _grid(to_crop, height, width)
+    down = smoothstep((y - LOWER[0]) / (LOWER[1] - LOWER[0]))
+    up = smoothstep((146.0 - y) / 24.0)
+    across = smoothstep((58.0 - np.abs(x - 49.0)) / 20.0)
+    return np.asarray(down * up * across, np.float32)
+
+
+def rigid_flow(points: FloatArray, others: FloatArray, height: int, width: int) -> Maps:
+    """The head's movement from one set of landmarks to another, fading out around the head."""
+    head = similarity_transform(np.asarray(points)[list(RIGID)], np.asarray(others)[list(RIGID)])
+    x, y = _grid(face_transform(points), height, width)
+    near = np.hypot((x - 48.0) / 96.0, (y - 64.0) / 128.0)
+    share = smoothstep((1.1 - near) / 0.5)[..., None]
+    return np.asarray(share * _displacement(head, height, width), np.float32)
+
+
+def eye_region(points: FloatArray, height: int, width: int) -> Maps:
+    """(height, width) float32: 1 around the eyes, smoothly 0 elsewhere."""
+    x, y = _grid(face_transform(points), height, width)
+    down = smoothstep((y - 28.0) / 6.0) * smoothstep((58.0 - y) / 6.0)
+    across = smoothstep((40.0 - np.abs(x - 48.0)) / 8.0)
+    return np.asarray(down * across, np.float32)
+
+
+def pull(picture: npt.NDArray[np.uint8], flow: Maps, share: float) -> npt.NDArray[np.uint8]:
+    """Move a picture by a part of a flow: (H, W, 3) uint8, a new array.
+
+    ``flow`` leads from this picture to another one; pixels are fetched from where they were.
+    """
+    import cv2
+
+    height, width = picture.shape[:2]
+    x = np.arange(width, dtype=np.float32)[None] - share * flow[..., 0]
+    y = np.arange(height, dtype=np.float32)[:, None] - share * flow[..., 1]
+    moved = cv2.remap(picture, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(moved)
+
+
+def _displacement(transform: FloatArray, height: int, width: int) -> Maps:
+    x = np.arange(width, dtype=np.float32)[None]
+    y = np.arange(height, dtype=np.float32)[:, None]
+    (a, b, c), (d, e, f) = np.asarray(transform, np.float32)
+    return np.stack((a * x + b * y + c - x, d * x + e * y + f - y), axis=-1)
+
+
+def _grid(transform: FloatArray, height: int, width: int) -> tuple[Maps, Maps]:
+    """Each pixel's place in the aligned crop: x and y, (height, width) float32."""
+    moved = _displacement(transform, height, width)
+    x = np.arange(width, dtype=np.float32)[None]
+    y = np.arange(height, dtype=np.float32)[:, None]
+    return moved[..., 0] + x, moved[..., 1] + y

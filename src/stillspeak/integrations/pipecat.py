@@ -1,0 +1,243 @@
+"""A talking face for Pipecat: a processor between the voice and the transport's output.
+
+    face = TalkingFaceProcessor(stillspeak.StreamSession("photo.jpg", size=512))
+    pipeline = Pipeline([transport.input(), stt, llm, tts, face, transport.output()])
+
+Speech of the voice goes in, pictures and the same speech come out, in step and in real time. What
+comes between pieces of speech, such as the words that were said, stays in its place between them.
+An interruption drops what was not played and closes the mouth.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from stillspeak.errors import MissingDependencyError, StillspeakError
+from stillspeak.live import LiveTalk, even, pcm16
+from stillspeak.stream import StreamSession
+
+try:
+    from pipecat.frames.frames import (
+        CancelFrame,
+        EndFrame,
+        Frame,
+        InterruptionFrame,
+        OutputImageRawFrame,
+        StartFrame,
+        SystemFrame,
+        TTSAudioRawFrame,
+        TTSStoppedFrame,
+    )
+    from pipecat.processors.frame_processor import (
+        FrameDirection,
+        FrameProcessor,
+        FrameProcessorSetup,
+    )
+except ImportError as error:
+    raise MissingDependencyError(
+        f"the Pipecat integration needs {error.name}: pip install 'stillspeak[pipecat]'"
+    ) from error
+
+
+@dataclass(frozen=True)
+class _Voice:
+    """What speech carries along: it is put on the speech that comes out."""
+
+    context_id: str | None
+    destination: str | None
+
+
+class TalkingFaceProcessor(FrameProcessor):
+    """Turns the voice's speech into pictures and sound in step.
+
+    Args:
+        session: the face; nobody else may use it meanwhile, and it stays the caller's. Its own
+            sample rate had best be the model's, 16 kHz: others cost a beat or more of delay.
+        sample_rate: of the sound that goes out; by default the pipeline's.
+        hold: seconds of speech that may wait; more is waited for.
+        sync_with_audio: let the transport show each picture when the sound before it was sent.
+        executor: computes; the event loop's by default.
+    """
+
+    def __init__(
+        self,
+        session: StreamSession,
+        *,
+        sample_rate: int | None = None,
+        hold: float | None = None,
+        sync_with_audio: bool = True,
+        executor: Executor | None = None,
+        **more: Any,
+    ) -> None:
+        super().__init__(**more)
+        self._session = session
+        self._rate = sample_rate
+        self._hold, self._executor = hold, executor
+        self._sync_with_audio = sync_with_audio
+        self.talk: LiveTalk | None = None
+        """The clock and the queues behind it, once the pipeline has started."""
+        self._beats: asyncio.Task[None] | None = None
+        # What waits for the sound before it: how many samples that is, and what.
+        self._marks: deque[tuple[int, Frame | _Voice]] = deque()
+        self._taken = self._said = 0
+        self._last = self._voice = _Voice(None, None)
+        self._quiet = asyncio.Event()
+        self._quiet.set()
+
+    async def setup(self, setup: FrameProcessorSetup) -> None:
+        """Called by the pipeline: takes its sample rate."""
+        await super().setup(setup)
+        if self._rate is None:
+            self._rate = setup.audio_out_sample_rate
+
+    async def cleanup(self) -> None:
+        """Called by the pipeline: nothing is left running."""
+        await super().cleanup()
+        await self._stop()
+
+    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+        """Called by the pipeline for each frame."""
+        await super().process_frame(frame, direction)
+        if isinstance(frame, StartFrame):
+            await self.push_frame(frame, direction)
+            self._start()
+        elif isinstance(frame, InterruptionFrame):
+            await self._interrupt()
+            await self.push_frame(frame, direction)
+        elif isinstance(frame, CancelFrame):
+            await self._stop()
+            await self.push_frame(frame, direction)
+        elif (
+            isinstance(frame, SystemFrame)
+            or direction is not FrameDirection.DOWNSTREAM
+            or self.talk is None
+        ):
+            await self.push_frame(frame, direction)
+        elif isinstance(frame, TTSAudioRawFrame):
+            await self._hear(frame)
+        elif isinstance(frame, EndFrame):
+            self._end_utterance()
+            if self._beats is not None and not self._beats.done():
+                await self._quiet.wait()
+            await self._stop()
+            await self.push_frame(frame, direction)
+        else:
+            if isinstance(frame, TTSStoppedFrame):
+                self._end_utterance()
+            if self._marks or self._said < self._taken:
+                self._marks.append((self._taken, frame))
+            else:
+                await self.push_frame(frame, direction)
+
+    def _start(self) -> None:
+        if self._beats is None:
+            assert self._rate is not None
+            self.talk = LiveTalk(
+                self._session,
+                rate=self._rate,
+                live=False,
+                hold=self._hold,
+                executor=self._executor,
+            )
+            self._beats = self.create_task(self._play(self.talk))
+
+    async def _stop(self) -> None:
+        beats, self._beats = self._beats, None
+        if beats is not None:
+            await self.cancel_task(beats)
+        if self.talk is not None:
+            await self.talk.close()
+        self._quiet.set()
+
+    async def _hear(self, frame: TTSAudioRawFrame) -> None:
+        assert self.talk is not None
+        voice = _Voice(frame.context_id, frame.transport_destination)
+        if voice != self._last:
+            self._marks.append((self._taken, voice))
+            self._last = voice
+        samples = np.frombuffer(frame.audio, np.int16).reshape(-1, frame.num_channels)
+        try:
+            await self.talk.feed(samples, frame.sample_rate)
+        except StillspeakError as error:
+            await self.push_error(error_msg=str(error), exception=error)
+        self._count()
+
+    def _end_utterance(self) -> None:
+        assert self.talk is not None
+        if self._said < self._taken or self.talk.queue.seconds:
+            self.talk.end()
+            self._count()
+
+    def _count(self) -> None:
+        assert self.talk is not None
+        self._taken = self.talk.queue.counts.taken
+        if self._said < self._taken:
+            self._quiet.clear()
+
+    async def _interrupt(self) -> None:
+        if self.talk is None:
+            return
+        self.talk.interrupt()
+        self._said = self._taken = self.talk.queue.counts.taken
+        self._quiet.set()
+        marks, self._marks = list(self._marks), deque()
+        for _, mark in marks:
+            if isinstance(mark, _Voice):
+                self._voice = mark
+            elif not mark.interruptible:
+                await self.push_frame(mark)
+
+    async def _play(self, talk: LiveTalk) -> None:
+        try:
+            async for beat in talk:
+                await self._release()
+                if beat.picture is not None:
+                    picture = even(beat.picture)
+                    rows, columns = picture.shape[:2]
+                    image = OutputImageRawFrame(picture.tobytes(), (columns, rows), "RGB")
+                    image.sync_with_audio = self._sync_with_audio
+                    image.transport_destination = self._voice.destination
+                    await self.push_frame(image)
+                if beat.heard:
+                    await self._say(talk, beat.sound[: beat.heard])
+                await self._release()
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            await self.push_error(error_msg=f"the talking face stopped: {error}", exception=error)
+        finally:
+            self._quiet.set()
+
+    async def _say(self, talk: LiveTalk, sound: Any) -> None:
+        """Push the sound of a beat, in pieces where something belongs between them."""
+        begin = 0
+        while begin < len(sound):
+            await self._release()
+            size = len(sound) - begin
+            if self._marks:
+                size = min(size, max(self._marks[0][0] - self._said, 1))
+            piece = pcm16(sound[begin : begin + size])
+            audio = TTSAudioRawFrame(piece.tobytes(), talk.queue.rate, 1)
+            audio.context_id = self._voice.context_id
+            audio.transport_destination = self._voice.destination
+            begin += size
+            # Counted first: an interruption that comes meanwhile sets it to all there was.
+            self._said += size
+            await self.push_frame(audio)
+
+    async def _release(self) -> None:
+        """Push what waited for sound that has gone out by now."""
+        while self._marks and self._marks[0][0] <= self._said:
+            _, mark = self._marks.popleft()
+            if isinstance(mark, _Voice):
+                self._voice = mark
+            else:
+                await self.push_frame(mark)
+        if self._said >= self._taken and not self._marks:
+            self._quiet.set()

@@ -1,0 +1,538 @@
+"""A generator whose weights no longer change, made ready to answer one frame at a time.
+
+:class:`~stillspeak.models.generator.Generator` is written to be trained. One frame at a time a CPU
+spends most of its time on what training needs: weights are put into the order that the processor
+multiplies in, anew for every frame, and norms are layers of their own. Here both are done once.
+In float32 the sums are the same up to their order. In bfloat16 the decoder reads half as many
+bytes, which one frame at a time is what it waits for; sound, memory and the composition of the
+picture stay in float32. :data:`TOLERANCE` says how far frames may be off,
+and ``docs/experiments.md``, section 19, what was measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stillspeak.models.config import GeneratorConfig
+from stillspeak.models.decoders import (
+    Decoded,
+    Motion,
+    MouthBranch,
+    StillContext,
+    UNetDecoder,
+    WarpDecoder,
+    split,
+)
+from stillspeak.models.generator import Generator, GeneratorState
+from stillspeak.models.layers import LogMel, SkipFusion
+
+TOLERANCE = {torch.float32: 0.05, torch.bfloat16: 2.0}
+"""Largest difference of a frame from the generator's own, in levels of 255. Measured on the
+released weights: 0.003 and 0.9, the mean over all pixels in bfloat16 being 0.08."""
+
+Size = tuple[int, int]
+
+
+@dataclass
+class FrozenStill:
+    """What all frames of a still share, as :meth:`FrozenGenerator.prepare` makes it."""
+
+    context: StillContext
+    root: Tensor  # the root's bias with the identity code's part in it
+    adds: list[Tensor]  # for each layer with a skip, what is added before its ReLU: (1, C, H, W)
+    _repeated: tuple[int, list[Tensor]] = field(default=(0, []), repr=False)
+
+    def added(self, frames: int) -> list[Tensor]:
+        """:attr:`adds` for that many frames at a time, (T, C, H, W) each."""
+        if frames == 1:
+            return self.adds
+        if self._repeated[0] != frames:  # the same number comes again and again
+            self._repeated = (
+                frames,
+                [_channels_last(a.repeat(frames, 1, 1, 1)) for a in self.adds],
+            )
+        return self._repeated[1]
+
+
+class FrozenGenerator:
+    """A snapshot of a generator in evaluation mode, for one clip (B = 1).
+
+    It has no state of its own that a step changes, so any number of sessions may share one, each
+    with its own :class:`~stillspeak.models.generator.GeneratorState`. On a processor without oneDNN
+    and on other devices the same folded weights go through torch's ordinary convolutions.
+
+    Args:
+        generator: its parameters are read once; later changes of them are not seen.
+        dtype: of the decoder, float32 or bfloat16.
+        packed: False: ordinary convolutions everywhere.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        *,
+        dtype: torch.dtype = torch.float32,
+        packed: bool = True,
+    ) -> None:
+        self.generator = generator
+        self.config: GeneratorConfig = generator.config
+        device = next(generator.parameters()).device
+        self.dtype = dtype
+        self.packed = packed and device.type == "cpu" and packing_works(dtype)
+        """Whether weights lie in the processor's own order."""
+        with torch.no_grad():
+            self._audio = self._freeze_audio()
+            self._decoder = self._freeze_decoder()
+
+    def initial_state(self, clips: int = 1) -> GeneratorState:
+        """The state before the first window: zeros."""
+        return self.generator.initial_state(clips)
+
+    def draw_noise(self, clips: int, frames: int, random: torch.Generator) -> Tensor:
+        """See :meth:`Generator.draw_noise`."""
+        return self.generator.draw_noise(clips, frames, random)
+
+    @torch.inference_mode()
+    def prepare(self, context: StillContext) -> FrozenStill:
+        """What depends on the still alone, from :meth:`Generator.prepare_still` for one still."""
+        return self._decoder.prepare(context)
+
+    @torch.inference_mode()
+    def step(
+        self,
+        still: FrozenStill,
+        windows: Tensor,
+        noise: Tensor,
+        state: GeneratorState,
+        expression: Tensor | None = None,
+    ) -> tuple[Decoded, GeneratorState]:
+        """The next T frames, as :meth:`Generator.step` makes them.
+
+        Args:
+            still: from :meth:`prepare`.
+            windows: (1, T, N) float32 in [-1, 1].
+            noise: (1, T, noise_dim), from :meth:`draw_noise`.
+            state: of the step before.
+            expression: (1, T, expression_dim), or None: the face stays as in the still.
+
+        Returns:
+            The frames, composed only if they are looked at, and the new state.
+        """
+        config, generator = self.config, self.generator
+        encoded = self._encode(windows)
+        context_state, noise_state = state
+        if generator.context_encoder.gru is not None:
+            encoded, context_state = generator.context_encoder.gru(encoded, context_state)
+        coded, noise_state = generator.noise_generator(noise, noise_state)
+        parts = [encoded[0], coded[0]]
+        if config.expression_dim:
+            if expression is None:
+                expression = encoded.new_zeros(*encoded.shape[:2], config.expression_dim)
+            parts.append(config.expression_gain * expression[0])
+        decoded = self._decoder(still, torch.cat(parts, 1))
+        return decoded, GeneratorState(context_state, noise_state)
+
+    def _encode(self, windows: Tensor) -> Tensor:
+        """(1, T, N) -> (1, T, audio_dim), a window being a picture of one line."""
+        x = windows[0][:, None]
+        if self._spectrum is not None:
+            x = self._spectrum(x)
+        x = x.unsqueeze(2)
+        for layer in self._audio:
+            x = layer(x)
+        return torch.tanh(x).flatten(1)[None]
+
+    def _freeze_audio(self) -> list[FrozenConv]:
+        layers = list(self.generator.context_encoder.frame_encoder.layers)
+        frozen: list[FrozenConv] = []
+        width = self.config.window
+        self._spectrum: LogMel | None = None
+        for place, layer in enumerate(layers):
+            if isinstance(layer, LogMel):
+                self._spectrum = layer
+                width = (width - layer.waves.shape[-1]) // layer.step + 1
+            if not isinstance(layer, nn.Conv1d):
+                continue
+            weight, bias = layer.weight, layer.bias
+            norm = layers[place + 1]
+            relu = isinstance(norm, nn.BatchNorm1d)
+            if relu:
+                scale, bias = _affine(norm)
+                weight = weight * scale[:, None, None]
+            kernel, stride, padding = layer.kernel_size[0], layer.stride[0], int(layer.padding[0])
+            conv = FrozenConv(
+                weight[:, :, None],
+                bias,
+                (1, width),
+                stride=(1, stride),
+                padding=(0, padding),
+                relu=relu,
+                packed=self.packed,
+            )
+            frozen.append(conv)
+            width = (width + 2 * padding - kernel) // stride + 1
+        return frozen
+
+    def _freeze_decoder(self) -> _FrozenDecoder:
+        decoder = self.generator.decoder
+        if isinstance(decoder, WarpDecoder):
+            return _FrozenWarp(decoder, self.config, self.dtype, packed=self.packed)
+        assert isinstance(decoder, UNetDecoder)
+        return _FrozenUNet(decoder, self.config, self.dtype, packed=self.packed)
+
+
+class FrozenConv:
+    """A convolution with bias and ReLU as one step, its weights in the processor's order.
+
+    Args:
+        weight: (out, in, h, w); (in, out, h, w) where ``transposed``.
+        bias: (out,), or None.
+        size: rows and columns that will go in, which the order may depend on.
+        stride, padding: as for ``nn.Conv2d`` and ``nn.ConvTranspose2d``.
+        transposed: doubles the size; kernel 4, stride 2, padding 1.
+        dtype: of weights, input and output.
+        relu: whether one follows.
+        packed: False: torch's ordinary convolution.
+    """
+
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor | None,
+        size: Size,
+        *,
+        dtype: torch.dtype = torch.float32,
+        stride: Size = (1, 1),
+        padding: Size = (1, 1),
+        transposed: bool = False,
+        relu: bool = True,
+        packed: bool = True,
+    ) -> None:
+        weight = weight.detach().to(dtype).contiguous()
+        self._bias = None if bias is None else bias.detach().to(dtype)
+        self._stride, self._padding = list(stride), list(padding)
+        self._transposed, self._relu, self._packed = transposed, relu, packed
+        self._attribute: Literal["relu", "none"] = "relu" if relu else "none"
+        if packed:
+            shape = [1, weight.shape[0 if transposed else 1], *size]
+            ops = torch.ops.mkldnn
+            if transposed:
+                weight = ops._reorder_convolution_transpose_weight(
+                    weight, self._padding, [0, 0], self._stride, [1, 1], 1, shape
+                )
+            else:
+                weight = ops._reorder_convolution_weight(
+                    weight, self._padding, self._stride, [1, 1], 1, shape
+                )
+        self._weight = weight
+
+    def __call__(self, x: Tensor, add: Tensor | None = None) -> Tensor:
+        """(T, in, H, W), and what is added before the ReLU, (T, out, H', W'); not if transposed."""
+        if not self._packed:
+            return self._ordinary(x, add)
+        ops, x = torch.ops.mkldnn, _channels_last(x)
+        weight, bias = self._weight, self._bias
+        y: Tensor
+        if self._transposed:
+            y = ops._convolution_transpose_pointwise(
+                *(x, weight, bias, self._padding, [0, 0], self._stride, [1, 1], 1),
+                *(self._attribute, [], None),
+            )
+        elif add is None:
+            y = ops._convolution_pointwise(
+                *(x, weight, bias, self._padding, self._stride, [1, 1], 1),
+                *(self._attribute, [], None),
+            )
+        else:
+            y = ops._convolution_pointwise.binary(
+                *(x, add, weight, bias, self._padding, self._stride, [1, 1], 1),
+                *("add", 1.0, self._attribute if self._relu else None, [], None),
+            )
+        return y
+
+    def _ordinary(self, x: Tensor, add: Tensor | None) -> Tensor:
+        convolve = F.conv_transpose2d if self._transposed else F.conv2d
+        y: Tensor = convolve(x, self._weight, self._bias, self._stride, self._padding)
+        if add is not None:
+            y = y + add
+        return F.relu_(y) if self._relu else y
+
+
+class FrozenUp:
+    """A transposed convolution with kernel 4, stride 2, padding 1 to few channels.
+
+    Each of the four pixels that a pixel becomes is a convolution of 2 x 2; one convolution to four
+    times the channels makes them all, in less than half the time for 3 or 6 channels.
+    """
+
+    def __init__(
+        self, weight: Tensor, bias: Tensor, size: Size, dtype: torch.dtype, *, packed: bool
+    ) -> None:
+        # Along each axis, output 2i + a is made of inputs i - 1 + a and i + a.
+        taps = ([3, 1], [2, 0])
+        four = torch.cat(
+            [weight[:, :, rows][:, :, :, columns] for rows in taps for columns in taps], 1
+        )
+        self._conv = FrozenConv(
+            *(four.transpose(0, 1), bias.repeat(4), size),
+            dtype=dtype,
+            relu=False,
+            packed=packed,
+        )
+        self._channels = len(bias)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(T, in, H, W) -> (T, out, 2 H, 2 W)."""
+        frames, _, height, width = x.shape
+        four = self._conv(x)
+        out = four.new_empty(frames, self._channels, height, 2, width, 2)
+        for phase in range(4):
+            down, across = divmod(phase, 2)
+            channels = slice(phase * self._channels, (phase + 1) * self._channels)
+            out[:, :, :, down, :, across] = four[
+                :, channels, down : down + height, across : across + width
+            ]
+        return out.view(frames, self._channels, 2 * height, 2 * width)
+
+
+class _FrozenDecoder:
+    """The parts that both decoders have: a root, and levels of skip fusion and doubling."""
+
+    def __init__(
+        self,
+        decoder: UNetDecoder | WarpDecoder,
+        config: GeneratorConfig,
+        fusions: Sequence[nn.Module],
+        dtype: torch.dtype,
+        *,
+        packed: bool,
+    ) -> None:
+        self._dtype = dtype
+        conv, norm = decoder.root[0], decoder.root[1]
+        assert isinstance(conv, nn.ConvTranspose2d)
+        scale, self._root_bias = _affine(norm)
+        # As a matrix whose rows are the coarsest map, channels last.
+        root = (conv.weight * scale[None, :, None, None]).permute(2, 3, 1, 0)
+        self._coarse = config.coarse_size
+        self._channels = len(scale)
+        root = root.flatten(0, 2)
+        code = config.context_dim + config.noise_dim
+        end = code + config.identity_dim
+        self._root_code = root[:, code:end].contiguous()
+        self._root = torch.cat((root[:, :code], root[:, end:]), 1).to(dtype).contiguous()
+        self._norms: list[tuple[Tensor, Tensor]] = []
+        self._fuse: list[FrozenConv] = []
+        self._up: list[FrozenConv] = []
+        height, width = config.coarse_size
+        for place, fuse in enumerate(fusions):
+            assert isinstance(fuse, SkipFusion)
+            self._norms.append(_affine(fuse.norm))
+            size = (height << place, width << place)
+            # A transposed convolution of stride 1 is one with the kernel turned round.
+            weight = fuse.conv.weight[fuse.skip_channels :].flip(2, 3).transpose(0, 1)
+            weight = weight * self._norms[place][0][:, None, None, None]
+            self._fuse.append(FrozenConv(weight, None, size, dtype=dtype, packed=packed))
+        for place, up in enumerate(decoder.up):
+            assert isinstance(up, nn.Sequential) and isinstance(up[0], nn.ConvTranspose2d)
+            scale, bias = _affine(up[1])
+            self._up.append(
+                FrozenConv(
+                    up[0].weight * scale[None, :, None, None],
+                    bias,
+                    (height << place, width << place),
+                    dtype=dtype,
+                    stride=(2, 2),
+                    transposed=True,
+                    packed=packed,
+                )
+            )
+
+    def prepare(self, context: StillContext) -> FrozenStill:
+        adds = [
+            skip * scale[:, None, None] + bias[:, None, None]
+            for skip, (scale, bias) in zip(context.skips, self._norms, strict=True)
+        ]
+        bias = self._root_bias.repeat(self._coarse[0] * self._coarse[1])
+        root = F.linear(context.code, self._root_code, bias)[0]
+        adds = [_channels_last(part.to(self._dtype)) for part in (*adds, *context.mouth)]
+        return FrozenStill(context, root.to(self._dtype), adds)
+
+    def __call__(self, still: FrozenStill, latent: Tensor) -> Decoded:
+        raise NotImplementedError
+
+    def _start(self, still: FrozenStill, latent: Tensor) -> Tensor:
+        """Latents (T, D) -> the coarsest map."""
+        x = F.relu_(F.linear(latent.to(self._dtype), self._root, still.root))
+        return x.view(len(latent), *self._coarse, self._channels).permute(0, 3, 1, 2)
+
+
+class _FrozenUNet(_FrozenDecoder):
+    def __init__(
+        self, decoder: UNetDecoder, config: GeneratorConfig, dtype: torch.dtype, *, packed: bool
+    ) -> None:
+        super().__init__(decoder, config, list(decoder.fuse), dtype, packed=packed)
+        size = (config.height // 2, config.width // 2)
+        assert decoder.head.bias is not None
+        self._head = FrozenUp(decoder.head.weight, decoder.head.bias, size, dtype, packed=packed)
+
+    def __call__(self, still: FrozenStill, latent: Tensor) -> Decoded:
+        adds = still.added(len(latent))
+        x = self._start(still, latent)
+        for place, fuse in enumerate(self._fuse):
+            x = fuse(x, adds[place])
+            if place < len(self._up):
+                x = self._up[place](x)
+        return Decoded(torch.tanh_(self._head(x).float())[None], None)
+
+
+class _FrozenWarp(_FrozenDecoder):
+    def __init__(
+        self, decoder: WarpDecoder, config: GeneratorConfig, dtype: torch.dtype, *, packed: bool
+    ) -> None:
+        super().__init__(decoder, config, list(decoder.fuse), dtype, packed=packed)
+        self._unit = decoder.FLOW_UNIT
+        size = (config.height // 2, config.width // 2)
+        self._head = FrozenConv(
+            *(decoder.head.weight, decoder.head.bias, size),
+            dtype=dtype,
+            relu=False,
+            packed=packed,
+        )
+        self._mouth: _FrozenMouth | None = None
+        if decoder.mouth is not None:
+            self._mouth = _FrozenMouth(decoder.mouth, dtype, packed=packed)
+
+    def __call__(self, still: FrozenStill, latent: Tensor) -> Decoded:
+        adds = still.added(len(latent))
+        x = self._fuse[0](self._start(still, latent), adds[0])
+        for place, up in enumerate(self._up):
+            x = self._fuse[place + 1](up(x), adds[place + 1])
+        raw = self._head(x).float().contiguous()
+        whole = self._maps(raw)
+        mouth = None
+        if self._mouth is not None:
+            fine = self._maps(self._mouth(x, raw, adds[len(self._fuse) :]))
+            mouth = split(torch.lerp(self._mouth.spread(whole), fine, self._mouth.window)[None])
+        return Decoded(None, Motion(*split(whole[None]), mouth), still.context.still)
+
+    def _maps(self, raw: Tensor) -> Tensor:
+        """What the head gives (T, 6, h, w) -> flow, mask and colour in one."""
+        maps = torch.tanh(raw)
+        torch.mul(raw[:, :2], self._unit, out=maps[:, :2])
+        torch.sigmoid(raw[:, 2:3], out=maps[:, 2:3])
+        return maps
+
+
+class _FrozenMouth:
+    def __init__(self, branch: MouthBranch, dtype: torch.dtype, *, packed: bool) -> None:
+        self.window = branch.window
+        self._box = branch.box
+        top, bottom, left, right = self._box
+        size = (bottom - top, right - left)
+        double = (2 * size[0], 2 * size[1])
+        self._enter = FrozenConv(
+            *(branch.enter.weight, branch.enter.bias, size), dtype=dtype, packed=packed
+        )
+        self._up = FrozenConv(
+            *(branch.up.weight, branch.up.bias, size),
+            dtype=dtype,
+            stride=(2, 2),
+            transposed=True,
+            packed=packed,
+        )
+        self._fuse = FrozenConv(
+            *(branch.fuse.weight, branch.fuse.bias, double), dtype=dtype, packed=packed
+        )
+        assert branch.head.bias is not None
+        self._head = FrozenUp(branch.head.weight, branch.head.bias, double, dtype, packed=packed)
+        # MouthBranch.spread along rows and along columns is a product with what it makes of each
+        # row and column alone: a fifth of the time of interpolating.
+        device = branch.window.device
+        self._rows = _interpolation(size[0] + 2, branch.SCALE).to(device)
+        self._columns = _interpolation(size[1] + 2, branch.SCALE).t().contiguous().to(device)
+
+    def __call__(self, x: Tensor, raw: Tensor, adds: list[Tensor]) -> Tensor:
+        """The decoder's last map and what its head made of it -> the mouth's (T, 6, rows, cols)."""
+        top, bottom, left, right = self._box
+        x = self._enter(x[..., top:bottom, left:right], adds[0])
+        x = self._fuse(self._up(x), adds[1])
+        return self._head(x).float().add_(self.spread(raw))
+
+    def spread(self, coarse: Tensor) -> Tensor:
+        """As :meth:`MouthBranch.spread`."""
+        top, bottom, left, right = self._box
+        part = coarse[..., top - 1 : bottom + 1, left - 1 : right + 1]
+        return self._rows @ part @ self._columns
+
+
+def _interpolation(count: int, scale: int) -> Tensor:
+    """The matrix that interpolates ``count`` places to ``scale`` times as many, but for what lies
+    within the first and the last one: (scale * (count - 2), count)."""
+    one_each = torch.eye(count)[None]
+    spread = F.interpolate(one_each, scale_factor=float(scale), mode="linear", align_corners=False)
+    return spread[0, :, scale:-scale].t().contiguous()
+
+
+def packing_works(dtype: torch.dtype = torch.float32) -> bool:
+    """Whether torch has the operators for weights in the processor's order, and they compute.
+
+    They are torch's own, made for its compiler, and not promised to stay; where they are missing or
+    answer otherwise the ordinary ones serve.
+    """
+    if dtype not in _works:
+        _works[dtype] = _try_packing(dtype)
+    return _works[dtype]
+
+
+_works: dict[torch.dtype, bool] = {}
+
+
+@torch.inference_mode()
+def _try_packing(dtype: torch.dtype) -> bool:
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    random = torch.Generator().manual_seed(0)
+    x, add = torch.randn(1, 8, 4, 6, generator=random), torch.randn(1, 8, 4, 6, generator=random)
+    weight = torch.randn(8, 8, 3, 3, generator=random)
+    wide, bias = torch.randn(8, 8, 4, 4, generator=random), torch.randn(8, generator=random)
+    try:
+        for packed in (True, False):
+            kind = dtype if packed else torch.float32
+            plain = FrozenConv(weight, bias, (4, 6), dtype=kind, packed=packed)
+            up = FrozenConv(
+                *(wide, bias, (4, 6)),
+                dtype=kind,
+                stride=(2, 2),
+                transposed=True,
+                relu=False,
+                packed=packed,
+            )
+            seen = x.to(kind)
+            answers = [plain(seen), plain(seen, _channels_last(add.to(kind))), up(seen)]
+            if packed:
+                found = answers
+    except (RuntimeError, AttributeError, TypeError):
+        return False
+    # Of sums that reach 50.
+    near = 1e-3 if dtype == torch.float32 else 0.5
+    return all(torch.allclose(a.float(), b, atol=near) for a, b in zip(found, answers, strict=True))
+
+
+def _affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """A batch norm in evaluation mode as scale and bias, (C,) each."""
+    assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)
+    assert norm.running_var is not None and norm.running_mean is not None
+    # In double precision: the mean over the deviation is a difference of large numbers at times.
+    scale = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
+    bias = norm.bias.double() - norm.running_mean.double() * scale
+    return scale.float(), bias.float()
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,180 @@
+"""Plots of a study's report, in the look of :mod:`stillspeak.evaluation.report_plots`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from stillspeak.evaluation.report_plots import (
+    INK,
+    MUTED,
+    RULE,
+    SERIES,
+    SHADE,
+    Plot,
+    _figure,
+    _plot,
+    colour_of,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.patches import Rectangle
+
+
+@dataclass(frozen=True)
+class Row:
+    """A value with its interval, or without."""
+
+    label: str
+    value: float
+    interval: Sequence[float] | None = None
+    colour: str = SERIES[0]
+
+
+def intervals(
+    rows: Sequence[Row],
+    label: str,
+    *,
+    reference: float | None = None,
+    limits: tuple[float, float] | None = None,
+    names: bool = True,
+) -> Plot:
+    """Values and intervals from top to bottom; ``reference`` is a dashed line such as chance."""
+    step = 0.3 if names else 0.07
+    with _figure(4.7, 0.65 + step * max(2, len(rows))) as (figure, axes):
+        if reference is not None:
+            axes.axvline(reference, color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)), zorder=0)
+        for place, row in enumerate(rows):
+            if row.interval is not None:
+                axes.plot(list(row.interval), [place] * 2, color=row.colour, linewidth=1.6)
+            axes.plot([row.value], [place], "o", color=row.colour, markersize=5 if names else 3)
+        if names:
+            axes.set_yticks(range(len(rows)), [_short(row.label) for row in rows])
+            for text in axes.get_yticklabels():
+                text.set_color(INK)
+        else:
+            axes.set_yticks([])
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        axes.set_ylim(len(rows) - 0.4, -0.6)
+        if limits is not None:
+            axes.set_xlim(*limits)
+        axes.grid(axis="x", color=RULE, linewidth=0.6)
+        axes.set_axisbelow(True)
+        axes.set_xlabel(label)
+        return _plot(figure)
+
+
+def histogram(counts: Sequence[int], expected: Sequence[float], label: str) -> Plot:
+    """Numbers of visitors by score from 0 up, and what chance alone would give."""
+    with _figure(4.7, 2.5) as (figure, axes):
+        places = range(len(counts))
+        axes.bar(places, counts, width=0.78, color=SERIES[0], label="visitors")
+        axes.plot(
+            places,
+            expected,
+            color=MUTED,
+            marker="o",
+            markersize=3,
+            linewidth=1,
+            linestyle=(0, (4, 3)),
+            label="guessing (binomial, 0.5)",
+        )
+        for place, count in enumerate(counts):
+            if count:
+                axes.annotate(
+                    str(count),
+                    (place, count),
+                    xytext=(0, 2),
+                    textcoords="offset points",
+                    ha="center",
+                    fontsize=7.5,
+                    color=INK,
+                )
+        axes.set_xticks(list(places))
+        axes.set_xlabel(label)
+        axes.set_ylabel("visitors")
+        axes.legend(
+            loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=2, frameon=False, labelcolor=MUTED
+        )
+        return _plot(figure)
+
+
+def grades(rows: Sequence[tuple[str, Sequence[int]]], labels: Sequence[str]) -> Plot:
+    """Shares of the grades 1 to 5, stacked, one bar a system."""
+    with _figure(4.7, 0.9 + 0.36 * max(2, len(rows))) as (figure, axes):
+        for place, (_, counts) in enumerate(rows):
+            total, left = max(1, sum(counts)), 0.0
+            for grade, count in enumerate(counts):
+                share = count / total
+                axes.barh(
+                    place,
+                    share,
+                    left=left,
+                    height=0.66,
+                    color=colour_of(0),
+                    alpha=0.16 + 0.21 * grade,
+                    label=f"{grade + 1} {labels[grade]}" if place == 0 else None,
+                )
+                left += share
+        axes.set_yticks(range(len(rows)), [_short(name) for name, _ in rows])
+        for text in axes.get_yticklabels():
+            text.set_color(INK)
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_xlim(0, 1)
+        axes.set_xlabel("share of the ratings")
+        axes.legend(
+            loc="lower left",
+            bbox_to_anchor=(-0.01, 1.0),
+            ncols=5,
+            frameon=False,
+            handlelength=0.9,
+            handletextpad=0.4,
+            columnspacing=0.9,
+            labelcolor=MUTED,
+        )
+        return _plot(figure)
+
+
+def confusion(words: Sequence[str], table: Sequence[Sequence[float]]) -> Plot:
+    """Shares of what was read (columns) where what was said (rows)."""
+    size = len(words)
+    side = min(4.7, 1.1 + (0.24 if size > 8 else 0.42) * size)
+    with _figure(side, side) as (figure, axes):
+        for i, row in enumerate(table):
+            for j, share in enumerate(row):
+                axes.add_patch(_square(j, i, share))
+                if share and size <= 8:
+                    axes.text(
+                        j,
+                        i,
+                        f"{100 * share:.0f}",
+                        ha="center",
+                        va="center",
+                        fontsize=7.5,
+                        color=INK,
+                    )
+        axes.set_xlim(-0.5, size - 0.5)
+        axes.set_ylim(size - 0.5, -0.5)
+        axes.set_xticks(range(size), words, rotation=0 if size > 8 else 45)
+        axes.set_yticks(range(size), words)
+        axes.tick_params(length=0)
+        axes.set_xlabel("read")
+        axes.set_ylabel("said")
+        for spine in axes.spines.values():
+            spine.set_color(SHADE)
+        axes.set_aspect("equal")
+        return _plot(figure)
+
+
+def _square(x: float, y: float, share: float) -> Rectangle:
+    from matplotlib.patches import Rectangle
+
+    return Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=SERIES[0], alpha=0.75 * share, linewidth=0)
+
+
+def _short(text: str, most: int = 30) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"

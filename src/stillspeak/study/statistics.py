@@ -1,0 +1,312 @@
+"""The statistics of studies, each a function of plain numbers. Sources stand beside formulas.
+
+Answers of one person are not independent. Wherever a function takes ``groups``, each is one
+person's answers, and the bootstrap draws people with all that is theirs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+RESAMPLES = 2000
+
+Interval = tuple[float, float]
+Floats = npt.NDArray[np.float64]
+T = TypeVar("T")
+
+_NORMAL = NormalDist()
+
+
+def clopper_pearson(successes: int, n: int, level: float = 0.95) -> Interval:
+    """Exact interval of a binomial share (Clopper and Pearson 1934), by quantiles of the beta
+    distribution; (0, 1) for no trials.
+    """
+    from scipy.stats import beta
+
+    if not 0 <= successes <= n:
+        raise ValueError(f"{successes} of {n} is no share")
+    tail = (1 - level) / 2
+    low = float(beta.ppf(tail, successes, n - successes + 1)) if successes else 0.0
+    high = float(beta.ppf(1 - tail, successes + 1, n - successes)) if successes < n else 1.0
+    return low, high
+
+
+def binomial_test(successes: int, n: int, chance: float = 0.5) -> float:
+    """Two-sided exact p-value: outcomes no likelier than this one, added up; 1 for no trials."""
+    from scipy.stats import binomtest
+
+    return float(binomtest(successes, n, chance).pvalue) if n else 1.0
+
+
+def bootstrap(
+    groups: Sequence[T],
+    statistic: Callable[[Sequence[T]], float],
+    *,
+    level: float = 0.95,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Interval | None:
+    """Percentile interval of a statistic when whole groups are drawn with replacement.
+
+    Returns:
+        The interval, the same at each call; None for fewer than two groups. Draws for which the
+        statistic is not a number are left out.
+    """
+    if len(groups) < 2:
+        return None
+    random = np.random.default_rng(seed)
+    values = []
+    for _ in range(resamples):
+        drawn = random.integers(len(groups), size=len(groups))
+        values.append(statistic([groups[i] for i in drawn]))
+    finite = np.array([v for v in values if math.isfinite(v)])
+    if not len(finite):
+        return None
+    low, high = np.quantile(finite, ((1 - level) / 2, (1 + level) / 2))
+    return float(low), float(high)
+
+
+def bootstrap_share(
+    groups: Sequence[tuple[float, float]],
+    *,
+    level: float = 0.95,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Interval | None:
+    """As :func:`bootstrap`, of sum over sum, for (sum, count) of each group: quick."""
+    if len(groups) < 2:
+        return None
+    table = np.array(groups, dtype=float)
+    drawn = np.random.default_rng(seed).integers(len(table), size=(resamples, len(table)))
+    sums = table[drawn].sum(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        shares = sums[:, 0] / sums[:, 1]
+    shares = shares[np.isfinite(shares)]
+    if not len(shares):
+        return None
+    low, high = np.quantile(shares, ((1 - level) / 2, (1 + level) / 2))
+    return float(low), float(high)
+
+
+def t_interval(values: Sequence[float], level: float = 0.95) -> Interval | None:
+    """Student's interval of a mean; None for fewer than two values."""
+    from scipy.stats import t
+
+    n = len(values)
+    if n < 2:
+        return None
+    mean, sd = float(np.mean(values)), float(np.std(values, ddof=1))
+    half = float(t.ppf((1 + level) / 2, n - 1)) * sd / math.sqrt(n)
+    return mean - half, mean + half
+
+
+# ------------------------------------------------------------------ signal detection
+
+
+@dataclass(frozen=True)
+class Detection:
+    """Sensitivity and bias of telling fake from real.
+
+    Attributes:
+        hits, fakes: fake videos called fake, and shown.
+        false_alarms, reals: real videos called fake, and shown.
+        d_prime: 0: no better than chance.
+        criterion: above 0: "real" is said more readily, below: "fake".
+    """
+
+    hits: int
+    fakes: int
+    false_alarms: int
+    reals: int
+    d_prime: float
+    criterion: float
+
+
+def detection(hits: int, fakes: int, false_alarms: int, reals: int) -> Detection:
+    """d' = z(H) - z(F) and c = -(z(H) + z(F)) / 2, with the log-linear correction of Hautus
+    (1995): half an event is added to each count of events, one to each count of trials, always.
+    """
+    h = _NORMAL.inv_cdf((hits + 0.5) / (fakes + 1))
+    f = _NORMAL.inv_cdf((false_alarms + 0.5) / (reals + 1))
+    return Detection(hits, fakes, false_alarms, reals, h - f, -(h + f) / 2)
+
+
+# ------------------------------------------------------------------ Bradley-Terry
+
+
+@dataclass(frozen=True)
+class BradleyTerry:
+    """Strengths on a common scale: P(i beats j) = 1 / (1 + exp(s_j - s_i)).
+
+    Attributes:
+        strengths: natural logarithms that add up to 0.
+        prior: wins added in both directions of every pair that was compared; 0 unless the
+            maximum lies at infinity (Ford 1957: one group of systems never lost to the rest).
+        deviance: 2 sum of O ln(O / E); ``freedom`` degrees; ``p``: how well the scale fits.
+    """
+
+    strengths: tuple[float, ...]
+    prior: float
+    deviance: float
+    freedom: int
+    p: float
+
+
+def bradley_terry(wins: npt.ArrayLike, *, prior: float | None = None) -> BradleyTerry:
+    """Maximum likelihood by the MM algorithm of Hunter (2004).
+
+    Args:
+        wins: (S, S); wins[i, j] is how often i was preferred to j.
+        prior: wins added to both sides of each compared pair; by default 0, or 0.5 where the
+            likelihood has no maximum.
+
+    Raises:
+        ValueError: a system was compared with none of the others.
+    """
+    from scipy.sparse.csgraph import connected_components
+    from scipy.stats import chi2
+
+    table = np.array(wins, dtype=float)
+    size = len(table)
+    met = (table + table.T) > 0
+    np.fill_diagonal(met, False)
+    if connected_components(met, directed=False)[0] > 1:
+        raise ValueError("some systems were never compared with the rest, directly or not")
+    if prior is None:
+        strong = connected_components(table > 0, directed=True, connection="strong")[0] == 1
+        prior = 0.0 if strong else 0.5
+    used = table + prior * met
+    games = used + used.T
+    power = np.ones(size)
+    for _ in range(10_000):
+        sums = power[:, None] + power[None, :]
+        new = used.sum(axis=1) / (games / sums).sum(axis=1)
+        new /= math.exp(float(np.log(new).mean()))
+        done = np.abs(np.log(new) - np.log(power)).max() < 1e-10
+        power = new
+        if done:
+            break
+    strengths = np.log(power)
+    expected = (table + table.T) * power[:, None] / (power[:, None] + power[None, :])
+    some = table > 0
+    deviance = 2 * float((table[some] * np.log(table[some] / expected[some])).sum())
+    freedom = int(np.triu(met).sum()) - (size - 1)
+    p = float(chi2.sf(max(0.0, deviance), freedom)) if freedom > 0 else math.nan
+    return BradleyTerry(tuple(float(s) for s in strengths), prior, deviance, freedom, p)
+
+
+def bradley_terry_intervals(
+    tables: Sequence[npt.ArrayLike],
+    *,
+    level: float = 0.95,
+    resamples: int = 500,
+    seed: int = 0,
+) -> list[Interval] | None:
+    """Percentile intervals of the strengths when people are drawn with replacement.
+
+    Args:
+        tables: (S, S) wins of each person.
+
+    Returns:
+        One interval a system; None for fewer than two people. Draws that leave a system out of
+        all comparisons are left out.
+    """
+    if len(tables) < 2:
+        return None
+    stack = np.array([np.array(t, dtype=float) for t in tables])
+    random = np.random.default_rng(seed)
+    found = []
+    for _ in range(resamples):
+        drawn = random.integers(len(stack), size=len(stack))
+        try:
+            found.append(bradley_terry(stack[drawn].sum(axis=0)).strengths)
+        except ValueError:
+            continue
+    if not found:
+        return None
+    quantiles = np.quantile(np.array(found), ((1 - level) / 2, (1 + level) / 2), axis=0)
+    return [(float(low), float(high)) for low, high in quantiles.T]
+
+
+# ------------------------------------------------------------------ agreement
+
+
+def majority_agreement(
+    answers: Sequence[tuple[str, Hashable, Hashable]],
+) -> dict[str, tuple[int, int]]:
+    """How often each rater answers as most of the others do.
+
+    Args:
+        answers: (rater, what was judged, answer).
+
+    Returns:
+        Rater -> (agreed, judged): the majority is that of the others alone; where there are
+        none, or as many on either side, nothing is counted.
+    """
+    votes: dict[Hashable, dict[Hashable, int]] = defaultdict(lambda: defaultdict(int))
+    for _, thing, answer in answers:
+        votes[thing][answer] += 1
+    result: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+    for rater, thing, answer in answers:
+        others = dict(votes[thing])
+        others[answer] -= 1
+        ranked = sorted(others.values(), reverse=True)
+        result.setdefault(rater, [0, 0])
+        if not ranked[0] or (len(ranked) > 1 and ranked[0] == ranked[1]):
+            continue
+        result[rater][1] += 1
+        result[rater][0] += others[answer] == ranked[0]
+    return {rater: (a, n) for rater, (a, n) in result.items()}
+
+
+def krippendorff_alpha(
+    answers: Mapping[Hashable, Sequence[float | str]], *, interval: bool = False
+) -> float | None:
+    """Agreement beyond chance over things judged by different numbers of raters (Krippendorff
+    2011): 1 - observed / expected disagreement; 1: perfect, 0: as by chance.
+
+    Args:
+        answers: thing -> the answers that it got.
+        interval: squared differences of numbers count, instead of equal or not.
+
+    Returns:
+        alpha; None if nothing was judged twice or all answers are the same.
+    """
+    units = [list(values) for values in answers.values() if len(values) > 1]
+    pooled = [value for values in units for value in values]
+    n = len(pooled)
+    if n < 2:
+        return None
+
+    def disagreement(values: Sequence[float | str]) -> float:
+        """Sum over ordered pairs."""
+        if interval:
+            x = np.array(values, dtype=float)
+            return float(2 * (len(x) * (x**2).sum() - x.sum() ** 2))
+        counts: dict[float | str, int] = defaultdict(int)
+        for value in values:
+            counts[value] += 1
+        return float(len(values) ** 2 - sum(c * c for c in counts.values()))
+
+    observed = sum(disagreement(v) / (len(v) - 1) for v in units) / n
+    expected = disagreement(pooled) / (n * (n - 1))
+    return None if expected == 0 else 1 - observed / expected
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values corrected for their number (Holm 1979), in the same order."""
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    corrected = [0.0] * len(p_values)
+    worst = 0.0
+    for rank, index in enumerate(order):
+        worst = max(worst, min(1.0, p_values[index] * (len(p_values) - rank)))
+        corrected[index] = worst
+    return corrected

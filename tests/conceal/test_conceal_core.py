@@ -1,0 +1,367 @@
+"""Gaps in arrays of frames: where they join, what they depend on, what they cost."""
+
+import weakref
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from fixtures_animate import RATE, portrait, shared_detector, speech
+from fixtures_conceal import FPS, concealer, gentle, lost_places, sound, talking
+from stillspeak.animate import Animator
+from stillspeak.conceal import core
+from stillspeak.conceal.bridge import fading
+from stillspeak.conceal.core import Account, Concealer, Moment, model_place
+from stillspeak.conceal.encodings import Encodings
+from stillspeak.errors import ConfigError, NoFaceError, VideoError
+from stillspeak.face.landmarks import Face
+from stillspeak.media.audio import frame_windows
+
+STILL = {"blink": 0.0, "expression": 0.0}
+
+
+def jump(first: np.ndarray, second: np.ndarray) -> float:
+    """Mean difference of neighbours, in levels."""
+    return float(np.abs(first.astype(int) - second).mean())
+
+
+# --- how the ends fade --------------------------------------------------------------------------
+
+
+def test_in_a_short_gap_the_ends_fade_linearly():
+    since = np.array([0.04, 0.08, 0.12])
+    first, second = fading(since, 0.16 - since, memory=10.0)
+    assert first == pytest.approx([0.75, 0.5, 0.25], abs=1e-3)
+    assert second == pytest.approx([0.25, 0.5, 0.75], abs=1e-3)
+
+
+def test_in_a_long_gap_they_fade_exponentially():
+    since = np.array([0.0, 0.5, 5.0, 9.5, 10.0])
+    first, second = fading(since, 10 - since, memory=0.5)
+    assert first == pytest.approx([1, np.exp(-1), 0, 0, 0], abs=1e-4)
+    assert second == pytest.approx([0, 0, 0, np.exp(-1), 1], abs=1e-4)
+    alone, none = fading(since, None, memory=0.5)
+    assert alone == pytest.approx(np.exp(-2 * since))
+    assert none.tolist() == [0] * 5
+    assert [x.tolist() for x in fading(since, 10 - since, memory=0)] == [[0] * 5] * 2
+
+
+# --- the sound ----------------------------------------------------------------------------------
+
+
+def test_encodings_are_those_of_the_whole_clip_however_the_sound_comes():
+    generator, audio = gentle(), sound(2.0)
+    config = generator.config
+    windows = torch.from_numpy(frame_windows(audio, config.window, config.hop).copy())[None]
+    noise = generator.draw_noise(1, 50, torch.Generator().manual_seed(7))
+    context, encoded, _ = generator.encode(windows, noise, generator.initial_state())
+    for size in (333, 10 * RATE):
+        pieces = (audio[at : at + size] for at in range(0, len(audio), size))
+        heard = Encodings(generator, pieces, 7)
+        a, b = heard.at(np.arange(10.0))
+        heard.forget(20)
+        c, d = heard.at(np.arange(20.0, 50.0))
+        torch.testing.assert_close(torch.cat((a, c), 1), context[:, [*range(10), *range(20, 50)]])
+        torch.testing.assert_close(torch.cat((b, d), 1), encoded[:, [*range(10), *range(20, 50)]])
+
+
+def test_between_two_frames_encodings_are_mixed_and_rounding_is_none():
+    heard = Encodings(gentle(), [sound(1.0)], 0)
+    a, b = heard.at(np.array([3.0]))[0], heard.at(np.array([4.0]))[0]
+    torch.testing.assert_close(heard.at(np.array([3.25]))[0], 0.75 * a + 0.25 * b)
+    assert torch.equal(heard.at(np.array([3.02]))[0], a)
+
+
+def test_encodings_keep_little_and_go_on_in_silence():
+    heard = Encodings(gentle(), (speech(0.5) for _ in range(3)), 0)
+    for place in range(0, 400, 5):
+        heard.forget(place)
+        heard.at(np.array([float(place)]))
+        assert len(heard._kept) <= 40
+    with pytest.raises(ValueError, match="forgotten"):
+        heard.at(np.array([10.0]))
+
+
+def test_frames_of_other_rates_are_matched_by_their_middles():
+    generator = gentle()
+    assert model_place(2.0, 25, generator) == pytest.approx(50)
+    assert model_place(0.0, 50, generator) == pytest.approx(-0.25)
+    assert model_place(1 / 50, 50, generator) == pytest.approx(0.25)
+
+
+# --- gaps ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def filled() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A film of 50 frames, what of it is lost, and the result."""
+    film = talking(50)
+    lost = lost_places(50, (8, 9), (14, 19), (26, 44))
+    blank = film.copy()
+    blank[lost] = 0
+    return film, lost, concealer().conceal(blank, lost, sound(2.1))
+
+
+def test_good_frames_stay_bit_for_bit(filled):
+    film, lost, made = filled
+    assert made.shape == film.shape and made.dtype == np.uint8
+    assert np.array_equal(made[~lost], film[~lost])
+    assert not any(np.array_equal(a, b) for a, b in zip(made[lost], film[lost], strict=True))
+
+
+def test_no_seam_jumps_more_than_real_neighbours(filled):
+    film, _, made = filled
+    real = max(jump(film[k], film[k + 1]) for k in range(49))
+    steps = [jump(made[k], made[k + 1]) for k in range(49)]
+    assert max(steps) < 1.25 * real
+    held = film.copy()
+    held[26:44] = film[25]
+    assert max(steps) < 0.8 * jump(held[43], held[44])  # what a held frame does there
+
+
+def test_the_filled_frames_are_nearer_than_a_held_one(filled):
+    film, lost, made = filled
+    places = np.flatnonzero(lost)
+    held = [film[max(np.flatnonzero(~lost[:k]))] for k in places]
+    ours = np.mean([jump(made[k], film[k]) for k in places])
+    theirs = np.mean([jump(a, film[k]) for a, k in zip(held, places, strict=True)])
+    assert ours < 0.8 * theirs
+
+
+def test_the_seed_decides(filled):
+    film, lost, made = filled
+    again = concealer().conceal(film, lost, sound(2.1))  # what stands in lost places is not seen
+    assert np.array_equal(again, made)
+    other = concealer().conceal(film, lost, sound(2.1), seed=1)
+    assert not np.array_equal(other[lost], made[lost])
+    assert np.array_equal(other[~lost], film[~lost])
+
+
+def test_lips_follow_the_sound(filled):
+    film, lost, made = filled
+    other = concealer().conceal(film, lost, speech(2.1, seed=2))
+    changed = (np.abs(other[26:44].astype(int) - made[26:44]).max(axis=3) > 2).any(axis=0)
+    assert changed[100:200, 80:180].sum() > 100
+    assert not changed[:60].any()  # and nothing but the face does
+
+
+def test_the_painting_decoder_fills_gaps_too():
+    film = talking(20)
+    lost = lost_places(20, (6, 14))
+    made = concealer("unet").conceal(film, lost, sound(1.0))
+    assert np.array_equal(made[~lost], film[~lost])
+    rash = concealer("unet").conceal(film, lost, sound(1.0), memory=0.0)
+    assert jump(made[5], made[6]) < 0.7 * jump(rash[5], rash[6])
+    assert jump(made[13], made[14]) < 0.7 * jump(rash[13], rash[14])
+
+
+@pytest.mark.parametrize("fps", [12.5, 30.0])
+def test_other_frame_rates(fps):
+    film = talking(20)
+    made = concealer().conceal(film, lost_places(20, (5, 12)), sound(2.0), fps=fps)
+    assert made.shape == film.shape
+    assert jump(made[8], made[9]) > 0
+
+
+# --- the whole video from its first frame -------------------------------------------------------
+
+
+@pytest.mark.parametrize("strengths", [STILL, {}])
+def test_all_but_the_first_frame_lost_is_an_animation(strengths):
+    film = np.repeat(portrait()[None], 40, axis=0)
+    lost = lost_places(40, (1, 40))
+    made = concealer().conceal(film, lost, sound(1.6), memory=0.0, **strengths)
+    same = {"device": "cpu", "precision": "float32", "detector": shared_detector()}
+    with Animator(gentle(), **same) as animator:
+        animation = animator.animate(portrait(), (sound(1.6), RATE), **strengths).frames
+    first = 1 if strengths else 22  # eyes and brows rest beside a good frame
+    difference = np.abs(made[first:40].astype(int) - animation[first:40])
+    assert difference.max() <= 1
+    assert jump(animation[5], portrait()) > 0.2
+
+
+def test_with_a_memory_it_becomes_one():
+    film = np.repeat(portrait()[None], 75, axis=0)
+    made = concealer().conceal(film, lost_places(75, (1, 75)), sound(3.0), memory=0.2, **STILL)
+    with Animator(gentle(), device="cpu", detector=shared_detector()) as animator:
+        animation = animator.animate(portrait(), (sound(3.0), RATE), **STILL).frames
+    distance = [jump(a, b) for a, b in zip(made, animation, strict=True)]
+    assert distance[1] > 0.05
+    assert max(distance[40:]) < 0.01
+
+
+def test_lost_at_the_beginning_and_at_the_end():
+    film = talking(24)
+    lost = lost_places(24, (0, 6), (18, 24))
+    made = concealer().conceal(film, lost, sound(1.0))
+    real = max(jump(film[k], film[k + 1]) for k in range(23))
+    assert np.array_equal(made[~lost], film[~lost])
+    assert max(jump(made[k], made[k + 1]) for k in range(23)) < 1.25 * real
+
+
+# --- as a telephone must ------------------------------------------------------------------------
+
+
+def test_online_frames_depend_on_the_past_alone():
+    film, lost = talking(30), lost_places(30, (8, 20))
+    made = concealer().conceal(film, lost, sound(1.3), online=True)
+    other = film.copy()
+    other[20:] = 255 - other[20:]
+    later = sound(1.3).copy()
+    ahead = (gentle().config.window - gentle().config.hop) // 2
+    later[20 * 640 + ahead :] = 0
+    again = concealer().conceal(other, lost, later, online=True)
+    assert np.array_equal(again[:20], made[:20])
+    offline = concealer().conceal(film, lost, sound(1.3))
+    assert not np.array_equal(offline[8:20], made[8:20])
+
+
+def test_online_frames_come_at_once():
+    film, asked = talking(14), []
+
+    def moments() -> Iterator[Moment]:
+        for k in range(14):
+            asked.append(k)
+            yield Moment(float(k), None if 5 <= k < 10 else film[k])
+
+    for k, _ in enumerate(concealer().fill(moments(), [sound(0.7)], online=True)):
+        assert asked[-1] == k
+
+
+def test_a_return_may_be_eased():
+    film, lost = talking(40), lost_places(40, (10, 30))
+    account = Account()
+    hard = concealer().conceal(film, lost, sound(1.7), online=True)
+    soft = concealer().conceal(film, lost, sound(1.7), online=True, ease=4, account=account)
+    assert account.eased == 4
+    assert np.array_equal(soft[:30], hard[:30])
+    assert np.array_equal(soft[34:], film[34:])
+    assert jump(soft[29], soft[30]) < 0.6 * jump(hard[29], hard[30])
+    assert [jump(soft[k], film[k]) > 0 for k in range(30, 34)] == [True] * 4
+
+
+# --- faces --------------------------------------------------------------------------------------
+
+
+class Blinking:
+    """The shared detector; a picture whose first pixel is white has its eyes shut."""
+
+    version = "blinking"
+
+    def detect(self, image: np.ndarray) -> list[Face]:
+        shut = 0.9 if image[0, 0].min() == 255 else 0.05
+        return [
+            Face(f.points, {"eyeBlinkLeft": shut, "eyeBlinkRight": shut}, f.yaw, f.pitch, f.roll)
+            for f in shared_detector().detect(image)
+        ]
+
+    def close(self) -> None:
+        pass
+
+
+def test_eyes_that_were_shut_before_a_gap_open_in_it():
+    film, lost = talking(30).copy(), lost_places(30, (10, 30))
+    (face,) = shared_detector().detect(film[9])
+    eye = face.points[[33, 133]].mean(axis=0).round().astype(int)
+    spot = (slice(eye[1] - 2, eye[1] + 3), slice(eye[0] - 2, eye[0] + 3))
+    film[9][spot] = 250
+    film[9, 0, 0] = 255
+    with Concealer(gentle(), device="cpu", detector=Blinking()) as blinking:
+        made = blinking.conceal(film, lost, sound(1.3), online=True, **STILL)
+    plain = concealer().conceal(film, lost, sound(1.3), online=True, **STILL)
+    assert plain[25][spot].mean() > 200
+    assert made[10][spot].mean() > 200
+    assert abs(made[25][spot].mean() - film[8][spot].mean()) < 40
+
+
+def test_without_a_face_gaps_are_mixed_and_counted():
+    film = talking(30).copy()
+    film[:12] = np.random.default_rng(0).integers(90, 110, (256, 256, 3), np.uint8)
+    account = Account()
+    made = concealer().conceal(film, lost_places(30, (4, 8), (20, 24)), sound(1.3), account=account)
+    assert (account.gaps, account.without_face, account.generated) == (2, 1, 8)
+    assert jump(made[5], film[5]) < 1
+
+
+def test_no_face_beside_any_gap_is_an_error():
+    grey = np.full((12, 128, 128, 3), 120, np.uint8)
+    with pytest.raises(NoFaceError, match=r"no usable face beside any of its 1 gaps \(no face"):
+        concealer().conceal(grey, lost_places(12, (4, 8)), sound(0.6))
+
+
+def test_a_cut_within_a_gap_stays_a_cut():
+    film = talking(24).copy()
+    film[12:] = 255 - film[12:]
+    account = Account()
+    made = concealer().conceal(film, lost_places(24, (8, 16)), sound(1.0), account=account)
+    assert account.cuts == 1
+    assert jump(made[11], film[7]) < 0.2 * jump(made[11], made[12])
+
+
+# --- memory and mistakes ------------------------------------------------------------------------
+
+
+def test_memory_does_not_grow_with_the_video_or_a_gap(monkeypatch):
+    monkeypatch.setattr(core, "LONG", 1.2)
+    monkeypatch.setattr(core, "TAIL", 0.6)
+    film = talking(20)
+    alive: list[weakref.ref] = []
+    most = 0
+
+    def moments() -> Iterator[Moment]:
+        nonlocal most
+        for k in range(200):
+            lost = 40 <= k < 120 or 160 <= k < 165
+            picture = None if lost else film[k % 20].copy()
+            if picture is not None:
+                alive.append(weakref.ref(picture))
+            most = max(most, sum(ref() is not None for ref in alive))
+            yield Moment(float(k), picture)
+
+    def pieces() -> Iterator[np.ndarray]:
+        for _ in range(200):
+            yield speech(0.04)
+
+    assert sum(1 for _ in concealer().fill(moments(), pieces(), **STILL)) == 200
+    assert most <= core.RECENT + 6
+
+
+def test_a_long_gap_has_no_seam_where_its_parts_meet(monkeypatch):
+    film, lost = talking(50), lost_places(50, (5, 45))
+    whole = concealer().conceal(film, lost, sound(2.1), **STILL)
+    monkeypatch.setattr(core, "LONG", 0.6)
+    monkeypatch.setattr(core, "TAIL", 0.4)
+    made = concealer().conceal(film, lost, sound(2.1), **STILL)
+    assert not np.array_equal(made, whole)
+    real = max(jump(film[k], film[k + 1]) for k in range(49))
+    assert max(jump(made[k], made[k + 1]) for k in range(49)) < 1.5 * real
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"lost": np.zeros(9, bool)}, "one bool for each of 10 frames"),
+        ({"lost": np.zeros(10, int)}, "one bool"),
+        ({"fps": 0}, "positive"),
+        ({"seed": -1}, "seed -1 is out of range"),
+        ({"blink": 4}, "blink 4 is out of range"),
+        ({"ease": 3}, "ease goes with online"),
+        ({"ease": 26, "online": True}, "ease 26 is out of range"),
+    ],
+)
+def test_mistakes(changes, said):
+    call = {"frames": talking(10), "lost": lost_places(10, (3, 5)), "audio": sound(0.5)} | changes
+    with pytest.raises(ConfigError, match=said):
+        concealer().conceal(**call)
+
+
+def test_one_good_frame_is_needed():
+    with pytest.raises(VideoError, match="every frame is lost"):
+        concealer().conceal(talking(10), np.ones(10, bool), sound(0.5))
+
+
+def test_nothing_lost_changes_nothing():
+    film = talking(10)
+    assert np.array_equal(concealer().conceal(film, np.zeros(10, bool), sound(0.5)), film)
+    assert gentle().config.fps == FPS

@@ -1,0 +1,437 @@
+"""The documentation keeps its word: links lead somewhere, commands parse, messages exist."""
+
+import ast
+import importlib.util
+import json
+import re
+import sys
+import tomllib
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import typer
+
+import stillspeak
+from fixtures_docs import (
+    ROOT,
+    Block,
+    Command,
+    all_commands,
+    anchors,
+    blocks,
+    links,
+    pages,
+    prose,
+    slug,
+    text,
+)
+from stillspeak import cli
+
+GROUP = typer.main.get_command(cli.app)
+
+PROMISED = {"docs/conceal.md", "docs/responsible-use.md", "docs/studies.md"}
+"""Pages that the index names already and that are still being written."""
+
+KNOWN = {
+    "apt-get",
+    "arecord",
+    "cat",
+    "cd",
+    "cp",
+    "curl",
+    "docker",
+    "ffmpeg",
+    "ffplay",
+    "git",
+    "mkdir",
+    "ls",
+    ".",
+    "xdg-open",
+}
+"""Programs that a page may name and that are not ours."""
+
+
+KNOWN |= {"arecord", "ffplay", "ffprobe", "psql", "createdb", "pg_dump"}
+
+
+def programs(command: Command) -> list[list[str]]:
+    """A line's programs with their words: parts of pipes, without redirections and variables."""
+    found: list[list[str]] = [[]]
+    words = command.words
+    skip = False
+    for word in words:
+        if skip:
+            skip = False
+        elif word in ("|", "&&", ";", "&"):
+            found.append([])
+        elif word in ("<", ">", ">>", "2>"):
+            skip = True
+        else:
+            found[-1].append(word)
+    result = []
+    for part in found:
+        while part and (re.match(r"[A-Z_]+=", part[0]) or part[0] in ("sudo", "env", "time")):
+            part = part[1:]
+        if part and part[0] == "torchrun":
+            assert "--" in part, "torchrun would look for its own options among ours"
+            part = part[part.index("--") + 1 :]
+        if part:
+            result.append(part)
+    return result
+
+
+OURS = [
+    pytest.param(command, part, id=f"{command.page}:{command.line}")
+    for command in all_commands()
+    for part in programs(command)
+]
+
+
+# --- links ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", pages())
+def test_links_lead_somewhere(page: str) -> None:
+    wrong = []
+    for link in links(page):
+        if re.match(r"(https?|mailto):", link):
+            continue
+        target, _, anchor = link.partition("#")
+        path = (ROOT / page).parent / target if target else ROOT / page
+        if not path.exists():
+            if str(path.resolve().relative_to(ROOT.resolve())) not in PROMISED:
+                wrong.append(link)
+            continue
+        inside = str(path.resolve().relative_to(ROOT.resolve()))
+        if anchor and path.suffix == ".md" and anchor not in anchors(inside):
+            wrong.append(link)
+    assert wrong == []
+
+
+def test_pages_link_into_the_repository_only() -> None:
+    for page in pages():
+        for link in links(page):
+            if not re.match(r"(https?|mailto):", link):
+                target = ((ROOT / page).parent / link.partition("#")[0]).resolve()
+                assert target.is_relative_to(ROOT.resolve()), f"{page}: {link}"
+
+
+@pytest.mark.parametrize(
+    ("heading", "anchor"),
+    [
+        ("On a leased accelerator", "on-a-leased-accelerator"),
+        ("animate.py", "animatepy"),
+        ("class `stream.Frame`", "class-streamframe"),
+        ("What, then?", "what-then"),
+        ("See [here](there.md)", "see-here"),
+    ],
+)
+def test_anchors_are_made_as_on_the_web(heading: str, anchor: str) -> None:
+    assert slug(heading) == anchor
+
+
+def test_the_index_names_every_page() -> None:
+    named = {link.partition("#")[0] for link in links("docs/index.md")}
+    for page in pages():
+        if page.startswith("docs/") and page != "docs/index.md":
+            assert page.removeprefix("docs/") in named, f"docs/index.md does not name {page}"
+
+
+def test_every_picture_is_shown_somewhere() -> None:
+    shown = {
+        ((ROOT / page).parent / link).resolve()
+        for page in pages()
+        for link in links(page)
+        if link.endswith((".png", ".jpg", ".gif", ".svg"))
+    }
+    for path in (ROOT / "docs").rglob("*"):
+        if path.suffix in (".png", ".jpg", ".gif", ".svg"):
+            assert path.resolve() in shown, f"{path.relative_to(ROOT)} is on no page"
+
+
+# --- commands ---------------------------------------------------------------------------------
+
+
+def leaf(words: list[str]) -> tuple[Any, list[str]]:
+    """The command that words lead to, through groups, and the rest of them."""
+    command: Any = GROUP
+    rest = list(words)
+    while hasattr(command, "commands") and rest and rest[0] in command.commands:
+        command = command.commands[rest.pop(0)]
+    assert not hasattr(command, "commands"), f"no command {' '.join(words)!r}"
+    return command, rest
+
+
+def spellings(command: Any) -> set[str]:
+    found = {"--help", "-h"}
+    for parameter in command.params:
+        found |= {*parameter.opts, *parameter.secondary_opts}
+    return found
+
+
+def declared(script: Path) -> set[str]:
+    """Options that a program's source declares."""
+    source = script.read_text("utf-8")
+    return {"--help", "-h"} | set(re.findall(r"""["'](--[a-z][\w-]*|-[a-z])["']""", source))
+
+
+@pytest.mark.parametrize(("command", "part"), OURS)
+def test_a_command_can_be_given(command: Command, part: list[str]) -> None:
+    """By the real parsers where they are ours: an option that is gone does not pass."""
+    program, *words = part
+    if program == "stillspeak":
+        if words in (["--version"], ["--help"]) or words[:1] == ["COMMAND"]:
+            return
+        called, rest = leaf(words)
+        if "..." in rest:  # what stands for more of the same
+            given = {word.split("=")[0] for word in rest if re.match(r"--?[a-z]", word)}
+            assert given <= spellings(called)
+            return
+        if rest[-1:] != ["--help"]:
+            called.make_context(called.name, list(rest))
+    elif program in ("python", "python3", ".venv/bin/python"):
+        if words[:1] == ["-m"]:
+            assert words[1] in ("venv", "build", "pytest", "stillspeak", "pip")
+            return
+        script = ROOT / words[0]
+        assert script.is_file()
+        given = {word.split("=")[0] for word in words[1:] if re.match(r"--?[a-z]", word)}
+        assert given <= declared(script)
+    elif program == "make":
+        known = set(re.findall(r"^([\w-]+):", text_of("Makefile"), re.MULTILINE))
+        asked = [word for word in words if "=" not in word]
+        assert set(asked) <= known
+        for word in set(words) - set(asked):
+            assert f"$({word.split('=')[0]})" in text_of("Makefile")
+    elif program == "pip":
+        project = tomllib.loads(text_of("pyproject.toml"))["project"]
+        for extras in re.findall(r"\[([\w,]+)\]", " ".join(words)):
+            assert set(extras.split(",")) <= set(project["optional-dependencies"])
+        for word in words[1:]:
+            if word.endswith((".txt", ".toml")):
+                assert (ROOT / word).is_file()
+    elif program == "nox":
+        noxfile = text_of("noxfile.py")
+        for word in words:
+            if not word.startswith("-"):
+                assert f"def {word.split('-')[0]}(" in noxfile
+    elif program == "pytest":
+        for word in words:
+            if word.endswith(".py"):
+                assert (ROOT / word).is_file()
+    else:
+        assert program in KNOWN, f"{command.text!r}: teach tests/test_docs.py about {program!r}"
+
+
+@cache
+def text_of(name: str) -> str:
+    return (ROOT / name).read_text("utf-8")
+
+
+def test_an_option_that_is_gone_is_noticed() -> None:
+    called, rest = leaf(["animate", "a.jpg", "b.wav", "-o", "c.mp4", "--blinks", "2"])
+    with pytest.raises(Exception, match="blinks"):
+        called.make_context(called.name, rest)
+    with pytest.raises(AssertionError, match="no command"):
+        leaf(["anima", "a.jpg"])
+
+
+def test_options_named_in_prose_exist() -> None:
+    known = {"--version", "--help", "-h"}
+
+    def gather(command: Any) -> None:
+        if hasattr(command, "commands"):
+            for child in command.commands.values():
+                gather(child)
+        else:
+            known.update(spellings(command))
+
+    gather(GROUP)
+    for folder in ("scripts", "benchmarks", "examples"):
+        for script in (ROOT / folder).glob("*.py"):
+            known.update(declared(script))
+    for command in all_commands():  # options of other programs, which stand in their commands
+        for program, *words in programs(command):
+            if program != "stillspeak":
+                known.update(word.split("=")[0] for word in words if word.startswith("-"))
+    known |= {"--constraint", "--build-arg", "--no-deps", "--no-index", "--find-links", "--target"}
+    wrong = []
+    for page in pages():
+        if page == "CHANGELOG.md":  # what an earlier version had may be gone
+            continue
+        for code in re.findall(r"`([^`\n]+)`", prose(page)):
+            for word in code.split():
+                if re.match(r"--[a-z]", word) and re.sub(r"[=,;.)].*$", "", word) not in known:
+                    wrong.append(f"{page}: {word}")
+    assert wrong == []
+
+
+# --- Python -----------------------------------------------------------------------------------
+
+PYTHON = [block for page in pages() for block in blocks(page) if block.language in ("python", "py")]
+
+
+@pytest.mark.parametrize("block", PYTHON, ids=lambda block: f"{block.page}:{block.line}")
+def test_python_uses_public_names(block: Block) -> None:
+    tree = ast.parse(block.text)
+    used = {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "stillspeak"
+    }
+    modules = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "stillspeak":
+            used |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("stillspeak."):
+            modules.add((node.module, tuple(alias.name for alias in node.names)))
+        elif isinstance(node, ast.Import):
+            modules |= {(a.name, ()) for a in node.names if a.name.startswith("stillspeak.")}
+    for name in used - set(stillspeak.__all__):
+        assert importlib.util.find_spec(f"stillspeak.{name}") is not None, name
+    for module, _ in modules:
+        assert importlib.util.find_spec(module) is not None, module
+
+
+@pytest.mark.parametrize("language", ["json", "toml"])
+def test_data_in_pages_can_be_read(language: str) -> None:
+    for page in pages():
+        for block in blocks(page):
+            if block.language == language:
+                (json if language == "json" else tomllib).loads(block.text)
+
+
+# --- the names of our modules and files ------------------------------------------------------
+
+
+def test_files_named_in_prose_exist() -> None:
+    folders = "configs|docs|examples|benchmarks|scripts|tests|src"
+    wrong = []
+    for page in pages():
+        if page in ("CHANGELOG.md", "docs/experiments.md"):  # they tell of what was
+            continue
+        for name in re.findall(rf"`((?:{folders})/[\w./-]+\w)`", prose(page)):
+            if not (ROOT / name).exists():
+                wrong.append(f"{page}: {name}")
+    assert wrong == []
+
+
+# --- messages ---------------------------------------------------------------------------------
+
+
+@cache
+def templates() -> tuple[str, ...]:
+    """Every text in our sources, with a NUL where a value is put in."""
+    found = set()
+    sources = [*(ROOT / "src").rglob("*.py"), *(ROOT / "scripts").glob("*.py")]
+    for source in sources:
+        for node in ast.walk(ast.parse(source.read_text("utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                found.add(_template(node))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.add(node.value)
+            elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+                found.add(_template(node))
+    return tuple(found)
+
+
+def _template(node: ast.AST) -> str:
+    if isinstance(node, ast.JoinedStr):
+        return "".join(_template(part) for part in node.values)
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        return _template(node.left) + _template(node.right)
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    return "\0"
+
+
+def can_be_said(message: str) -> bool:
+    """Whether a message, with … for what differs, fits a text in the sources."""
+    pieces = [re.escape(piece.strip(" ")) for piece in message.split("…")]
+    pattern = re.compile(".*".join(pieces), re.DOTALL)
+    return any(pattern.search(template) for template in templates())
+
+
+MESSAGES = re.findall(r"^\| `(.+?)` \|", text("docs/troubleshooting.md"), re.MULTILINE)
+
+
+@pytest.mark.parametrize("message", MESSAGES)
+def test_a_message_in_troubleshooting_can_be_said(message: str) -> None:
+    assert can_be_said(message)
+
+
+def test_a_message_that_nobody_says_is_noticed() -> None:
+    assert len(MESSAGES) > 40
+    assert can_be_said("…: no face found; use a picture in which one face looks at the camera")
+    assert not can_be_said("…: no face was found")
+    assert not can_be_said("…: the eyes are … pixels apart and … are too few")
+
+
+# --- pages that are made ----------------------------------------------------------------------
+
+
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"script_{name}", ROOT / f"scripts/{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", ["reference", "performance"])
+def test_a_made_page_is_what_the_code_says(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", "--check"])
+    assert script(name).main() == 0, capsys.readouterr().err
+
+
+def test_every_public_name_and_argument_is_in_the_reference() -> None:
+    import inspect
+
+    page = text("docs/api.md")
+    for name in stillspeak.__all__:
+        value = getattr(stillspeak, name)
+        if inspect.isclass(value) and issubclass(value, Exception):
+            assert f"`{name}`" in page
+            continue
+        assert re.search(rf"^### (class )?{name}$", page, re.MULTILINE), name
+    for kind in ("Animator", "StreamSession"):
+        about = inspect.getdoc(getattr(stillspeak, kind))
+        for argument in inspect.signature(getattr(stillspeak, kind)).parameters:
+            assert re.search(rf"\b{argument}: ", about), f"{kind}: {argument} is not explained"
+    for call in (stillspeak.Animator.animate, stillspeak.load_image, stillspeak.write_video):
+        about = inspect.getdoc(call)
+        for argument in set(inspect.signature(call).parameters) - {"self"}:
+            assert re.search(rf"\b{argument}: ", about), f"{call}: {argument} is not explained"
+
+
+def test_a_number_that_is_gone_stops_the_performance_page() -> None:
+    maker = script("performance")
+    source = maker.Table("Table 1", ("", "PSNR"), (("alive", "30.03 (29 to 31)"),))
+    assert maker._mean(source.cell("alive", "PSNR")) == "30.03"
+    with pytest.raises(SystemExit, match="no row 'alice'"):
+        source.cell("alice", "PSNR")
+    with pytest.raises(SystemExit, match="any more"):
+        source.cell("alive", "SSIM")
+
+
+# --- the scanner itself -----------------------------------------------------------------------
+
+
+def test_pages_and_commands_are_found() -> None:
+    assert {"README.md", "docs/quickstart.md", "docs/streaming.md", "examples/README.md"} <= set(
+        pages()
+    )
+    lines = {command.text for command in all_commands()}
+    assert "stillspeak animate photo.jpg speech.wav -o video.mp4" in lines
+    assert any(line.startswith("torchrun ") and "--data CACHE" in line for line in lines)
+    assert len(PYTHON) >= 5
+    assert sum(len(links(page)) for page in pages()) > 60

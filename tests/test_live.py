@@ -1,0 +1,543 @@
+"""The clock and the queues of a live face, on a clock of the test's own."""
+
+import asyncio
+import gc
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fixtures_animate import lively, portrait, shared_detector, speech
+from fixtures_clock import Clock, talk_with
+from stillspeak.animate import Animator
+from stillspeak.errors import AudioError, ConfigError
+from stillspeak.live import (
+    LIVE_HOLD,
+    LONGEST_FREEZE,
+    PENDING,
+    STALL_SECONDS,
+    Beat,
+    LiveTalk,
+    SoundQueue,
+    even,
+    pcm16,
+)
+from stillspeak.stream import StreamSession
+
+RATE, FPS, HOP = 16_000, 25, 640
+DELAY = 3
+"""Beats: two that the face looks ahead, one for computing."""
+
+START = [("idle", 1), "reset"]
+"""What a face is asked before the clock starts."""
+
+
+class Level:
+    """A face whose picture is as bright as its sound is loud, seen two blocks late."""
+
+    sample_rate, fps = RATE, FPS
+    latency = SimpleNamespace(algorithmic=0.12, resampling=0.0, median=None, percentile_99=None)
+
+    def __init__(self) -> None:
+        self.blocks: list[np.ndarray] = []
+        self.made = 0
+        self.calls: list[Any] = []
+
+    def picture(self, level: float) -> Any:
+        self.made += 1
+        return SimpleNamespace(picture=np.full((2, 2, 3), round(200 * level), np.uint8))
+
+    def push(self, samples: np.ndarray) -> list[Any]:
+        assert samples.shape == (HOP,)
+        self.blocks.append(samples)
+        if len(self.blocks) < 3:
+            return []
+        return [self.picture(float(np.abs(self.blocks.pop(0)).mean()))]
+
+    def idle(self, frames: int) -> list[Any]:
+        self.calls.append(("idle", frames))
+        return [self.picture(0.0) for _ in range(frames)]
+
+    def reset(self) -> None:
+        self.calls.append("reset")
+        self.blocks.clear()
+
+
+def levels(count: int, begin: int = 0) -> np.ndarray:
+    """(count * 640,) float32: each beat's samples at a level of its own."""
+    steps = 0.1 + 0.8 * ((np.arange(begin, begin + count) * 7) % 50) / 50
+    return np.repeat(steps, HOP).astype(np.float32)
+
+
+def talk(clock: Clock, face: Any = None, **options: Any) -> LiveTalk:
+    return talk_with(clock, face or Level(), **({"rate": RATE, "live": False} | options))
+
+
+async def take(source: LiveTalk, count: int | None = None, each: Any = None) -> list[Beat]:
+    beats = []
+    async with source:
+        async for beat in source:
+            beats.append(beat)
+            if each is not None:
+                await each(beat)
+            if len(beats) == count:
+                break
+        source._executor.clock.drain()
+    return beats
+
+
+def run(work: Any) -> Any:
+    async def whole() -> Any:
+        before = asyncio.all_tasks()
+        result = await work
+        assert asyncio.all_tasks() == before, "a task was left running"
+        return result
+
+    return asyncio.run(whole())
+
+
+def level(beat: Beat) -> int:
+    return round(200 * float(np.abs(beat.sound).mean()))
+
+
+# --- in step ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rate", [16_000, 24_000, 44_100, 48_000])
+def test_a_picture_comes_with_its_own_sound(rate):
+    """Whatever the rate of playing: the level of each picture is that of the sound beside it."""
+    clock = Clock()
+    source = talk(clock, rate=rate)
+    source.push(levels(40), RATE)
+    source.finish()
+    beats = run(take(source))
+    assert [beat.index for beat in beats] == list(range(len(beats)))
+    assert len(beats) in (41, 42)  # what the resampler held makes one more
+    for beat in beats[1:39]:
+        # At another rate samples at the seams mix with the neighbours'.
+        assert abs(int(beat.picture[0, 0, 0]) - level(beat)) <= (0 if rate == RATE else 6)
+    assert all(len(beat.sound) == rate // FPS for beat in beats)
+
+
+def test_beats_come_when_they_are_due_and_never_drift():
+    clock = Clock()
+    random = np.random.default_rng(0)
+    clock.late = lambda: float(random.uniform(0, 0.03))
+    source = talk(clock)
+    at: list[float] = []
+
+    async def note(beat: Beat) -> None:
+        at.append(clock.now - source.due(beat.index))
+
+    run(take(source, 3000, note))
+    assert source.start == 100.0
+    assert min(at) >= -1e-9 and max(at) <= 0.031  # two minutes later no more than at the start
+    assert np.mean(at[-500:]) < 0.02
+
+
+def test_the_face_sees_what_the_offline_path_sees():
+    """A whole way: the pictures are those of animate for the same sound."""
+    animator = Animator(lively(), detector=shared_detector())
+    heard = speech(0.8)
+    whole = animator.animate(portrait(), (heard, RATE), crop=True).frames
+    clock = Clock()
+    source = talk(clock, StreamSession(portrait(), animator=animator, crop=True))
+    assert source.delay == DELAY
+    source.push(heard, RATE)
+    source.finish()
+    beats = run(take(source))
+    assert len(beats) == 21  # 20 with sound, and one of silence
+    for beat, expected in zip(beats[:18], whole, strict=False):
+        assert np.abs(beat.picture.astype(int) - expected).max() <= 1
+    assert np.array_equal(np.concatenate([beat.sound for beat in beats[:20]]), heard)
+
+
+# --- sound that comes as it likes ---------------------------------------------------------------
+
+
+def test_a_burst_waits_and_is_played_in_order():
+    clock = Clock()
+    source = talk(clock)
+    sound = levels(250)
+    source.push(sound, RATE)
+    source.finish()
+    beats = run(take(source))
+    assert np.array_equal(np.concatenate([b.sound for b in beats])[: len(sound)], sound)
+    assert source.queue.counts.dropped == 0
+    assert [b.index for b in beats if b.ended] == [249]
+
+
+def test_more_than_the_bound_is_waited_for_with_feed_and_dropped_with_push():
+    clock = Clock()
+    source = talk(clock, hold=1.0)
+    fed: list[bool] = []
+
+    async def speak() -> None:
+        for begin in range(0, 100, 10):
+            fed.append(await source.feed(levels(10, begin), RATE))
+            assert source.queue.seconds <= 1.0
+        source.finish()
+
+    async def both() -> list[Beat]:
+        speaker = asyncio.create_task(speak())
+        beats = await take(source)
+        await speaker
+        return beats
+
+    beats = run(both())
+    assert fed == [True] * 10
+    assert np.array_equal(np.concatenate([b.sound for b in beats])[: 100 * HOP], levels(100))
+
+    queue = SoundQueue(RATE, FPS, hold=1.0)
+    queue.push(levels(20), RATE)
+    queue.push(levels(20), RATE)
+    assert queue.seconds == 1.0 and queue.counts.dropped == 15 * HOP
+
+
+def test_live_sound_stays_within_its_bound_and_loses_the_oldest():
+    queue = SoundQueue(RATE, FPS, live=True)
+    for begin in range(50):  # 2 s that nobody takes
+        queue.push(levels(1, begin), RATE)
+        assert queue.seconds <= LIVE_HOLD
+    newest = [queue.take().sound for _ in range(2)]
+    assert queue.counts.dropped > RATE
+    assert (
+        queue.counts.dropped + queue.counts.skipped + round(RATE * queue.seconds) + 2 * HOP
+        == queue.counts.taken
+    )
+    assert any(np.isclose(newest[0][0], levels(1, k)[0]) for k in range(36, 50))
+
+
+def test_a_delay_of_live_sound_is_made_up_in_pauses_and_a_little_faster_in_speech():
+    queue = SoundQueue(RATE, FPS, live=True)
+    queue.push(np.concatenate((levels(3), np.zeros(6 * HOP, np.float32), levels(3, 3))), RATE)
+    played = [queue.take() for _ in range(4)]
+    assert sum(np.abs(block.sound).max() < 0.01 for block in played) <= 1
+    assert queue.counts.skipped >= 5 * HOP
+
+    time = np.arange(12 * HOP) / RATE
+    tone = np.sin(2 * np.pi * 200 * time).astype(np.float32)
+    queue = SoundQueue(RATE, FPS, live=True, hold=1.0)
+    queue.push(tone, RATE)
+    first = queue.take().sound
+    crossings = np.count_nonzero(np.diff(np.signbit(first)))
+    assert 16 <= crossings <= 17  # 200 Hz, at most 4 % more
+    before = queue.seconds
+    for _ in range(4):
+        queue.push(tone[:HOP], RATE)
+        queue.take()
+    assert before - 4 * 0.0017 <= queue.seconds < before
+
+
+def test_a_gap_is_silence_and_the_clock_goes_on():
+    clock = Clock()
+    source = talk(clock, live=True)
+    sent = 0
+
+    async def each(beat: Beat) -> None:
+        nonlocal sent
+        if not 10 <= beat.index < 20:
+            source.push(levels(1, sent), RATE)
+            sent += 1
+
+    beats = run(take(source, 40, each))
+    assert [b.index for b in beats] == list(range(40))
+    quiet = [b.index for b in beats if b.heard == 0 and b.index > 8]
+    assert 9 <= len(quiet) <= 12 and quiet == list(range(quiet[0], quiet[-1] + 1))
+    for beat in beats:
+        if beat.picture is not None:
+            assert abs(int(beat.picture[0, 0, 0]) - level(beat)) <= 1
+    assert [b.speaking for b in beats][quiet[0] + 8] is False
+
+
+def test_the_end_of_a_sound_does_not_wait_for_more():
+    queue = SoundQueue(RATE, FPS)
+    queue.push(levels(1)[:100], RATE)
+    assert queue.take().heard == 0  # it has just come: more may follow
+    block = queue.take()
+    assert block.heard == 100 and not block.ended and not block.sound[100:].any()
+    queue.push(levels(1)[:100], RATE)
+    queue.end()
+    queue.push(levels(2), RATE)
+    block = queue.take()
+    assert block.heard == 100 and block.ended
+    assert queue.take().heard == HOP  # the next utterance begins with a beat of its own
+
+
+@pytest.mark.parametrize("rate", [8_000, 11_025, 22_050, 44_100, 48_000, 96_000])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_any_rate_keeps_pitch_and_length(rate, channels):
+    time = np.arange(rate) / rate
+    tone = np.rint(12_000 * np.sin(2 * np.pi * 440 * time)).astype(np.int16)
+    queue = SoundQueue(48_000, FPS)
+    for begin in range(0, rate, 777):
+        queue.push(np.repeat(tone[begin : begin + 777, None], channels, 1), rate)
+    queue.end()
+    sound = np.concatenate([queue.take().sound for _ in range(25)])
+    assert abs(queue.counts.taken - 48_000) <= 100
+    spectrum = np.abs(np.fft.rfft(sound))
+    assert np.argmax(spectrum) == 440
+    assert 0.3 < np.abs(sound).max() < 0.4
+
+
+def test_the_rate_may_change_on_the_way():
+    queue = SoundQueue(RATE, FPS)
+    for rate in (48_000, 8_000, 16_000, 44_100):
+        time = np.arange(rate // 2) / rate
+        queue.push(np.sin(2 * np.pi * 100 * time).astype(np.float32), rate)
+    queue.end()
+    assert abs(queue.counts.taken - 2 * RATE) < 120
+    sound = np.concatenate([queue.take().sound for _ in range(50)])
+    assert np.abs(np.diff(sound)).max() < 0.2  # no clicks
+
+
+def test_damaged_samples_are_zeroed_and_counted_and_impossible_ones_refused():
+    queue = SoundQueue(RATE, FPS)
+    damaged = levels(1)
+    damaged[[3, 5, 7]] = np.nan, np.inf, -np.inf
+    queue.push(damaged, RATE)
+    sound = queue.take().sound
+    assert queue.counts.mended == 3 and np.isfinite(sound).all()
+    assert not sound[[3, 5, 7]].any() and sound[4] == damaged[4]
+    for samples in (np.full(99, 20_000.0), np.zeros(9, np.int64), np.zeros((2, 3, 4))):
+        with pytest.raises(AudioError):
+            queue.push(samples, RATE)
+    for rate in (0, -1, 44_100.5, float("nan")):
+        with pytest.raises(AudioError, match="rate"):
+            queue.push(levels(1), rate)
+    assert queue.empty
+
+
+@pytest.mark.parametrize(
+    ("rate", "hold", "message"),
+    [(16_001, None, "multiple"), (0, None, "multiple"), (16_000, 0.05, "too little")],
+)
+def test_queues_that_cannot_be(rate, hold, message):
+    with pytest.raises(ConfigError, match=message):
+        SoundQueue(rate, FPS, live=True, hold=hold)
+
+
+# --- who is slow --------------------------------------------------------------------------------
+
+
+def test_a_slow_consumer_loses_pictures_and_no_sound():
+    clock = Clock()
+    source = talk(clock)
+    sound = levels(200)
+    source.push(sound, RATE)
+    source.finish()
+
+    async def each(beat: Beat) -> None:
+        # As an encoder would: a picture takes longer than a beat, sound next to nothing.
+        await clock.sleep(0.055 if beat.picture is not None else 0.001)
+
+    beats = run(take(source, None, each))
+    assert np.array_equal(np.concatenate([b.sound for b in beats])[: len(sound)], sound)
+    shown = [beat.index for beat in beats if beat.picture is not None]
+    assert 0.3 * len(beats) < len(shown) < 0.9 * len(beats)
+    assert max(np.diff(shown)) <= LONGEST_FREEZE + 1
+    assert source.pictures.dropped == len(beats) - len(shown)
+    assert source.pictures.stalls == 0
+
+
+def test_slow_computing_leaves_out_pictures_and_never_holds_up_the_sound():
+    clock = Clock(step=0.07)
+    source = talk(clock)
+    sound = levels(200)
+    source.push(sound, RATE)
+    source.finish()
+    at: list[float] = []
+
+    async def each(beat: Beat) -> None:
+        at.append(clock.now - source.due(beat.index))
+        assert len(source._jobs) <= PENDING + 1
+
+    beats = run(take(source, None, each))
+    assert max(at) < 1e-6
+    assert np.array_equal(np.concatenate([b.sound for b in beats])[: len(sound)], sound)
+    shown = sum(beat.picture is not None for beat in beats)
+    assert 80 < shown < 150  # 0.04 / 0.07 of 200 can be made
+    assert clock.most_jobs == 1
+
+
+def test_after_a_stall_the_clock_goes_on_from_there():
+    clock = Clock()
+    source = talk(clock)
+    source.push(levels(100), RATE)
+    source.finish()
+    at: list[float] = []
+
+    async def each(beat: Beat) -> None:
+        at.append(clock.now)
+        if beat.index == 50:
+            clock.now += 60.0  # the laptop was closed
+
+    beats = run(take(source, None, each))
+    assert source.pictures.stalls == 1
+    steps = np.diff(at)
+    assert np.count_nonzero(steps < 0.01) <= STALL_SECONDS * FPS  # no minute in a second
+    assert np.array_equal(np.concatenate([b.sound for b in beats])[: 100 * HOP], levels(100))
+
+
+# --- interruption and end -----------------------------------------------------------------------
+
+
+def test_an_interruption_drops_what_was_not_played_and_closes_the_mouth():
+    clock = Clock()
+    face = Level()
+    source = talk(clock, face)
+    source.push(levels(200), RATE)
+
+    async def each(beat: Beat) -> None:
+        if beat.index == 20:
+            source.interrupt()
+        if beat.index == 40:
+            source.push(levels(10, 3), RATE)
+            source.end()
+
+    beats = run(take(source, 60, each))
+    assert all(level(b) > 0 for b in beats[:21])
+    assert not any(b.sound.any() or b.heard or b.speaking for b in beats[21:41])
+    assert all(b.picture is None or not b.picture.any() for b in beats[21:41])
+    assert sum(b.picture is None for b in beats[21:60]) <= DELAY
+    assert face.calls == [*START, "reset", ("idle", DELAY)]
+    again = [b for b in beats[41:] if b.heard]
+    assert np.array_equal(np.concatenate([b.sound for b in again]), levels(10, 3))
+    assert all(b.picture is None or int(b.picture[0, 0, 0]) == level(b) for b in again)
+
+
+def test_an_interruption_discards_what_is_being_computed():
+    clock = Clock(step=0.055)
+    source = talk(clock)
+    source.push(levels(100), RATE)
+    interrupted = 0
+
+    async def each(beat: Beat) -> None:
+        nonlocal interrupted
+        if not interrupted and beat.index >= 10 and clock.jobs:
+            interrupted = beat.index
+            source.interrupt()
+
+    beats = run(take(source, 40, each))
+    assert interrupted
+    after = [b for b in beats if b.index > interrupted and b.picture is not None]
+    assert after and not any(b.picture.any() for b in after)
+
+
+def test_an_interruption_frees_whoever_waits_for_room():
+    clock = Clock()
+    source = talk(clock, hold=1.0)
+
+    async def both() -> bool:
+        source.push(levels(25), RATE)
+        waiting = asyncio.create_task(source.feed(levels(10), RATE))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert not waiting.done()
+        source.interrupt()
+        taken = await waiting
+        await source.close()
+        return taken
+
+    assert run(both()) is False
+    assert source.queue.empty
+
+
+def test_closing_frees_whoever_waits_for_room():
+    clock = Clock()
+    source = talk(clock, hold=1.0)
+
+    async def both() -> bool:
+        source.push(levels(25), RATE)
+        waiting = asyncio.create_task(source.feed(levels(10), RATE))
+        await asyncio.sleep(0)
+        await source.close()
+        return await waiting
+
+    assert run(both()) is False
+
+
+def test_what_the_face_raises_comes_out_of_the_beats():
+    class Broken(Level):
+        def push(self, samples: np.ndarray) -> list[Any]:
+            if len(self.blocks) == 2:
+                raise RuntimeError("torn")
+            return super().push(samples)
+
+    source = talk(Clock(), Broken())
+    with pytest.raises(RuntimeError, match="torn"):
+        run(take(source, 100))
+
+
+def test_closing_waits_for_the_thread_and_keeps_nothing():
+    """With real threads: no step is left running on a face that is gone."""
+
+    async def work() -> None:
+        face = Level()
+        running = 0
+
+        class Slow(Level):
+            def push(self, samples: np.ndarray) -> list[Any]:
+                nonlocal running
+                running += 1
+                import time
+
+                time.sleep(0.05)
+                running -= 1
+                return []
+
+        face = Slow()
+        async with LiveTalk(face, rate=RATE) as source:
+            async for beat in source:
+                assert beat.index == 0
+                break
+        assert running == 0
+
+    run(work())
+    gc.collect()
+
+
+def test_beats_are_taken_once():
+    async def twice() -> None:
+        source = talk(Clock())
+        await take(source, 1)
+        async for _ in source:
+            raise AssertionError
+
+    source = talk(Clock())
+
+    async def again() -> None:
+        async with source:
+            async for _ in source:
+                with pytest.raises(RuntimeError, match="once"):
+                    await anext(source.__aiter__())
+                return
+
+    run(again())
+
+
+def test_statistics_are_json():
+    import json
+
+    source = talk(
+        Clock(),
+        StreamSession(
+            portrait(), animator=Animator(lively(), detector=shared_detector()), crop=True
+        ),
+    )
+    source.push(speech(0.5), RATE)
+    source.finish()
+    beats = run(take(source))
+    stats = json.loads(json.dumps(source.stats()))
+    assert stats["pictures"]["shown"] + stats["pictures"]["dropped"] == len(beats)
+    assert stats["sound"]["taken"] == 8000
+    assert stats["step_median_seconds"] > 0
+
+
+def test_small_parts():
+    assert pcm16(np.array([-2, -1, 0, 0.5, 1], np.float32)).tolist() == [
+        -32768, -32768, 0, 16384, 32767,
+    ]  # fmt: skip
+    assert even(np.zeros((5, 7, 3), np.uint8)).shape == (4, 6, 3)
+    assert even(np.zeros((4, 6, 3), np.uint8)).flags.c_contiguous

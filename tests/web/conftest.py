@@ -1,0 +1,5 @@
+"""The fixtures of tests/fixtures_web.py, for the tests in this folder."""
+
+from fixtures_web import client, make_app, picture_bytes, sound_bytes, weights_file
+
+__all__ = ["client", "make_app", "picture_bytes", "sound_bytes", "weights_file"]
