@@ -330,7 +330,7 @@ def origin(seed: int) -> Origin:
         "0" * 64,
         Source(f"{seed:064x}", "file", "image/png"),
         Source(f"{seed + 1:064x}", "file", "audio/wav"),
-        {"seed": seed},
+        settings={"seed": seed},
     )
 
 

@@ -33,7 +33,7 @@ def origin(seed: int = 0, still: Source | None = None) -> Origin:
         64 * "a",
         still or Source(f"{seed:064x}", "file", "image/png"),
         Source(64 * "b", "samples"),
-        {"seed": seed},
+        settings={"seed": seed},
     )
 
 

@@ -114,7 +114,9 @@ def test_json_tells_what_was_made(animate):
 
 def test_options_arrive(animate, files):
     animate("photo.png", "speech.wav", "-o", "a", "--crop")
-    animate("photo.png", "speech.wav", "-o", "b", "--crop", "--seed", 9, "--device", "cpu", "--no-mark")
+    animate(
+        "photo.png", "speech.wav", "-o", "b", "--crop", "--seed", 9, "--device", "cpu", "--no-mark"
+    )
     animate("photo.png", "speech.wav", "-o", "c", "--size", 200, "--face", 0)
     animate("photo.png", "speech.wav", "-o", "d", "--crop", "--size", 512)
     first = {name: next(iter(frames_of(files / name))) for name in "abcd"}

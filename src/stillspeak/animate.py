@@ -76,7 +76,7 @@ class Animator:
         loaded = model if isinstance(model, Generator) else load_model(model)
         self.generator = loaded.to(self.device).eval()
         self._model = None if isinstance(model, Generator) else model
-        self._identity: tuple[str, str] | None = None
+        self._identity: tuple[str, str | None] | None = None
         self._detector = detector
         self._frozen: FrozenGenerator | None = None
 
@@ -103,8 +103,6 @@ class Animator:
 
         Of a generator that was handed in, neither is known.
         """
-        if self._model is None:
-            return "a generator made in memory", None
         if self._identity is None:
             self._identity = identify_model(self._model)
         return self._identity
@@ -174,7 +172,7 @@ class Animator:
                 "blink": blink,
                 "expression": expression,
                 "head_motion": head_motion,
-                "face": face,
+                "face": face or 0,
                 "crop": crop,
                 "size": [renderer.width, renderer.height],
             },
@@ -190,7 +188,7 @@ class Animator:
     ) -> Origin:
         """What a video of a renderer's face is made from, for its credentials."""
         name, sha256 = self.model_identity
-        return Origin(name, sha256, renderer.still, speech, settings)
+        return Origin(name, sha256, renderer.still, speech, settings=settings)
 
     def renderer(
         self,

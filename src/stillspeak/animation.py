@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 
 from stillspeak.media.audio import frame_windows
+from stillspeak.media.marking import MarkChoices
 from stillspeak.media.provenance import Marks, Origin
 from stillspeak.media.video import write_video
 from stillspeak.models.decoders import Decoded, StillContext
@@ -26,24 +27,6 @@ CHUNK = 16
 
 COMMENT = "Synthetic talking-face video, made with stillspeak"
 """What the plain metadata of a video says."""
-
-
-def chosen_marks(
-    marks: Marks,
-    mark: bool,
-    label: str | None,
-    certificate: str | Path | None,
-    key: str | Path | None,
-) -> Marks:
-    """Marks with the choices of :meth:`Animation.save`."""
-    return replace(
-        marks,
-        watermark=mark,
-        credentials=mark,
-        label=label,
-        certificate=None if certificate is None else Path(certificate),
-        key=None if key is None else Path(key),
-    )
 
 
 def decoded_chunks(
@@ -174,7 +157,8 @@ class Animation:
             ConfigError: the label or the certificate cannot be used.
         """
         settings = self.video_settings
-        settings["marks"] = chosen_marks(settings["marks"], mark, label, certificate, key)
+        choices = MarkChoices(mark, label, certificate, key)
+        settings["marks"] = choices.applied(settings["marks"])
         return write_video(path, self, overwrite=overwrite, **settings)
 
     @property

@@ -29,7 +29,6 @@ from stillspeak.commands.common import (
     HeadMotion,
     Key,
     LabelText,
-    MarkChoices,
     Model,
     NoMark,
     Overwrite,
@@ -60,6 +59,7 @@ from stillspeak.errors import ConfigError, OutputError, StillspeakError
 
 if TYPE_CHECKING:
     from stillspeak.data.clips import Clip, Rejected
+    from stillspeak.media.marking import MarkChoices
     from stillspeak.training.plan import Plan
 
 app = typer.Typer(

@@ -163,7 +163,7 @@ class StreamSession:
                     "blink": blink,
                     "expression": expression,
                     "head_motion": head_motion,
-                    "face": face,
+                    "face": face or 0,
                     "crop": crop,
                     "size": [self._renderer.width, self._renderer.height],
                     "live": secrets.token_hex(8),

@@ -36,9 +36,7 @@ def test_identifiers_have_32_bits(identifier):
         Watermarker(identifier)
 
 
-@pytest.mark.parametrize(
-    ("crf", "scale"), [(23, 1.0), (28, 1.0), (23, 0.5), (23, 0.75), (23, 1.5)]
-)
+@pytest.mark.parametrize(("crf", "scale"), [(23, 1.0), (28, 1.0), (23, 0.5), (23, 0.75), (23, 1.5)])
 def test_it_survives_encoding_and_another_size(shown, crf, scale):
     again = encoded(encoded(shown, 18), crf, scale)
     assert symbol_bits(again) == IDENTIFIER

@@ -10,7 +10,6 @@ import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn, get_args
 
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 
     from stillspeak.animate import Animator
     from stillspeak.animation import Animation
+    from stillspeak.media.marking import MarkChoices
 
 MAX_STDIN_BYTES = 512 * 2**20
 
@@ -68,16 +68,6 @@ Certificate = Annotated[
 Key = Annotated[Path | None, typer.Option(help="The certificate's private key (PEM).")]
 
 
-@dataclass(frozen=True)
-class MarkChoices:
-    """What the options say about marks, see ``Animation.save``."""
-
-    mark: bool = True
-    label: str | None = None
-    certificate: Path | None = None
-    key: Path | None = None
-
-
 def mark_choices(
     no_mark: bool, label: bool, label_text: str | None, certificate: Path | None, key: Path | None
 ) -> MarkChoices:
@@ -86,18 +76,15 @@ def mark_choices(
     Raises:
         ConfigError: the label or the certificate cannot be used.
     """
-    from stillspeak.media.label import DEFAULT_TEXT, check_label
+    from stillspeak.media.label import DEFAULT_TEXT
+    from stillspeak.media.marking import MarkChoices
 
     if no_mark and (certificate or key):
         raise typer.BadParameter("--certificate and --key sign, which --no-mark forbids")
     text = label_text if label_text is not None else DEFAULT_TEXT if label else None
-    if text is not None:
-        text = check_label(text)
-    if certificate or key:
-        from stillspeak.media.provenance import find_signer
-
-        find_signer(certificate, key)
-    return MarkChoices(not no_mark, text, certificate, key)
+    choices = MarkChoices(not no_mark, text, certificate, key)
+    choices.check()
+    return choices
 
 
 def say_unmarked(choices: MarkChoices, quiet: bool) -> None:
@@ -143,12 +130,11 @@ def save(
     quiet: bool,
     choices: MarkChoices | None = None,
 ) -> int:
-    from stillspeak.animation import chosen_marks
     from stillspeak.media.video import write_video
 
     settings = animation.video_settings
     if choices is not None:
-        settings["marks"] = chosen_marks(settings["marks"], **asdict(choices))
+        settings["marks"] = choices.applied(settings["marks"])
 
     with progress_bar("animating", len(animation), quiet) as advance:
         return write_video(

@@ -24,12 +24,12 @@ import sys
 import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -45,13 +45,20 @@ if TYPE_CHECKING:
 
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 """IPTC's name for what a trained model made."""
+PARTLY = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
+"""IPTC's name for footage parts of which a trained model made."""
 GENERATION = "org.stillspeak.generation"
 """Our own assertion: model, inputs, settings, watermark."""
 WATERMARK_METHOD = "org.stillspeak.watermark.1"
 SELF_MADE = "stillspeak, self-made"
 """Organisation named in the certificates that are made here."""
 
-FORMATS = {".mp4": "video/mp4", ".gif": "image/gif", ".png": "image/png"}
+FORMATS = {
+    ".mp4": "video/mp4",
+    ".mov": "video/quicktime",
+    ".gif": "image/gif",
+    ".png": "image/png",
+}
 """What is written with credentials, by suffix. WebM has no place for them."""
 
 _IDENTITY, _ROOT, _SETTINGS = "identity.pem", "root.pem", "marks.toml"
@@ -84,6 +91,13 @@ class Source:
     """Media type of a file, where it is known."""
     data: bytes | None = field(default=None, repr=False)
     """The file itself, kept only where it carries credentials of its own."""
+    path: Path | None = field(default=None, repr=False)
+    """The same of a file that is too large to be kept in memory."""
+
+    @property
+    def has_credentials(self) -> bool:
+        """Whether it carries credentials of its own."""
+        return self.data is not None or self.path is not None
 
 
 @dataclass(frozen=True)
@@ -96,6 +110,8 @@ class Origin:
     """Of its weights file."""
     still: Source | None = None
     speech: Source | None = None
+    edited: Source | None = None
+    """A video of which this is an edition with generated parts; None: all of it is generated."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """What else decides the frames: the seed, strengths, size. JSON values."""
 
@@ -103,7 +119,8 @@ class Origin:
     def identifier(self) -> int:
         """32 bits for the watermark: a digest of all of the above, random if nothing is known."""
         known = [self.model, self.model_sha256]
-        known += [source.sha256 if source else None for source in (self.still, self.speech)]
+        sources = (self.still, self.speech, self.edited)
+        known += [source.sha256 if source else None for source in sources]
         if not any(known):
             return secrets.randbits(32)
         text = json.dumps([*known, dict(self.settings)], sort_keys=True)
@@ -124,6 +141,10 @@ class Marks:
     """PEM file of the signer's certificate chain; by default as :func:`find_signer` says."""
     key: Path | None = None
     """PEM file of its private key."""
+
+    def find_signer(self) -> Signer:
+        """As :func:`find_signer`."""
+        return find_signer(self.certificate, self.key)
 
 
 def describe_picture(
@@ -147,6 +168,14 @@ def describe_sound(
     if isinstance(source, str | Path | bytes):
         return _describe_file(source, keep=False)
     return Source(_digest(np.asarray(samples, "<f4")), "samples")
+
+
+def describe_video(path: str | Path) -> Source | None:
+    """What the credentials say of a video that is edited."""
+    source = _describe_file(path, keep=False)
+    if source is None or source.format is None or not _has_manifest(Path(path)):
+        return source
+    return replace(source, path=Path(path))
 
 
 def _describe_file(source: str | Path | bytes, *, keep: bool) -> Source | None:
@@ -345,17 +374,13 @@ def _try(signer: Signer, path: Path) -> None:
     PIL.Image.new("RGB", (1, 1)).save(pixel, "PNG")
     pixel.seek(0)
     try:
-        _sign(pixel, io.BytesIO(), "image/png", Origin(), None, _replace_timestamp(signer, None))
+        _sign(pixel, io.BytesIO(), "image/png", Origin(), None, replace(signer, timestamp_url=None))
     except OutputError as error:
         raise ConfigError(
             f"{path}: cannot sign content credentials ({error}); it needs the key usage "
             "digitalSignature and the extended key usage emailProtection or documentSigning, and "
             "another certificate that vouches for it"
         ) from error
-
-
-def _replace_timestamp(signer: Signer, url: str | None) -> Signer:
-    return Signer(signer.chain, signer.key, signer.algorithm, url, signer.self_made)
 
 
 def _own_identity() -> tuple[str, str]:
@@ -600,11 +625,12 @@ def _builder(origin: Origin, watermark: int | None, context: c2pa.Context) -> c2
     for label, title, source in (
         ("still", "the still", origin.still),
         ("speech", "the speech", origin.speech),
+        ("video", "the video", origin.edited),
     ):
         if source is not None:
             about = {
                 "title": title,
-                "relationship": "inputTo",
+                "relationship": "parentOf" if source is origin.edited else "inputTo",
                 "label": label,
                 "instance_id": f"sha256:{source.sha256}",
                 "description": f"SHA-256 of its {source.kind}: {source.sha256}",
@@ -618,15 +644,28 @@ def _builder(origin: Origin, watermark: int | None, context: c2pa.Context) -> c2
     for about, source in ingredients:
         generation[about["label"]] = {"sha256": source.sha256, "of": source.kind}
     assertions: list[dict[str, Any]] = [{"label": GENERATION, "data": generation}]
-    actions: list[dict[str, Any]] = [
-        {
-            "action": "c2pa.created",
-            "digitalSourceType": SOURCE_TYPE,
-            "softwareAgent": agent,
-            "description": "A still made to speak by a trained model; nobody said this.",
-            "parameters": {"ingredientIds": [about["label"] for about, _ in ingredients]},
-        }
-    ]
+    inputs = {"ingredientIds": [about["label"] for about, _ in ingredients]}
+    actions: list[dict[str, Any]]
+    if origin.edited is None:
+        actions = [
+            {
+                "action": "c2pa.created",
+                "digitalSourceType": SOURCE_TYPE,
+                "softwareAgent": agent,
+                "description": "A still made to speak by a trained model; nobody said this.",
+                "parameters": inputs,
+            }
+        ]
+    else:
+        actions = [
+            {"action": "c2pa.opened", "softwareAgent": agent, "parameters": inputs},
+            {
+                "action": "c2pa.edited",
+                "digitalSourceType": PARTLY,
+                "softwareAgent": agent,
+                "description": "Some frames, or parts of frames, made by a trained model.",
+            },
+        ]
     if watermark is not None:
         value = f"{watermark:08x}"
         generation["watermark"] = {"method": WATERMARK_METHOD, "identifier": value}
@@ -640,33 +679,43 @@ def _builder(origin: Origin, watermark: int | None, context: c2pa.Context) -> c2
     assertions.append({"label": "c2pa.actions.v2", "data": {"actions": actions}})
     manifest = {
         "claim_generator_info": [agent],
-        "title": "synthetic talking-face video",
+        "title": "partly synthetic video" if origin.edited else "synthetic talking-face video",
         "assertions": assertions,
-        "ingredients": [about for about, source in ingredients if source.data is None],
+        "ingredients": [about for about, source in ingredients if not source.has_credentials],
     }
     builder = c2pa.Builder.from_json(json.dumps(manifest), context)
     try:
         for about, source in ingredients:
-            if source.data is not None:
+            if source.has_credentials:
                 assert source.format is not None
-                try:
-                    builder.add_ingredient(
-                        json.dumps(about), source.format, io.BytesIO(source.data)
-                    )
-                except c2pa.C2paError:  # credentials beyond reading: its hash is all there is
-                    plain = Origin(
-                        origin.model,
-                        origin.model_sha256,
-                        origin.still and Source(origin.still.sha256, "file", origin.still.format),
-                        origin.speech,
-                        origin.settings,
-                    )
-                    builder.close()
-                    return _builder(plain, watermark, context)
+                with _opened(source) as stream:
+                    try:
+                        builder.add_ingredient(json.dumps(about), source.format, stream)
+                    except c2pa.C2paError:  # credentials beyond reading: its hash is all there is
+                        builder.close()
+                        return _builder(_without_data(origin), watermark, context)
     except BaseException:
         builder.close()
         raise
     return builder
+
+
+def _opened(source: Source) -> BinaryIO:
+    if source.path is not None:
+        return source.path.open("rb")
+    assert source.data is not None
+    return io.BytesIO(source.data)
+
+
+def _without_data(origin: Origin) -> Origin:
+    """The same origin, of whose inputs the hashes alone are known."""
+
+    def bare(source: Source | None) -> Source | None:
+        return source and replace(source, data=None, path=None)
+
+    return replace(
+        origin, still=bare(origin.still), speech=bare(origin.speech), edited=bare(origin.edited)
+    )
 
 
 def _version() -> str:

@@ -23,10 +23,9 @@ import numpy.typing as npt
 from stillspeak.constants import SAMPLE_RATE, VIDEO_FPS
 from stillspeak.errors import OutputError, OutputExistsError, VideoError
 from stillspeak.media.audio import Waveform, load_stretch, load_track
-from stillspeak.media.label import Label, check_label
-from stillspeak.media.provenance import FORMATS, Marks, Signer, find_signer, sign_bytes, sign_file
+from stillspeak.media.marking import Marking
+from stillspeak.media.provenance import Marks
 from stillspeak.media.source import can_jump, open_container, reason
-from stillspeak.media.watermark import SMALLEST, Watermarker
 
 if TYPE_CHECKING:
     import av
@@ -486,7 +485,7 @@ def write_video(
     _check_settings(fps, crf, audio, sample_rate)
     if kind == ".gif" and fps > _GIF_MAX_FPS:
         raise OutputError(f"{name}: a GIF shows at most {_GIF_MAX_FPS} frames a second, not {fps}")
-    marking = None if marks is None else _Marking(marks, kind)
+    marking = None if marks is None else Marking(marks, ".png" if kind == FOLDER else kind)
     job = _Job(
         # Hidden, and in the target's own folder, so that the last step is a rename and
         # cannot be half done.
@@ -515,7 +514,7 @@ def write_video(
             raise OutputError(f"{name}: there are no frames to write; nothing was written")
         with _output_errors(name):
             writer.finish()
-            if marking is not None:
+            if marking is not None and kind != FOLDER:
                 marking.file(job.temporary, name)
             # It may have appeared while the frames were made.
             check_output(path, overwrite=overwrite)
@@ -539,77 +538,7 @@ class _Job:
     sample_rate: int
     crf: int
     metadata: dict[str, str]
-    marking: _Marking | None = None
-
-
-class _Marking:
-    """The marks of one output while it is written.
-
-    Raises:
-        ConfigError: the certificate or the label cannot be used.
-    """
-
-    def __init__(self, marks: Marks, kind: str) -> None:
-        self.marks = marks
-        self.kind = FORMATS.get(".png" if kind == FOLDER else kind)
-        self.in_pictures = kind == FOLDER
-        self.signer: Signer | None = None
-        if marks.credentials and self.kind is not None:
-            self.signer = find_signer(marks.certificate, marks.key)
-        if marks.label is not None:
-            check_label(marks.label)
-        self.identifier = marks.origin.identifier if marks.watermark else None
-        self._watermarker: Watermarker | None = None
-        self._label: Label | None = None
-        self._first = True
-
-    def frame(self, frame: Frame) -> Frame:
-        """A frame (H, W, 3) uint8 with what goes into the pixels."""
-        if self._first:
-            self._first = False
-            height, width = frame.shape[:2]
-            if self.identifier is not None and min(height, width) < SMALLEST:
-                self.identifier = None  # there is no room in so few pixels
-            if self.identifier is not None:
-                self._watermarker = Watermarker(self.identifier)
-            if self.marks.label is not None:
-                self._label = Label(self.marks.label, height, width)
-        if self._label is not None:
-            frame = self._label.draw(frame)
-        if self._watermarker is not None:
-            frame = self._watermarker.mark(frame)
-        return frame
-
-    def file(self, path: Path, name: str) -> None:
-        """Sign a finished file in place; pictures of a folder were signed one by one."""
-        if self.signer is None or self.in_pictures:
-            return
-        assert self.kind is not None
-        signed = path.with_suffix(".signed")
-        try:
-            sign_file(path, signed, self.kind, self.marks.origin, self.identifier, self.signer)
-            signed.replace(path)
-        except OutputError as problem:
-            raise _unsigned(name, problem) from problem
-        finally:
-            signed.unlink(missing_ok=True)
-
-    def picture(self, data: bytes, name: str) -> bytes:
-        """A PNG of a folder, signed."""
-        if self.signer is None:
-            return data
-        assert self.kind is not None
-        try:
-            return sign_bytes(data, self.kind, self.marks.origin, self.identifier, self.signer)
-        except OutputError as problem:
-            raise _unsigned(name, problem) from problem
-
-
-def _unsigned(name: str, problem: OutputError) -> OutputError:
-    return OutputError(
-        f"{name}: its content credentials cannot be made ({problem}); check the certificate, or "
-        "write without marks"
-    )
+    marking: Marking | None = None
 
 
 class _Writer(Protocol):
@@ -839,14 +768,13 @@ class _FolderWriter:
         import PIL.Image
 
         file = self.job.temporary / f"{self.count:06d}.png"
-        buffer = io.BytesIO()
-        PIL.Image.fromarray(np.ascontiguousarray(frame)).save(
-            buffer, "PNG", pnginfo=self.texts, compress_level=3
-        )
-        data = buffer.getvalue()
-        if self.job.marking is not None:
-            data = self.job.marking.picture(data, file.name)
-        file.write_bytes(data)
+        picture = PIL.Image.fromarray(np.ascontiguousarray(frame))
+        if self.job.marking is None or self.job.marking.signer is None:
+            picture.save(file, "PNG", pnginfo=self.texts, compress_level=3)
+        else:
+            buffer = io.BytesIO()
+            picture.save(buffer, "PNG", pnginfo=self.texts, compress_level=3)
+            file.write_bytes(self.job.marking.picture(buffer.getvalue(), file.name))
         self.count += 1
 
     def finish(self) -> None:
