@@ -16,11 +16,23 @@ from stillspeak.media.provenance import Marks, Origin, Source
 @cache
 def speaking(frames: int = 30) -> tuple[np.ndarray, ...]:
     """(256, 256, 3) uint8 frames: the portrait with a mouth that opens and shuts."""
+    return _with_mouth(portrait(), (131, 143), frames)
+
+
+@cache
+def speaking_photo(frames: int = 26) -> tuple[np.ndarray, ...]:
+    """(512, 512, 3) uint8 frames: the same in the whole photo."""
+    from skimage.data import astronaut
+
+    return _with_mouth(astronaut(), (227, 143), frames)
+
+
+def _with_mouth(still: np.ndarray, place: tuple[int, int], frames: int) -> tuple[np.ndarray, ...]:
     made = []
     for index in range(frames):
-        frame = portrait().copy()
+        frame = still.copy()
         opening = 2 + round(3 * abs(np.sin(0.5 * index)))
-        cv2.ellipse(frame, (131, 143), (14, opening), 0, 0, 360, (90, 30, 35), -1, cv2.LINE_AA)
+        cv2.ellipse(frame, place, (14, opening), 0, 0, 360, (90, 30, 35), -1, cv2.LINE_AA)
         frame.flags.writeable = False
         made.append(frame)
     return tuple(made)
