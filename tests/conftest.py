@@ -1,7 +1,7 @@
 """Small networks and synthetic prepared clips that all tests share."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,16 @@ from stillspeak.models.decoders import WarpDecoder
 from stillspeak.models.generator import Generator
 
 HOP = 640
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _configuration_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Certificates are made in a folder of the tests, never in the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STILLSPEAK_CONFIG", str(tmp_path_factory.mktemp("config")))
+        for name in ("CERTIFICATE", "KEY", "KEY_PASSWORD", "TIMESTAMP_URL"):
+            patch.delenv(f"STILLSPEAK_{name}", raising=False)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

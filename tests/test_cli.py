@@ -98,6 +98,7 @@ def test_json_tells_what_was_made(animate):
     outcome = animate("photo.png", "speech.wav", "-o", "o.gif", "--json", "--seed", 3, "--crop")
     result = json.loads(outcome.out)
     assert result.pop("took") > 0
+    assert re.fullmatch("[0-9a-f]{8}", result.pop("identifier"))
     assert result == {
         "output": "o.gif",
         "frames": 10,
@@ -113,7 +114,9 @@ def test_json_tells_what_was_made(animate):
 
 def test_options_arrive(animate, files):
     animate("photo.png", "speech.wav", "-o", "a", "--crop")
-    animate("photo.png", "speech.wav", "-o", "b", "--crop", "--seed", 9, "--device", "cpu")
+    animate(
+        "photo.png", "speech.wav", "-o", "b", "--crop", "--seed", 9, "--device", "cpu", "--no-mark"
+    )
     animate("photo.png", "speech.wav", "-o", "c", "--size", 200, "--face", 0)
     animate("photo.png", "speech.wav", "-o", "d", "--crop", "--size", 512)
     first = {name: next(iter(frames_of(files / name))) for name in "abcd"}
@@ -157,8 +160,8 @@ def test_an_input_can_come_from_stdin(animate, files, monkeypatch, place):
     names = ["photo.png", "speech.wav"]
     feed(monkeypatch, (files / names[place]).read_bytes())
     arguments = [*names[:place], "-", *names[place + 1 :]]
-    assert animate(*arguments, "-o", "piped.gif", "-q", "--crop").code == 0
-    animate(*names, "-o", "named.gif", "-q", "--crop")
+    assert animate(*arguments, "-o", "piped.gif", "-q", "--crop", "--no-mark").code == 0
+    animate(*names, "-o", "named.gif", "-q", "--crop", "--no-mark")
     assert (files / "piped.gif").read_bytes() == (files / "named.gif").read_bytes()
 
 

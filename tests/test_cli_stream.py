@@ -26,6 +26,7 @@ from fixtures_animate import (
 )
 from stillspeak.cli import app, main
 from stillspeak.errors import OutputError, StillspeakError
+from stillspeak.media.inspection import inspect_file
 from stillspeak.media.recorder import Recorder
 from stillspeak.media.video import iter_frames, read_clip
 
@@ -57,7 +58,7 @@ def lag(a: np.ndarray, b: np.ndarray, most: int) -> int:
 def test_a_file_is_recorded_with_pictures_and_sound_in_step(files, tmp_path, monkeypatch):
     use_shared_detector(monkeypatch)
     film = tmp_path / "film.mp4"
-    common = ("--model", files.model, "--crop")
+    common = ("--model", files.model, "--crop", "--no-mark")
     result = run(files.photo, "--input", files.speech, "--record", film, *common)
     assert result.exit_code == 0, result.output
     assert "film.mp4" in result.stderr and " 0.00 s of sound lost" in result.stderr
@@ -82,6 +83,26 @@ def test_a_file_is_recorded_with_pictures_and_sound_in_step(files, tmp_path, mon
     with av.open(str(film)) as container:
         assert "Synthetic" in container.metadata["comment"]
     assert listing(tmp_path) == listing(tmp_path) and len(list(tmp_path.iterdir())) == 2
+
+
+def test_what_is_recorded_is_marked(files, tmp_path, monkeypatch):
+    use_shared_detector(monkeypatch)
+    found = []
+    for name, more in (("a", ()), ("b", ("--label",)), ("c", ("--no-mark",))):
+        film = tmp_path / f"{name}.mp4"
+        words = ("--input", files.speech, "--record", film, "--model", files.model, *more)
+        result = run(files.photo, *words)
+        assert result.exit_code == 0, result.output
+        assert ("without marks" in result.stderr) == (name == "c")
+        found.append(inspect_file(film))
+    assert [one.verdict for one in found] == ["intact", "intact", "unmarked"]
+    first = found[0]
+    assert first.credentials is not None
+    assert first.watermark.identifier == first.credentials.watermark is not None
+    # Another recording, another identifier.
+    assert first.watermark.identifier != found[1].watermark.identifier
+    (still,) = first.credentials.ingredients  # what was said is not known before the end
+    assert still["title"] == "the still"
 
 
 class Shell:

@@ -118,7 +118,7 @@ class Recorder:
         self.asked.append((photo.name, options))
         return self
 
-    def save(self, path, *, overwrite):
+    def save(self, path, *, overwrite, **marks):
         path.write_text(f"overwrite={overwrite}")
         return 5
 

@@ -22,12 +22,13 @@ from stillspeak.face.landmarks import (
 )
 from stillspeak.media.audio import load_audio
 from stillspeak.media.image import load_image
+from stillspeak.media.provenance import Origin, Source, describe_picture, describe_sound
 from stillspeak.media.source import source_name
 from stillspeak.models.frozen import FrozenGenerator, packing_works
 from stillspeak.models.generator import Generator
 from stillspeak.render import FaceRenderer, fit_picture
 from stillspeak.runtime import choose_decoder_type, choose_device
-from stillspeak.weights import DEFAULT_MODEL, load_model
+from stillspeak.weights import DEFAULT_MODEL, identify_model, load_model
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -74,6 +75,8 @@ class Animator:
             self._type = choose_decoder_type("float32", self.device)
         loaded = model if isinstance(model, Generator) else load_model(model)
         self.generator = loaded.to(self.device).eval()
+        self._model = None if isinstance(model, Generator) else model
+        self._identity: tuple[str, str | None] | None = None
         self._detector = detector
         self._frozen: FrozenGenerator | None = None
 
@@ -93,6 +96,16 @@ class Animator:
         if self._detector is None:
             self._detector = MediaPipeDetector(any_way_up=True)
         return self._detector
+
+    @property
+    def model_identity(self) -> tuple[str, str | None]:
+        """Name and SHA-256 of the weights, for a video's credentials; looked up when first asked.
+
+        Of a generator that was handed in, neither is known.
+        """
+        if self._identity is None:
+            self._identity = identify_model(self._model)
+        return self._identity
 
     def close(self) -> None:
         """Release the detector."""
@@ -151,10 +164,31 @@ class Animator:
         speech = load_audio(audio, sample_rate=config.sample_rate, name=audio_name)
         check_speech(speech, config.sample_rate, source_name(audio, audio_name))
         renderer = self.renderer(image, face=face, crop=crop, size=size, image_name=image_name)
+        origin = self.origin(
+            renderer,
+            describe_sound(audio, speech),
+            {
+                "seed": seed,
+                "blink": blink,
+                "expression": expression,
+                "head_motion": head_motion,
+                "face": face or 0,
+                "crop": crop,
+                "size": [renderer.width, renderer.height],
+            },
+        )
         return Animation(
             *(self.generator, renderer, speech, seed, blink, expression, head_motion),
+            origin=origin,
             frozen=self.frozen,
         )
+
+    def origin(
+        self, renderer: FaceRenderer, speech: Source | None, settings: dict[str, Any]
+    ) -> Origin:
+        """What a video of a renderer's face is made from, for its credentials."""
+        name, sha256 = self.model_identity
+        return Origin(name, sha256, renderer.still, speech, settings=settings)
 
     def renderer(
         self,
@@ -176,12 +210,19 @@ class Animator:
             ConfigError: a size out of range.
         """
         name = source_name(image, image_name)
-        picture = fit_picture(load_image(image, name=name), None if crop else size)
+        loaded = load_image(image, name=name)
+        still = describe_picture(image, loaded)
+        picture = fit_picture(loaded, None if crop else size)
         shown = name if crop or size is None else f"{name} at size {size}"
         found = choose_face(self.detector.detect(picture), face, name=shown)
         check_face(found, name=shown)
         return FaceRenderer(
-            picture, found.points, self.generator, whole=not crop, lines=size if crop else None
+            picture,
+            found.points,
+            self.generator,
+            whole=not crop,
+            lines=size if crop else None,
+            still=still,
         )
 
 

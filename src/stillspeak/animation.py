@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ import numpy.typing as npt
 import torch
 
 from stillspeak.media.audio import frame_windows
+from stillspeak.media.marking import MarkChoices
+from stillspeak.media.provenance import Marks, Origin
 from stillspeak.media.video import write_video
 from stillspeak.models.decoders import Decoded, StillContext
 from stillspeak.models.expression import ExpressionProcess, HeadProcess
@@ -21,6 +23,10 @@ from stillspeak.render import FaceRenderer
 
 CHUNK = 16
 """Frames generated at a time; memory grows with it and not with the sound's length."""
+
+
+COMMENT = "Synthetic talking-face video, made with stillspeak"
+"""What the plain metadata of a video says."""
 
 
 def decoded_chunks(
@@ -60,7 +66,8 @@ def decoded_chunks(
 class Animation:
     """A talking face: frames (H, W, 3) uint8 RGB at :attr:`fps`, with its sound.
 
-    Iterating generates the frames, chunk by chunk, each time anew and each time the same.
+    Iterating generates the frames, chunk by chunk, each time anew and each time the same. They
+    are the generator's own: marks that say that they are synthetic come in when they are written.
     """
 
     generator: Generator
@@ -74,6 +81,8 @@ class Animation:
     """Size of the brows' movements, 1 being people's."""
     head_motion: float = 0.0
     """Size of the head's small movements; 0: it rests."""
+    origin: Origin = field(default_factory=Origin)
+    """What the frames are made from, as content credentials name it."""
     frozen: FrozenGenerator | None = None
     """The same generator made ready to run; None: the generator itself runs."""
 
@@ -117,8 +126,27 @@ class Animation:
         """All frames at once: (T, H, W, 3) uint8."""
         return np.stack(list(self))
 
-    def save(self, path: str | Path, *, overwrite: bool = False) -> int:
+    def save(
+        self,
+        path: str | Path,
+        *,
+        overwrite: bool = False,
+        mark: bool = True,
+        label: str | None = None,
+        certificate: str | Path | None = None,
+        key: str | Path | None = None,
+    ) -> int:
         """Write the video; the suffix decides the format (mp4, webm, gif, none: PNG folder).
+
+        Args:
+            path: where to write.
+            overwrite: replace what is there.
+            mark: leave an imperceptible watermark and, except in webm, content credentials that
+                say that the video is synthetic. Without them nothing but a comment says so: then
+                whoever shows the video has to.
+            label: a visible text in the corner.
+            certificate, key: PEM files to sign with instead of the installation's own
+                certificate; see :func:`stillspeak.media.provenance.find_signer`.
 
         Returns:
             Frames written.
@@ -126,15 +154,20 @@ class Animation:
         Raises:
             OutputExistsError: ``path`` exists and ``overwrite`` is False.
             OutputError: it cannot be written.
+            ConfigError: the label or the certificate cannot be used.
         """
-        return write_video(path, self, overwrite=overwrite, **self.video_settings)
+        settings = self.video_settings
+        choices = MarkChoices(mark, label, certificate, key)
+        settings["marks"] = choices.applied(settings["marks"])
+        return write_video(path, self, overwrite=overwrite, **settings)
 
     @property
     def video_settings(self) -> dict[str, Any]:
-        """What ``write_video`` needs besides the frames."""
+        """What ``write_video`` needs besides the frames; with marks."""
         return {
             "fps": self.fps,
             "audio": self.audio,
             "sample_rate": self.sample_rate,
-            "metadata": {"comment": "Synthetic talking-face video, made with stillspeak"},
+            "metadata": {"comment": COMMENT},
+            "marks": Marks(self.origin),
         }

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,29 +21,37 @@ from stillspeak import __version__
 from stillspeak.commands.common import (
     AsJson,
     Blink,
+    Certificate,
     Crop,
     Device,
     Expression,
     FaceIndex,
     HeadMotion,
+    Key,
+    LabelText,
     Model,
+    NoMark,
     Overwrite,
     Quiet,
     Seed,
     Size,
+    WithLabel,
     command_line,
     fail,
     in_bytes,
     in_time,
     listed,
+    mark_choices,
     nothing,
     open_animator,
     progress_bar,
     save,
+    say_unmarked,
     source,
     source_name,
 )
 from stillspeak.commands.conceal import conceal
+from stillspeak.commands.inspect import inspect
 from stillspeak.commands.serve import serve
 from stillspeak.commands.stream import stream
 from stillspeak.commands.study import app as study_app
@@ -50,6 +59,7 @@ from stillspeak.errors import ConfigError, OutputError, StillspeakError
 
 if TYPE_CHECKING:
     from stillspeak.data.clips import Clip, Rejected
+    from stillspeak.media.marking import MarkChoices
     from stillspeak.training.plan import Plan
 
 app = typer.Typer(
@@ -133,13 +143,22 @@ def animate(
     jobs: Annotated[
         Path | None, typer.Option(help="CSV table with the columns photo, speech, output.")
     ] = None,
+    no_mark: NoMark = False,
+    label: WithLabel = False,
+    label_text: LabelText = None,
+    certificate: Certificate = None,
+    key: Key = None,
     part: Annotated[str | None, typer.Option("--shard", help="Part i/n of the jobs.")] = None,
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing", help="Leave jobs alone whose output exists.")
     ] = False,
 ) -> None:
     """Make a picture speak: PHOTO SPEECH -o OUT.mp4, or many with --jobs TABLE.csv."""
-    strengths = {"blink": blink, "expression": expression, "head_motion": head_motion}
+    strengths: dict[str, Any] = {
+        "blink": blink,
+        "expression": expression,
+        "head_motion": head_motion,
+    }
     if jobs is not None:
         if photo or speech or output or stdout_format:
             raise typer.BadParameter("--jobs takes its files from the table alone")
@@ -153,6 +172,7 @@ def animate(
             crop=crop,
             size=size,
             strengths=strengths,
+            choices=mark_choices(no_mark, label, label_text, certificate, key),
             overwrite=overwrite,
             skip_existing=skip_existing,
             quiet=quiet,
@@ -175,6 +195,7 @@ def animate(
     started = time.perf_counter()
     from stillspeak.media.video import check_output
 
+    choices = mark_choices(no_mark, label, label_text, certificate, key)
     if not to_stdout:
         check_output(output, overwrite=overwrite)  # before the slow part
     elif sys.stdout is None:
@@ -193,7 +214,8 @@ def animate(
         )
         with tempfile.TemporaryDirectory() if to_stdout else nothing() as folder:
             target = str(Path(folder, f"video.{stdout_format or 'mp4'}")) if folder else output
-            frames = save(animation, target, overwrite=overwrite, quiet=quiet)
+            frames = save(animation, target, overwrite=overwrite, quiet=quiet, choices=choices)
+            say_unmarked(choices, quiet)
             if to_stdout:
                 with Path(target).open("rb") as file:
                     shutil.copyfileobj(file, sys.stdout.buffer)
@@ -209,6 +231,7 @@ def animate(
             "seconds": frames / animation.fps,
             "model": model,
             "seed": seed,
+            "identifier": f"{animation.origin.identifier:08x}" if choices.mark else None,
             "took": round(time.perf_counter() - started, 3),
         }
         print(json.dumps(result))
@@ -253,7 +276,8 @@ def _animate_jobs(
     face: int | None,
     crop: bool,
     size: int | None,
-    strengths: Mapping[str, float],
+    strengths: dict[str, Any],
+    choices: MarkChoices,
     overwrite: bool,
     skip_existing: bool,
     quiet: bool,
@@ -279,8 +303,10 @@ def _animate_jobs(
             **strengths,
             overwrite=overwrite,
             skip_existing=skip_existing,
+            **asdict(choices),
             progress=lambda done, result: advance(done, ""),
         )
+    say_unmarked(choices, quiet)
     failed = [result for result in results if result.error]
     if as_json:
         for result in results:
@@ -735,6 +761,7 @@ def report(
 # --- the web ----------------------------------------------------------------------------------
 
 app.command()(serve)
+app.command()(inspect)
 app.command()(stream)
 app.add_typer(study_app, name="study")
 

@@ -104,6 +104,10 @@ def run_jobs(
     head_motion: float = 0.0,
     overwrite: bool = False,
     skip_existing: bool = False,
+    mark: bool = True,
+    label: str | None = None,
+    certificate: Path | None = None,
+    key: Path | None = None,
     progress: Callable[[int, JobResult], None] = lambda done, result: None,
 ) -> list[JobResult]:
     """Run jobs one after the other. A failed job is noted and the next one begun.
@@ -115,6 +119,7 @@ def run_jobs(
         crop, blink, expression, head_motion: as in :meth:`Animator.animate`.
         overwrite: replace outputs that exist.
         skip_existing: leave jobs alone whose output exists.
+        mark, label, certificate, key: as in :meth:`Animation.save`.
         progress: called after each job.
     """
     results = []
@@ -133,7 +138,15 @@ def run_jobs(
                     expression=expression,
                     head_motion=head_motion,
                 )
-                result = JobResult(job, frames=animation.save(job.output, overwrite=overwrite))
+                frames = animation.save(
+                    job.output,
+                    overwrite=overwrite,
+                    mark=mark,
+                    label=label,
+                    certificate=certificate,
+                    key=key,
+                )
+                result = JobResult(job, frames=frames)
         except StillspeakError as error:
             result = JobResult(job, error=str(error))
         except OSError as error:  # a name that the file system refuses even to look up

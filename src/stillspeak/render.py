@@ -20,6 +20,7 @@ from stillspeak.face.align import crop_face, face_transform, resample, transform
 from stillspeak.face.eyes import eye_outlines
 from stillspeak.face.paste import FacePaster
 from stillspeak.face.warp import FaceWarper, face_support
+from stillspeak.media.provenance import Source
 from stillspeak.models.config import GeneratorConfig
 from stillspeak.models.decoders import Decoded, Motion, compose
 from stillspeak.models.generator import Generator
@@ -78,6 +79,7 @@ class FaceRenderer:
         generator: makes the still's context.
         whole: paste the face back into the whole picture, else show the bare crop.
         lines: height of the bare crop; 128 if None.
+        still: the picture's origin, for the credentials of what is written.
 
     Raises:
         ConfigError: a height out of range.
@@ -91,19 +93,21 @@ class FaceRenderer:
         *,
         whole: bool,
         lines: int | None = None,
+        still: Source | None = None,
     ) -> None:
+        self.still = still
         config = generator.config
         device = next(generator.parameters()).device
         to_crop = face_transform(points, scale=config.height / FRAME_HEIGHT)
-        still = crop_face(picture, to_crop, config.height, config.width)
+        crop = crop_face(picture, to_crop, config.height, config.width)
         with torch.inference_mode():
             self.context = generator.prepare_still(
-                to_model(still[None]).to(device), _lower(picture, points, config).to(device)
+                to_model(crop[None]).to(device), _lower(picture, points, config).to(device)
             )
         self._crop = (config.height, config.width)
         self._picture, self._points = picture, points
         self._gesture = Gesture(
-            still, eye_outlines(transform_points(points, face_transform(points)))
+            crop, eye_outlines(transform_points(points, face_transform(points)))
         )
         self._warp, self._whole = config.decoder == "warp", whole
 

@@ -8,6 +8,7 @@ which floating point sums may round otherwise, so a colour may differ by 1 level
 
 from __future__ import annotations
 
+import secrets
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +20,11 @@ import numpy.typing as npt
 import torch
 
 from stillspeak.animate import Animator, check_choices
+from stillspeak.animation import COMMENT
 from stillspeak.constants import SAMPLE_RATE, VIDEO_FPS
 from stillspeak.errors import AudioError, ConfigError
 from stillspeak.media.audio import ChunkResampler, Waveform, mono_chunk, whole_rate
+from stillspeak.media.provenance import Marks
 from stillspeak.models.expression import ExpressionProcess, HeadProcess
 from stillspeak.models.generator import Generator
 from stillspeak.runtime import torch_threads
@@ -152,6 +155,20 @@ class StreamSession:
             """Frames a second."""
             self._frozen = own.frozen
             self._renderer = own.renderer(image, face=face, crop=crop, size=size)
+            self._origin = own.origin(
+                self._renderer,
+                None,  # the speech is not known before it was said
+                {
+                    "seed": seed,
+                    "blink": blink,
+                    "expression": expression,
+                    "head_motion": head_motion,
+                    "face": face or 0,
+                    "crop": crop,
+                    "size": [self._renderer.width, self._renderer.height],
+                    "live": secrets.token_hex(8),
+                },
+            )
             self._still = self._frozen.prepare(self._renderer.context)
         finally:
             if animator is None:
@@ -186,6 +203,18 @@ class StreamSession:
     def width(self) -> int:
         """Width of a frame in pixels."""
         return self._renderer.width
+
+    @property
+    def video_settings(self) -> dict[str, Any]:
+        """What ``write_video`` needs for a recording besides frames and sound; with marks.
+
+        ``write_video(path, pictures, audio=..., sample_rate=..., **session.video_settings)``
+        """
+        return {
+            "fps": self.fps,
+            "metadata": {"comment": COMMENT},
+            "marks": Marks(self._origin),
+        }
 
     @property
     def position(self) -> int:

@@ -118,6 +118,23 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def identify_model(model: str | Path | None) -> tuple[str, str | None]:
+    """Name and SHA-256 of a released model, ``default`` resolved, or of a weights file.
+
+    None stands for a generator that was handed in, of which neither is known.
+
+    Raises:
+        WeightsError: neither a known name nor a file.
+    """
+    if model is None:
+        return "a generator made in memory", None
+    path, sha256 = resolve_model(model)
+    name = path.stem
+    if sha256 is not None:
+        name = next(entry.name for entry in catalogue().values() if entry.path == path)
+    return name, sha256 or file_sha256(path)
+
+
 def read_info(path: Path) -> dict[str, Any]:
     """The header of a weights file of any kind: ``config``, ``info`` and ``golden``.
 

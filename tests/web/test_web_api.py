@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fastapi import FastAPI
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
 from fixtures_animate import use_shared_detector
 from fixtures_web import URL, finished, kept
 from stillspeak import cli
+from stillspeak.media.inspection import inspect_file
 from stillspeak.media.video import iter_frames, probe_video
 from stillspeak.web import intake
 from stillspeak.web.files import PREFIX
@@ -47,12 +49,16 @@ def refused(answer: Any, status: int, said: str) -> str:
     return error["message"]
 
 
-@pytest.fixture
-def both(client: TestClient, picture_bytes: bytes, sound_bytes: bytes) -> dict[str, str]:
+def uploaded(client: TestClient, picture_bytes: bytes, sound_bytes: bytes) -> dict[str, str]:
     return {
         "picture": picture(client, picture_bytes)["id"],
         "sound": sound(client, sound_bytes)["id"],
     }
+
+
+@pytest.fixture
+def both(client: TestClient, picture_bytes: bytes, sound_bytes: bytes) -> dict[str, str]:
+    return uploaded(client, picture_bytes, sound_bytes)
 
 
 @pytest.fixture
@@ -120,8 +126,7 @@ def test_a_picture_and_a_sound_become_a_video(
 
 
 def test_the_command_line_makes_the_same_video(
-    client: TestClient,
-    both: dict[str, str],
+    make_app: Callable[..., FastAPI],
     picture_bytes: bytes,
     sound_bytes: bytes,
     weights_file: Path,
@@ -129,9 +134,12 @@ def test_the_command_line_makes_the_same_video(
     monkeypatch: pytest.MonkeyPatch,
 ):
     wish = {"crop": True, "size": 192, "seed": 7, "blink": 2.5, "expression": 0, "head_motion": 1.3}
-    job = finished(client, client.post("/api/jobs", json=both | wish).json()["id"])
-    assert job["state"] == "done"
-    (tmp_path / "served.mp4").write_bytes(client.get(job["video"]["url"]).content)
+    # Without marks: the watermark's identifier depends on the bytes of the picture's file.
+    with TestClient(make_app(mark=False), base_url=URL) as client:
+        both = uploaded(client, picture_bytes, sound_bytes)
+        job = finished(client, client.post("/api/jobs", json=both | wish).json()["id"])
+        assert job["state"] == "done"
+        (tmp_path / "served.mp4").write_bytes(client.get(job["video"]["url"]).content)
     # The visitor has these files, and the operator's weights under their own name.
     (tmp_path / "me.jpg").write_bytes(picture_bytes)
     (tmp_path / "hello.wav").write_bytes(sound_bytes)
@@ -146,6 +154,34 @@ def test_the_command_line_makes_the_same_video(
     assert served.shape == drawn.shape == (25, 192, 144, 3)
     # The small random model makes more of bfloat16's last place than a trained one.
     assert np.abs(served.astype(int) - drawn).mean() < 3
+
+
+def test_videos_are_marked_unless_the_operator_says_otherwise(
+    make_app: Callable[..., FastAPI], picture_bytes: bytes, sound_bytes: bytes, tmp_path: Path
+):
+    found = {}
+    for name, settings in (
+        ("marked", {}),
+        ("labelled", {"label": "AI-generated"}),
+        ("bare", {"mark": False}),
+    ):
+        with TestClient(make_app(**settings), base_url=URL) as client:
+            both = uploaded(client, picture_bytes, sound_bytes)
+            job = finished(client, client.post("/api/jobs", json=both).json()["id"])
+            path = tmp_path / f"{name}.mp4"
+            path.write_bytes(client.get(job["video"]["url"]).content)
+        found[name] = inspect_file(path)
+        assert ("--no-mark" in job["command"]) == (name == "bare")
+        assert ("--label-text AI-generated" in job["command"]) == (name == "labelled")
+    assert {name: one.verdict for name, one in found.items()} == {
+        "marked": "intact",
+        "labelled": "intact",
+        "bare": "unmarked",
+    }
+    marked = found["marked"]
+    assert marked.credentials is not None
+    assert marked.watermark.identifier == marked.credentials.watermark is not None
+    assert marked.credentials.model == "lively"
 
 
 def test_a_plain_wish_has_a_plain_command(client: TestClient, both: dict[str, str]):

@@ -38,6 +38,8 @@ def test_numbers_out_of_range_are_refused(name: str, wrong: str):
         ({"models": ("a", "a")}, "models"),
         ({"models": ("",)}, "models"),
         ({"max_stored_bytes": 2**20}, "max_stored_bytes"),
+        ({"certificate": Path("chain.pem")}, "go together"),
+        ({"certificate": Path("a"), "key": Path("b"), "mark": False}, "mark = false"),
     ],
 )
 def test_wrong_values_are_refused(change: dict, said: str):
@@ -61,6 +63,8 @@ def test_a_toml_table_becomes_settings():
         (["--model", "no-such-model"], "no-such-model"),
         (["--host", "203.0.113.7"], "cannot listen on 203.0.113.7"),
         (["--allow-host", "*"], "allow_hosts"),
+        (["--label-text", "two\nlines"], "one line"),
+        (["--certificate", "no.pem", "--key", "no.key"], "no.pem: cannot be read"),
     ],
 )
 def test_the_command_says_in_one_line_what_is_wrong(arguments: list[str], said: str):
@@ -85,7 +89,8 @@ def test_the_documented_defaults_are_the_defaults():
     (block,) = re.findall(r"```toml\n(.*?)```", DOCS, re.DOTALL)
     documented = tomllib.loads(block)
     actual = to_table(ServeSettings())
-    for name in ("folder", "stun", "turn", "turn_user", "turn_password"):
+    unset = ("folder", "label", "certificate", "key", "stun", "turn", "turn_user", "turn_password")
+    for name in unset:
         assert actual.pop(name) is None and f"# {name} = " in block
     assert documented == actual
 
@@ -96,7 +101,8 @@ def test_the_documented_options_and_routes_are_there(make_app):
         for parameter in typer.main.get_command(app).commands["serve"].params
         for spelling in parameter.opts
     }
-    assert set(re.findall(r"^\| `(--[a-z-]+)", DOCS, re.MULTILINE)) == options - {"--quiet", "-q"}
+    rows = "".join(re.findall(r"^\| (`--.*?) \|", DOCS, re.MULTILINE))
+    assert set(re.findall(r"`(--[a-z-]+)", rows)) == options - {"--quiet", "-q"}
     routes = {
         (method.upper(), re.sub(r"\{\w+\}", "ID", path))
         for path, methods in make_app().openapi()["paths"].items()

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from stillspeak.animate import Animator
     from stillspeak.animation import Animation
+    from stillspeak.media.marking import MarkChoices
 
 MAX_STDIN_BYTES = 512 * 2**20
 
@@ -47,6 +48,51 @@ Blink = Annotated[float, typer.Option(min=0, max=3, help="Blinks; 0 none, 1 as p
 Expression = Annotated[float, typer.Option(min=0, max=3, help="Movement of the brows.")]
 HeadMotion = Annotated[float, typer.Option(min=0, max=3, help="Small movements of the head.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+NoMark = Annotated[
+    bool,
+    typer.Option(
+        "--no-mark",
+        help="No watermark and no content credentials: then it is up to you to say that the "
+        "video is synthetic, as the law asks for in many places.",
+    ),
+]
+WithLabel = Annotated[
+    bool, typer.Option("--label", help='Show "AI-generated" in the bottom left corner.')
+]
+LabelText = Annotated[str | None, typer.Option(help="Show this text there instead.")]
+Certificate = Annotated[
+    Path | None, typer.Option(help="Sign with this certificate chain (PEM) and --key.")
+]
+Key = Annotated[Path | None, typer.Option(help="The certificate's private key (PEM).")]
+
+
+def mark_choices(
+    no_mark: bool, label: bool, label_text: str | None, certificate: Path | None, key: Path | None
+) -> MarkChoices:
+    """The choices, found out to be possible before anything slow begins.
+
+    Raises:
+        ConfigError: the label or the certificate cannot be used.
+    """
+    from stillspeak.media.label import DEFAULT_TEXT
+    from stillspeak.media.marking import MarkChoices
+
+    if no_mark and (certificate or key):
+        raise typer.BadParameter("--certificate and --key sign, which --no-mark forbids")
+    text = label_text if label_text is not None else DEFAULT_TEXT if label else None
+    choices = MarkChoices(not no_mark, text, certificate, key)
+    choices.check()
+    return choices
+
+
+def say_unmarked(choices: MarkChoices, quiet: bool) -> None:
+    if not (choices.mark or quiet):
+        print(
+            "stillspeak: note: written without marks; say yourself that it is synthetic",
+            file=sys.stderr,
+        )
 
 
 def fail(message: str, *, code: int = 1) -> NoReturn:
@@ -76,15 +122,26 @@ def source_name(argument: str) -> str:
     return "standard input" if argument == "-" else argument
 
 
-def save(animation: Animation, target: str | Path, *, overwrite: bool, quiet: bool) -> int:
+def save(
+    animation: Animation,
+    target: str | Path,
+    *,
+    overwrite: bool,
+    quiet: bool,
+    choices: MarkChoices | None = None,
+) -> int:
     from stillspeak.media.video import write_video
+
+    settings = animation.video_settings
+    if choices is not None:
+        settings["marks"] = choices.applied(settings["marks"])
 
     with progress_bar("animating", len(animation), quiet) as advance:
         return write_video(
             target,
             counted(animation, advance),
             overwrite=overwrite,
-            **animation.video_settings,
+            **settings,
         )
 
 

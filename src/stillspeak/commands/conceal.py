@@ -12,14 +12,19 @@ import typer
 from stillspeak.commands.common import (
     AsJson,
     Blink,
+    Certificate,
     Device,
     Expression,
     FaceIndex,
+    Key,
     Model,
+    NoMark,
     Overwrite,
     Quiet,
     Seed,
+    mark_choices,
     progress_bar,
+    say_unmarked,
 )
 
 if TYPE_CHECKING:
@@ -86,6 +91,9 @@ def conceal(
     crf: Annotated[
         int, typer.Option(min=0, max=51, help="Picture quality; 0 lossless, more is smaller.")
     ] = 12,
+    no_mark: NoMark = False,
+    certificate: Certificate = None,
+    key: Key = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -105,6 +113,7 @@ def conceal(
     check_rewrite(video, output, overwrite=overwrite)  # before the slow part
     from stillspeak.conceal.core import Concealer
 
+    marking = mark_choices(no_mark, False, None, certificate, key)
     choices: dict[str, Any] = {
         "seed": seed,
         "face": face,
@@ -112,6 +121,9 @@ def conceal(
         "expression": expression,
         "crf": crf,
         "overwrite": overwrite,
+        "mark": marking.mark,
+        "certificate": certificate,
+        "key": key,
     }
     result: Concealed | Uncovered
     with (
@@ -151,6 +163,7 @@ def conceal(
                 progress=progress,
                 **choices,
             )
+    say_unmarked(marking, quiet)
     if as_json:
         took = round(time.perf_counter() - started, 3)
         print(json.dumps({**result.as_dict(), "model": model, "seed": seed, "took": took}))

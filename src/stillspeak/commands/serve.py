@@ -7,7 +7,17 @@ from typing import Annotated, Any
 
 import typer
 
-from stillspeak.commands.common import Quiet, known_device
+from stillspeak.commands.common import (
+    Certificate,
+    Key,
+    LabelText,
+    NoMark,
+    Quiet,
+    WithLabel,
+    known_device,
+    mark_choices,
+    say_unmarked,
+)
 
 
 def _device(name: str | None) -> str | None:
@@ -47,6 +57,11 @@ def serve(
         str | None,
         typer.Option(help="A TURN server, as turn:HOST:PORT; name and password by --config."),
     ] = None,
+    no_mark: NoMark = False,
+    label: WithLabel = False,
+    label_text: LabelText = None,
+    certificate: Certificate = None,
+    key: Key = None,
     open_browser: Annotated[bool, typer.Option("--open", help="Open the page here.")] = False,
     quiet: Quiet = False,
 ) -> None:
@@ -55,6 +70,7 @@ def serve(
     from stillspeak.web.server import run
     from stillspeak.web.settings import ServeSettings
 
+    choices = mark_choices(no_mark, label, label_text, certificate, key)
     given: dict[str, Any] = {
         "host": host,
         "port": port,
@@ -64,6 +80,10 @@ def serve(
         "live_sessions": live_sessions,
         "stun": stun,
         "turn": turn,
+        "mark": False if no_mark else None,
+        "label": choices.label,
+        "certificate": certificate,
+        "key": key,
         "keep_seconds": None if keep_minutes is None else 60 * keep_minutes,
     }
     table = merge(
@@ -71,6 +91,8 @@ def serve(
         {key: value for key, value in given.items() if value is not None},
     )
     settings = build(ServeSettings, table, name=str(config or "serve"))
+
+    say_unmarked(settings.choices, quiet)
 
     def ready(url: str) -> None:
         if not quiet:

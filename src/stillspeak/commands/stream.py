@@ -10,6 +10,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
@@ -17,16 +18,23 @@ import typer
 
 from stillspeak.commands.common import (
     Blink,
+    Certificate,
     Crop,
     Device,
     Expression,
     FaceIndex,
     HeadMotion,
+    Key,
+    LabelText,
     Model,
+    NoMark,
     Overwrite,
     Quiet,
     Seed,
     Size,
+    WithLabel,
+    mark_choices,
+    say_unmarked,
 )
 from stillspeak.errors import InputError, MissingDependencyError, OutputError
 
@@ -35,6 +43,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from stillspeak.live import Beat, LiveTalk
+    from stillspeak.media.marking import Marking
+    from stillspeak.media.provenance import Marks
+    from stillspeak.media.recorder import Recorder
 
 RATE = 48_000
 """Samples a second of the sound that goes out."""
@@ -81,6 +92,11 @@ def stream(
     blink: Blink = 1.0,
     expression: Expression = 1.0,
     head_motion: HeadMotion = 0.0,
+    no_mark: NoMark = False,
+    label: WithLabel = False,
+    label_text: LabelText = None,
+    certificate: Certificate = None,
+    key: Key = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
@@ -103,6 +119,7 @@ def stream(
     from stillspeak.live import LiveTalk
     from stillspeak.stream import StreamSession
 
+    choices = mark_choices(no_mark, label, label_text, certificate, key)
     with _outputs(record, output, form, overwrite) as outputs:
         if mic:
             devices = _sound_devices()
@@ -118,6 +135,7 @@ def stream(
             expression=expression,
             head_motion=head_motion,
         )
+        outputs.mark(choices.applied(session.video_settings["marks"]))
         patient = not mic and not live
 
         async def work() -> dict[str, Any]:
@@ -129,9 +147,10 @@ def stream(
             else:
                 assert sound is not None
                 source = _file(talk, sound)
-            return await _run(talk, source, outputs, seconds)
+            return await _run(talk, source, outputs.writers, seconds)
 
         stats = asyncio.run(work())
+    say_unmarked(choices, quiet)
     if not quiet:
         shown, dropped = stats["pictures"]["shown"], stats["pictures"]["dropped"]
         where = f"{record}: " if record is not None else ""
@@ -143,34 +162,55 @@ def stream(
         )
 
 
+@dataclass
+class _Outputs:
+    """Everything that takes beats."""
+
+    writers: list[Callable[[Beat], None]] = field(default_factory=list)
+    films: list[Recorder] = field(default_factory=list)
+    marking: Marking | None = None
+    """Of what is written as bare pictures."""
+
+    def mark(self, marks: Marks) -> None:
+        """Before the first beat: what is left in all of them."""
+        from stillspeak.media.marking import Marking
+
+        for film in self.films:
+            film.marks = marks
+        self.marking = Marking(marks, "")
+
+
 @contextmanager
 def _outputs(
     record: Path | None, output: str | None, form: str, overwrite: bool
-) -> Iterator[list[Callable[[Beat], None]]]:
+) -> Iterator[_Outputs]:
     """Everything that takes beats; files are whole when it is left, however that comes."""
     from contextlib import ExitStack
 
+    from stillspeak.animation import COMMENT
     from stillspeak.constants import VIDEO_FPS
     from stillspeak.media.recorder import Recorder
 
-    comment = {"comment": "Synthetic talking-face video, made with stillspeak"}
+    comment = {"comment": COMMENT}
     with ExitStack() as stack:
-        writers: list[Callable[[Beat], None]] = []
+        outputs = _Outputs()
         if record is not None:
             film = stack.enter_context(
                 Recorder(record, fps=VIDEO_FPS, rate=RATE, overwrite=overwrite, metadata=comment)
             )
-            writers.append(lambda beat: film.add(beat.picture, beat.sound))
+            outputs.films.append(film)
+            outputs.writers.append(lambda beat: film.add(beat.picture, beat.sound))
         if output is not None:
             out = stack.enter_context(_stdout())
             if form == "mkv":
                 # A reader that has gone away is no failure; what is recorded goes on.
                 shown = Recorder(out, fps=VIDEO_FPS, rate=RATE, metadata=comment)
                 stack.callback(_closed, shown.close)
-                writers.append(lambda beat: shown.add(beat.picture, beat.sound))
+                outputs.films.append(shown)
+                outputs.writers.append(lambda beat: shown.add(beat.picture, beat.sound))
             else:
-                writers.append(_pictures(out, form))
-        yield writers
+                outputs.writers.append(_pictures(out, form, outputs))
+        yield outputs
 
 
 def _closed(close: Callable[[], None]) -> None:
@@ -185,22 +225,24 @@ def _stdout() -> Iterator[BinaryIO]:
         yield file
 
 
-def _pictures(out: BinaryIO, form: str) -> Callable[[Beat], None]:
+def _pictures(out: BinaryIO, form: str, outputs: _Outputs) -> Callable[[Beat], None]:
     """Writes pictures one after another, the last one again where one is missing."""
     last = b""
 
     def write(beat: Beat) -> None:
         nonlocal last
         if beat.picture is not None:
+            assert outputs.marking is not None
+            picture = outputs.marking.frame(beat.picture)
             if form == "rgb24":
-                last = beat.picture.tobytes()
+                last = picture.tobytes()
             else:
                 import io
 
                 import PIL.Image
 
                 file = io.BytesIO()
-                PIL.Image.fromarray(beat.picture).save(file, "JPEG", quality=90)
+                PIL.Image.fromarray(picture).save(file, "JPEG", quality=90)
                 last = file.getvalue()
         rest = memoryview(last)
         while rest:

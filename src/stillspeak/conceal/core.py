@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,11 @@ from stillspeak.face.landmarks import (
     check_face,
     choose_face,
 )
+from stillspeak.media.provenance import Marks, Origin, describe_video
 from stillspeak.models.expression import ExpressionProcess
 from stillspeak.models.generator import Generator
 from stillspeak.runtime import choose_device
-from stillspeak.weights import DEFAULT_MODEL, load_model
+from stillspeak.weights import DEFAULT_MODEL, identify_model, load_model
 
 LONG = 20.0
 """Seconds of a gap after which frames are made without waiting for its end."""
@@ -106,6 +107,7 @@ class Concealer:
     ) -> None:
         loaded = model if isinstance(model, Generator) else load_model(model)
         self.generator = loaded.to(choose_device(device)).eval()
+        self._model = None if isinstance(model, Generator) else model
         self._detector = detector
 
     @property
@@ -114,6 +116,29 @@ class Concealer:
         if self._detector is None:
             self._detector = MediaPipeDetector()
         return self._detector
+
+    def marks(
+        self,
+        video: str | Path,
+        settings: Mapping[str, Any],
+        certificate: str | Path | None = None,
+        key: str | Path | None = None,
+    ) -> Marks:
+        """What content credentials tell of a video that was edited.
+
+        Args:
+            video: the one that is edited.
+            settings: what else decides the new pictures; JSON values.
+            certificate, key: PEM files to sign with instead of the installation's own.
+        """
+        name, sha256 = identify_model(self._model)
+        origin = Origin(name, sha256, edited=describe_video(video), settings=settings)
+        return Marks(
+            origin,
+            watermark=False,
+            certificate=None if certificate is None else Path(certificate),
+            key=None if key is None else Path(key),
+        )
 
     def close(self) -> None:
         """Release the detector."""

@@ -113,6 +113,9 @@ def conceal_video(
     ease: int = 0,
     crf: int = 12,
     overwrite: bool = False,
+    mark: bool = True,
+    certificate: str | Path | None = None,
+    key: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Concealed:
     """Write a video again with its lost frames generated from its sound.
@@ -133,6 +136,9 @@ def conceal_video(
         seed, face, blink, expression, memory, ease: as for :meth:`Concealer.fill`.
         crf: picture quality on H.264's scale, 0 being lossless.
         overwrite: replace what is there.
+        mark: leave content credentials that say that parts are generated, where the format has a
+            place for them (MP4, MOV).
+        certificate, key: as for ``Animation.save``.
         progress: told of every frame.
 
     Raises:
@@ -154,9 +160,18 @@ def conceal_video(
             "video with its sound"
         )
     own = concealer or Concealer()
+    settings = {
+        "seed": seed,
+        "blink": blink,
+        "expression": expression,
+        "face": face or 0,
+        "detect": detect,
+        "online": online,
+    }
+    marks = own.marks(video, settings, certificate, key) if mark else None
     account, reasons = Account(), _Reasons()
     try:
-        with Rewriter(video, output, scan, overwrite=overwrite, crf=crf) as writer:
+        with Rewriter(video, output, scan, overwrite=overwrite, crf=crf, marks=marks) as writer:
             timeline = _Timeline(video, scan, own, intervals, detect, extend, reasons)
             queue: list[tuple[float, TimedFrame | None]] = []
 

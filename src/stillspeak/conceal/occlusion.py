@@ -359,6 +359,9 @@ def uncover_video(
     grow: float = GROW,
     crf: int = 12,
     overwrite: bool = False,
+    mark: bool = True,
+    certificate: str | Path | None = None,
+    key: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Uncovered:
     """Write a video again with the hidden part of its face generated.
@@ -376,6 +379,9 @@ def uncover_video(
         grow: see :func:`blend`.
         crf: picture quality on H.264's scale, 0 being lossless.
         overwrite: replace what is there.
+        mark: leave content credentials that say that parts are generated, where the format has a
+            place for them (MP4, MOV).
+        certificate, key: as for ``Animation.save``.
         progress: told of every frame.
 
     Raises:
@@ -399,6 +405,15 @@ def uncover_video(
     size = first.rgb().shape[:2]
     source = open_mask(mask, (size[0], size[1]))
     own = concealer or Concealer()
+    settings = {
+        "seed": seed,
+        "blink": blink,
+        "expression": expression,
+        "face": face or 0,
+        "grow": grow,
+        "part": "occlusion",
+    }
+    marks = own.marks(video, settings, certificate, key) if mark else None
     try:
         chosen = _choose_reference(video, source, reference, own, face)
         uncoverer = _Uncoverer(own, chosen, seed, blink, expression, grow)
@@ -406,7 +421,7 @@ def uncover_video(
         rate = generator.config.sample_rate
         encodings = Encodings(generator, picture_sound(video, scan.start, rate), seed)
         fps = float(scan.fps)
-        with Rewriter(video, output, scan, overwrite=overwrite, crf=crf) as writer:
+        with Rewriter(video, output, scan, overwrite=overwrite, crf=crf, marks=marks) as writer:
             writer.start(first)
 
             def seen() -> Iterator[_Seen]:

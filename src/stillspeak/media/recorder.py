@@ -19,6 +19,8 @@ import numpy.typing as npt
 
 from stillspeak.errors import OutputError
 from stillspeak.media.audio import Waveform
+from stillspeak.media.marking import Marking
+from stillspeak.media.provenance import Marks
 from stillspeak.media.source import reason
 from stillspeak.media.video import check_output
 
@@ -40,6 +42,10 @@ class Recorder:
         rate: samples a second of the sound; a multiple of ``fps``.
         overwrite: replace what is there.
         metadata: texts such as ``comment``.
+
+    Attributes:
+        marks: what says that the pictures are synthetic, as of ``write_video``; None, to begin
+            with: nothing does. May be set until the first picture comes.
 
     Raises:
         OutputError: as :func:`~stillspeak.media.video.check_output`; no ``.mp4``; writing fails.
@@ -67,6 +73,8 @@ class Recorder:
             )
         else:
             self.name, self._file = "<output>", target
+        self.marks: Marks | None = None
+        self._marking: Marking | None = None
         self.frames = 0
         """Pictures written, those included that stand for one that was missing."""
         self._fps, self._rate = fps, rate
@@ -96,12 +104,17 @@ class Recorder:
 
         Raises:
             OutputError: it cannot be written.
+            ConfigError: the certificate or the label of the marks cannot be used.
         """
         self._early.append(sound)
         if picture is None and self._last is None:
             return  # no more of it than some seconds: what has no picture for so long is no film
         with self._errors():
             if picture is not None:
+                if self._marking is None and self.marks is not None:
+                    self._marking = Marking(self.marks, ".mkv" if self._file else ".mp4")
+                if self._marking is not None:
+                    picture = self._marking.frame(picture)
                 self._last = self._converted(picture)
             while self._early:
                 self._write(self._early.popleft())
@@ -141,6 +154,8 @@ class Recorder:
                     if not self._failed:
                         check_output(self._path, overwrite=self._overwrite)
                         with self._errors():
+                            if self._marking is not None:
+                                self._marking.file(self._temporary, self.name)
                             self._temporary.replace(self._path)
                 finally:
                     self._temporary.unlink(missing_ok=True)

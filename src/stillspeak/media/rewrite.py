@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,8 @@ import numpy.typing as npt
 
 from stillspeak.constants import VIDEO_FPS
 from stillspeak.errors import AudioError, OutputError, OutputExistsError, VideoError
+from stillspeak.media.marking import Marking
+from stillspeak.media.provenance import Marks
 from stillspeak.media.source import open_container
 from stillspeak.media.video import (
     VIDEO_FORMATS,
@@ -214,9 +216,12 @@ class Rewriter:
         scan: of the source.
         overwrite: replace what is there.
         crf: picture quality on H.264's scale, 0 (lossless) to 51.
+        marks: what the file's credentials tell, if it has a place for them. Neither watermark nor
+            label are drawn: good pictures stay as they are.
 
     Raises:
         OutputError, OutputExistsError: it cannot be written.
+        ConfigError: the certificate of the marks cannot be used.
     """
 
     def __init__(
@@ -227,12 +232,17 @@ class Rewriter:
         *,
         overwrite: bool = False,
         crf: int = 12,
+        marks: Marks | None = None,
     ) -> None:
         if not 0 <= crf <= 51:
             raise ValueError(f"crf is {crf}, it must be 0 to 51")
         self._source, self._name, self._overwrite = source, str(output), overwrite
         self._target = check_rewrite(source, output, overwrite=overwrite)
         self._scan, self._crf = scan, crf
+        self._marking: Marking | None = None
+        if marks is not None:
+            plain = replace(marks, watermark=False, label=None)
+            self._marking = Marking(plain, self._target.suffix.lower())
         begins = [scan.start] + ([] if scan.sound_start is None else [scan.sound_start])
         self._zero = min(begins)
         self._temporary = self._target.absolute().with_name(
@@ -437,6 +447,8 @@ class Rewriter:
             self._container = None
             # It may have appeared while the frames were made.
             check_rewrite(self._source, self._target, overwrite=self._overwrite)
+            if self._marking is not None:
+                self._marking.file(self._temporary, self._name)
             _put_in_place(self._temporary, self._target)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import re
 import secrets
@@ -22,6 +23,8 @@ import numpy.typing as npt
 from stillspeak.constants import SAMPLE_RATE, VIDEO_FPS
 from stillspeak.errors import OutputError, OutputExistsError, VideoError
 from stillspeak.media.audio import Waveform, load_stretch, load_track
+from stillspeak.media.marking import Marking
+from stillspeak.media.provenance import Marks
 from stillspeak.media.source import can_jump, open_container, reason
 
 if TYPE_CHECKING:
@@ -440,6 +443,7 @@ def write_video(
     overwrite: bool = False,
     crf: int = 18,
     metadata: Mapping[str, str] | None = None,
+    marks: Marks | None = None,
 ) -> int:
     """Encode frames as they come, with the sound in step, and put the file in place whole.
 
@@ -461,6 +465,9 @@ def write_video(
         crf: picture quality on H.264's scale, 0 (lossless) to 51; VP9 gets the same place
             on its own scale, GIF and PNG take no notice.
         metadata: texts such as ``title`` and ``comment``, stored in MP4, WebM and PNG.
+        marks: what says that the frames are synthetic: watermark, content credentials, label.
+            None, for footage that is not, marks nothing; what ``video_settings`` of an
+            animation or a session holds marks generated frames as they should be.
 
     Returns:
         The number of frames written.
@@ -468,6 +475,7 @@ def write_video(
     Raises:
         OutputExistsError: there is something already and ``overwrite`` is False.
         OutputError: as ``check_output``; no frames; the disk is full or writing fails.
+        ConfigError: the certificate or the label cannot be used.
         ValueError: a frame or the audio has the wrong shape or type.
         Exception: whatever ``frames`` raises, unchanged.
     """
@@ -477,6 +485,7 @@ def write_video(
     _check_settings(fps, crf, audio, sample_rate)
     if kind == ".gif" and fps > _GIF_MAX_FPS:
         raise OutputError(f"{name}: a GIF shows at most {_GIF_MAX_FPS} frames a second, not {fps}")
+    marking = None if marks is None else Marking(marks, ".png" if kind == FOLDER else kind)
     job = _Job(
         # Hidden, and in the target's own folder, so that the last step is a rename and
         # cannot be half done.
@@ -486,6 +495,7 @@ def write_video(
         sample_rate=sample_rate,
         crf=crf,
         metadata=dict(metadata or {}),
+        marking=marking,
     )
     writer: _Writer | None = None
     shape: tuple[int, ...] = ()
@@ -493,6 +503,8 @@ def write_video(
     try:
         for frame in frames:
             shape = _check_frame(frame, count, shape)
+            if marking is not None:
+                frame = marking.frame(frame)
             with _output_errors(name):
                 if writer is None:
                     writer = _start_writer(kind, job, height=shape[0], width=shape[1])
@@ -502,6 +514,8 @@ def write_video(
             raise OutputError(f"{name}: there are no frames to write; nothing was written")
         with _output_errors(name):
             writer.finish()
+            if marking is not None and kind != FOLDER:
+                marking.file(job.temporary, name)
             # It may have appeared while the frames were made.
             check_output(path, overwrite=overwrite)
             _put_in_place(job.temporary, target)
@@ -524,6 +538,7 @@ class _Job:
     sample_rate: int
     crf: int
     metadata: dict[str, str]
+    marking: Marking | None = None
 
 
 class _Writer(Protocol):
@@ -753,9 +768,13 @@ class _FolderWriter:
         import PIL.Image
 
         file = self.job.temporary / f"{self.count:06d}.png"
-        PIL.Image.fromarray(np.ascontiguousarray(frame)).save(
-            file, "PNG", pnginfo=self.texts, compress_level=3
-        )
+        picture = PIL.Image.fromarray(np.ascontiguousarray(frame))
+        if self.job.marking is None or self.job.marking.signer is None:
+            picture.save(file, "PNG", pnginfo=self.texts, compress_level=3)
+        else:
+            buffer = io.BytesIO()
+            picture.save(buffer, "PNG", pnginfo=self.texts, compress_level=3)
+            file.write_bytes(self.job.marking.picture(buffer.getvalue(), file.name))
         self.count += 1
 
     def finish(self) -> None:

@@ -9,11 +9,11 @@ mark; the rest are six bytes, each of them one of 256 orthogonal sequences: four
 and two of checksum.
 
 Writing: the chips become a noise pattern that is strong where the picture has texture and weak
-where it is flat or dark. How strong each sequence has to be is found by reading the
-marked picture back, since the picture itself gets in the way of some more than of others; a
-sequence that could be mistaken for the right one is turned down. The pattern stays the same from
-frame to frame, so that flat regions do not flicker, and is made anew only where the
-picture has changed. Nothing of the future is needed.
+where it is flat or dark. How strong each sequence has to be is found by reading the marked picture
+back, since the picture itself gets in the way of some more than of others; a sequence that could
+be mistaken for the right one is turned down. The pattern stays the same from frame to frame, so
+that flat regions do not flicker, and is made anew only where the picture has changed. Nothing of
+the future is needed.
 
 Reading: the canonical frames of a second are averaged, what is loud is turned down to the level of
 what is quiet, and the transform is compared with the chips; finely and coarsely weighted, mirrored,
@@ -36,6 +36,8 @@ Floats = npt.NDArray[np.float32]
 
 BITS = 32
 """Length of an identifier."""
+SMALLEST = 48
+"""Shorter side in pixels of the frames that have room for a mark at all."""
 CANON = 256
 """Side of the canonical picture in pixels."""
 LOW = 28.0
@@ -119,8 +121,8 @@ class Watermarker:
                 self._seen = picture
                 self._make(picture, frame.shape[0], frame.shape[1])
         self._count += 1
-        marked: Frame = cv2.subtract(cv2.add(frame, self._plus), self._minus)
-        return marked
+        added = cv2.add(frame, self._plus)
+        return np.asarray(cv2.subtract(added, self._minus), np.uint8)
 
     def _make(self, picture: Floats, height: int, width: int) -> None:
         import cv2
@@ -130,7 +132,7 @@ class Watermarker:
         self._weights = weights
         pattern = _fit(picture, self._data, weights, height, width, rounds=5 if first else 2)
         if pattern.shape != (height, width):
-            pattern = cv2.resize(pattern, (width, height), interpolation=cv2.INTER_CUBIC)
+            pattern = _resized(pattern, height, width, cv2.INTER_CUBIC)
         # Halves of a grey level count, so they are scattered instead of rounded away.
         steps = np.floor(pattern + _scatter(height, width))
         plus = np.clip(steps, 0, 255).astype(np.uint8)
@@ -180,13 +182,12 @@ class _Sum:
         self.windows = 0
 
     def add(self, window: list[Frame]) -> None:
-        picture = np.mean([_canonical(frame) for frame in window], axis=0, dtype=np.float32)
+        picture = np.asarray(np.mean([_canonical(frame) for frame in window], axis=0), np.float32)
         self.total = self.total + _levelled(picture)
         self.windows += 1
 
     def mean(self) -> Floats:
-        mean: Floats = self.total / max(self.windows, 1)
-        return mean
+        return np.asarray(self.total / max(self.windows, 1), np.float32)
 
     def reading(self, count: int) -> Reading:
         """The best of all ways to look; the identifier is taken from that one alone."""
@@ -239,13 +240,13 @@ def _fit(
         chips = np.concatenate([*parts, (weights.symbols @ tables.sequences).ravel()])
         spectrum = np.zeros(CANON * CANON, np.float32)
         spectrum[tables.places] = chips * tables.signs * kept
-        pattern: Floats = cv2.idct(spectrum.reshape(CANON, CANON))
+        pattern = np.asarray(cv2.idct(spectrum.reshape(CANON, CANON)), np.float32)
         # A weight of 1 stands for a pattern with a standard deviation of 1.
         pattern *= room * (CANON / np.sqrt(_CHIPS))
         shown = pattern
         if small:
-            pattern = cv2.resize(pattern, (width, height), interpolation=cv2.INTER_AREA)
-            shown = cv2.resize(pattern, (CANON, CANON), interpolation=cv2.INTER_LINEAR)
+            pattern = _resized(pattern, height, width, cv2.INTER_AREA)
+            shown = _resized(pattern, CANON, CANON, cv2.INTER_LINEAR)
         if not left:
             return pattern
         score, scores = _scores(_levelled(picture + shown), _AIM_REACH)
@@ -306,7 +307,7 @@ def _scores(values: Floats, reach: float) -> tuple[float, Floats]:
 def _evidence(pilot: float, scores: Floats) -> float:
     """The likeliest message's correlation over all chips, as deviations from that in noise."""
     total = pilot * _PILOT_CHIPS**0.5 + float(scores.max(axis=1).sum()) * _SYMBOL_CHIPS**0.5
-    return (total / _CHIPS**0.5 - _CHANCE_MEAN) / _CHANCE_SPREAD
+    return float((total / _CHIPS**0.5 - _CHANCE_MEAN) / _CHANCE_SPREAD)
 
 
 def _levelled(picture: Floats) -> Floats:
@@ -358,6 +359,12 @@ def _scatter(height: int, width: int) -> Floats:
         grid = np.block([[4 * grid, 4 * grid + 2], [4 * grid + 3, 4 * grid + 1]])
     tiles = np.tile((grid + 0.5) / 64, (height // 8 + 1, width // 8 + 1))
     return tiles[:height, :width].astype(np.float32)
+
+
+def _resized(values: Floats, height: int, width: int, way: int) -> Floats:
+    import cv2
+
+    return np.asarray(cv2.resize(values, (width, height), interpolation=way), np.float32)
 
 
 def _canonical(frame: Frame) -> Floats:

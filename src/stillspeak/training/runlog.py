@@ -66,6 +66,7 @@ class RunLog:
 
         path = self._folder / "samples" / f"{name}-{step:07d}.mp4"
         path.parent.mkdir(exist_ok=True)
+        # Working material beside real clips, without marks.
         write_video(path, frames, audio=sound, overwrite=True)
         return path
 

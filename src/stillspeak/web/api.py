@@ -415,7 +415,9 @@ def api_router(studio: Studio) -> APIRouter:
             sound=speech,
             wish=choice,
             client=client,
-            command=command_lines(source, speech, choice, await _model_argument(model)),
+            command=command_lines(
+                source, speech, choice, await _model_argument(model), settings.choices
+            ),
         )
         store.add(new)
         try:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from stillspeak.errors import StillspeakError
+from stillspeak.media.marking import MarkChoices
 from stillspeak.web.files import Item, Store
 from stillspeak.web.intake import PictureItem, SoundItem
 from stillspeak.web.names import file_argument
@@ -113,6 +114,7 @@ class JobQueue:
         length: jobs that wait.
         per_client: jobs of one client that wait or run.
         job_seconds: time after which a running job is stopped.
+        choices: the marks of every video.
     """
 
     def __init__(
@@ -123,12 +125,14 @@ class JobQueue:
         length: int,
         per_client: int,
         job_seconds: float,
+        choices: MarkChoices,
     ) -> None:
         self._store = store
         self._shelf = shelf
         self._length = length
         self._per_client = per_client
         self._job_seconds = job_seconds
+        self._choices = choices
         self._waiting: deque[Job] = deque()
         self._running: Job | None = None
         self._changed = threading.Condition()
@@ -291,7 +295,9 @@ class JobQueue:
         go_on()
         job.total = len(animation)
         job.stage = "drawing"
-        frames = write_video(job.video, counted(animation), **animation.video_settings)
+        settings = animation.video_settings
+        settings["marks"] = self._choices.applied(settings["marks"])
+        frames = write_video(job.video, counted(animation), **settings)
         job.made = Made(
             frames=frames,
             fps=animation.fps,
@@ -303,7 +309,13 @@ class JobQueue:
         )
 
 
-def command_lines(picture: PictureItem, sound: SoundItem, wish: Wish, model: str | None) -> str:
+def command_lines(
+    picture: PictureItem,
+    sound: SoundItem,
+    wish: Wish,
+    model: str | None,
+    choices: MarkChoices,
+) -> str:
     """What does the same in a shell, beside the two files.
 
     Args:
@@ -311,6 +323,7 @@ def command_lines(picture: PictureItem, sound: SoundItem, wish: Wish, model: str
         wish: how.
         model: what ``--model`` calls the model of the wish; None if it is the one that ``animate``
             takes unasked.
+        choices: the marks; a certificate is the operator's and is left out.
     """
     lines = []
     if sound.spoken is not None:
@@ -336,6 +349,10 @@ def command_lines(picture: PictureItem, sound: SoundItem, wish: Wish, model: str
     ):
         if value != usual:
             words += [option, f"{value:g}" if float(f"{value:g}") == value else repr(value)]
+    if not choices.mark:
+        words.append("--no-mark")
+    if choices.label is not None:
+        words += ["--label-text", shlex.quote(choices.label)]
     words += ["-o", "video.mp4"]
     lines.append(" ".join(words))
     return "\n".join(lines)

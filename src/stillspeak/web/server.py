@@ -25,10 +25,12 @@ def run(settings: ServeSettings, *, ready: Callable[[str], None] = lambda url: N
         ready: called once with the URL when connections are accepted.
 
     Raises:
-        ConfigError: the address cannot be listened on, or no files can be kept.
+        ConfigError: the address cannot be listened on, no files can be kept, or the label or
+            certificate of the settings cannot be used.
         MissingDependencyError: the ``serve`` extra is not installed.
         WeightsError: a model that the settings name is not there.
     """
+    settings.choices.check()
     app = create_app(settings)
     if settings.models:
         app.state.studio.shelf.models()  # a wrong name is said at once and not to visitors

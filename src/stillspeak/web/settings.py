@@ -9,6 +9,7 @@ from pathlib import Path
 
 from stillspeak.configuration import FORBID_UNKNOWN
 from stillspeak.errors import ConfigError
+from stillspeak.media.marking import MarkChoices
 
 _MIB = 2**20
 _HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
@@ -95,6 +96,16 @@ class ServeSettings:
     folder: Path | None = None
     """Where the files lie meanwhile; the system's temporary folder if None."""
 
+    mark: bool = True
+    """Leave a watermark and content credentials in every video; without them it is up to the
+    operator to say that it is synthetic."""
+    label: str | None = None
+    """A visible text in the corner of every video, such as AI-generated."""
+    certificate: Path | None = None
+    """PEM file of the certificate chain to sign with; this installation's own if None."""
+    key: Path | None = None
+    """PEM file of its private key."""
+
     live_sessions: int = 2
     """Live sessions at the same time; 0 switches the live page off."""
     stun: str | None = None
@@ -105,6 +116,11 @@ class ServeSettings:
     """Name at the TURN server. Visitors' browsers are told name and password."""
     turn_password: str | None = None
     """Password at the TURN server."""
+
+    @property
+    def choices(self) -> MarkChoices:
+        """What is decided about the videos' marks."""
+        return MarkChoices(self.mark, self.label, self.certificate, self.key)
 
     def __post_init__(self) -> None:
         for name, (low, high) in _RANGES.items():
@@ -122,6 +138,10 @@ class ServeSettings:
             raise ConfigError("serve: max_stored_bytes is less than max_upload_bytes; give more")
         if self.device not in ("auto", "cpu", "cuda", "mps"):
             raise ConfigError(f"serve: device is {self.device!r}; give auto, cpu, cuda or mps")
+        if bool(self.certificate) != bool(self.key):
+            raise ConfigError("serve: certificate and key go together; give both or none")
+        if self.certificate and not self.mark:
+            raise ConfigError("serve: certificate and key sign, which mark = false forbids")
         if len(set(self.models)) != len(self.models) or not all(self.models):
             raise ConfigError(f"serve: models {', '.join(self.models)!r} has one twice or empty")
 

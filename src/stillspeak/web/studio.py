@@ -53,6 +53,7 @@ class Studio:
             length=settings.queue_length,
             per_client=settings.queue_per_client,
             job_seconds=settings.job_seconds,
+            choices=settings.choices,
         )
         self.can_speak = speaker() is not None
         self.live = False
