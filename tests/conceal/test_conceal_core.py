@@ -146,6 +146,23 @@ def test_lips_follow_the_sound(filled):
     assert not changed[:60].any()  # and nothing but the face does
 
 
+def test_a_frame_or_two_are_filled_by_the_pictures_alone():
+    film, lost = talking(24), lost_places(24, (5, 6), (9, 11), (15, 18))
+    made = concealer().conceal(film, lost, sound(1.0))
+    other = concealer().conceal(film, lost, speech(1.0, seed=3))
+    changed = [k for k in range(24) if not np.array_equal(made[k], other[k])]
+    assert changed == [15, 16, 17]
+    for k in (5, 9, 10):
+        near = film[k - 1] if k < 10 else film[11]
+        assert jump(made[k], film[k]) < jump(near, film[k])
+    # A telephone does not know how long a gap will be.
+    online = [
+        concealer().conceal(film, lost, audio, online=True)[5]
+        for audio in (sound(1.0), speech(1.0, seed=3))
+    ]
+    assert not np.array_equal(*online)
+
+
 def test_the_painting_decoder_fills_gaps_too():
     film = talking(20)
     lost = lost_places(20, (6, 14))

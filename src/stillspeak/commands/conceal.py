@@ -103,9 +103,10 @@ def conceal(
         raise typer.BadParameter("--reference and --grow go with --occlusion")
     if ease and not online:
         raise typer.BadParameter("--ease goes with --online")
-    if occlusion is not None and (lost or detect or online or fps):
+    if occlusion is not None and (lost or detect or online or fps or not extend):
         raise typer.BadParameter(
-            "--occlusion goes without --lost, --detect, --online and --fps; fill the gaps first"
+            "--occlusion goes without --lost, --detect, --online, --fps and --no-extend; fill the "
+            "gaps first"
         )
     started = time.perf_counter()
     from stillspeak.media.rewrite import check_rewrite

@@ -3,7 +3,8 @@
 Each good frame is the still of its own rendering: the model's motion moves its pixels. What the
 model would make of a good frame's own moment is not what the camera saw; that difference, known at
 both ends of the gap, is taken out of the motion and fades inwards, so that the generated frames
-meet the real ones. Both renderings follow the head's drift and are mixed by nearness.
+meet the real ones. Both renderings follow the head's drift and are mixed by nearness. In a gap of
+a frame or two no mouth gets far, and the optical flow between its ends alone fills it.
 """
 
 from __future__ import annotations
@@ -31,6 +32,13 @@ Gesticulate = Callable[[npt.NDArray[np.float64], float | None, float | None], Te
 MEMORY = 0.4
 """Seconds in which the difference between the model and the camera loses all but 1/e."""
 
+SHORT = 0.12
+"""Seconds from good frame to good frame up to which the picture's own movement between them says
+more than the sound does: gaps of two frames at 25 a second."""
+
+RISE = 0.12
+"""Seconds from a good frame, the other end of the gap being unknown, in which the model's motion
+comes up: so near to it the mouth that was seen is a better guess than one that is heard."""
 
 OPENING = (0.04, 0.2)
 """Seconds from a good frame in which the eyes are shut at which they begin to open and are open."""
@@ -143,6 +151,17 @@ def corrected(decoded: Decoded, ends: list[tuple[Difference, npt.NDArray[np.floa
     return Decoded(decoded.frames, Motion(flow, mask.clamp(0, 1), motion.colour))
 
 
+def risen(decoded: Decoded, share: npt.NDArray[np.float64], still: Tensor) -> Decoded:
+    """What the model made, a share (T,) of it; the rest is ``still`` (1, 1, 3, H, W) as it is."""
+    motion = decoded.motion
+    if motion is None:
+        frames = decoded.frames
+        return Decoded(still + _as_weight(share, frames) * (frames - still), None)
+    weight = _as_weight(share, motion.flow)
+    moved = motion._replace(flow=motion.flow * weight, mask=motion.mask * weight)
+    return Decoded(decoded.frames, moved)
+
+
 def _as_weight(share: npt.NDArray[np.float64], like: Tensor) -> Tensor:
     return torch.from_numpy(share).to(like)[None, :, None, None, None]
 
@@ -177,7 +196,16 @@ class Bridge:
         self._fps = generator.config.fps
         self._memory = memory
         self._mixing_from = mixing_from
-        self._ends = (before, after)
+        self._ends: tuple[Side | Anchor | None, Side | Anchor | None] = (before, after)
+        first, second = _anchor(before), _anchor(after)
+        self._short = (
+            first is not None
+            and second is not None
+            and mixing_from is None
+            and (second.place - first.place) / self._fps < 1.05 * SHORT  # clocks of milliseconds
+        )
+        if self._short:
+            self._ends = (first, second)
         self._differences = [
             side.difference if isinstance(side, Side) else None for side in self._ends
         ]
@@ -247,6 +275,9 @@ class Bridge:
         if opened is not None:
             open_ = smoothstep((distance - OPENING[0]) / (OPENING[1] - OPENING[0]))
         made = corrected(side.decode(self._encodings.at(places)), ends)
+        alone = None in self._ends
+        if alone and self._memory > 0 and side.difference is not None and distance.min() < RISE:
+            made = risen(made, np.clip(distance / RISE, 0, 1), side.difference.still)
         asleep = None if opened is None or curves is None else torch.zeros_like(curves)
         shut = side.render(made, curves if opened is None else asleep)
         if opened is None or not open_.any():
@@ -276,7 +307,7 @@ class Bridge:
         flows = []
         for one, other in ((before, after), (after, before)):
             flow = dense_flow(one.picture, other.picture)
-            if one.points is not None and other.points is not None:
+            if not self._short and one.points is not None and other.points is not None:
                 flow = without_speech(flow, one.points)
             flows.append(flow)
         return flows[0], flows[1]

@@ -218,7 +218,7 @@ class Concealer:
             memory: seconds in which the difference between model and camera fades, see
                 :func:`~stillspeak.conceal.bridge.fading`; 0: at once.
             ease: with ``online``, the number of good frames after a gap over which the picture
-                passes from the generated one to the real one; they count as generated.
+                passes from the generated one to the real one; ``account`` counts them apart.
             account: counts what is done.
             name: what messages call the video.
 

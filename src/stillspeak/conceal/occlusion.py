@@ -64,7 +64,12 @@ STEADY = 5
 HIDDEN = 0.5
 """Share of white from which a pixel counts as hidden."""
 
+LEAP = 0.25
+"""Face widths by which a head may move, and shares by which it may grow or shrink, from frame to
+frame; the landmarks of a face of which little is seen are sometimes anywhere."""
+
 _FEWEST = 25  # landmarks outside the mask that place the head
+_MOSTLY = 0.5  # share of hidden landmarks from which the detector is shown a whole face
 _RECTANGLE = re.compile(r"^\s*\d+\s*,\s*\d+\s*,\s*\d+\s*,\s*\d+\s*$")
 _PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 
@@ -535,7 +540,7 @@ class _Uncoverer:
         self._gestures = Gestures(seed, fps, blink, expression)
         self._fps = fps
         self._last: Transform | None = None
-        self._bare: Picture | None = None
+        self._age = 1  # frames since then
         self._reference = reference.picture
         self.generated = 0
         self.hidden = 0.0
@@ -545,16 +550,19 @@ class _Uncoverer:
         """Find the head in a frame that hides something."""
         picture = frame.rgb()
         if not (mask > HIDDEN).any():
+            self._age += 1
             return _Seen(frame, picture, mask, place, None)
         hidden = mask > 0
-        found = self._find(picture, hidden)
+        found = None if self._mostly_hidden(hidden) else self._find(picture, hidden)
         if found is None and self._last is not None:
             # With the face as it was last the detector sees a whole one.
             whole = lay_over(self._reference, self._last, self._points, picture)
             found = self._find(blend(picture, whole, mask, self._face_width(self._last)), hidden)
         if found is None:
             self.lost_track += 1
-        self._last = found if found is not None else self._last
+            self._age += 1
+        else:
+            self._last, self._age = found, 1
         return _Seen(frame, picture, mask, place, self._last)
 
     def _find(self, picture: Picture, hidden: npt.NDArray[np.bool_]) -> Transform | None:
@@ -564,7 +572,27 @@ class _Uncoverer:
         if self._last is not None:
             middle = transform_points(self._points.mean(axis=0), self._last)
             faces.sort(key=lambda face: float(np.hypot(*(face.points.mean(axis=0) - middle))))
-        return head_place(self._points, faces[0].points, hidden)
+        found = head_place(self._points, faces[0].points, hidden)
+        return None if found is None or self._leaps(found) else found
+
+    def _mostly_hidden(self, hidden: npt.NDArray[np.bool_]) -> bool:
+        """Whether little is seen of the face where it was last."""
+        if self._last is None or self._age > STEADY:
+            return False
+        points = np.rint(transform_points(self._points, self._last)).astype(int)
+        rows = points[:, 1].clip(0, hidden.shape[0] - 1)
+        columns = points[:, 0].clip(0, hidden.shape[1] - 1)
+        return bool(hidden[rows, columns].mean() > _MOSTLY)
+
+    def _leaps(self, found: Transform) -> bool:
+        """Whether a head would have jumped since it was seen last."""
+        if self._last is None:
+            return False
+        width, other = self._face_width(self._last), self._face_width(found)
+        middle = self._points.mean(axis=0)
+        way = transform_points(middle, found) - transform_points(middle, self._last)
+        most = LEAP * self._age
+        return float(np.hypot(*way)) > most * width or abs(math.log(other / width)) > most
 
     def _face_width(self, to_frame: Transform) -> float:
         return self._width * math.sqrt(abs(float(np.linalg.det(to_frame[:, :2]))))
