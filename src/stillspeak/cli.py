@@ -43,6 +43,7 @@ from stillspeak.commands.common import (
     source_name,
 )
 from stillspeak.commands.conceal import conceal
+from stillspeak.commands.export import export
 from stillspeak.commands.serve import serve
 from stillspeak.commands.stream import stream
 from stillspeak.commands.study import app as study_app
@@ -737,6 +738,11 @@ def report(
 app.command()(serve)
 app.command()(stream)
 app.add_typer(study_app, name="study")
+
+
+# --- elsewhere --------------------------------------------------------------------------------
+
+app.command()(export)
 
 
 # --- lost frames --------------------------------------------------------------------------
