@@ -338,6 +338,10 @@ def test_a_pages_python_runs(
     if page == "docs/streaming.md":
         assert len(shown) > 25
         assert shown[0][0].shape == portrait().shape
+        onnx = [what[0] for what in shown if what[1] == "onnx"]
+        assert len(onnx) == 8
+        assert {frame.shape for frame in onnx} == {(128, 96, 3)}
+        assert (onnx[0] != onnx[-1]).any()
 
 
 def test_the_quickstart_goes_through_what_the_readme_promises() -> None:

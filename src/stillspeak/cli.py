@@ -51,6 +51,7 @@ from stillspeak.commands.common import (
     source_name,
 )
 from stillspeak.commands.conceal import conceal
+from stillspeak.commands.export import export
 from stillspeak.commands.inspect import inspect
 from stillspeak.commands.serve import serve
 from stillspeak.commands.stream import stream
@@ -764,6 +765,11 @@ app.command()(serve)
 app.command()(inspect)
 app.command()(stream)
 app.add_typer(study_app, name="study")
+
+
+# --- elsewhere --------------------------------------------------------------------------------
+
+app.command()(export)
 
 
 # --- lost frames --------------------------------------------------------------------------

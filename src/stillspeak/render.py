@@ -102,7 +102,7 @@ class FaceRenderer:
         crop = crop_face(picture, to_crop, config.height, config.width)
         with torch.inference_mode():
             self.context = generator.prepare_still(
-                to_model(crop[None]).to(device), _lower(picture, points, config).to(device)
+                to_model(crop[None]).to(device), lower_part(picture, points, config).to(device)
             )
         self._crop = (config.height, config.width)
         self._picture, self._points = picture, points
@@ -216,10 +216,19 @@ class FaceRenderer:
         return picture
 
 
-def _lower(
+def lower_part(
     picture: Picture, points: npt.NDArray[np.float32], config: GeneratorConfig
 ) -> torch.Tensor:
-    """The still's ``regions.LOWER_BOX`` at twice the crop's resolution, from the picture."""
+    """The still's ``regions.LOWER_BOX`` at twice the crop's resolution, from the picture.
+
+    Args:
+        picture: (H, W, 3) uint8.
+        points: (478, 2) landmarks in its pixels.
+        config: of the generator, for the crop's size.
+
+    Returns:
+        (1, 3, h, w) float32 in [-1, 1].
+    """
     height, width = 2 * config.height, 2 * config.width
     top, bottom, left, right = scale_box(LOWER_BOX, height, width)
     to_box = face_transform(points, scale=height / FRAME_HEIGHT)

@@ -163,7 +163,7 @@ class FrozenGenerator:
             norm = layers[place + 1]
             relu = isinstance(norm, nn.BatchNorm1d)
             if relu:
-                scale, bias = _affine(norm)
+                scale, bias = affine(norm)
                 weight = weight * scale[:, None, None]
             kernel, stride, padding = layer.kernel_size[0], layer.stride[0], int(layer.padding[0])
             conv = FrozenConv(
@@ -316,7 +316,7 @@ class _FrozenDecoder:
         self._dtype = dtype
         conv, norm = decoder.root[0], decoder.root[1]
         assert isinstance(conv, nn.ConvTranspose2d)
-        scale, self._root_bias = _affine(norm)
+        scale, self._root_bias = affine(norm)
         # As a matrix whose rows are the coarsest map, channels last.
         root = (conv.weight * scale[None, :, None, None]).permute(2, 3, 1, 0)
         self._coarse = config.coarse_size
@@ -332,7 +332,7 @@ class _FrozenDecoder:
         height, width = config.coarse_size
         for place, fuse in enumerate(fusions):
             assert isinstance(fuse, SkipFusion)
-            self._norms.append(_affine(fuse.norm))
+            self._norms.append(affine(fuse.norm))
             size = (height << place, width << place)
             # A transposed convolution of stride 1 is one with the kernel turned round.
             weight = fuse.conv.weight[fuse.skip_channels :].flip(2, 3).transpose(0, 1)
@@ -340,7 +340,7 @@ class _FrozenDecoder:
             self._fuse.append(FrozenConv(weight, None, size, dtype=dtype, packed=packed))
         for place, up in enumerate(decoder.up):
             assert isinstance(up, nn.Sequential) and isinstance(up[0], nn.ConvTranspose2d)
-            scale, bias = _affine(up[1])
+            scale, bias = affine(up[1])
             self._up.append(
                 FrozenConv(
                     up[0].weight * scale[None, :, None, None],
@@ -454,8 +454,8 @@ class _FrozenMouth:
         # MouthBranch.spread along rows and along columns is a product with what it makes of each
         # row and column alone: a fifth of the time of interpolating.
         device = branch.window.device
-        self._rows = _interpolation(size[0] + 2, branch.SCALE).to(device)
-        self._columns = _interpolation(size[1] + 2, branch.SCALE).t().contiguous().to(device)
+        self._rows = interpolation(size[0] + 2, branch.SCALE).to(device)
+        self._columns = interpolation(size[1] + 2, branch.SCALE).t().contiguous().to(device)
 
     def __call__(self, x: Tensor, raw: Tensor, adds: list[Tensor]) -> Tensor:
         """The decoder's last map and what its head made of it -> the mouth's (T, 6, rows, cols)."""
@@ -471,7 +471,7 @@ class _FrozenMouth:
         return self._rows @ part @ self._columns
 
 
-def _interpolation(count: int, scale: int) -> Tensor:
+def interpolation(count: int, scale: int) -> Tensor:
     """The matrix that interpolates ``count`` places to ``scale`` times as many, but for what lies
     within the first and the last one: (scale * (count - 2), count)."""
     one_each = torch.eye(count)[None]
@@ -524,7 +524,7 @@ def _try_packing(dtype: torch.dtype) -> bool:
     return all(torch.allclose(a.float(), b, atol=near) for a, b in zip(found, answers, strict=True))
 
 
-def _affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
+def affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
     """A batch norm in evaluation mode as scale and bias, (C,) each."""
     assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)
     assert norm.running_var is not None and norm.running_mean is not None

@@ -1,0 +1,758 @@
+"""A generator as two ONNX graphs, for programs that do not bring PyTorch along.
+
+``still.onnx`` runs once a picture and gives what all of its frames share; ``step.onnx`` makes one
+frame and hands its states on. Both are written node by node with what a frame needs and no more:
+batch norms are folded into weights, shapes are fixed, and nothing is traced. Whoever exports gets
+files that have answered as PyTorch does, step by step, before they are put in their place.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from stillspeak import __version__
+from stillspeak.constants import FRAME_HEIGHT
+from stillspeak.errors import MissingDependencyError, OutputError, OutputExistsError
+from stillspeak.face.align import crop_face, face_transform
+from stillspeak.face.landmarks import MediaPipeDetector, check_face, choose_face
+from stillspeak.media.image import load_image
+from stillspeak.media.source import source_name
+from stillspeak.models.decoders import MouthBranch, UNetDecoder, WarpDecoder
+from stillspeak.models.frozen import affine, interpolation
+from stillspeak.models.generator import Generator
+from stillspeak.models.layers import LogMel, SkipFusion, identity_grid
+from stillspeak.models.pixels import to_model
+from stillspeak.models.regions import LOWER_BOX, mouth_in_lower, region_box, scale_box
+from stillspeak.render import lower_part
+from stillspeak.weights import file_sha256, load_model, read_info, resolve_model
+
+if TYPE_CHECKING:
+    import onnx
+
+STILL, STEP, FACE = "still.onnx", "step.onnx", "face.npz"
+"""The two graphs, and one face's inputs of the first where they are asked for."""
+
+FORMAT = "stillspeak-onnx-1"
+OPSET = 17
+"""Of the ONNX standard: ONNX Runtime 1.12 or newer."""
+
+IR_VERSION = 8
+"""Of the file format, the one that belongs to :data:`OPSET`."""
+
+TOLERANCE = 0.05
+"""Largest difference of a frame from PyTorch's in float32, in levels of 255."""
+
+CHECKED = 50
+"""Steps over which an export is compared before it is put in its place: two seconds."""
+
+Arrays = dict[str, npt.NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class OnnxExport:
+    """What :func:`export_onnx` wrote."""
+
+    still: Path
+    """The graph that runs once a picture."""
+    step: Path
+    """The graph that makes a frame."""
+    difference: float | None
+    """Largest difference of a frame from PyTorch's over :data:`CHECKED` steps, in levels of 255;
+    None: not compared."""
+    metadata: dict[str, str]
+    """What both files say about themselves."""
+    face: Path | None = None
+    """Inputs of :attr:`still` for the picture that was given, as NumPy's npz."""
+
+
+def export_onnx(
+    model: str | Path | Generator,
+    folder: str | Path,
+    *,
+    image: str | Path | bytes | npt.NDArray[Any] | None = None,
+    face: int | None = None,
+    overwrite: bool = False,
+    check: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+) -> OnnxExport:
+    """Write a generator as ``still.onnx`` and ``step.onnx`` into a folder.
+
+    ``docs/streaming.md`` lists their inputs and outputs.
+
+    Args:
+        model: a released model's name, a weights file, or a generator.
+        folder: made if it is not there; the folder around it has to be.
+        image: a picture with a face, whose inputs are written as ``face.npz`` besides.
+        face: which face, 0 being the largest; None takes the largest.
+        overwrite: replace files that are there already.
+        check: run both in ONNX Runtime, a frame at a time, beside PyTorch, and write nothing if a
+            pixel is off by more than :data:`TOLERANCE`.
+        progress: called with the steps compared and their number.
+
+    Raises:
+        WeightsError: the weights cannot be used.
+        ImageError: the picture cannot be read.
+        FaceError: no usable face in it.
+        OutputExistsError: one of the files is there already.
+        OutputError: nothing can be written there, or ONNX Runtime answers otherwise than PyTorch.
+        MissingDependencyError: a package of the ``onnx`` extra is not installed.
+    """
+    target = Path(folder)
+    names = (STILL, STEP) if image is None else (STILL, STEP, FACE)
+    _check_target(target, names, overwrite=overwrite)
+    _need("onnx")
+    if check:
+        _need("onnxruntime")
+    if isinstance(model, Generator):
+        generator, about = model, {}
+    else:
+        path, _ = resolve_model(model)
+        generator, about = load_model(path), _provenance(path)
+    was_training = generator.training
+    generator.eval()
+    try:
+        metadata = _metadata(generator, about)
+        graphs = {STILL: _still_graph(generator), STEP: _step_graph(generator)}
+        with _partial(target) as partial:
+            if image is not None:
+                arrays: dict[str, Any] = {**face_inputs(image, generator, face=face)}
+                np.savez(partial / FACE, **arrays)
+            for name, graph in graphs.items():
+                graph.save(partial / name, {**metadata, "part": name.removesuffix(".onnx")})
+            difference = None
+            if check:
+                difference = compare_onnx(generator, partial, steps=CHECKED, progress=progress)
+                if not difference <= TOLERANCE:
+                    raise OutputError(
+                        f"{folder}: ONNX Runtime answers otherwise than PyTorch, by "
+                        f"{difference:.3g} levels of 255; install the versions of constraints.txt"
+                    )
+            _place(partial, target, names, overwrite=overwrite)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written ({error.strerror or error})") from error
+    finally:
+        generator.train(was_training)
+    shown = None if image is None else target / FACE
+    return OnnxExport(target / STILL, target / STEP, difference, metadata, shown)
+
+
+def face_inputs(
+    image: str | Path | bytes | npt.NDArray[Any], generator: Generator, *, face: int | None = None
+) -> Arrays:
+    """What ``still.onnx`` takes for a face in a picture.
+
+    Args:
+        image: path, bytes, or array (H, W, 3) uint8.
+        generator: whose graph it is.
+        face: which face, 0 being the largest; None takes the largest.
+
+    Returns:
+        ``still`` (1, 3, H, W), the aligned crop, and for a decoder with a mouth branch ``lower``
+        (1, 3, h, w), its lower part at twice the resolution; float32 in [-1, 1].
+
+    Raises:
+        ImageError: the picture cannot be read.
+        FaceError: no usable face.
+    """
+    picture = load_image(image, name=source_name(image))
+    with closing(MediaPipeDetector(any_way_up=True)) as detector:
+        found = choose_face(detector.detect(picture), face, name=source_name(image))
+    check_face(found, name=source_name(image))
+    points, config = found.points, generator.config
+    to_crop = face_transform(points, scale=config.height / FRAME_HEIGHT)
+    still = crop_face(picture, to_crop, config.height, config.width)
+    inputs = {"still": to_model(still[None]).numpy()}
+    if config.mouth_channels:
+        inputs["lower"] = lower_part(picture, points, config).numpy()
+    return inputs
+
+
+def open_onnx(path: Path, *, threads: int = 1) -> Any:
+    """An ONNX Runtime session on the CPU.
+
+    Args:
+        path: one of the two files.
+        threads: that it computes in.
+
+    Raises:
+        MissingDependencyError: ONNX Runtime is not installed.
+    """
+    _need("onnxruntime")
+    import onnxruntime
+
+    onnxruntime.disable_telemetry_events()  # its builds for Windows send some
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3  # errors alone
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def compare_onnx(
+    generator: Generator,
+    folder: Path,
+    *,
+    steps: int,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> float:
+    """Run an export and its generator side by side, each with its own states.
+
+    Args:
+        generator: in evaluation mode.
+        folder: with the two files.
+        steps: frames, one at a time.
+        seed: of still, sound, noise and expression.
+        progress: called with the steps done and their number.
+
+    Returns:
+        The largest difference of a frame's colour in levels of 255. What a warp decoder gives
+        besides, flow, shares and colours, and the states count in the same units: 127.5 to 1.
+    """
+    config = generator.config
+    random = torch.Generator().manual_seed(seed)
+    device = next(generator.parameters()).device
+    first, each = open_onnx(folder / STILL), open_onnx(folder / STEP)
+    still = torch.rand(1, 3, 8, 6, generator=random) * 2 - 1
+    still = nn.functional.interpolate(still, (config.height, config.width), mode="bicubic")
+    given = {"still": still.clamp(-1, 1)}
+    if config.mouth_channels:
+        given["lower"] = torch.rand(1, 3, *_lower_size(generator), generator=random) * 2 - 1
+    names = [out.name for out in first.get_outputs()]
+    made = first.run(names, {name: value.numpy() for name, value in given.items()})
+    feed: Arrays = dict(zip(names, made, strict=True))
+    if config.decoder == "warp":
+        feed["still"] = given["still"].numpy()
+    shapes = {port.name: port.shape for port in each.get_inputs()}
+    states = [name for name in shapes if name.endswith("_state")]
+    feed |= {name: np.zeros(shapes[name], np.float32) for name in states}
+    outputs = [out.name for out in each.get_outputs()]
+    worst = 0.0
+    with torch.inference_mode():
+        on_device = {name: value.to(device) for name, value in given.items()}
+        context = generator.prepare_still(on_device["still"], on_device.get("lower"))
+        state = generator.initial_state()
+        for step in range(steps):
+            # Quiet and loud stretches, so that the listener's states move.
+            loud = 0.02 + 0.5 * (step // 8 % 2)
+            window = loud * (torch.rand(1, 1, config.window, generator=random) * 2 - 1)
+            noise = generator.draw_noise(1, 1, random)
+            expression = None
+            feed["window"] = window[0].numpy()
+            if config.noise_dim:
+                feed["noise"] = noise[0].cpu().numpy()
+            if config.expression_dim:
+                expression = torch.rand(1, 1, config.expression_dim, generator=random)
+                feed["expression"] = expression[0].numpy()
+                expression = expression.to(device)
+            decoded, state = generator.step(context, window.to(device), noise, state, expression)
+            wanted = {"frame": decoded.frames[:, 0]}
+            if decoded.motion is not None:
+                motion = decoded.motion
+                maps = {"": motion[:3]} | ({"mouth_": motion.mouth} if motion.mouth else {})
+                for prefix, parts in maps.items():
+                    for name, part in zip(("flow", "mask", "colour"), parts, strict=True):
+                        wanted[prefix + name] = part[:, 0]
+            for name, after in zip(("context_state", "noise_state"), state, strict=True):
+                if name in states:
+                    wanted[f"next_{name}"] = after
+            got = dict(zip(outputs, each.run(outputs, feed), strict=True))
+            feed |= {name: got[f"next_{name}"] for name in states}
+            for name, value in wanted.items():
+                off = np.abs(got[name] - value.cpu().numpy()).max()
+                if not np.isfinite(off):
+                    return float("inf")
+                worst = max(worst, 127.5 * float(off))
+            if progress is not None:
+                progress(step + 1, steps)
+    return worst
+
+
+# --- files ------------------------------------------------------------------------------------
+
+
+def _check_target(target: Path, names: Sequence[str], *, overwrite: bool) -> None:
+    if target.exists() and not target.is_dir():
+        raise OutputError(f"{target}: is a file; name a folder for {STILL} and {STEP}")
+    for name in names:
+        if (target / name).is_dir():
+            raise OutputError(f"{target / name}: is a folder; name another folder to write into")
+        if (target / name).exists() and not overwrite:
+            raise OutputExistsError(
+                f"{target / name}: exists already; choose another folder, or allow it to be "
+                "overwritten"
+            )
+    around = target.absolute().parent
+    if not around.is_dir():
+        raise OutputError(
+            f"{target}: the folder {around} does not exist; create it or write elsewhere"
+        )
+
+
+@contextmanager
+def _partial(target: Path) -> Iterator[Path]:
+    """A folder beside the target that is gone afterwards."""
+    place = target.absolute()
+    partial = place.with_name(f".{place.name}.{secrets.token_hex(4)}.partial")
+    partial.mkdir()
+    try:
+        yield partial
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _place(partial: Path, target: Path, names: Sequence[str], *, overwrite: bool) -> None:
+    """Put finished files where they belong."""
+    _check_target(target, names, overwrite=overwrite)  # somebody may have come in between
+    target.mkdir(exist_ok=True)
+    for name in names:
+        (partial / name).replace(target / name)
+
+
+def _need(package: str) -> None:
+    from importlib.util import find_spec
+
+    if find_spec(package) is None:
+        raise MissingDependencyError(
+            f"{package} is not installed; get it with: pip install 'stillspeak[onnx]'"
+        )
+
+
+def _provenance(path: Path) -> dict[str, str]:
+    info = read_info(path)["info"]
+    about = {"weights": path.name, "weights_sha256": file_sha256(path)}
+    about |= {key: str(info[key]) for key in ("name", "licence") if info.get(key)}
+    return about
+
+
+def _metadata(generator: Generator, about: Mapping[str, str]) -> dict[str, str]:
+    """What a program needs to know, as texts: ONNX keeps no others."""
+    config = generator.config
+    return {
+        "format": FORMAT,
+        "stillspeak": __version__,
+        "config": json.dumps(asdict(config)),
+        "sample_rate": str(config.sample_rate),
+        "fps": str(config.fps),
+        "hop": str(config.hop),
+        "window": str(config.window),
+        "before": str((config.window - config.hop) // 2),
+        "look_ahead_seconds": repr((config.window - config.hop) / 2 / config.sample_rate),
+        "noise_std": repr(config.noise_std),
+        "tolerance_levels": repr(TOLERANCE),
+        **about,
+    }
+
+
+# --- graphs -----------------------------------------------------------------------------------
+
+
+class _Graph:
+    """A graph while it is written. Values go by their names; shapes are fixed."""
+
+    def __init__(self, name: str) -> None:
+        from onnx import helper, numpy_helper
+
+        self._helper, self._numpy = helper, numpy_helper
+        self._name = name
+        self._nodes: list[Any] = []
+        self._constants: list[Any] = []
+        self._inputs: list[Any] = []
+        self._outputs: list[Any] = []
+        self._count = 0
+
+    def _fresh(self, kind: str) -> str:
+        self._count += 1
+        return f"{kind.lower()}_{self._count}"
+
+    def input(self, name: str, *shape: int) -> str:
+        """A float32 input."""
+        self._inputs.append(self._helper.make_tensor_value_info(name, 1, shape))
+        return name
+
+    def output(self, value: str, name: str, *shape: int) -> None:
+        """A float32 output."""
+        self._nodes.append(self._helper.make_node("Identity", [value], [name]))
+        self._outputs.append(self._helper.make_tensor_value_info(name, 1, shape))
+
+    def constant(self, value: Tensor | npt.NDArray[Any] | Sequence[int] | float) -> str:
+        """Tensors and single numbers in float32, sequences as int64."""
+        if isinstance(value, Tensor):
+            array = value.detach().float().cpu().numpy()
+        elif isinstance(value, np.ndarray):
+            array = value
+        elif isinstance(value, float):
+            array = np.array(value, np.float32)
+        else:
+            array = np.array(value, np.int64)
+        name = self._fresh("constant")
+        self._constants.append(self._numpy.from_array(np.ascontiguousarray(array), name))
+        return name
+
+    def op(self, kind: str, *inputs: str, outputs: int = 1, **attributes: Any) -> Any:
+        """A node; its output's name, or a list of them. An input "" is left out."""
+        names = [self._fresh(kind) for _ in range(outputs)]
+        self._nodes.append(self._helper.make_node(kind, list(inputs), names, **attributes))
+        return names[0] if outputs == 1 else names
+
+    def conv(
+        self,
+        x: str,
+        weight: Tensor,
+        bias: Tensor | None,
+        *,
+        stride: tuple[int, int] = (1, 1),
+        padding: tuple[int, int] = (1, 1),
+        add: str | None = None,
+        relu: bool = True,
+    ) -> str:
+        """A convolution, something added, and a ReLU."""
+        parts = [x, self.constant(weight), *([] if bias is None else [self.constant(bias)])]
+        shape: dict[str, Any] = {"kernel_shape": list(weight.shape[2:]), "strides": list(stride)}
+        y = self.op("Conv", *parts, **shape, pads=[*padding, *padding])
+        if add is not None:
+            y = self.op("Add", y, add)
+        return str(self.op("Relu", y) if relu else y)
+
+    def double(self, x: str, weight: Tensor, bias: Tensor, *, relu: bool = True) -> str:
+        """A transposed convolution of kernel 4, stride 2, padding 1 with weight (in, out, 4, 4)."""
+        shape: dict[str, Any] = {"kernel_shape": [4, 4], "strides": [2, 2], "pads": [1, 1, 1, 1]}
+        y = self.op("ConvTranspose", x, self.constant(weight), self.constant(bias), **shape)
+        return str(self.op("Relu", y) if relu else y)
+
+    def gru(self, gru: nn.GRU, layer: int, x: str, state: str) -> str:
+        """One layer, one step: x (1, 1, in), state (1, 1, H) -> state."""
+        size = gru.hidden_size
+
+        def ordered(name: str) -> Tensor:
+            reset, update, new = getattr(gru, f"{name}_l{layer}").detach().split(size)
+            return torch.cat((update, reset, new))[None]
+
+        bias = torch.cat((ordered("bias_ih"), ordered("bias_hh")), 1)
+        weights = [self.constant(ordered(name)) for name in ("weight_ih", "weight_hh")]
+        # PyTorch resets the state after its product with the weights.
+        _, last = self.op(
+            *("GRU", x, *weights, self.constant(bias), "", state),
+            outputs=2,
+            hidden_size=size,
+            linear_before_reset=1,
+        )
+        return str(last)
+
+    def part(self, x: str, axis: int, begin: int, end: int) -> str:
+        """Some of an axis, ``end`` excluded."""
+        ends = [self.constant([place]) for place in (begin, end, axis)]
+        return str(self.op("Slice", x, *ends))
+
+    def box(self, x: str, box: tuple[int, int, int, int]) -> str:
+        """Rows and columns of (N, C, H, W)."""
+        top, bottom, left, right = box
+        places = [self.constant(place) for place in ([top, left], [bottom, right], [2, 3])]
+        return str(self.op("Slice", x, *places))
+
+    def lerp(self, start: str, end: str, share: str) -> str:
+        """start + share * (end - start)."""
+        return str(self.op("Add", start, self.op("Mul", share, self.op("Sub", end, start))))
+
+    def save(self, path: Path, metadata: Mapping[str, str]) -> None:
+        """Write the file, checked."""
+        import onnx
+
+        helper = self._helper
+        graph = helper.make_graph(
+            self._nodes, self._name, self._inputs, self._outputs, self._constants
+        )
+        model: onnx.ModelProto = helper.make_model(
+            graph,
+            opset_imports=[helper.make_opsetid("", OPSET)],
+            producer_name="stillspeak",
+            producer_version=__version__,
+        )
+        model.ir_version = IR_VERSION
+        helper.set_model_props(model, dict(metadata))
+        onnx.checker.check_model(model, full_check=True)
+        path.write_bytes(model.SerializeToString())
+
+
+def _lower_size(generator: Generator) -> tuple[int, int]:
+    config = generator.config
+    top, bottom, left, right = scale_box(LOWER_BOX, 2 * config.height, 2 * config.width)
+    return bottom - top, right - left
+
+
+def _still_maps(generator: Generator) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of what the still's graph hands to the step's."""
+    config, decoder = generator.config, generator.decoder
+    assert isinstance(decoder, WarpDecoder | UNetDecoder)
+    height, width = config.coarse_size
+    norm = decoder.root[1]
+    assert isinstance(norm, nn.BatchNorm2d)
+    maps: dict[str, tuple[int, ...]] = {"root": (1, norm.num_features * height * width)}
+    for level, fuse in enumerate(_fusions(decoder)):
+        maps[f"skip_{level}"] = (*(1, fuse.norm.num_features, height << level, width << level),)
+    if isinstance(decoder, WarpDecoder) and decoder.mouth is not None:
+        top, bottom, left, right = decoder.mouth.box
+        for level, width_ in enumerate(config.mouth_channels):
+            maps[f"mouth_{level}"] = (
+                *(1, width_, (bottom - top) << level, (right - left) << level),
+            )
+    return maps
+
+
+def _fusions(decoder: WarpDecoder | UNetDecoder) -> list[SkipFusion]:
+    fusions = list(decoder.fuse)
+    assert all(isinstance(one, SkipFusion) for one in fusions)
+    return fusions  # type: ignore[return-value]
+
+
+def _still_graph(generator: Generator) -> _Graph:
+    config, decoder = generator.config, generator.decoder
+    assert isinstance(decoder, WarpDecoder | UNetDecoder)
+    graph = _Graph("still")
+    x = graph.input("still", 1, 3, config.height, config.width)
+    identity = generator.identity_encoder
+    maps = []
+    for layer in identity.layers:
+        assert isinstance(layer, nn.Sequential) and isinstance(layer[0], nn.Conv2d)
+        scale, bias = affine(layer[1])
+        weight = layer[0].weight * scale[:, None, None, None]
+        x = graph.conv(x, weight, bias, stride=(2, 2))
+        maps.append(x)
+    head = identity.head
+    code = graph.conv(x, head.weight, head.bias, padding=(0, 0), relu=False)
+    code = graph.op("Flatten", graph.op("Tanh", code))
+    weight, bias = _root(generator)
+    root = graph.op(
+        *("Gemm", code, graph.constant(weight[_identity_rows(generator)]), graph.constant(bias))
+    )
+    values = {"root": root}
+    for level, (fuse, skip) in enumerate(zip(_fusions(decoder), maps[::-1], strict=False)):
+        scale, bias = affine(fuse.norm)
+        weight = _turned(fuse.conv.weight[: fuse.skip_channels]) * scale[:, None, None, None]
+        values[f"skip_{level}"] = graph.conv(skip, weight, bias, relu=False)
+    if isinstance(decoder, WarpDecoder) and decoder.mouth is not None:
+        branch = decoder.mouth
+        lower = graph.input("lower", 1, 3, *_lower_size(generator))
+        seen = graph.box(lower, mouth_in_lower(config.height, config.width))
+        fine = graph.conv(seen, branch.see_fine.weight, branch.see_fine.bias, stride=(2, 2))
+        coarse = graph.conv(fine, branch.see_coarse.weight, branch.see_coarse.bias, stride=(2, 2))
+        # With the biases of the layers that they are added to.
+        for level, (still, layer_, seen_) in enumerate(
+            ((branch.enter_still, branch.enter, coarse), (branch.fuse_still, branch.fuse, fine))
+        ):
+            values[f"mouth_{level}"] = graph.conv(seen_, still.weight, layer_.bias, relu=False)
+    for name, shape in _still_maps(generator).items():
+        graph.output(values[name], name, *shape)
+    return graph
+
+
+def _step_graph(generator: Generator) -> _Graph:
+    config, decoder = generator.config, generator.decoder
+    assert isinstance(decoder, WarpDecoder | UNetDecoder)
+    graph = _Graph("step")
+    if isinstance(decoder, WarpDecoder):
+        graph.input("still", 1, 3, config.height, config.width)
+    for name, shape in _still_maps(generator).items():
+        graph.input(name, *shape)
+    parts = [_listen(graph, generator)]
+    if config.noise_dim:
+        assert generator.noise_generator.gru is not None
+        noise = graph.input("noise", 1, config.noise_dim)
+        state = graph.input("noise_state", 1, 1, config.noise_dim)
+        row = graph.op("Unsqueeze", noise, graph.constant([0]))
+        coded = graph.gru(generator.noise_generator.gru, 0, row, state)
+        graph.output(coded, "next_noise_state", 1, 1, config.noise_dim)
+        parts.append(graph.op("Squeeze", coded, graph.constant([0])))
+    if config.expression_dim:
+        curves = graph.input("expression", 1, config.expression_dim)
+        parts.append(graph.op("Mul", curves, graph.constant(float(config.expression_gain))))
+    latent = graph.op("Concat", *parts, axis=1) if len(parts) > 1 else parts[0]
+    weight, _ = _root(generator)
+    rows = torch.ones(len(weight), dtype=torch.bool)
+    rows[_identity_rows(generator)] = False
+    x = graph.op("MatMul", latent, graph.constant(weight[rows]))
+    x = graph.op("Relu", graph.op("Add", x, "root"))
+    x = graph.op("Reshape", x, graph.constant([1, -1, *config.coarse_size]))
+    fusions = _fusions(decoder)
+    for level in range(len(decoder.up) + 1):
+        if level:
+            up = decoder.up[level - 1]
+            assert isinstance(up, nn.Sequential) and isinstance(up[0], nn.ConvTranspose2d)
+            scale, bias = affine(up[1])
+            x = graph.double(x, up[0].weight * scale[None, :, None, None], bias)
+        if level < len(fusions):
+            fuse = fusions[level]
+            scale, _ = affine(fuse.norm)
+            weight = _turned(fuse.conv.weight[fuse.skip_channels :]) * scale[:, None, None, None]
+            x = graph.conv(x, weight, None, add=f"skip_{level}")
+    head = decoder.head
+    assert head.bias is not None
+    if isinstance(decoder, UNetDecoder):
+        frame = graph.op("Tanh", graph.double(x, head.weight, head.bias, relu=False))
+    else:
+        raw = graph.conv(x, head.weight, head.bias, relu=False)
+        frame = _compose(graph, generator, x, raw)
+    graph.output(frame, "frame", 1, 3, config.height, config.width)
+    return graph
+
+
+def _listen(graph: _Graph, generator: Generator) -> str:
+    """The audio window -> (1, context_dim)."""
+    config, encoder = generator.config, generator.context_encoder
+    x = graph.input("window", 1, config.window)
+    x = graph.op("Unsqueeze", x, graph.constant([1, 2]))  # a picture of one line
+    layers = list(encoder.frame_encoder.layers)
+    for place, layer in enumerate(layers):
+        if isinstance(layer, LogMel):
+            waves = graph.conv(
+                *(x, layer.waves[:, :, None], None),
+                stride=(1, layer.step),
+                padding=(0, 0),
+                relu=False,
+            )
+            squares = graph.op("Mul", waves, waves)
+            bins = layer.triangles.shape[1]
+            real, imaginary = (graph.part(squares, 1, at, at + bins) for at in (0, bins))
+            power = graph.op("Add", real, imaginary)
+            bands = graph.conv(
+                *(power, layer.triangles[:, :, None, None], None), padding=(0, 0), relu=False
+            )
+            bands = graph.op("Log", graph.op("Add", bands, graph.constant(layer.FLOOR)))
+            bands = graph.op("Add", bands, graph.constant(10.0))
+            x = graph.op("Mul", bands, graph.constant(0.25))
+        elif isinstance(layer, nn.Conv1d):
+            weight, bias = layer.weight, layer.bias
+            norm = layers[place + 1]
+            relu = isinstance(norm, nn.BatchNorm1d)
+            if relu:
+                scale, bias = affine(norm)
+                weight = weight * scale[:, None, None]
+            padding = int(layer.padding[0])
+            x = graph.conv(
+                *(x, weight[:, :, None], bias),
+                stride=(1, layer.stride[0]),
+                padding=(0, padding),
+                relu=relu,
+            )
+    encoded = str(graph.op("Flatten", graph.op("Tanh", x)))
+    if encoder.gru is None:
+        return encoded
+    layers_, size = config.context_layers, config.context_dim
+    state = graph.input("context_state", layers_, 1, size)
+    before = [graph.part(state, 0, number, number + 1) for number in range(layers_)]
+    x = graph.op("Unsqueeze", encoded, graph.constant([0]))
+    after = []
+    for number in range(layers_):
+        x = graph.gru(encoder.gru, number, x, before[number])
+        after.append(x)
+    joined = graph.op("Concat", *after, axis=0) if layers_ > 1 else after[0]
+    graph.output(joined, "next_context_state", layers_, 1, size)
+    return str(graph.op("Squeeze", x, graph.constant([0])))
+
+
+def _compose(graph: _Graph, generator: Generator, x: str, raw: str) -> str:
+    """What the warp decoder's head gives -> flow, mask and colour as outputs, and the frame."""
+    config, decoder = generator.config, generator.decoder
+    assert isinstance(decoder, WarpDecoder)
+    height, width = config.height, config.width
+    whole = _named_maps(graph, decoder, raw)
+    for name, value in whole.items():
+        channels = _MAPS[name]
+        graph.output(value, name, 1, channels, height // 2, width // 2)
+    joined = graph.op("Concat", *whole.values(), axis=1)
+    scales = graph.constant(np.array([1, 1, 2, 2], np.float32))
+    maps = graph.op("Resize", joined, "", scales, mode="linear")
+    if decoder.mouth is not None:
+        fine = _mouth(graph, decoder, decoder.mouth, x, raw, joined)
+        top, bottom, left, right = region_box("mouth", height, width)
+        rows, columns = 2 * (bottom - top), 2 * (right - left)
+        ends = {"flow": (0, 2), "mask": (2, 3), "colour": (3, 6)}
+        for name, (begin, end) in ends.items():
+            value = graph.part(fine, 1, begin, end)
+            graph.output(value, f"mouth_{name}", 1, _MAPS[name], rows, columns)
+        # Half the size, with two interpolated lines to each: the mean of four.
+        halved = graph.op("AveragePool", fine, kernel_shape=[2, 2], strides=[2, 2])
+        edges = graph.constant([0, 0, top, left, 0, 0, height - bottom, width - right])
+        inside = torch.zeros(1, 1, height, width)
+        inside[..., top:bottom, left:right] = 1
+        where = graph.constant(inside.numpy().astype(bool))
+        maps = graph.op("Where", where, graph.op("Pad", halved, edges), maps)
+    flow, mask, colour = (graph.part(maps, 1, *ends) for ends in ((0, 2), (2, 3), (3, 6)))
+    grid = graph.constant(identity_grid(height, width)[None])
+    places = graph.op("Add", grid, graph.op("Transpose", flow, perm=[0, 2, 3, 1]))
+    moved = graph.op(
+        *("GridSample", "still", places), mode="bilinear", padding_mode="border", align_corners=0
+    )
+    return graph.lerp(moved, colour, mask)
+
+
+_MAPS = {"flow": 2, "mask": 1, "colour": 3}
+"""What a warp decoder gives, and its channels."""
+
+
+def _named_maps(graph: _Graph, decoder: WarpDecoder, raw: str) -> dict[str, str]:
+    flow, mask, colour = (graph.part(raw, 1, *ends) for ends in ((0, 2), (2, 3), (3, 6)))
+    return {
+        "flow": graph.op("Mul", flow, graph.constant(float(decoder.FLOW_UNIT))),
+        "mask": graph.op("Sigmoid", mask),
+        "colour": graph.op("Tanh", colour),
+    }
+
+
+def _mouth(
+    graph: _Graph, decoder: WarpDecoder, branch: MouthBranch, x: str, raw: str, joined: str
+) -> str:
+    """The mouth's six maps on its own grid."""
+    top, bottom, left, right = branch.box
+    rows = graph.constant(interpolation(bottom - top + 2, branch.SCALE))
+    columns = graph.constant(interpolation(right - left + 2, branch.SCALE).t())
+
+    def spread(value: str) -> str:
+        around = graph.box(value, (top - 1, bottom + 1, left - 1, right + 1))
+        return str(graph.op("MatMul", graph.op("MatMul", rows, around), columns))
+
+    # Biases came with the still's maps.
+    y = graph.conv(graph.box(x, branch.box), branch.enter.weight, None, add="mouth_0")
+    assert branch.up.bias is not None and branch.head.bias is not None
+    y = graph.double(y, branch.up.weight, branch.up.bias)
+    y = graph.conv(y, branch.fuse.weight, None, add="mouth_1")
+    change = graph.double(y, branch.head.weight, branch.head.bias, relu=False)
+    fine = _named_maps(graph, decoder, graph.op("Add", change, spread(raw)))
+    detail = graph.op("Concat", *fine.values(), axis=1)
+    window = graph.constant(branch.window[None, None])
+    return graph.lerp(spread(joined), detail, window)
+
+
+def _root(generator: Generator) -> tuple[Tensor, Tensor]:
+    """The decoder's first layer as a matrix (latent, C * h * w) and a bias (C * h * w,)."""
+    decoder = generator.decoder
+    assert isinstance(decoder, WarpDecoder | UNetDecoder)
+    conv, norm = decoder.root[0], decoder.root[1]
+    assert isinstance(conv, nn.ConvTranspose2d)
+    scale, bias = affine(norm)
+    weight = (conv.weight * scale[None, :, None, None]).flatten(1)
+    cells = weight.shape[1] // len(bias)
+    return weight.detach(), bias.repeat_interleave(cells).detach()
+
+
+def _identity_rows(generator: Generator) -> slice:
+    """Where in the latent the identity's code stands."""
+    config = generator.config
+    begin = config.context_dim + config.noise_dim
+    return slice(begin, begin + config.identity_dim)
+
+
+def _turned(weight: Tensor) -> Tensor:
+    """A transposed convolution of stride 1 as an ordinary one: the kernel turned round."""
+    return weight.flip(2, 3).transpose(0, 1)
