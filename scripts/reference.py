@@ -133,7 +133,10 @@ def _fields(kind: type) -> Iterator[tuple[str, str, str, bool]]:
         explained = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
         if explained:
             about = " ".join(str(after.value.value).split())
-        default = f"`{_plain(getattr(kind, name))}`" if node.value is not None else "needed"
+        default = "needed"
+        if node.value is not None:  # what a factory makes has no value in the class
+            made = hasattr(kind, name)
+            default = f"`{_plain(getattr(kind, name))}`" if made else "made anew"
         yield name, default, about, explained
 
 
