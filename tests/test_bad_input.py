@@ -316,7 +316,14 @@ def test_a_run_says_nothing_but_its_result_and_ctrl_c_leaves_nothing(files):
     write_wav(files / "speech.wav", np.tile(speech(1), 600))
     before = listing(files)
     command = [*program, *into("long.mp4")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+
+    def heed_interrupts() -> None:
+        """A suite that was started in a shell's background ignores them, and its children too."""
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=heed_interrupts
+    ) as process:
         deadline = time.monotonic() + 120
         while not list(files.glob(".*")) and process.poll() is None:
             assert time.monotonic() < deadline
