@@ -42,9 +42,7 @@ def written():
     return encoded(marked(speaking_photo()), 18)
 
 
-@pytest.mark.parametrize(
-    ("crf", "scale"), [(18, 1.0), (23, 1.0), (28, 1.0), (23, 0.5), (23, 0.75)]
-)
+@pytest.mark.parametrize(("crf", "scale"), [(18, 1.0), (23, 1.0), (28, 1.0), (23, 0.5), (23, 0.75)])
 def test_it_survives_encoding_and_another_size(written, crf, scale):
     again = encoded(written, crf, scale)
     assert symbol_bits(again) == IDENTIFIER
