@@ -133,7 +133,12 @@ def _fields(kind: type) -> Iterator[tuple[str, str, str, bool]]:
         explained = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
         if explained:
             about = " ".join(str(after.value.value).split())
-        default = f"`{_plain(getattr(kind, name))}`" if node.value is not None else "needed"
+        default = "needed"
+        if hasattr(kind, name):
+            default = f"`{_plain(getattr(kind, name))}`"
+        elif node.value is not None:  # made anew for each, by what a factory is called
+            factory = kind.__dataclass_fields__[name].default_factory
+            default = f"`{factory.__name__}()`"
         yield name, default, about, explained
 
 
