@@ -41,7 +41,7 @@ def check_label(text: str) -> str:
     for character in text:
         if not character.isspace() and _shape(font, character) == missing:
             raise ConfigError(
-                f"the label's {character!r} is not in the font; Latin, Greek, Cyrillic are"
+                f"the label's {character!r} is not in the font; Latin, Greek and Cyrillic are"
             )
     return text
 
