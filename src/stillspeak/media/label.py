@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,18 +29,20 @@ def check_label(text: str) -> str:
 
     Raises:
         ConfigError: empty, longer than :data:`MAX_CHARACTERS`, of several lines, or with
-            characters that the built-in font lacks.
+            characters that the font lacks: it has Latin, Greek and Cyrillic ones.
     """
     text = text.strip()
     if not text or len(text) > MAX_CHARACTERS:
         raise ConfigError(f"the label has {len(text)} characters; give 1 to {MAX_CHARACTERS}")
     if not text.isprintable():
         raise ConfigError("the label must be one line of printable characters")
-    font = _font(24)
+    font = _font(24, text)
     missing = _shape(font, "\U0010fffd")
     for character in text:
         if not character.isspace() and _shape(font, character) == missing:
-            raise ConfigError(f"the label's {character!r} is not in the built-in font; Latin is")
+            raise ConfigError(
+                f"the label's {character!r} is not in the font; Latin, Greek and Cyrillic are"
+            )
     return text
 
 
@@ -60,7 +64,7 @@ class Label:
         text = check_label(text)
         size = max(round(_SHARE * min(height, width)), 11)
         while True:
-            font = _font(size)
+            font = _font(size, text)
             left, _, right, _ = font.getbbox(text)
             ascent, descent = font.getmetrics()
             beside, above = round(0.55 * size), round(0.28 * size)
@@ -101,10 +105,17 @@ class Label:
         return labelled
 
 
-def _font(size: int) -> PIL.ImageFont.FreeTypeFont:
+def _font(size: int, text: str) -> PIL.ImageFont.FreeTypeFont:
     import PIL.ImageFont
 
-    # Pillow carries this font inside, so that it is the same on every machine.
+    # Both are files of packages that are always there, so that a label is the same on every
+    # machine. Pillow's own is the better one for small letters and has ASCII alone.
+    if not text.isascii():
+        found = find_spec("matplotlib")
+        if found is not None and found.origin is not None:
+            path = Path(found.origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"
+            if path.is_file():
+                return PIL.ImageFont.truetype(str(path), size)
     font = PIL.ImageFont.load_default(size)
     if not isinstance(font, PIL.ImageFont.FreeTypeFont):
         raise ConfigError("labels need a Pillow with FreeType; install Pillow from its wheel")

@@ -293,9 +293,9 @@ def _settings() -> dict[str, str]:
     path = config_folder() / _SETTINGS
     try:
         table = tomllib.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        return {}
     except OSError as error:
+        if _is_absent(path, error):
+            return {}
         raise ConfigError(f"{path}: cannot be read ({reason(error)})") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
@@ -307,6 +307,16 @@ def _settings() -> dict[str, str]:
         if name in table:  # relative to the file, as in every configuration
             table[name] = str(path.parent / Path(table[name]).expanduser())
     return table
+
+
+def _is_absent(path: Path, error: OSError) -> bool:
+    """Whether a file of ours could not be opened because there is none, or no way to it.
+
+    The latter is usual in containers: a home folder that belongs to another user, or none at all.
+    """
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return True
+    return isinstance(error, PermissionError) and not os.access(path.parent, os.X_OK)
 
 
 def _load_signer(certificate: Path, key: Path, timestamp: str | None) -> Signer:
@@ -391,14 +401,14 @@ def _own_identity() -> tuple[str, str]:
     folder = config_folder()
     path = folder / _IDENTITY
     for _ in range(2):
+        text = ""
         try:
             text = path.read_text("ascii")
-        except FileNotFoundError:
-            text = ""
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(
-                f"{path}: the installation's certificate cannot be read ({reason(error)})"
-            ) from error
+            if not (isinstance(error, OSError) and _is_absent(path, error)):
+                raise ConfigError(
+                    f"{path}: the installation's certificate cannot be read ({reason(error)})"
+                ) from error
         if text:
             found = _parse_identity(text, path)
             if found is not None:
