@@ -242,7 +242,11 @@ def summary(samples: list[dict[str, Any]], keep: tuple[int, int] = (1, 10**6)) -
         means["lip_correlation"] = round(float(np.corrcoef(a, b)[0, 1]), 4)
         means["lip_amplitude"] = round(float(a.std() / b.std()), 4)
         means["lip_error"] = round(float(np.abs(a - b).mean()), 4)
-    return {**means, "frames": len(ours), "lips_found": round(float(both.mean()), 4)}
+    return {
+        **means,
+        "frames": len(ours),
+        "lips_found": round(float(both.mean()), 4) if ours else None,
+    }
 
 
 def write(

@@ -48,6 +48,7 @@ FOLLOWED = {"animate", "demo", "evaluate", "prepare", "report", "train", "weight
 
 PROGRAMS = {
     "benchmarks/animate.py": "tests/test_benchmarks_speed.py",
+    "benchmarks/conceal.py": "tests/conceal/test_conceal_benchmark.py",
     "benchmarks/imports.py": "tests/test_benchmarks_speed.py",
     "benchmarks/marks.py": "tests/test_benchmarks_marks.py",
     "examples/animate.py": "tests/test_examples.py",

@@ -10,7 +10,7 @@ import torch
 from fixtures_animate import RATE, portrait, shared_detector, speech
 from fixtures_conceal import FPS, concealer, gentle, lost_places, sound, talking
 from stillspeak.animate import Animator
-from stillspeak.conceal import core
+from stillspeak.conceal import bridge, core
 from stillspeak.conceal.bridge import fading
 from stillspeak.conceal.core import Account, Concealer, Moment, model_place
 from stillspeak.conceal.encodings import Encodings
@@ -232,6 +232,17 @@ def test_online_frames_depend_on_the_past_alone():
     assert np.array_equal(again[:20], made[:20])
     offline = concealer().conceal(film, lost, sound(1.3))
     assert not np.array_equal(offline[8:20], made[8:20])
+
+
+@pytest.mark.parametrize("decoder", ["warp", "unet"])
+def test_online_the_motion_comes_up_over_three_frames(decoder, monkeypatch):
+    film, lost = talking(24), lost_places(24, (10, 18))
+    soft = concealer(decoder).conceal(film, lost, sound(1.0), online=True)
+    monkeypatch.setattr(bridge, "RISE", 1e-3)
+    hard = concealer(decoder).conceal(film, lost, sound(1.0), online=True)
+    for place in (10, 11):
+        assert jump(soft[place], film[9]) < jump(hard[place], film[9])
+    assert np.array_equal(soft[12:], hard[12:])
 
 
 def test_online_frames_come_at_once():
