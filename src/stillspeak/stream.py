@@ -150,9 +150,10 @@ class StreamSession:
                 raise ConfigError(f"fps {fps} is not the model's; give {config.fps}")
             self.fps = config.fps
             """Frames a second."""
-            self._frozen = own.frozen
-            self._renderer = own.renderer(image, face=face, crop=crop, size=size)
-            self._still = self._frozen.prepare(self._renderer.context)
+            with torch_threads(threads):
+                self._frozen = own.frozen
+                self._renderer = own.renderer(image, face=face, crop=crop, size=size)
+                self._still = self._frozen.prepare(self._renderer.context)
         finally:
             if animator is None:
                 own.close()
