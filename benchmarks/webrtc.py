@@ -147,7 +147,9 @@ async def measure(url: str, sessions: int, seconds: float) -> dict[str, float]:
     }
 
 
-async def run(most: int, seconds: float, model: str) -> None:
+async def run(most: int, seconds: float, model: str) -> list[dict[str, float]]:
+    """Print a table for 1 to ``most`` sessions, and return its rows."""
+    rows: list[dict[str, float]] = []
     app = FastAPI()
     app.include_router(live_router(LiveSettings(model=model, sessions=most)))
     with socket.socket() as listening:
@@ -163,6 +165,7 @@ async def run(most: int, seconds: float, model: str) -> None:
         try:
             for sessions in range(1, most + 1):
                 row = await measure(url, sessions, seconds)
+                rows.append(row)
                 print(
                     f"{row['sessions']} | {row['fps_least']:.1f} | {row['fps_mean']:.1f} | "
                     f"{1000 * row['delay_median']:.0f} | {1000 * row['delay_95']:.0f} | "
@@ -172,6 +175,7 @@ async def run(most: int, seconds: float, model: str) -> None:
         finally:
             server.should_exit = True
             await running
+    return rows
 
 
 if __name__ == "__main__":

@@ -153,6 +153,7 @@ class StreamSession:
                 raise ConfigError(f"fps {fps} is not the model's; give {config.fps}")
             self.fps = config.fps
             """Frames a second."""
+<<<<<<< HEAD
             self._frozen = own.frozen
             self._renderer = own.renderer(image, face=face, crop=crop, size=size)
             self._origin = own.origin(
@@ -170,6 +171,12 @@ class StreamSession:
                 },
             )
             self._still = self._frozen.prepare(self._renderer.context)
+=======
+            with torch_threads(threads):
+                self._frozen = own.frozen
+                self._renderer = own.renderer(image, face=face, crop=crop, size=size)
+                self._still = self._frozen.prepare(self._renderer.context)
+>>>>>>> speed
         finally:
             if animator is None:
                 own.close()
