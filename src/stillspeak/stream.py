@@ -153,9 +153,10 @@ class StreamSession:
                 raise ConfigError(f"fps {fps} is not the model's; give {config.fps}")
             self.fps = config.fps
             """Frames a second."""
-<<<<<<< HEAD
-            self._frozen = own.frozen
-            self._renderer = own.renderer(image, face=face, crop=crop, size=size)
+            with torch_threads(threads):
+                self._frozen = own.frozen
+                self._renderer = own.renderer(image, face=face, crop=crop, size=size)
+                self._still = self._frozen.prepare(self._renderer.context)
             self._origin = own.origin(
                 self._renderer,
                 None,  # the speech is not known before it was said
@@ -170,13 +171,6 @@ class StreamSession:
                     "live": secrets.token_hex(8),
                 },
             )
-            self._still = self._frozen.prepare(self._renderer.context)
-=======
-            with torch_threads(threads):
-                self._frozen = own.frozen
-                self._renderer = own.renderer(image, face=face, crop=crop, size=size)
-                self._still = self._frozen.prepare(self._renderer.context)
->>>>>>> speed
         finally:
             if animator is None:
                 own.close()
