@@ -15,7 +15,8 @@ BOTTOM = {"errors", "constants", "configuration", "runtime", "workers"}
 
 LOWER: dict[str, set[str]] = {
     **dict.fromkeys(BOTTOM, BOTTOM),
-    "media": BOTTOM | {"media"},
+    # Credentials name the version.
+    "media": BOTTOM | {"media", "__version__"},
     "face": BOTTOM | {"face"},
     "models": {"errors", "constants", "models"},
     "weights": BOTTOM | {"models"},

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+import stillspeak
 from fixtures_animate import portrait, speech
 from fixtures_marks import flipped, origin, speaking, speaking_photo
 from stillspeak.errors import ConfigError, InputError, OutputError
@@ -67,7 +68,7 @@ def test_a_video_tells_how_it_was_made(signed):
     assert found.verdict == "intact"
     told = found.credentials
     assert told.intact and told.trusted and told.self_made
-    assert told.tool.startswith("stillspeak")
+    assert told.tool == f"stillspeak {stillspeak.__version__}"
     assert told.actions == ("c2pa.created", "c2pa.watermarked.bound")
     assert told.source_types == ("trainedAlgorithmicMedia",)
     assert (told.model, told.model_sha256) == ("alive", 64 * "a")

@@ -26,8 +26,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
@@ -630,7 +628,9 @@ def _builder(origin: Origin, watermark: int | None, context: c2pa.Context) -> c2
     """A manifest with its ingredients."""
     import c2pa
 
-    agent = {"name": "stillspeak", "version": _version()}
+    from stillspeak import __version__
+
+    agent = {"name": "stillspeak", "version": __version__}
     ingredients = []
     for label, title, source in (
         ("still", "the still", origin.still),
@@ -726,13 +726,6 @@ def _without_data(origin: Origin) -> Origin:
     return replace(
         origin, still=bare(origin.still), speech=bare(origin.speech), edited=bare(origin.edited)
     )
-
-
-def _version() -> str:
-    try:
-        return installed_version("stillspeak")
-    except PackageNotFoundError:  # run from a source tree
-        return "unknown"
 
 
 # --- reading ------------------------------------------------------------------------------------
