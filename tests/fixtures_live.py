@@ -23,8 +23,11 @@ PACKET = 960
 
 @cache
 def animator() -> Animator:
-    """The small generator and the session's detector."""
-    return Animator(lively(), detector=shared_detector())
+    """The small generator and the session's detector.
+
+    In float32: such a model makes much of bfloat16's last place, in portions as frame by frame.
+    """
+    return Animator(lively(), precision="float32", detector=shared_detector())
 
 
 @cache

@@ -2,6 +2,7 @@
 
 import io
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -15,6 +16,7 @@ import pytest
 
 from fixtures_animate import portrait, shared_detector, speech, write_picture, write_wav
 from fixtures_web import serving
+from stillspeak.animation import Animation
 from stillspeak.media.video import probe_video
 from stillspeak.web.app import create_app
 from stillspeak.web.settings import ServeSettings
@@ -211,7 +213,15 @@ def test_takes_with_other_seeds_and_deleting_all(visit: Any, files: dict[str, Pa
         assert page.request.get(f"{url}/api/health").json()["items"] == before
 
 
-def test_the_samples_speak_at_one_press(visit: Any):
+def test_the_samples_speak_at_one_press(visit: Any, monkeypatch: pytest.MonkeyPatch):
+    drawn = Animation.__iter__
+
+    def slowly(self: Animation) -> Iterator[Any]:
+        for frame in drawn(self):
+            time.sleep(0.1)  # a small model would be done before anybody presses a button
+            yield frame
+
+    monkeypatch.setattr(Animation, "__iter__", slowly)
     with visit() as page:
         page.click("#try")
         page.wait_for_selector("#busy", state="visible")
