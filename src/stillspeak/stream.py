@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import secrets
 from collections import deque
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -145,18 +146,19 @@ class StreamSession:
         self._seed = seed
         self._blink, self._strength, self._head_motion = blink, expression, head_motion
         self._threads = threads
-        own = Animator(model, device=device, precision=precision) if animator is None else animator
-        try:
+        with torch_threads(threads), ExitStack() as after:
+            own = animator
+            if own is None:
+                own = after.enter_context(Animator(model, device=device, precision=precision))
             self._generator = own.generator
             config = self._generator.config
             if fps != config.fps:
                 raise ConfigError(f"fps {fps} is not the model's; give {config.fps}")
             self.fps = config.fps
             """Frames a second."""
-            with torch_threads(threads):
-                self._frozen = own.frozen
-                self._renderer = own.renderer(image, face=face, crop=crop, size=size)
-                self._still = self._frozen.prepare(self._renderer.context)
+            self._frozen = own.frozen
+            self._renderer = own.renderer(image, face=face, crop=crop, size=size)
+            self._still = self._frozen.prepare(self._renderer.context)
             self._origin = own.origin(
                 self._renderer,
                 None,  # the speech is not known before it was said
@@ -171,9 +173,6 @@ class StreamSession:
                     "live": secrets.token_hex(8),
                 },
             )
-        finally:
-            if animator is None:
-                own.close()
         self._left = (config.window - config.hop) // 2
         self._resampler = ChunkResampler(self.sample_rate, config.sample_rate)
         self._piece = min(PIECE, self.sample_rate)  # a second at most

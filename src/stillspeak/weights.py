@@ -167,14 +167,14 @@ def load_model(
     if verify and sha256 and file_sha256(path) != sha256:
         raise WeightsError(f"{path}: damaged (its SHA-256 is not the released one); fetch it again")
     header, state = _read(path, FORMAT)
-    generator = Generator(_config(header["config"], path))
-    _fill(generator, state, path)
-    generator.eval().requires_grad_(False)
-    if verify:
-        # Two frames are done before a second thread has begun, and it may find its core taken.
-        with torch_threads(1):
-            answer = golden_answer(generator)
-        _verify(answer, header["golden"], path)
+    config = _config(header["config"], path)
+    # Short pieces of work, each of which would wait for a second core that others may be using.
+    with torch_threads(1):
+        generator = Generator(config)
+        _fill(generator, state, path)
+        generator.eval().requires_grad_(False)
+        if verify:
+            _verify(golden_answer(generator), header["golden"], path)
     return generator.to(device)
 
 
