@@ -49,6 +49,7 @@ FOLLOWED = {"animate", "demo", "evaluate", "prepare", "report", "train", "weight
 PROGRAMS = {
     "benchmarks/animate.py": "tests/test_benchmarks_speed.py",
     "benchmarks/imports.py": "tests/test_benchmarks_speed.py",
+    "benchmarks/streaming.py": "tests/test_benchmarks_streaming.py",
     "examples/animate.py": "tests/test_examples.py",
     "examples/batch.py": "tests/test_examples.py",
     "examples/streaming.py": "tests/test_examples.py",
