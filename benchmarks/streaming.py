@@ -5,9 +5,9 @@
 `steps` times `StreamSession` frame by frame with sound that comes 40 ms at a time, beside the
 paper's full-width generator (configs/paper.toml, random weights) and ONNX Runtime, in turns, so
 that whatever else the machine does meets all of them. The clock's column is what a listener waits;
-the CPU's is what all threads of the process computed, which neighbours disturb less. `cold` starts a process
-of its own and stops the clock at its first frame. `sessions` runs real-time faces in threads until
-frames come late. `webrtc` is benchmarks/webrtc.py. `memory` pushes hours of sound.
+the CPU's is what all threads of the process computed, which neighbours disturb less. `cold` starts
+a process of its own and stops the clock at its first frame. `sessions` runs real-time faces in
+threads until frames come late. `webrtc` is benchmarks/webrtc.py. `memory` pushes hours of sound.
 
 Writes OUTPUT.md and OUTPUT.json (results/streaming unless told); nothing here asserts a number.
 """
