@@ -5,9 +5,9 @@
 `steps` times `StreamSession` frame by frame with sound that comes 40 ms at a time, beside the
 paper's full-width generator (configs/paper.toml, random weights) and ONNX Runtime, in turns, so
 that whatever else the machine does meets all of them. The clock's column is what a listener waits;
-the CPU's is the computing thread's own time, which neighbours disturb less. `cold` starts a process
-of its own and stops the clock at its first frame. `sessions` runs real-time faces in threads until
-frames come late. `webrtc` is benchmarks/webrtc.py. `memory` pushes hours of sound.
+the CPU's is what all threads of the process computed, which neighbours disturb less. `cold` starts
+a process of its own and stops the clock at its first frame. `sessions` runs real-time faces in
+threads until frames come late. `webrtc` is benchmarks/webrtc.py. `memory` pushes hours of sound.
 
 Writes OUTPUT.md and OUTPUT.json (results/streaming unless told); nothing here asserts a number.
 """
@@ -148,7 +148,7 @@ def hops() -> Iterator[Any]:
 
 
 class Times:
-    """Seconds of each step by the clock and of its thread's CPU."""
+    """Seconds of each step by the clock and of the process's CPU, all threads together."""
 
     def __init__(self) -> None:
         self.clock: list[float] = []
@@ -156,10 +156,10 @@ class Times:
 
     def time(self, act: Callable[[], Any]) -> None:
         """Run something once."""
-        clock, cpu = time.perf_counter(), time.thread_time()
+        clock, cpu = time.perf_counter(), time.process_time()
         act()
         self.clock.append(time.perf_counter() - clock)
-        self.cpu.append(time.thread_time() - cpu)
+        self.cpu.append(time.process_time() - cpu)
 
     def row(self) -> Row:
         """Frames a second and percentiles in milliseconds."""

@@ -166,6 +166,17 @@ def speed() -> Iterator[str]:
     for what in ("`import stillspeak`", "`stillspeak --help`"):
         cell = imports.cell(what, "CPU, s")
         yield _row([f"{what}, s of CPU", cell, link.format("imports.py", "importspy")])
+    live = table(page, "streaming.py", "CPU: median, ms")
+    for row in live.rows:
+        if row[2] == "1" and not row[0].startswith("temporal"):
+            cell = live.cell(" | ".join(row[:3]), "CPU: median, ms")
+            what = f"a live frame, {row[0]}, {row[1]}, ms of CPU"
+            yield _row([what, cell, link.format("streaming.py", "streamingpy")])
+    cold_live = table(page, "streaming.py", "CPU, s")
+    for row in cold_live.rows:
+        cell = cold_live.cell(row[0], "median, s")
+        what = f"a process to its first live frame, {row[0]}, s"
+        yield _row([what, cell, link.format("streaming.py", "streamingpy")])
     evaluate = link.format("evaluate.py", "evaluatepy")
     for row in judge.rows[:2]:
         yield _row([f"evaluating 50 clips, {row[0]}, s", row[1], evaluate])

@@ -584,6 +584,7 @@ def test_short_sessions_leave_nothing_behind():
 
 
 @pytest.mark.long
+@pytest.mark.timeout(2 * 3600)
 def test_two_hundred_sessions_end_with_the_memory_of_the_tenth():
     memory, seen = soak(200)
     gc.collect()
