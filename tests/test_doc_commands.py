@@ -50,11 +50,8 @@ PROGRAMS = {
     "benchmarks/animate.py": "tests/test_benchmarks_speed.py",
     "benchmarks/conceal.py": "tests/conceal/test_conceal_benchmark.py",
     "benchmarks/imports.py": "tests/test_benchmarks_speed.py",
-<<<<<<< HEAD
     "benchmarks/marks.py": "tests/test_benchmarks_marks.py",
-=======
     "benchmarks/streaming.py": "tests/test_benchmarks_streaming.py",
->>>>>>> speed
     "examples/animate.py": "tests/test_examples.py",
     "examples/batch.py": "tests/test_examples.py",
     "examples/streaming.py": "tests/test_examples.py",

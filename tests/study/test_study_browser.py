@@ -161,8 +161,7 @@ def test_a_preference_survey_with_a_reload_in_the_middle(
         assert muted == [False, True]
         page.locator("#answers input").nth(0).check()
         assert page.locator("#next").is_disabled()  # not before both were seen
-        watch_all = page.locator("#hint")
-        assert "Watch to the end" in watch_all.text_content()
+        page.wait_for_selector("#hint:text('Watch to the end')")
         page.wait_for_selector("#play:not([disabled])")
         page.click("#play")
         page.wait_for_selector("#next:not([disabled])")
