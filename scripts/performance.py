@@ -143,8 +143,8 @@ def speed() -> Iterator[str]:
     judge = table(page, "evaluate.py", "CPU s a clip")
     yield "## How fast"
     yield ""
-    yield "Two cores of an AMD EPYC, no GPU, from [benchmarks](../benchmarks/README.md), which says"
-    yield "what was measured how and beside what."
+    yield "Two cores and no GPU, from [benchmarks](../benchmarks/README.md), which says on which"
+    yield "machine, how and beside what."
     yield ""
     yield _row(["what", "value", "measured by"])
     yield _row(["---", "---:", "---"])
@@ -155,7 +155,7 @@ def speed() -> Iterator[str]:
             what = f"frames a second decoded and drawn, a face of {row[0]} lines, {row[1]}"
             yield _row([what, row[-1], animate])
     for key, what in (
-        ("command_s", "the whole command for 3 s of sound, cold, s (`warp`)"),
+        ("command_s", "the whole command for 3 s of sound, cold, s"),
         ("command_peak_mb", "its memory at most, MB"),
     ):
         yield _row([what, cold.cell(key, "3 s of sound"), animate])
@@ -166,17 +166,34 @@ def speed() -> Iterator[str]:
     for what in ("`import stillspeak`", "`stillspeak --help`"):
         cell = imports.cell(what, "CPU, s")
         yield _row([f"{what}, s of CPU", cell, link.format("imports.py", "importspy")])
-    live = table(page, "streaming.py", "CPU: median, ms")
+    streaming = link.format("streaming.py", "streamingpy")
+    live = table(page, "streaming.py", "clock: median, ms")
     for row in live.rows:
-        if row[2] == "1" and not row[0].startswith("temporal"):
-            cell = live.cell(" | ".join(row[:3]), "CPU: median, ms")
-            what = f"a live frame, {row[0]}, {row[1]}, ms of CPU"
-            yield _row([what, cell, link.format("streaming.py", "streamingpy")])
+        if not row[0].startswith("temporal"):
+            key = " | ".join(row[:3])
+            median = live.cell(key, "clock: median, ms")
+            last = live.cell(key, live.columns[live.columns.index("95 %") + 1])
+            threads = "" if row[2] == "1" else f", {row[2]} threads"
+            what = f"a live frame, {row[0]}, {row[1]}{threads}, ms: median; 99th percentile"
+            yield _row([what, f"{median}; {last}", streaming])
     cold_live = table(page, "streaming.py", "CPU, s")
     for row in cold_live.rows:
         cell = cold_live.cell(row[0], "median, s")
         what = f"a process to its first live frame, {row[0]}, s"
-        yield _row([what, cell, link.format("streaming.py", "streamingpy")])
+        yield _row([what, cell, streaming])
+    held = table(page, "streaming.py", "held")
+    for view in dict.fromkeys(row[0] for row in held.rows):
+        most = max(int(row[1]) for row in held.rows if row[0] == view and row[2] == "True")
+        yield _row([f"faces at 25 frames a second, {view}", str(most), streaming])
+    call = table(page, "streaming.py", "delay: median, s")
+    cell = call.cell("1 | ", "delay: median, s")
+    yield _row(["microphone to loudspeaker through WebRTC, s", cell, streaming])
+    web = table(page, "web.py", "median")
+    for key, what in (
+        ("video plays", "`stillspeak serve` to a playing video of 7.1 s in the browser"),
+        ("a second video", "the next video of 7.1 s"),
+    ):
+        yield _row([what, web.cell(key, "median"), link.format("web.py", "webpy")])
     evaluate = link.format("evaluate.py", "evaluatepy")
     for row in judge.rows[:2]:
         yield _row([f"evaluating 50 clips, {row[0]}, s", row[1], evaluate])
