@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from stillspeak.atomic import whole_file
 from stillspeak.errors import ConfigError, OutputError, WeightsError
 from stillspeak.models.config import GeneratorConfig
 from stillspeak.models.generator import Generator
@@ -241,15 +242,11 @@ def save_network(
         "info": json.dumps(dict(info)),
         "golden": json.dumps([round(v, 5) for v in answer.tolist()]),
     }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with whole_file(path) as partial:
             # save_file would make a file that only its owner can read.
-            temporary.write_bytes(save(state, metadata))
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+            partial.write_bytes(save(state, metadata))
     except (OSError, SafetensorError) as error:
         raise OutputError(f"{path}: cannot be written ({error})") from error
 
