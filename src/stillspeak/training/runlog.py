@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stillspeak.atomic import whole_file
+from stillspeak.atomic import sweep, whole_file
 from stillspeak.errors import MissingDependencyError
 
 
@@ -32,6 +32,7 @@ class RunLog:
             ) from error
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
+        sweep(folder / "samples")
         path = folder / "metrics.jsonl"
         kept = [line for line in _lines(path) if json.loads(line)["step"] <= step]
         # In one step: a kill in between must not take the lines of the steps before along.

@@ -1,0 +1,236 @@
+"""Commands that are killed with signal 9 and begun again, without starting an interpreter each.
+
+Run as a program, this is a small server: it imports what the commands need once, forks a process
+group for each order and says how it ended. It runs no threads of its own, so that forking is safe.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import random
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+EVENTS = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "fcntl.flock"}
+"""What Python tells its audit hooks of files being touched, just before it happens."""
+
+WARM = (
+    "stillspeak.cli",
+    "stillspeak.training.run",
+    "stillspeak.data.corpora",
+    "lightning_fabric",
+    "torch.utils.tensorboard",
+    "av",
+    "cv2",
+)
+
+
+def server() -> None:
+    """Fork one child an order."""
+    for name in WARM:
+        importlib.import_module(name)
+    print("ready", flush=True)
+    for line in sys.stdin:
+        order = json.loads(line)
+        pid = os.fork()
+        if not pid:
+            child(order)
+        with contextlib.suppress(OSError):
+            os.setpgid(pid, pid)
+        print(pid, flush=True)
+        _, status = os.waitpid(pid, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)
+
+
+def child(order: dict[str, Any]) -> None:
+    """Do what is ordered, dying at the file operation that is asked for."""
+    code = 1
+    with contextlib.suppress(OSError):
+        os.setpgid(0, 0)
+    log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    seen = 0
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal seen
+        if event not in EVENTS:
+            return
+        if event != "fcntl.flock" and not str(arguments[0]).startswith(order["folder"]):
+            return
+        seen += 1
+        if seen == order["die_at"]:
+            os.killpg(0, signal.SIGKILL)
+
+    try:
+        import torch
+
+        torch.set_num_threads(1)
+        sys.addaudithook(hook)
+        globals()[order["call"]](*order["arguments"])
+        code = 0
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os.write(log, f"\n{seen} file operations\n".encode())
+        os._exit(code)
+
+
+def command(*arguments: str) -> None:
+    """The command line."""
+    from stillspeak.cli import main
+
+    sys.argv = ["stillspeak", *arguments]
+    main()
+
+
+def prepare_quickly(corpus: str, cache: str) -> None:
+    """``stillspeak prepare`` in one process, with a detector that sees the same face always."""
+    from stillspeak.data import prepare as module
+    from stillspeak.data.corpora import find_grid
+
+    module._MANIFEST_EVERY = 2
+    module.prepare(find_grid(Path(corpus)), cache, detector_factory=Steady, workers=0)
+
+
+class Steady:
+    """Finds one made face in every picture."""
+
+    version = "steady"
+
+    def detect(self, image: Any) -> list[Any]:
+        import numpy as np
+
+        from stillspeak.face import Face
+
+        points = np.random.default_rng(0).uniform(0, 60, (478, 2)) + (10, 10)
+        points[[2, 33, 133, 362, 263]] = [(40, 65), (20, 40), (32, 40), (48, 40), (60, 40)]
+        return [Face(points.astype(np.float32), {"jawOpen": 0.5}, yaw=0.0, pitch=0.0, roll=0.0)]
+
+    def close(self) -> None:
+        pass
+
+
+class Killer:
+    """Gives orders to a server and kills what it forks."""
+
+    def __init__(self, folder: Path) -> None:
+        self.log = folder / "log"
+        self.kills = 0
+        self.buffer = b""
+        source = str(Path(__file__).parents[1] / "src")
+        path = os.pathsep.join([source, *(p for p in sys.path if p)])
+        self.process = subprocess.Popen(
+            [sys.executable, __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        )
+        assert self._line(None) == "ready"
+
+    def close(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait(60)
+
+    def _line(self, timeout: float | None) -> str | None:
+        assert self.process.stdout is not None
+        handle = self.process.stdout.fileno()
+        end = None if timeout is None else time.monotonic() + timeout
+        while b"\n" not in self.buffer:
+            left = None if end is None else max(end - time.monotonic(), 0.0)
+            if not select.select([handle], [], [], left)[0]:
+                return None
+            data = os.read(handle, 4096)
+            assert data, "the server of the kills ended"
+            self.buffer += data
+        line, _, self.buffer = self.buffer.partition(b"\n")
+        return line.decode()
+
+    def run(
+        self,
+        call: str,
+        *arguments: object,
+        folder: Path,
+        die_at: int | None = None,
+        after: float | None = None,
+    ) -> bool:
+        """Run until the end (True), or until it is killed: at a file operation or a time."""
+        order = {
+            "call": call,
+            "arguments": [str(argument) for argument in arguments],
+            "folder": str(folder),
+            "die_at": die_at,
+            "log": str(self.log),
+        }
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(order).encode() + b"\n")
+        self.process.stdin.flush()
+        group = int(self._line(None) or 0)
+        status = self._line(after)
+        if status is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGKILL)
+            status = self._line(None)
+        if status == str(-signal.SIGKILL):
+            self.kills += 1
+            return False
+        assert status == "0", self.log.read_text()
+        return True
+
+    @property
+    def operations(self) -> int:
+        """Files touched by the last command that ran to its end."""
+        return int(self.log.read_text().splitlines()[-1].split()[0])
+
+
+@contextlib.contextmanager
+def killer(folder: Path) -> Iterator[Killer]:
+    one = Killer(folder)
+    try:
+        yield one
+    finally:
+        one.close()
+
+
+def plans(
+    kills: int, operations: int, seconds: float, seed: int
+) -> Iterator[dict[str, int | float]]:
+    """Where to kill: at a file operation and after a time in turn, seeded; endless."""
+    chance = random.Random(seed)
+    number = 0
+    while True:
+        if number % 2:
+            yield {"after": chance.uniform(0, seconds)}
+        else:
+            yield {"die_at": chance.randint(1, operations)}
+        number += 1
+
+
+def left_over(folder: Path) -> Sequence[Path]:
+    """What looks as if somebody had not finished it."""
+    return [
+        path
+        for path in folder.rglob("*")
+        if "partial" in path.name or ".part" in path.name or path.name.startswith(".tmp")
+    ]
+
+
+if __name__ == "__main__":
+    server()
