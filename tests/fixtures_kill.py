@@ -10,7 +10,6 @@ import contextlib
 import importlib
 import json
 import os
-import random
 import select
 import signal
 import subprocess
@@ -34,11 +33,16 @@ WARM = (
 )
 
 
+def say(what: object) -> None:
+    sys.stdout.write(f"{what}\n")
+    sys.stdout.flush()
+
+
 def server() -> None:
     """Fork one child an order."""
     for name in WARM:
         importlib.import_module(name)
-    print("ready", flush=True)
+    say("ready")
     for line in sys.stdin:
         order = json.loads(line)
         pid = os.fork()
@@ -46,9 +50,9 @@ def server() -> None:
             child(order)
         with contextlib.suppress(OSError):
             os.setpgid(pid, pid)
-        print(pid, flush=True)
+        say(pid)
         _, status = os.waitpid(pid, 0)
-        print(os.waitstatus_to_exitcode(status), flush=True)
+        say(os.waitstatus_to_exitcode(status))
 
 
 def child(order: dict[str, Any]) -> None:
@@ -119,7 +123,7 @@ class Steady:
 
         from stillspeak.face import Face
 
-        points = np.random.default_rng(0).uniform(0, 60, (478, 2)) + (10, 10)
+        points = np.random.default_rng(0).uniform(10, 70, (478, 2))
         points[[2, 33, 133, 362, 263]] = [(40, 65), (20, 40), (32, 40), (48, 40), (60, 40)]
         return [Face(points.astype(np.float32), {"jawOpen": 0.5}, yaw=0.0, pitch=0.0, roll=0.0)]
 
@@ -207,20 +211,6 @@ def killer(folder: Path) -> Iterator[Killer]:
         yield one
     finally:
         one.close()
-
-
-def plans(
-    kills: int, operations: int, seconds: float, seed: int
-) -> Iterator[dict[str, int | float]]:
-    """Where to kill: at a file operation and after a time in turn, seeded; endless."""
-    chance = random.Random(seed)
-    number = 0
-    while True:
-        if number % 2:
-            yield {"after": chance.uniform(0, seconds)}
-        else:
-            yield {"die_at": chance.randint(1, operations)}
-        number += 1
 
 
 def left_over(folder: Path) -> Sequence[Path]:

@@ -1,14 +1,14 @@
 """kill -9 at any moment: begun again, the commands end as if nothing had happened."""
 
+import contextlib
 import itertools
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from stillspeak.constants import SAMPLE_RATE, VIDEO_FPS
 from stillspeak.data.prepare import load_manifest
 from stillspeak.media.video import write_video
 from stillspeak.training.checkpoint import latest_checkpoint, load_checkpoint
+from stillspeak.workers import WorkerPool
 
 SMOKE = Path(__file__).parents[1] / "configs" / "smoke.toml"
 
@@ -105,7 +106,47 @@ def test_prepare_goes_on_after_many_kills(kill: Killer, corpus: Path, tmp_path: 
     begin = time.monotonic()
     rounds = killed_prepare(kill, corpus, tmp_path, 200, seed=1)
     assert rounds >= 2
-    print(f"\nprepare: 200 kills, {rounds} caches, {time.monotonic() - begin:.0f} s")
+    sys.stdout.write(f"\nprepare: 200 kills, {rounds} caches, {time.monotonic() - begin:.0f} s\n")
+
+
+def children(pid: int) -> set[int]:
+    """The living processes that this one started, and theirs."""
+    found: set[int] = set()
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = status.read_text().rpartition(")")[2].split()
+            if fields[0] != "Z" and int(fields[1]) == pid:
+                found |= {int(status.parent.name)} | children(int(status.parent.name))
+    return found
+
+
+def announce() -> None:
+    os.write(1, b"up\n")
+
+
+def slow() -> None:
+    """Worker processes that have something to do for an hour."""
+    pool = WorkerPool(time.sleep, announce, (), 2, str)
+    for _ in pool.results([3600.0] * 4):
+        pass
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux's /proc")
+def test_worker_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
+    code = f"import sys; sys.path[:0] = {sys.path!r}\nfrom test_killed import slow\nslow()"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        for _ in range(2):
+            assert parent.stdout.readline() == b"up\n"
+        started = children(parent.pid)
+        assert len(started) >= 2
+        parent.kill()
+        # All who hold the other end of this pipe have to go before it ends.
+        assert parent.stdout.read() == b""
+    deadline = time.monotonic() + 60
+    while any(Path(f"/proc/{pid}").exists() for pid in started):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 # --- train --------------------------------------------------------------------------------------
@@ -197,4 +238,4 @@ def test_train_goes_on_after_many_kills(kill: Killer, speaking_cache: Path, tmp_
     begin = time.monotonic()
     rounds = killed_train(kill, speaking_cache, tmp_path, 100, steps=8, seed=1)
     assert rounds >= 2
-    print(f"\ntrain: 100 kills, {rounds} runs, {time.monotonic() - begin:.0f} s")
+    sys.stdout.write(f"\ntrain: 100 kills, {rounds} runs, {time.monotonic() - begin:.0f} s\n")
