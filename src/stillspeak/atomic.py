@@ -83,16 +83,17 @@ def partial_folder(place: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def claim(folder: Path, busy: StillspeakError) -> Iterator[None]:
+def claim(folder: Path, busy: StillspeakError | None) -> Iterator[None]:
     """Have a folder for oneself. What killed processes left directly in it is removed.
 
     Args:
         folder: it exists.
-        busy: raised if another process, or another thread, has it.
+        busy: raised if another process, or another thread, has it; None waits until it is free.
     """
     try:
-        handle = _open_locked(folder / LOCK, os.O_RDWR | os.O_CREAT)
+        handle = _open_locked(folder / LOCK, os.O_RDWR | os.O_CREAT, wait=busy is None)
     except _TakenError:
+        assert busy is not None
         raise busy from None
     except OSError:  # it cannot be written to, as whoever writes there will say
         handle = None
@@ -146,7 +147,7 @@ def _new_partial(path: Path, mode: int) -> tuple[Path, int | None]:
         return partial, handle
 
 
-def _open_locked(path: Path, flags: int, mode: int = 0o666) -> int | None:
+def _open_locked(path: Path, flags: int, mode: int = 0o666, *, wait: bool = False) -> int | None:
     """A handle that holds the lock of a file or folder; None where there are no locks.
 
     Raises:
@@ -159,7 +160,7 @@ def _open_locked(path: Path, flags: int, mode: int = 0o666) -> int | None:
         return None
     handle = os.open(path, flags, mode)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         if os.fstat(handle).st_nlink == 0:
             raise _TakenError
     except BlockingIOError:
