@@ -113,6 +113,52 @@ def prepare_quickly(corpus: str, cache: str) -> None:
     module.prepare(find_grid(Path(corpus)), cache, detector_factory=Steady, workers=0)
 
 
+def prepare_again(corpus: str, cache: str, times: str) -> None:
+    """The whole cache made anew so often, by detectors that differ in their name alone."""
+    for number in range(int(times)):
+        Steady.version = f"steady {number}"
+        prepare_quickly(corpus, cache)
+
+
+def save_often(source: str, target: str, times: str) -> None:
+    """The weights of one file written to another so often, by two threads."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from stillspeak.weights import load_model, save_model
+
+    model = load_model(Path(source))
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda n: save_model(model, Path(target), {"n": n}), range(int(times))))
+
+
+def load_often(target: str, times: str) -> None:
+    """A weights file loaded, and its golden answer asked for, so often."""
+    from stillspeak.weights import load_model, read_info
+
+    for _ in range(int(times)):
+        load_model(Path(target))
+        read_info(Path(target))
+
+
+def keep_often(folder: str, own: str, times: str) -> None:
+    """What belongs to a real clip kept and read so often, under keys that two systems share."""
+    import numpy as np
+
+    from stillspeak.evaluation.real_side import RealSide
+
+    for number in range(int(times)):
+        version = str(number % 2)
+        side = RealSide(Path(folder), "a/one", "clip", {"embedding": version, "sync": version})
+        expected = np.full((200, 32), float(version))
+        side.keep_embeddings(expected)
+        side.keep_value("sync", [version] * 500)
+        found, value = side.embeddings(), side.value("sync")
+        # Of another version it is not there; what is there is whole.
+        assert found is None or np.array_equal(found, expected)
+        assert value is None or value == [version] * 500
+    Path(own).touch()
+
+
 class Steady:
     """Finds one made face in every picture."""
 
@@ -167,15 +213,8 @@ class Killer:
         line, _, self.buffer = self.buffer.partition(b"\n")
         return line.decode()
 
-    def run(
-        self,
-        call: str,
-        *arguments: object,
-        folder: Path,
-        die_at: int | None = None,
-        after: float | None = None,
-    ) -> bool:
-        """Run until the end (True), or until it is killed: at a file operation or a time."""
+    def start(self, call: str, *arguments: object, folder: Path, die_at: int | None = None) -> None:
+        """Begin; :meth:`finish` has to follow."""
         order = {
             "call": call,
             "arguments": [str(argument) for argument in arguments],
@@ -186,17 +225,39 @@ class Killer:
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps(order).encode() + b"\n")
         self.process.stdin.flush()
-        group = int(self._line(None) or 0)
+        self.group = int(self._line(None) or 0)
+
+    def finish(self, after: float | None = None) -> int:
+        """Its exit code; after so many seconds it is killed."""
         status = self._line(after)
         if status is None:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(group, signal.SIGKILL)
+                os.killpg(self.group, signal.SIGKILL)
             status = self._line(None)
-        if status == str(-signal.SIGKILL):
+        assert status is not None
+        return int(status)
+
+    def run(
+        self,
+        call: str,
+        *arguments: object,
+        folder: Path,
+        die_at: int | None = None,
+        after: float | None = None,
+    ) -> bool:
+        """Run until the end (True), or until it is killed: at a file operation or a time."""
+        self.start(call, *arguments, folder=folder, die_at=die_at)
+        status = self.finish(after)
+        if status == -signal.SIGKILL:
             self.kills += 1
             return False
-        assert status == "0", self.log.read_text()
+        assert status == 0, self.log.read_text()
         return True
+
+    @property
+    def said(self) -> list[str]:
+        """Lines of the last command's output."""
+        return [line for line in self.log.read_text().splitlines()[:-1] if line]
 
     @property
     def operations(self) -> int:
