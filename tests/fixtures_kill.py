@@ -39,20 +39,33 @@ def say(what: object) -> None:
 
 
 def server() -> None:
-    """Fork one child an order."""
+    """Fork one child an order, and say of each how it ended."""
     for name in WARM:
         importlib.import_module(name)
     say("ready")
-    for line in sys.stdin:
-        order = json.loads(line)
-        pid = os.fork()
-        if not pid:
-            child(order)
-        with contextlib.suppress(OSError):
-            os.setpgid(pid, pid)
-        say(pid)
-        _, status = os.waitpid(pid, 0)
-        say(os.waitstatus_to_exitcode(status))
+    running = 0
+    text = b""
+    while True:
+        if select.select([0], [], [], 0.005 if running else None)[0]:
+            data = os.read(0, 65536)
+            if not data:
+                return
+            text += data
+        while b"\n" in text:
+            line, _, text = text.partition(b"\n")
+            pid = os.fork()
+            if not pid:
+                child(json.loads(line))
+            with contextlib.suppress(OSError):
+                os.setpgid(pid, pid)
+            say(f"{pid} began")
+            running += 1
+        while running:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if not pid:
+                break
+            say(f"{pid} {os.waitstatus_to_exitcode(status)}")
+            running -= 1
 
 
 def child(order: dict[str, Any]) -> None:
@@ -177,13 +190,42 @@ class Steady:
         pass
 
 
+class Run:
+    """A command that was begun."""
+
+    def __init__(self, killer: Killer, group: int, log: Path) -> None:
+        self._killer, self._group, self.log = killer, group, log
+
+    def finish(self, after: float | None = None) -> int:
+        """Its exit code; after so many seconds it is killed."""
+        code = self._killer.code(self._group, after)
+        if code is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._group, signal.SIGKILL)
+            code = self._killer.code(self._group, None)
+        assert code is not None
+        return code
+
+    @property
+    def said(self) -> list[str]:
+        """Lines of its output."""
+        return [line for line in self.log.read_text().splitlines()[:-1] if line]
+
+    @property
+    def operations(self) -> int:
+        """How often it touched a file, if it ran to its end."""
+        return int(self.log.read_text().splitlines()[-1].split()[0])
+
+
 class Killer:
     """Gives orders to a server and kills what it forks."""
 
     def __init__(self, folder: Path) -> None:
-        self.log = folder / "log"
+        self.folder = folder
         self.kills = 0
-        self.buffer = b""
+        self._orders = 0
+        self._buffer = b""
+        self._codes: dict[int, int] = {}
         source = str(Path(__file__).parents[1] / "src")
         path = os.pathsep.join([source, *(p for p in sys.path if p)])
         self.process = subprocess.Popen(
@@ -199,43 +241,50 @@ class Killer:
         self.process.stdin.close()
         self.process.wait(60)
 
-    def _line(self, timeout: float | None) -> str | None:
+    def _line(self, until: float | None) -> str | None:
         assert self.process.stdout is not None
         handle = self.process.stdout.fileno()
-        end = None if timeout is None else time.monotonic() + timeout
-        while b"\n" not in self.buffer:
-            left = None if end is None else max(end - time.monotonic(), 0.0)
+        while b"\n" not in self._buffer:
+            left = None if until is None else max(until - time.monotonic(), 0.0)
             if not select.select([handle], [], [], left)[0]:
                 return None
             data = os.read(handle, 4096)
             assert data, "the server of the kills ended"
-            self.buffer += data
-        line, _, self.buffer = self.buffer.partition(b"\n")
+            self._buffer += data
+        line, _, self._buffer = self._buffer.partition(b"\n")
         return line.decode()
 
-    def start(self, call: str, *arguments: object, folder: Path, die_at: int | None = None) -> None:
-        """Begin; :meth:`finish` has to follow."""
+    def code(self, group: int, after: float | None) -> int | None:
+        """How a process ended; None if it has not within so many seconds."""
+        until = None if after is None else time.monotonic() + after
+        while group not in self._codes:
+            line = self._line(until)
+            if line is None:
+                return None
+            ended, code = line.split()
+            self._codes[int(ended)] = int(code)
+        return self._codes.pop(group)
+
+    def start(self, call: str, *arguments: object, folder: Path, die_at: int | None = None) -> Run:
+        """Begin a command; at the ``die_at``-th file operation in ``folder`` it is killed."""
+        self._orders += 1
+        log = self.folder / f"log-{self._orders}"
         order = {
             "call": call,
             "arguments": [str(argument) for argument in arguments],
             "folder": str(folder),
             "die_at": die_at,
-            "log": str(self.log),
+            "log": str(log),
         }
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps(order).encode() + b"\n")
         self.process.stdin.flush()
-        self.group = int(self._line(None) or 0)
-
-    def finish(self, after: float | None = None) -> int:
-        """Its exit code; after so many seconds it is killed."""
-        status = self._line(after)
-        if status is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.group, signal.SIGKILL)
-            status = self._line(None)
-        assert status is not None
-        return int(status)
+        while True:
+            line = self._line(None) or ""
+            group, what = line.split()
+            if what == "began":
+                return Run(self, int(group), log)
+            self._codes[int(group)] = int(what)
 
     def run(
         self,
@@ -244,25 +293,15 @@ class Killer:
         folder: Path,
         die_at: int | None = None,
         after: float | None = None,
-    ) -> bool:
-        """Run until the end (True), or until it is killed: at a file operation or a time."""
-        self.start(call, *arguments, folder=folder, die_at=die_at)
-        status = self.finish(after)
-        if status == -signal.SIGKILL:
+    ) -> Run | None:
+        """Run to the end, or until it is killed (None): at a file operation or a time."""
+        run = self.start(call, *arguments, folder=folder, die_at=die_at)
+        code = run.finish(after)
+        if code == -signal.SIGKILL:
             self.kills += 1
-            return False
-        assert status == 0, self.log.read_text()
-        return True
-
-    @property
-    def said(self) -> list[str]:
-        """Lines of the last command's output."""
-        return [line for line in self.log.read_text().splitlines()[:-1] if line]
-
-    @property
-    def operations(self) -> int:
-        """Files touched by the last command that ran to its end."""
-        return int(self.log.read_text().splitlines()[-1].split()[0])
+            return None
+        assert code == 0, run.log.read_text()
+        return run
 
 
 @contextlib.contextmanager

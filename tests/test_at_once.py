@@ -4,8 +4,6 @@ import json
 import shutil
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ import pytest
 from safetensors.torch import load_file
 
 from fixtures_animate import save_lively
-from fixtures_kill import Killer, killer, left_over
+from fixtures_kill import Killer, left_over
 from stillspeak.atomic import LOCK, claim, partial_folder, sweep, whole_file
 from stillspeak.cli import main
 from stillspeak.constants import SAMPLE_RATE, VIDEO_FPS
@@ -27,13 +25,6 @@ from stillspeak.weights import load_model, read_info
 
 SMOKE = Path(__file__).parents[1] / "configs" / "smoke.toml"
 BUSY = DataError("somebody is there")
-
-
-@pytest.fixture(scope="module")
-def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Killer]]:
-    """Three servers, so that three commands can run at once."""
-    with ExitStack() as stack:
-        yield [stack.enter_context(killer(tmp_path_factory.mktemp("at-once"))) for _ in range(3)]
 
 
 @pytest.fixture(scope="module")
@@ -132,12 +123,11 @@ def test_prepare_refuses_a_cache_that_is_being_filled(
     )
 
 
-def test_three_prepares_at_once(three: list[Killer], corpus: Path, tmp_path: Path) -> None:
-    for one in three:
-        one.start("prepare_quickly", corpus, tmp_path, folder=tmp_path)
-    codes = [one.finish() for one in three]
+def test_three_prepares_at_once(kill: Killer, corpus: Path, tmp_path: Path) -> None:
+    runs = [kill.start("prepare_quickly", corpus, tmp_path, folder=tmp_path) for _ in range(3)]
+    codes = [run.finish() for run in runs]
     assert 0 in codes
-    for one, code in zip(three, codes, strict=True):
+    for one, code in zip(runs, codes, strict=True):
         assert code == 0 or "another stillspeak prepare is filling" in one.log.read_text()
     clips = load_manifest(tmp_path)
     assert len(clips) == 4
@@ -164,33 +154,32 @@ def losses(run: Path) -> list[dict[str, Any]]:
 
 
 def test_train_while_prepare_makes_the_cache_anew(
-    three: list[Killer], corpus: Path, tmp_path: Path
+    kill: Killer, corpus: Path, tmp_path: Path
 ) -> None:
     cache, alone, beside = tmp_path / "cache", tmp_path / "alone", tmp_path / "beside"
-    assert three[0].run("prepare_quickly", corpus, cache, folder=cache)
+    assert kill.run("prepare_quickly", corpus, cache, folder=cache)
     keys = [clip.key for clip in load_manifest(cache)]
-    assert three[0].run("command", *options(cache, alone), folder=alone)
-    three[1].start("prepare_again", corpus, cache, "12", folder=cache)
-    three[0].start("command", *options(cache, beside), folder=beside)
-    assert three[0].finish() == 0, three[0].log.read_text()
-    assert three[1].finish() == 0, three[1].log.read_text()
+    assert kill.run("command", *options(cache, alone), folder=alone)
+    runs = [
+        kill.start("prepare_again", corpus, cache, 6, folder=cache),
+        kill.start("command", *options(cache, beside), folder=beside),
+    ]
+    for one in runs:
+        assert one.finish() == 0, one.log.read_text()
     assert all(a.key != b for a, b in zip(load_manifest(cache), keys, strict=True))
     assert losses(beside) == losses(alone)
     first, second = (load_file(run / "last.safetensors") for run in (alone, beside))
     assert all(bool((first[name] == second[name]).all()) for name in first)
 
 
-def test_two_trainings_of_one_folder(
-    three: list[Killer], speaking_cache: Path, tmp_path: Path
-) -> None:
+def test_two_trainings_of_one_folder(kill: Killer, speaking_cache: Path, tmp_path: Path) -> None:
     run, alone = tmp_path / "run", tmp_path / "alone"
-    for one in three[:2]:
-        one.start("command", *options(speaking_cache, run), folder=run)
-    codes = [one.finish() for one in three[:2]]
+    runs = [kill.start("command", *options(speaking_cache, run), folder=run) for _ in range(2)]
+    codes = [one.finish() for one in runs]
     assert sorted(codes) == [0, 1]
-    (line,) = three[codes.index(1)].said
+    (line,) = runs[codes.index(1)].said
     assert line.startswith(f"stillspeak: {run}: ")
-    assert three[0].run("command", *options(speaking_cache, alone), folder=alone)
+    assert kill.run("command", *options(speaking_cache, alone), folder=alone)
     assert losses(run) == losses(alone)
     newest = latest_checkpoint(run)
     assert newest is not None and load_checkpoint(newest)["step"] == 3
@@ -210,14 +199,13 @@ def test_train_refuses_a_folder_in_which_another_one_runs(
 # --- weights and evaluation ---------------------------------------------------------------------
 
 
-def test_weights_are_read_while_others_write_them(three: list[Killer], tmp_path: Path) -> None:
+def test_weights_are_read_while_others_write_them(kill: Killer, tmp_path: Path) -> None:
     source, target = tmp_path / "source.safetensors", tmp_path / "target.safetensors"
     save_lively(source)
     shutil.copy(source, target)
-    for one in three[:2]:
-        one.start("save_often", source, target, "20", folder=tmp_path)
-    three[2].start("load_often", target, "20", folder=tmp_path)
-    for one in three:
+    runs = [kill.start("save_often", source, target, 12, folder=tmp_path) for _ in range(2)]
+    runs.append(kill.start("load_often", target, 12, folder=tmp_path))
+    for one in runs:
         assert one.finish() == 0, one.log.read_text()
     assert load_model(target).config == load_model(source).config
     assert "n" in read_info(target)["info"]
@@ -240,10 +228,12 @@ def test_a_folder_of_results_belongs_to_one_evaluation_at_a_time(
     assert evaluate_model("still", speaking_cache, tmp_path, **settings).scored == 3
 
 
-def test_what_was_found_in_real_frames_is_shared(three: list[Killer], tmp_path: Path) -> None:
-    for number, one in enumerate(three):
-        one.start("keep_often", tmp_path / "kept", tmp_path / str(number), 100, folder=tmp_path)
-    for number, one in enumerate(three):
+def test_what_was_found_in_real_frames_is_shared(kill: Killer, tmp_path: Path) -> None:
+    runs = [
+        kill.start("keep_often", tmp_path / "kept", tmp_path / str(number), 100, folder=tmp_path)
+        for number in range(3)
+    ]
+    for number, one in enumerate(runs):
         assert one.finish() == 0, one.log.read_text()
         assert (tmp_path / str(number)).exists()
     assert left_over(tmp_path) == []

@@ -8,7 +8,6 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fixtures_kill import Killer, killer, left_over
+from fixtures_kill import Killer, Run, left_over
 from stillspeak.constants import SAMPLE_RATE, VIDEO_FPS
 from stillspeak.data.prepare import load_manifest
 from stillspeak.media.video import write_video
@@ -25,12 +24,6 @@ from stillspeak.training.checkpoint import latest_checkpoint, load_checkpoint
 from stillspeak.workers import WorkerPool
 
 SMOKE = Path(__file__).parents[1] / "configs" / "smoke.toml"
-
-
-@pytest.fixture(scope="module")
-def kill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Killer]:
-    with killer(tmp_path_factory.mktemp("kill")) as one:
-        yield one
 
 
 # --- prepare ------------------------------------------------------------------------------------
@@ -69,8 +62,9 @@ def killed_prepare(kill: Killer, corpus: Path, folder: Path, kills: int, seed: i
     """Kill ``prepare`` so often; how many caches were filled meanwhile."""
     straight = folder / "straight"
     begin = time.monotonic()
-    assert kill.run("prepare_quickly", corpus, straight, folder=straight)
-    seconds, operations = time.monotonic() - begin, kill.operations
+    undisturbed = kill.run("prepare_quickly", corpus, straight, folder=straight)
+    assert undisturbed is not None
+    seconds, operations = time.monotonic() - begin, undisturbed.operations
     expected = content(straight)
     assert len(load_manifest(straight)) == 8
     assert operations > 30
@@ -88,7 +82,7 @@ def killed_prepare(kill: Killer, corpus: Path, folder: Path, kills: int, seed: i
                     if by_time
                     else {"die_at": chance.randint(1, operations // 3)}
                 )
-            finished = kill.run("prepare_quickly", corpus, cache, folder=cache, **plan)
+            finished = kill.run("prepare_quickly", corpus, cache, folder=cache, **plan) is not None
             # Of all the runs before this one nothing is left.
             assert len(left_over(cache)) <= 1
         assert content(cache) == expected
@@ -183,7 +177,7 @@ def outcome(run: Path) -> dict[str, Any]:
     }
 
 
-def train(kill: Killer, cache: Path, run: Path, steps: int, **plan: Any) -> bool:
+def train(kill: Killer, cache: Path, run: Path, steps: int, **plan: Any) -> Run | None:
     """One start of ``stillspeak train``, as a script would: resumed where there is something."""
     options = ["--quiet", "--device", "cpu", "--set", "training.checkpoint_minutes=1e-9"]
     options += ["--set", f"training.steps={steps}", "--set", "training.validate_every=2"]
@@ -200,8 +194,9 @@ def killed_train(
 ) -> int:
     straight = folder / "straight"
     begin = time.monotonic()
-    assert train(kill, cache, straight, steps)
-    seconds, operations = time.monotonic() - begin, kill.operations
+    undisturbed = train(kill, cache, straight, steps)
+    assert undisturbed is not None
+    seconds, operations = time.monotonic() - begin, undisturbed.operations
     expected = outcome(straight)
     assert {line["step"] for line in expected["lines"]} == set(range(1, steps + 1))
     assert operations > 30
@@ -219,7 +214,7 @@ def killed_train(
                     if by_time
                     else {"die_at": chance.randint(1, operations // 2)}
                 )
-            finished = train(kill, cache, run, steps, **plan)
+            finished = train(kill, cache, run, steps, **plan) is not None
             assert len(left_over(run)) <= 2  # a checkpoint, or a sample and its folder
         assert left_over(run) == []
         assert tensors_equal(outcome(run), expected)
