@@ -126,6 +126,25 @@ def prepare_quickly(corpus: str, cache: str) -> None:
     module.prepare(find_grid(Path(corpus)), cache, detector_factory=Steady, workers=0)
 
 
+def with_memory(mebibytes: str, *arguments: str) -> None:
+    """The command line, which may take so much more address space than is taken already."""
+    import resource
+
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * resource.getpagesize() + int(mebibytes) * 2**20
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    command(*arguments)
+
+
+def with_files(count: str, *arguments: str) -> None:
+    """The command line, which may open so many more files than are open already."""
+    import resource
+
+    limit = len(list(Path("/proc/self/fd").iterdir())) - 1 + int(count)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+    command(*arguments)
+
+
 def prepare_again(corpus: str, cache: str, times: str) -> None:
     """The whole cache made anew so often, by detectors that differ in their name alone."""
     for number in range(int(times)):

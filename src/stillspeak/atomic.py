@@ -74,6 +74,9 @@ def partial_folder(place: Path) -> Iterator[Path]:
             break
         except (_TakenError, FileNotFoundError):
             continue
+        except OSError:  # not one more file can be opened
+            partial.rmdir()
+            raise
     try:
         yield partial
     finally:

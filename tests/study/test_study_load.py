@@ -30,8 +30,8 @@ pytest.importorskip("sqlalchemy", reason="sqlalchemy is not installed (extra: st
 HEADERS = {"Content-Type": "application/json", "X-Study": "1"}
 
 
-def make(folder: Path, **trials: int) -> None:
-    config, _ = paper_study(folder, "turing", items=30, catches=0, **trials)
+def make(folder: Path, items: int = 30, **trials: int) -> None:
+    config, _ = paper_study(folder, "turing", items=items, catches=0, **trials)
     config = replace(
         config,
         playback=replace(config.playback, must_watch=False),
@@ -170,7 +170,7 @@ def test_two_hundred_raters_on_postgresql(tmp_path: Path, request: pytest.Fixtur
 
 def killed_again_and_again(folder: Path, kills: int, raters: int, trials: int) -> None:
     """kill -9 loses no acknowledged answer, stores none twice, and everybody goes on."""
-    make(folder, count=trials)
+    make(folder, max(30, trials), count=trials)
     process, port = launch(folder)
     each = raters * trials // (kills + 1)  # answers between kills, so that all come in time
     try:

@@ -38,7 +38,7 @@ from stillspeak.atomic import claim, sweep, whole_file
 from stillspeak.constants import FRAME_HEIGHT, FRAME_WIDTH, SAMPLE_RATE, VIDEO_FPS
 from stillspeak.data.clips import Clip, Rejected, Split, check_clips
 from stillspeak.data.layouts.grid import read_alignment
-from stillspeak.errors import DataError, StillspeakError
+from stillspeak.errors import DataError, StillspeakError, of_the_machine
 from stillspeak.face.align import (
     SMOOTHING_WINDOW,
     Transform,
@@ -379,6 +379,10 @@ def _prepare_clip(clip: Clip, settings: _Settings, detector: LandmarkDetector) -
             return _Result("skipped", frames=frames, key=key)
         tensors, source, facts = _extract(clip, settings, detector)
     except (StillspeakError, OSError) as error:
+        if of_the_machine(error):  # the clip, and what was made of it, may be as good as ever
+            raise DataError(
+                f"{' '.join(str(error).split())}; what is prepared is kept, so run it again"
+            ) from error
         target.unlink(missing_ok=True)  # what was made of an earlier, better source
         return _Result("rejected", reason=" ".join(str(error).split()))
     metadata = {
