@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -143,6 +144,21 @@ def test_worker_processes_end_with_the_one_that_started_them(tmp_path: Path) -> 
         time.sleep(0.05)
 
 
+@pytest.mark.long
+def test_prepare_goes_on_after_each_file_operation(
+    kill: Killer, corpus: Path, tmp_path: Path
+) -> None:
+    undisturbed = kill.run("prepare_quickly", corpus, tmp_path / "0", folder=tmp_path / "0")
+    assert undisturbed is not None
+    expected = content(tmp_path / "0")
+    for number in range(1, undisturbed.operations + 1):
+        cache = tmp_path / str(number)
+        assert kill.run("prepare_quickly", corpus, cache, folder=cache, die_at=number) is None
+        assert kill.run("prepare_quickly", corpus, cache, folder=cache) is not None
+        assert content(cache) == expected
+    sys.stdout.write(f"\nprepare: killed at each of {undisturbed.operations} file operations\n")
+
+
 # --- train --------------------------------------------------------------------------------------
 
 
@@ -234,3 +250,29 @@ def test_train_goes_on_after_many_kills(kill: Killer, speaking_cache: Path, tmp_
     rounds = killed_train(kill, speaking_cache, tmp_path, 100, steps=8, seed=1)
     assert rounds >= 2
     sys.stdout.write(f"\ntrain: 100 kills, {rounds} runs, {time.monotonic() - begin:.0f} s\n")
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_train_goes_on_after_each_file_operation(
+    kill: Killer, speaking_cache: Path, tmp_path: Path
+) -> None:
+    """From the same checkpoint, so that what was done before it is there to be lost."""
+    straight, half = tmp_path / "straight", tmp_path / "half"
+    begin = time.monotonic()
+    assert train(kill, speaking_cache, straight, 4) is not None
+    expected = outcome(straight)
+    assert train(kill, speaking_cache, half, 2) is not None
+    resumed = tmp_path / "resumed"
+    shutil.copytree(half, resumed)
+    undisturbed = train(kill, speaking_cache, resumed, 4)
+    assert undisturbed is not None
+    for number in range(1, undisturbed.operations + 1):
+        run = tmp_path / str(number)
+        shutil.copytree(half, run)
+        assert train(kill, speaking_cache, run, 4, die_at=number) is None
+        assert train(kill, speaking_cache, run, 4) is not None
+        assert tensors_equal(outcome(run), expected), number
+        shutil.rmtree(run)
+    seconds = time.monotonic() - begin
+    sys.stdout.write(f"\ntrain: killed at each of {undisturbed.operations}, {seconds:.0f} s\n")
