@@ -60,3 +60,12 @@ def docs(session: nox.Session) -> None:
     install(session)
     for name in ("figures", "reference", "performance"):
         session.run("python", f"scripts/{name}.py")
+
+
+@nox.session(python=PYTHONS[0])
+def audit(session: nox.Session) -> None:
+    """Versions, licences, declarations; with -- --online known weaknesses, from the network."""
+    install(session)
+    if "--online" in session.posargs:
+        session.install("pip-audit")
+    session.run("python", "scripts/audit.py", *session.posargs)

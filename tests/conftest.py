@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from fixtures_faces import HEIGHT, WIDTH, face_pictures, face_points
+from fixtures_kill import Killer, killer
 from stillspeak.data.prepare import MANIFEST, CachedClip, _write_tensors, load_manifest
 from stillspeak.models.config import GeneratorConfig
 from stillspeak.models.decoders import WarpDecoder
@@ -33,6 +34,13 @@ def _configuration_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Itera
 def _one_thread() -> None:
     """The networks here are so small that a second thread only gets in the way."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def kill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Killer]:
+    """Runs commands that are killed, or several at once."""
+    with killer(tmp_path_factory.mktemp("kill")) as one:
+        yield one
 
 
 @pytest.fixture(scope="session")

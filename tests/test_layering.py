@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "stillspeak"
 
-BOTTOM = {"errors", "constants", "configuration", "runtime", "workers"}
+BOTTOM = {"errors", "constants", "atomic", "configuration", "runtime", "workers"}
 """Units that stand on nothing but each other."""
 
 LOWER: dict[str, set[str]] = {

@@ -209,7 +209,15 @@ def test_nox_lists_its_sessions() -> None:
     )
     assert done.returncode == 0, done.stderr
     sessions = set(re.findall(r"^[*-] ([\w.-]+)", done.stdout, re.MULTILINE))
-    assert {"tests-3.11", "tests-3.12", "tests-3.13", "lint", "wheel-3.11", "docs"} <= sessions
+    assert {
+        "tests-3.11",
+        "tests-3.12",
+        "tests-3.13",
+        "lint",
+        "wheel-3.11",
+        "docs",
+        "audit",
+    } <= sessions
 
 
 class Recorder:
@@ -226,7 +234,7 @@ class Recorder:
         self.lines.append(list(words))
 
 
-@pytest.mark.parametrize("name", ["tests", "lint", "wheel", "docs"])
+@pytest.mark.parametrize("name", ["tests", "lint", "wheel", "docs", "audit"])
 def test_a_nox_session_asks_for_things_that_exist(noxfile: ModuleType, name: str) -> None:
     session = Recorder()
     getattr(noxfile, name).func(session)

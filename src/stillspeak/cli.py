@@ -56,7 +56,7 @@ from stillspeak.commands.inspect import inspect
 from stillspeak.commands.serve import serve
 from stillspeak.commands.stream import stream
 from stillspeak.commands.study import app as study_app
-from stillspeak.errors import ConfigError, OutputError, StillspeakError
+from stillspeak.errors import ConfigError, OutputError, StillspeakError, out_of_files, out_of_memory
 
 if TYPE_CHECKING:
     from stillspeak.data.clips import Clip, Rejected
@@ -88,14 +88,28 @@ def main() -> None:
         fail(f"{where}{(error.strerror or str(error)).lower()}")
     except KeyboardInterrupt:
         fail("interrupted", code=130)
+    except (MemoryError, RuntimeError, ImportError) as error:
+        if out_of_memory(error):
+            fail(NO_MEMORY)
+        if out_of_files(error):
+            fail("too many open files; allow more of them (ulimit -n)")
+        raise
+
+
+NO_MEMORY = (
+    "not enough memory; give a smaller picture, a shorter sound or fewer --workers, or close other "
+    "programs"
+)
 
 
 def _drop_stdout() -> None:
     """Let what could not be written go, or Python would try again, and complain, at its exit."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    with suppress(OSError):
-        os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
+    with suppress(OSError):  # where not one more file can be opened, say
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(nowhere, sys.stdout.fileno())
+        finally:
+            os.close(nowhere)
 
 
 def _show_version(value: bool) -> None:

@@ -23,6 +23,8 @@ prints it as it stands. Programming mistakes raise the built-in exceptions inste
       MissingDependencyError  an optional or system package is not there
 """
 
+import errno
+
 
 class StillspeakError(Exception):
     """Base of every error that stillspeak raises on purpose."""
@@ -94,3 +96,36 @@ class StudyError(StillspeakError):
 
 class MissingDependencyError(StillspeakError):
     """A package that this function needs is not installed."""
+
+
+_MACHINE = (errno.EAGAIN, errno.ENOSPC, errno.EDQUOT)
+_NO_MEMORY = ("can't allocate memory", "cannot allocate memory", "out of memory", "bad_alloc",
+              "failed to map segment", "not enough memory")  # fmt: skip
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether memory was refused, in whichever of the ways in which libraries say so."""
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return True
+    if not isinstance(error, RuntimeError | ImportError):
+        return False
+    return any(words in str(error).lower() for words in _NO_MEMORY)
+
+
+def out_of_files(error: BaseException) -> bool:
+    """Whether one open file more was refused; safetensors says it in words."""
+    if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE):
+        return True
+    return isinstance(error, RuntimeError) and "too many open files" in str(error).lower()
+
+
+def of_the_machine(error: BaseException | None) -> bool:
+    """Whether an error, or one that caused it, is the machine's and not a file's.
+
+    Without memory, room on the disk or open files left, the best of files cannot be read.
+    """
+    while error is not None:
+        if out_of_memory(error) or out_of_files(error) or getattr(error, "errno", None) in _MACHINE:
+            return True
+        error = error.__cause__
+    return False

@@ -9,10 +9,8 @@ files that have answered as PyTorch does, step by step, before they are put in t
 from __future__ import annotations
 
 import json
-import secrets
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from stillspeak import __version__
+from stillspeak.atomic import partial_folder
 from stillspeak.constants import FRAME_HEIGHT
 from stillspeak.errors import MissingDependencyError, OutputError, OutputExistsError
 from stillspeak.face.align import crop_face, face_transform
@@ -125,7 +124,7 @@ def export_onnx(
     try:
         metadata = _metadata(generator, about)
         graphs = {STILL: _still_graph(generator), STEP: _step_graph(generator)}
-        with _partial(target) as partial:
+        with partial_folder(target) as partial:
             if image is not None:
                 arrays: dict[str, Any] = {**face_inputs(image, generator, face=face)}
                 np.savez(partial / FACE, **arrays)
@@ -298,18 +297,6 @@ def _check_target(target: Path, names: Sequence[str], *, overwrite: bool) -> Non
         raise OutputError(
             f"{target}: the folder {around} does not exist; create it or write elsewhere"
         )
-
-
-@contextmanager
-def _partial(target: Path) -> Iterator[Path]:
-    """A folder beside the target that is gone afterwards."""
-    place = target.absolute()
-    partial = place.with_name(f".{place.name}.{secrets.token_hex(4)}.partial")
-    partial.mkdir()
-    try:
-        yield partial
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _place(partial: Path, target: Path, names: Sequence[str], *, overwrite: bool) -> None:

@@ -149,6 +149,8 @@ def run_jobs(
                 result = JobResult(job, frames=frames)
         except StillspeakError as error:
             result = JobResult(job, error=str(error))
+        except MemoryError:  # the next job may be smaller
+            result = JobResult(job, error=f"{job.output}: not enough memory for this one")
         except OSError as error:  # a name that the file system refuses even to look up
             result = JobResult(job, error=f"{error.filename or job.output}: {reason(error)}")
         results.append(result)

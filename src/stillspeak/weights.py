@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from stillspeak.atomic import whole_file
 from stillspeak.errors import ConfigError, OutputError, WeightsError
 from stillspeak.models.config import GeneratorConfig
 from stillspeak.models.generator import Generator
@@ -37,6 +38,8 @@ DEFAULT_MODEL = "default"
 GOLDEN_TOLERANCE = 0.02
 """Largest difference from the golden answer, on a scale of [-1, 1]: far above what rounding
 on another machine does, far below what a wrong tensor does."""
+MAX_BYTES = 4 * 2**30
+"""Size of a weights file that is read: forty times the paper's generator."""
 GOLDEN_PIXELS = 499
 """How many values of the frames a golden answer holds. A prime, so that they do not fall into
 one column of the picture but all over it, the mouth included."""
@@ -241,15 +244,11 @@ def save_network(
         "info": json.dumps(dict(info)),
         "golden": json.dumps([round(v, 5) for v in answer.tolist()]),
     }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with whole_file(path) as partial:
             # save_file would make a file that only its owner can read.
-            temporary.write_bytes(save(state, metadata))
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+            partial.write_bytes(save(state, metadata))
     except (OSError, SafetensorError) as error:
         raise OutputError(f"{path}: cannot be written ({error})") from error
 
@@ -323,6 +322,11 @@ def golden_answer(generator: Generator) -> Tensor:
 def _read(path: Path, format_name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Header and tensors of a weights file."""
     try:
+        if path.stat().st_size > MAX_BYTES:
+            raise WeightsError(
+                f"{path}: {path.stat().st_size / 2**30:.1f} GiB, the limit for weights is "
+                f"{MAX_BYTES / 2**30:g}; this is another file"
+            )
         with safe_open(path, framework="pt") as file:
             header = _header(file.metadata(), path, format_name)
             return header, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -10,6 +12,19 @@ from typing import Any, Generic, TypeVar
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
+
+
+def _start_in_worker(start: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    """First call in a worker: it ends with its parent, however that ends, and then starts."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+
+        def follow() -> None:
+            parent.join()
+            os._exit(1)  # nobody waits for what it is doing
+
+        threading.Thread(target=follow, name="parent", daemon=True).start()
+    start(*arguments)
 
 
 class WorkerPool(Generic[Job, Result]):
@@ -74,8 +89,8 @@ class WorkerPool(Generic[Job, Result]):
                 self._workers,
                 # Forking a process that runs MediaPipe's or torch's threads can hang.
                 mp_context=multiprocessing.get_context("spawn"),
-                initializer=self._start,
-                initargs=self._arguments,
+                initializer=_start_in_worker,
+                initargs=(self._start, self._arguments),
             )
         return self._executor.submit(self._work, job)
 

@@ -241,7 +241,7 @@ def test_sources_are_named_by_their_bytes(tmp_path):
 def test_a_certificate_is_made_once_and_kept_for_its_owner_alone(home):
     first, second = find_signer(), find_signer()
     assert first == second and first.self_made
-    assert sorted(path.name for path in home.iterdir()) == ["identity.pem", "root.pem"]
+    assert sorted(path.name for path in home.iterdir()) == [".lock", "identity.pem", "root.pem"]
     if os.name == "posix":
         assert stat.S_IMODE((home / "identity.pem").stat().st_mode) == 0o600
         assert stat.S_IMODE(home.stat().st_mode) == 0o700
@@ -270,20 +270,33 @@ def test_many_processes_make_one_certificate(home):
     with multiprocessing.get_context("spawn").Pool(3) as pool:
         chains = pool.map(_sign_once, [str(home)] * 6, chunksize=1)
     assert set(chains) == {find_signer().chain}
-    assert sorted(path.name for path in home.iterdir()) == ["identity.pem", "root.pem"]
+    assert sorted(path.name for path in home.iterdir()) == [".lock", "identity.pem", "root.pem"]
 
 
 def test_one_that_came_first_is_taken(home, monkeypatch):
-    """The other process keeps its certificate between our look and our own."""
+    """The other process keeps its certificate between our look and our turn."""
     other = provenance._make_identity()
-    real = provenance._keep_identity
+    real = provenance.claim
 
-    def late(folder, chain, key, *, replace):
-        real(folder, *other, replace=False)
-        real(folder, chain, key, replace=replace)
+    def late(folder, busy):
+        provenance._keep_identity(folder, *other)
+        return real(folder, busy)
 
-    monkeypatch.setattr(provenance, "_keep_identity", late)
+    monkeypatch.setattr(provenance, "claim", late)
     assert find_signer().chain == other[0]
+
+
+def test_many_processes_replace_an_expired_one_by_one(home, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(provenance, "_YEARS", 0)
+        old = find_signer().chain
+    left = home / ".identity.pem.0123abcd.partial"
+    left.write_text("what a killed process left, with a key in it")
+    with multiprocessing.get_context("spawn").Pool(3) as pool:
+        chains = pool.map(_sign_once, [str(home)] * 3, chunksize=1)
+    assert set(chains) == {find_signer().chain} != {old}
+    assert (home / "root.pem").read_text() == own_root()
+    assert not left.exists()
 
 
 def test_an_expired_one_is_replaced(home, monkeypatch):

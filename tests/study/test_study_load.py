@@ -30,8 +30,8 @@ pytest.importorskip("sqlalchemy", reason="sqlalchemy is not installed (extra: st
 HEADERS = {"Content-Type": "application/json", "X-Study": "1"}
 
 
-def make(folder: Path, **trials: int) -> None:
-    config, _ = paper_study(folder, "turing", items=30, catches=0, **trials)
+def make(folder: Path, items: int = 30, **trials: int) -> None:
+    config, _ = paper_study(folder, "turing", items=items, catches=0, **trials)
     config = replace(
         config,
         playback=replace(config.playback, must_watch=False),
@@ -168,19 +168,19 @@ def test_two_hundred_raters_on_postgresql(tmp_path: Path, request: pytest.Fixtur
     two_hundred(tmp_path / "s", request.getfixturevalue("new_postgres_database")(url))
 
 
-def test_killed_in_the_middle_again_and_again(tmp_path: Path) -> None:
+def killed_again_and_again(folder: Path, kills: int, raters: int, trials: int) -> None:
     """kill -9 loses no acknowledged answer, stores none twice, and everybody goes on."""
-    folder = tmp_path / "s"
-    make(folder, count=20)
+    make(folder, max(30, trials), count=trials)
     process, port = launch(folder)
+    each = raters * trials // (kills + 1)  # answers between kills, so that all come in time
     try:
-        raters = [Rater(port, number) for number in range(6)]
+        people = [Rater(port, number) for number in range(raters)]
         progress = threading.Semaphore(0)
-        with ThreadPoolExecutor(6) as pool:
-            running = [pool.submit(r.go, progress=progress) for r in raters]
+        with ThreadPoolExecutor(raters) as pool:
+            running = [pool.submit(r.go, progress=progress) for r in people]
             chance = random.Random(0)
-            for _ in range(3):
-                for _ in range(chance.randint(8, 22)):
+            for _ in range(kills):
+                for _ in range(chance.randint(each // 4, each)):
                     assert progress.acquire(timeout=60)
                 time.sleep(chance.random() * 0.01)
                 process.send_signal(signal.SIGKILL)
@@ -191,8 +191,34 @@ def test_killed_in_the_middle_again_and_again(tmp_path: Path) -> None:
     finally:
         process.kill()
         process.wait()
-    assert sum(r.tries for r in raters) > sum(1 + len(r.acknowledged) for r in raters)
-    check_all_there(folder, raters, 20, None)
+    assert sum(r.tries for r in people) > sum(1 + len(r.acknowledged) for r in people)
+    check_all_there(folder, people, trials, None)
+
+
+def test_killed_in_the_middle_again_and_again(tmp_path: Path) -> None:
+    killed_again_and_again(tmp_path / "s", 3, 6, 20)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+def test_killed_in_the_middle_forty_times(tmp_path: Path) -> None:
+    begin = time.monotonic()
+    killed_again_and_again(tmp_path / "s", 40, 12, 55)
+    sys.stdout.write(f"\nstudy: 40 kills, 660 answers, {time.monotonic() - begin:.0f} s\n")
+
+
+def test_two_servers_of_one_study(tmp_path: Path) -> None:
+    """Two processes on one database, as behind a balancer, and a visitor who changes over."""
+    folder = tmp_path / "s"
+    make(folder, count=6)
+    with serving(folder) as first, serving(folder) as second:
+        raters = [Rater((first, second)[number % 2], number) for number in range(16)]
+        with ThreadPoolExecutor(16) as pool:
+            codes = list(pool.map(lambda r: r.go(twice=int(r.key, 16) % 4 == 0), raters))
+        there = Rater(second, 0)  # the first one's key, at the other server
+        assert there.ask("/api/start", {"agreed": True, "key": there.key})["code"] == codes[0]
+    assert len(set(codes)) == 16
+    check_all_there(folder, raters, 6, None)
 
 
 def test_the_end_comes_by_a_signal_and_quietly(tmp_path: Path) -> None:

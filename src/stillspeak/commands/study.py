@@ -199,8 +199,7 @@ def export(
 
 
 def _write_text(path: Path, text: str, *, overwrite: bool) -> None:
-    import os
-
+    from stillspeak.atomic import whole_file
     from stillspeak.errors import OutputError, OutputExistsError
 
     if str(path) == "-":
@@ -208,13 +207,9 @@ def _write_text(path: Path, text: str, *, overwrite: bool) -> None:
         return
     if path.exists() and not overwrite:
         raise OutputExistsError(f"{path}: is there already; give another name, or --overwrite")
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        try:
+        with whole_file(path) as partial:
             partial.write_text(text, "utf-8")
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
 

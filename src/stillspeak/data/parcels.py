@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
+from stillspeak.atomic import whole_file
 from stillspeak.errors import DataError
 
 MAGIC = b"stillspeak box 1\n\n"
@@ -152,16 +153,12 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     Raises:
         DataError: the disk refuses.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
+        with whole_file(path) as partial, partial.open("wb") as file:
             yield file
-        partial.replace(path)
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error.strerror})") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def sha256_of(path: Path) -> str:

@@ -24,7 +24,6 @@ knows nothing of other frames: the same source always gives the same cache.
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -35,10 +34,11 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from stillspeak.atomic import claim, sweep, whole_file
 from stillspeak.constants import FRAME_HEIGHT, FRAME_WIDTH, SAMPLE_RATE, VIDEO_FPS
 from stillspeak.data.clips import Clip, Rejected, Split, check_clips
 from stillspeak.data.layouts.grid import read_alignment
-from stillspeak.errors import DataError, StillspeakError
+from stillspeak.errors import DataError, StillspeakError, of_the_machine
 from stillspeak.face.align import (
     SMOOTHING_WINDOW,
     Transform,
@@ -174,8 +174,8 @@ def prepare(
         other splits that an earlier call listed.
 
     Raises:
-        DataError: if there are no clips, the list is inconsistent or the cache cannot be
-            written.
+        DataError: if there are no clips, the list is inconsistent, the cache cannot be
+            written, or another process is filling it.
         MissingDependencyError: if the detector cannot be made.
     """
     begin = time.monotonic()
@@ -196,6 +196,26 @@ def prepare(
     except OSError as error:
         raise DataError(f"{cache_dir}: the cache cannot be made ({error.strerror})") from error
 
+    busy = DataError(
+        f"{cache_dir}: another stillspeak prepare is filling this cache; wait for it, or name "
+        "another cache"
+    )
+    with claim(settings.cache_dir, busy):
+        for folder in {_target(clip, settings).parent for clip in clips}:
+            sweep(folder)
+        return _fill(clips, chosen, settings, detector_factory, workers, progress, begin)
+
+
+def _fill(
+    clips: Sequence[Clip],
+    chosen: Sequence[int],
+    settings: _Settings,
+    detector_factory: DetectorFactory,
+    workers: int,
+    progress: Callable[[Progress], None] | None,
+    begin: float,
+) -> Summary:
+    """Prepare the chosen clips into a cache that nobody else is filling."""
     manifest = settings.cache_dir / MANIFEST
     known = _known_clips(settings.cache_dir)
     results: dict[int, _Result] = {}
@@ -359,6 +379,10 @@ def _prepare_clip(clip: Clip, settings: _Settings, detector: LandmarkDetector) -
             return _Result("skipped", frames=frames, key=key)
         tensors, source, facts = _extract(clip, settings, detector)
     except (StillspeakError, OSError) as error:
+        if of_the_machine(error):  # the clip, and what was made of it, may be as good as ever
+            raise DataError(
+                f"{' '.join(str(error).split())}; what is prepared is kept, so run it again"
+            ) from error
         target.unlink(missing_ok=True)  # what was made of an earlier, better source
         return _Result("rejected", reason=" ".join(str(error).split()))
     metadata = {
@@ -588,13 +612,9 @@ def _write_tensors(
     from safetensors.numpy import save
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
+    with whole_file(path) as partial:
         # save_file would make a file that only its owner can read.
         partial.write_bytes(save(tensors, metadata=metadata))
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _known_clips(cache_dir: Path) -> dict[Path, CachedClip]:
@@ -640,12 +660,8 @@ def _write_manifest(
             }
         row["file"] = file.relative_to(settings.cache_dir).as_posix()
         lines.append(json.dumps(row) + "\n")
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
+    with whole_file(path) as partial:
         partial.write_text("".join(lines), "utf8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 # ------------------------------------------------------------------ many clips

@@ -20,17 +20,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, cast
 
 from stillspeak import __version__
+from stillspeak.atomic import claim, whole_file
 from stillspeak.constants import FRAME_HEIGHT, FRAME_WIDTH
 from stillspeak.data.corpora import SPLITS, Clip
 from stillspeak.data.prepare import load_manifest, prepare
@@ -280,49 +280,52 @@ def evaluate_videos(
         find_metrics(metrics)  # a wrong name is told before the slow part
     target = Path(output)
     system = System("videos", str(videos), "videos")
-    _claim(target, system, overwrite=overwrite)
-
-    failures: list[Failure] = []
-    usable: list[tuple[_Job, Path]] = []
-    for number, job in enumerate(places, start=1):
-        source = sources.get(of[job.speaker, job.name])
-        try:
-            if source is None:
-                raise VideoError(f"{videos}: has no video of this name")
-            _check_pair(source, job.real.file)
-            usable.append((job, source))
-        except StillspeakError as error:
-            failures.append(Failure(job.clip, str(error)))
-        if progress is not None:
-            progress("checking", number, len(places))
-    real_side = _align(
-        [(job, job.real.file) for job, _ in usable], target / "aligned" / "real", workers, progress
-    )
-    video_side = _align(usable, target / "aligned" / "videos", workers, progress)
-    jobs = []
-    for job, _ in usable:
-        sides = (real_side[job.clip], video_side[job.clip])
-        reasons = [side for side in sides if isinstance(side, str)]
-        if reasons:
-            failures.append(Failure(job.clip, "; ".join(reasons)))
-        else:
-            own, generated = cast(tuple[Recording, Recording], sides)
-            jobs.append(replace(job, real=own, generated=generated))
-    return _evaluate(
-        system,
-        jobs,
-        failures,
-        target,
-        metrics=metrics,
-        files=_tool_files(embedding=embedder, lipreader=lip_reader, sync=sync),
-        real_side=(
-            target / "aligned" / "real" / REAL_SIDE if real_cache is None else Path(real_cache)
-        ),
-        workers=workers,
-        overwrite=overwrite,
-        facts={"command": command, "videos": str(videos), "real": str(real)},
-        progress=progress,
-    )
+    with _claimed(target, system, overwrite=overwrite):
+        failures: list[Failure] = []
+        usable: list[tuple[_Job, Path]] = []
+        for number, job in enumerate(places, start=1):
+            source = sources.get(of[job.speaker, job.name])
+            try:
+                if source is None:
+                    raise VideoError(f"{videos}: has no video of this name")
+                _check_pair(source, job.real.file)
+                usable.append((job, source))
+            except StillspeakError as error:
+                failures.append(Failure(job.clip, str(error)))
+            if progress is not None:
+                progress("checking", number, len(places))
+        real_side = _align(
+            [(job, job.real.file) for job, _ in usable],
+            target / "aligned" / "real",
+            workers,
+            progress,
+        )
+        video_side = _align(usable, target / "aligned" / "videos", workers, progress)
+        jobs = []
+        for job, _ in usable:
+            sides = (real_side[job.clip], video_side[job.clip])
+            reasons = [side for side in sides if isinstance(side, str)]
+            if reasons:
+                failures.append(Failure(job.clip, "; ".join(reasons)))
+            else:
+                own, generated = cast(tuple[Recording, Recording], sides)
+                jobs.append(replace(job, real=own, generated=generated))
+        return _evaluate(
+            system,
+            jobs,
+            failures,
+            target,
+            metrics=metrics,
+            files=_tool_files(embedding=embedder, lipreader=lip_reader, sync=sync),
+            real_side=(
+                target / "aligned" / "real" / REAL_SIDE if real_cache is None else Path(real_cache)
+            ),
+            workers=workers,
+            overwrite=overwrite,
+            facts={"command": command, "videos": str(videos), "real": str(real)},
+            progress=progress,
+            claiming=False,
+        )
 
 
 # ------------------------------------------------------------------ which clips
@@ -455,11 +458,44 @@ def _evaluate(
     overwrite: bool,
     facts: dict[str, Any],
     progress: Progress | None,
+    claiming: bool = True,
 ) -> Evaluation:
+    """Score clips; ``claiming`` unless the folder of results was claimed before."""
     chosen = all_metrics() if metrics is None else find_metrics(metrics)
     versions, left_out = _tool_versions(chosen, files, asked=metrics is not None)
     chosen = [m for m in chosen if m.name not in left_out]
-    _claim(output, system, overwrite=overwrite)
+    with _claimed(output, system, overwrite=overwrite) if claiming else nullcontext():
+        return _score(
+            system,
+            jobs,
+            failures,
+            output,
+            chosen=chosen,
+            versions=versions,
+            left_out=left_out,
+            files=files,
+            real_side=real_side,
+            workers=workers,
+            facts=facts,
+            progress=progress,
+        )
+
+
+def _score(
+    system: System,
+    jobs: Sequence[_Job],
+    failures: Sequence[Failure],
+    output: Path,
+    *,
+    chosen: Sequence[Metric],
+    versions: dict[Tool, str],
+    left_out: dict[str, str],
+    files: ToolFiles,
+    real_side: Path,
+    workers: int,
+    facts: dict[str, Any],
+    progress: Progress | None,
+) -> Evaluation:
     names = tuple(m.name for m in chosen)
     task = _Task(system, output, names, versions, files, real_side.absolute())
     results: dict[int, _Result] = {}
@@ -526,8 +562,23 @@ def _tool_versions(
     return versions, left_out
 
 
-def _claim(output: Path, system: System, *, overwrite: bool) -> None:
-    """Make the folder of results this system's, unless it is another one's."""
+@contextmanager
+def _claimed(output: Path, system: System, *, overwrite: bool) -> Iterator[None]:
+    """Make the folder of results this system's, and have it for this process alone."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{output}: cannot be made ({error.strerror or error})") from error
+    busy = OutputError(
+        f"{output}: another evaluation is writing there; wait for it, or give another folder"
+    )
+    with claim(output, busy):
+        _name_owner(output, system, overwrite=overwrite)
+        yield
+
+
+def _name_owner(output: Path, system: System, *, overwrite: bool) -> None:
+    """Note whose results a folder holds, unless they are another system's."""
     path = output / "system.json"
     mine = {"kind": system.kind, "label": system.label, "sha256": system.sha256}
     try:
@@ -784,13 +835,9 @@ def _write(path: Path, text: str) -> None:
     Raises:
         OutputError: the disk refuses.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with whole_file(path) as partial:
             partial.write_text(text, "utf-8")
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error

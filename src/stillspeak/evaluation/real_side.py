@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from stillspeak.atomic import whole_file
 from stillspeak.evaluation.tools import Tool
 from stillspeak.face.landmarks import LANDMARKS, Face
 
@@ -126,13 +126,9 @@ class RealSide:
         self._write(self._file(tool, "safetensors"), save(arrays, metadata=about))
 
     def _write(self, path: Path, data: bytes) -> None:
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            try:
+            with whole_file(path) as partial:
                 partial.write_bytes(data)
-                partial.replace(path)
-            finally:
-                partial.unlink(missing_ok=True)
         except OSError:
             return  # a full disk or a read-only folder: the next system computes it again

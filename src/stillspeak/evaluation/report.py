@@ -15,9 +15,7 @@ from __future__ import annotations
 import base64
 import json
 import math
-import os
 import re
-import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -26,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from stillspeak.atomic import partial_folder
 from stillspeak.errors import DataError, OutputError, OutputExistsError, StillspeakError
 from stillspeak.evaluation import report_plots as plots
 from stillspeak.evaluation import report_sheets as sheets
@@ -1075,10 +1074,9 @@ def _write(target: Path, page: str, markdown: str, pictures: Iterable[Picture]) 
         OutputError: the disk refuses.
     """
     place = target.absolute()
-    partial = place.with_name(f".{place.name}.{os.getpid()}.partial")
-    before = place.with_name(f".{place.name}.{os.getpid()}.before")
     try:
-        try:
+        with partial_folder(place) as beside:
+            partial, before = beside / "report", beside / "before"
             (partial / "figures").mkdir(parents=True)
             for picture in pictures:
                 (partial / "figures" / picture.file).write_bytes(picture.data)
@@ -1092,9 +1090,5 @@ def _write(target: Path, page: str, markdown: str, pictures: Iterable[Picture]) 
                 if before.exists():
                     before.rename(place)
                 raise
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-            if place.exists():
-                shutil.rmtree(before, ignore_errors=True)
     except OSError as error:
         raise OutputError(f"{target}: cannot be written ({error.strerror or error})") from error

@@ -25,6 +25,7 @@ from stillspeak.errors import (
     FaceTurnedError,
     MissingDependencyError,
     NoFaceError,
+    of_the_machine,
 )
 from stillspeak.face.align import Transform, crop_face, invert_transform, transform_points
 
@@ -518,6 +519,8 @@ def _create(max_faces: int, video: bool) -> tuple[Any, Any]:
 
 def _missing_library(error: Exception) -> MissingDependencyError:
     what = str(error).splitlines()[0]
+    if of_the_machine(error):  # nothing is missing but memory or open files
+        raise error
     return MissingDependencyError(
         f"MediaPipe needs a system library that is missing ({what});"
         f" install the system packages {_SYSTEM_PACKAGES}"

@@ -38,6 +38,10 @@ _NEVER_AUDIO = 8.0
 # longer than the second number is a clock that jumped, where filling would be wrong.
 _GAP_SECONDS = 0.05
 _JUMP_SECONDS = 60.0
+# Seconds of many pieces, summed: far below a sample, far above what rounding adds up to.
+_ROUNDING = 1e-6
+# Samples by which a waveform that is being read grows at most.
+_GROWTH = 2**24
 # Live sound; wider integers are mostly 16 bit in disguise, and would be silence.
 _LIVE_TYPES = frozenset(np.dtype(kind) for kind in (np.int16, np.int32, np.uint8))
 # Sound decoded before and after a stretch, for decoders and the resampler to settle.
@@ -352,20 +356,25 @@ def _collect(
     chunks: Iterator[Chunk], *, sample_rate: int, max_seconds: float, name: str
 ) -> Waveform:
     """Resample chunks (S,) one after another and join them, within ``max_seconds``."""
-    pieces: list[Waveform] = []
+    # One array that grows in place: pieces that are joined at the end would take twice the room,
+    # and where there is none it had better be NumPy that asks for it than a decoder.
+    wave: Waveform = np.empty(0, dtype=np.float32)
+    filled = 0
     seconds_in = 0.0
     for piece, seconds_in in _resampled(chunks, sample_rate):
-        if seconds_in > max_seconds:
+        if seconds_in > max_seconds + _ROUNDING:
             raise AudioError(
                 f"{name}: longer than {max_seconds:g} s; cut it, or raise the limit (max_seconds)"
             )
-        pieces.append(piece)
+        end = filled + piece.shape[0]
+        if end > wave.shape[0]:
+            wave.resize(end + min(end // 2, _GROWTH), refcheck=False)
+        wave[filled:end] = piece
+        filled = end
     if seconds_in == 0.0:
         raise AudioError(f"{name}: holds no sound samples; give a sound that is not empty")
-    wave = np.concatenate(pieces)
-    if wave.size == 0:
-        # A sample or two at a high rate can be less than one sample of the result.
-        wave = np.zeros(1, dtype=np.float32)
+    # A sample or two at a high rate can be less than one sample of the result.
+    wave.resize(max(filled, 1), refcheck=False)
     return np.clip(wave, -1.0, 1.0, out=wave)
 
 

@@ -98,6 +98,8 @@ def _open_picture(file: BinaryIO, name: str) -> PIL.ImageFile.ImageFile:
         raise ImageError(f"{name}: not a picture stillspeak can read; give {IMAGE_FORMATS}")
     try:
         return decoder(file)
+    except MemoryError:
+        raise
     except Exception as problem:  # damaged files make the decoders raise any class there is
         raise _damaged(name, problem) from problem
 
@@ -108,6 +110,8 @@ def _from_pil(picture: PIL.Image.Image, max_pixels: int, name: str) -> Picture:
     try:
         picture.load()
         array = _unpack(picture)
+    except MemoryError:  # which says nothing about the picture
+        raise
     except Exception as problem:  # as above: any class
         raise _damaged(name, problem) from problem
     if array is None:

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 import numpy as np
 import numpy.typing as npt
 
+from stillspeak.atomic import claim, whole_file
 from stillspeak.errors import ConfigError, OutputError
 from stillspeak.media.source import reason
 
@@ -397,27 +398,34 @@ def _own_identity() -> tuple[str, str]:
     Where the folder cannot be written, they live as long as the process.
     """
     folder = config_folder()
-    path = folder / _IDENTITY
-    for _ in range(2):
-        text = ""
+    found = _read_identity(folder / _IDENTITY)
+    if found is None:
         try:
-            text = path.read_text("ascii")
-        except (OSError, UnicodeDecodeError) as error:
-            if not (isinstance(error, OSError) and _is_absent(path, error)):
-                raise ConfigError(
-                    f"{path}: the installation's certificate cannot be read ({reason(error)})"
-                ) from error
-        if text:
-            found = _parse_identity(text, path)
-            if found is not None:
-                return found
-        made = _make_identity()
-        try:
-            _keep_identity(folder, *made, replace=bool(text))
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # Of several processes that come here first, one makes it and the others read it.
+            with claim(folder, None):
+                found = _read_identity(folder / _IDENTITY)
+                if found is None:
+                    found = _make_identity()
+                    _keep_identity(folder, *found)
+                    # Where there are no locks another one may have come in between.
+                    found = _read_identity(folder / _IDENTITY) or found
         except OSError:
             return _passing_identity()
-    # Two processes at once: what the other one has kept was read in the second round.
-    return _passing_identity()
+    return found
+
+
+def _read_identity(path: Path) -> tuple[str, str] | None:
+    """Chain and key that are kept; None if there are none, or only ones about to expire."""
+    try:
+        text = path.read_text("ascii")
+    except (OSError, UnicodeDecodeError) as error:
+        if isinstance(error, OSError) and _is_absent(path, error):
+            return None
+        raise ConfigError(
+            f"{path}: the installation's certificate cannot be read ({reason(error)})"
+        ) from error
+    return _parse_identity(text, path) if text else None
 
 
 _passing: list[tuple[str, str]] = []
@@ -450,33 +458,15 @@ def _parse_identity(text: str, path: Path) -> tuple[str, str] | None:
     return "".join(_pem(one) for one in chain), _key_pem(key)
 
 
-def _keep_identity(folder: Path, chain: str, key: str, *, replace: bool) -> None:
-    """Write the identity so that of several processes one wins and nobody reads half a file."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = folder / _IDENTITY
-    temporary = folder / f".{_IDENTITY}.{secrets.token_hex(6)}"
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(handle, "w") as file:
-            file.write(key + chain)
-            file.flush()
-            os.fsync(file.fileno())
-        if replace:
-            temporary.replace(path)
-        else:
-            try:
-                path.hardlink_to(temporary)
-            except FileExistsError:
-                return
-            except OSError:  # a file system without links
-                temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    root = chain[chain.rindex("-----BEGIN") :]
-    spare = folder / f".{_ROOT}.{secrets.token_hex(6)}"
-    with suppress(OSError):  # a convenience: it can be had from identity.pem
-        spare.write_text(root, "ascii")
-        spare.replace(folder / _ROOT)
+def _keep_identity(folder: Path, chain: str, key: str) -> None:
+    """Write the identity so that nobody reads half a file, and nobody else reads it at all."""
+    with whole_file(folder / _IDENTITY, mode=0o600) as partial, partial.open("w") as file:
+        file.write(key + chain)
+        file.flush()
+        os.fsync(file.fileno())
+    with suppress(OSError), whole_file(folder / _ROOT) as partial:
+        # A convenience: it can be had from identity.pem.
+        partial.write_text(chain[chain.rindex("-----BEGIN") :], "ascii")
 
 
 def own_root() -> str | None:

@@ -6,10 +6,9 @@ whenever the writing ends, the file is whole.
 
 from __future__ import annotations
 
-import secrets
 from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,6 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from stillspeak.atomic import partial_folder
 from stillspeak.errors import OutputError
 from stillspeak.media.audio import Waveform
 from stillspeak.media.marking import Marking
@@ -68,9 +68,6 @@ class Recorder:
             if Path(target).suffix.lower() != ".mp4":
                 raise OutputError(f"{target}: what is live is recorded as MP4; give a name in .mp4")
             self._path = check_output(target, overwrite=overwrite)
-            self._temporary = self._path.absolute().with_name(
-                f".stillspeak-{secrets.token_hex(6)}.part"
-            )
         else:
             self.name, self._file = "<output>", target
         self.marks: Marks | None = None
@@ -87,6 +84,7 @@ class Recorder:
         self._samples = np.zeros(0, np.float32)
         self._written = 0
         self._failed = False
+        self._stack = ExitStack()
 
     def __enter__(self) -> Recorder:
         return self
@@ -158,12 +156,14 @@ class Recorder:
                                 self._marking.file(self._temporary, self.name)
                             self._temporary.replace(self._path)
                 finally:
-                    self._temporary.unlink(missing_ok=True)
+                    self._stack.close()
 
     def _open(self, height: int, width: int) -> None:
         import av
 
         live = self._file is not None
+        if self._path is not None:
+            self._temporary = self._stack.enter_context(partial_folder(self._path)) / "video.part"
         # The prefix keeps a colon in the path from being read as the end of a protocol's name.
         place: Any = self._file if live else f"file:{self._temporary}"
         self._container = av.open(

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from stillspeak.atomic import partial_folder
 from stillspeak.constants import VIDEO_FPS
 from stillspeak.errors import AudioError, OutputError, OutputExistsError, VideoError
 from stillspeak.media.marking import Marking
@@ -30,7 +31,6 @@ from stillspeak.media.video import (
     _output_errors,
     _put_in_place,
     _read_errors,
-    _remove,
     _seconds,
     _to_rgb,
     check_output,
@@ -245,9 +245,6 @@ class Rewriter:
             self._marking = Marking(plain, self._target.suffix.lower())
         begins = [scan.start] + ([] if scan.sound_start is None else [scan.sound_start])
         self._zero = min(begins)
-        self._temporary = self._target.absolute().with_name(
-            f".stillspeak-{secrets.token_hex(6)}.part"
-        )
         self._stack = ExitStack()
         self._container: av.container.OutputContainer | None = None
         self._shown = -1
@@ -265,7 +262,6 @@ class Rewriter:
                 with suppress(Exception):
                     self._container.close()
             self._stack.close()
-            _remove(self._temporary)
 
     def keep(self, frame: TimedFrame) -> None:
         """A picture of the source as it is."""
@@ -320,6 +316,7 @@ class Rewriter:
         self._padded = bool(height % 2 or width % 2)
         keeps = like.format.name in _KEPT_FORMATS and suffix != ".webm"
         self._format = like.format.name if keeps else "yuv420p"
+        self._temporary = self._stack.enter_context(partial_folder(self._target)) / "video.part"
         container = av.open(
             f"file:{self._temporary}",
             mode="w",

@@ -6,11 +6,10 @@ import errno
 import io
 import os
 import re
-import secrets
 import shutil
 import wave
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from stillspeak.atomic import partial_folder
 from stillspeak.constants import SAMPLE_RATE, VIDEO_FPS
 from stillspeak.errors import OutputError, OutputExistsError, VideoError
 from stillspeak.media.audio import Waveform, load_stretch, load_track
@@ -486,21 +486,24 @@ def write_video(
     if kind == ".gif" and fps > _GIF_MAX_FPS:
         raise OutputError(f"{name}: a GIF shows at most {_GIF_MAX_FPS} frames a second, not {fps}")
     marking = None if marks is None else Marking(marks, ".png" if kind == FOLDER else kind)
-    job = _Job(
-        # Hidden, and in the target's own folder, so that the last step is a rename and
-        # cannot be half done.
-        temporary=target.absolute().with_name(f".stillspeak-{secrets.token_hex(6)}.part"),
-        fps=fps,
-        audio=audio,
-        sample_rate=sample_rate,
-        crf=crf,
-        metadata=dict(metadata or {}),
-        marking=marking,
-    )
     writer: _Writer | None = None
     shape: tuple[int, ...] = ()
     count = 0
+    stack = ExitStack()
     try:
+        with _output_errors(name):
+            # Hidden, and in the target's own folder, so that the last step is a rename and
+            # cannot be half done.
+            beside = stack.enter_context(partial_folder(target))
+        job = _Job(
+            temporary=beside / "video.part",
+            fps=fps,
+            audio=audio,
+            sample_rate=sample_rate,
+            crf=crf,
+            metadata=dict(metadata or {}),
+            marking=marking,
+        )
         for frame in frames:
             shape = _check_frame(frame, count, shape)
             if marking is not None:
@@ -523,8 +526,9 @@ def write_video(
         if writer is not None:
             with suppress(Exception):
                 writer.abandon()
-        _remove(job.temporary)
         raise
+    finally:
+        stack.close()
     return count
 
 

@@ -16,7 +16,6 @@ import json
 import os
 import re
 import secrets
-import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from stillspeak.atomic import partial_folder
 from stillspeak.errors import (
     AudioError,
     InputError,
@@ -284,18 +284,16 @@ def _made_whole(target: Path) -> Iterator[Path]:
                 f"{target}: is not empty; give a new folder first, then those of the videos"
             )
     place = target.absolute()
-    partial = place.with_name(f".{place.name}.{os.getpid()}.partial")
     try:
-        try:
-            partial.mkdir(parents=True)
+        with partial_folder(place) as beside:
+            partial = beside / "study"
+            partial.mkdir()
             yield partial
             if place.exists():
                 place.rmdir()
             partial.rename(place)
-        except OSError as error:
-            raise OutputError(f"{target}: cannot be made ({error.strerror or error})") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    except OSError as error:
+        raise OutputError(f"{target}: cannot be made ({error.strerror or error})") from error
 
 
 # ------------------------------------------------------------------ finding and matching

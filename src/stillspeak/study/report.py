@@ -11,13 +11,12 @@ The folder of a report::
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from stillspeak.atomic import partial_folder
 from stillspeak.errors import OutputError
 from stillspeak.evaluation.report import Picture, _check_target, _Figures, _markdown
 from stillspeak.evaluation.report_plots import SERIES, Plot, colour_of
@@ -871,10 +870,9 @@ def _write(
 ) -> None:
     """All files beside the target, then renamed to it."""
     place = target.absolute()
-    partial = place.with_name(f".{place.name}.{os.getpid()}.partial")
-    before = place.with_name(f".{place.name}.{os.getpid()}.before")
     try:
-        try:
+        with partial_folder(place) as beside:
+            partial, before = beside / "report", beside / "before"
             (partial / "figures").mkdir(parents=True)
             for picture in pictures:
                 (partial / "figures" / picture.file).write_bytes(picture.data)
@@ -890,9 +888,5 @@ def _write(
                 if before.exists():
                     before.rename(place)
                 raise
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-            if place.exists():
-                shutil.rmtree(before, ignore_errors=True)
     except OSError as error:
         raise OutputError(f"{target}: cannot be written ({error.strerror or error})") from error

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
-from stillspeak.errors import CheckpointError
+from stillspeak.atomic import claim, whole_file
+from stillspeak.errors import CheckpointError, ConfigError
 
 FORMAT = "stillspeak-checkpoint-1"
 _SEPARATOR = "|"
@@ -33,14 +34,13 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     """
     tensors: dict[str, Tensor] = {}
     skeleton = _take_tensors(state, "", tensors)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        save_file(tensors, temporary, {"format": FORMAT, "state": json.dumps(skeleton)})
-        temporary.replace(path)
+        # save_file would write to a temporary file of its own, which a kill leaves behind.
+        data = save(tensors, {"format": FORMAT, "state": json.dumps(skeleton)})
+        with whole_file(path) as partial:
+            partial.write_bytes(data)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: cannot be written ({error}); free some space") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: Path, *, device: str = "cpu") -> State:
@@ -70,6 +70,29 @@ def latest_checkpoint(folder: Path) -> Path | None:
     """The newest checkpoint of a run, by its step."""
     found = sorted(folder.glob("checkpoint-*.safetensors"))
     return found[-1] if found else None
+
+
+@contextmanager
+def own_folder(folder: Path, *, from_step: int, table: Mapping[str, Any]) -> Iterator[None]:
+    """Have a run's folder, made if missing, for this process alone, and note the configuration.
+
+    Args:
+        folder: of the run.
+        from_step: the step of the checkpoint that the run goes on from; 0 if there is none.
+        table: the configuration, written to ``config.json``.
+
+    Raises:
+        ConfigError: another process trains there, or did since the checkpoint was read.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    busy = ConfigError(f"{folder}: another stillspeak train is running there; name a new folder")
+    with claim(folder, busy):
+        newest = latest_checkpoint(folder)
+        if newest is not None and newest != checkpoint_path(folder, from_step):
+            raise ConfigError(f"{folder}: another run ended there just now; use --resume")
+        with whole_file(folder / "config.json") as partial:
+            partial.write_text(json.dumps(table, indent=1) + "\n", "utf-8")
+        yield
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:

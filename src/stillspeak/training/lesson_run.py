@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,7 @@ from stillspeak.errors import ConfigError, DataError
 from stillspeak.models.lipnet import LipNetConfig
 from stillspeak.models.syncnet import SyncNetConfig
 from stillspeak.runtime import Precision, choose_device, choose_precision
-from stillspeak.training.checkpoint import latest_checkpoint
+from stillspeak.training.checkpoint import latest_checkpoint, own_folder
 from stillspeak.training.fabric import launch_fabric
 from stillspeak.training.lessons import Lesson, LessonConfig, LessonTrainer
 from stillspeak.training.lipreading import LipReadingDataConfig, LipReadingLesson
@@ -166,12 +165,11 @@ def train_lesson(
     )
     if resume:
         report(f"resumed at step {trainer.resume()}")
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(to_table(config), indent=1) + "\n", "utf-8")
-    return trainer.fit(
-        minutes=minutes,
-        progress=progress and (lambda step, m: progress(step, config.training.steps, m)),
-    )
+    with own_folder(folder, from_step=trainer.step, table=to_table(config)):
+        return trainer.fit(
+            minutes=minutes,
+            progress=progress and (lambda step, m: progress(step, config.training.steps, m)),
+        )
 
 
 def _without_scaling(precision: Precision) -> Precision:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,7 +16,7 @@ from stillspeak.data.prepare import CachedClip, load_manifest
 from stillspeak.data.resident import ResidentData
 from stillspeak.errors import ConfigError, DataError
 from stillspeak.runtime import Precision, choose_device, choose_precision
-from stillspeak.training.checkpoint import latest_checkpoint
+from stillspeak.training.checkpoint import latest_checkpoint, own_folder
 from stillspeak.training.config import run_config
 from stillspeak.training.fabric import launch_fabric, leave_processes
 from stillspeak.training.lesson_run import lesson_kind, train_lesson
@@ -96,13 +96,13 @@ def train(
         report=report,
     )
     config = trainer.config
-    if fabric.is_global_zero:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.json").write_text(json.dumps(to_table(config), indent=1) + "\n", "utf-8")
-    reason = trainer.fit(
-        minutes=minutes,
-        progress=progress and (lambda step, m: progress(step, config.training.steps, m)),
-    )
+    first = fabric.is_global_zero  # of several processes it is the one that writes
+    table = to_table(config)
+    with own_folder(folder, from_step=trainer.step, table=table) if first else nullcontext():
+        reason = trainer.fit(
+            minutes=minutes,
+            progress=progress and (lambda step, m: progress(step, config.training.steps, m)),
+        )
     leave_processes()
     return reason
 

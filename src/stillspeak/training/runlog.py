@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from stillspeak.atomic import sweep, whole_file
 from stillspeak.errors import MissingDependencyError
 
 
@@ -31,10 +32,13 @@ class RunLog:
             ) from error
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
+        sweep(folder / "samples")
         path = folder / "metrics.jsonl"
         kept = [line for line in _lines(path) if json.loads(line)["step"] <= step]
-        self._file = path.open("w", encoding="utf-8")
-        self._file.writelines(f"{line}\n" for line in kept)
+        # In one step: a kill in between must not take the lines of the steps before along.
+        with whole_file(path) as partial:
+            partial.write_text("".join(f"{line}\n" for line in kept), "utf-8")
+        self._file = path.open("a", encoding="utf-8")
         self._writer = SummaryWriter(folder / "tensorboard", purge_step=step + 1)
 
     def metrics(self, step: int, kind: str, values: Mapping[str, Any]) -> None:

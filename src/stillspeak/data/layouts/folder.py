@@ -2,13 +2,13 @@
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from stillspeak.atomic import whole_file
 from stillspeak.constants import VIDEO_FPS
 from stillspeak.data.clips import (
     Clip,
@@ -189,14 +189,9 @@ class _Search:
         return found
 
     def _remember(self, kept: Path, found: Sequence[Frames]) -> None:
-        partial = kept.with_name(f"{kept.name}.{os.getpid()}.partial")
         # It only saves time: where it cannot be kept, the video is looked through again.
-        with suppress(OSError):
-            try:
-                partial.write_text(json.dumps(found), "utf8")
-                partial.replace(kept)
-            finally:
-                partial.unlink(missing_ok=True)
+        with suppress(OSError), whole_file(kept) as partial:
+            partial.write_text(json.dumps(found), "utf8")
 
 
 def _remembered(kept: Path) -> list[Frames] | None:
