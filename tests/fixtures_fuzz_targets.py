@@ -178,7 +178,6 @@ def _sounds() -> list[bytes]:
         ("au", "pcm_mulaw", "s16"),
         ("flac", "flac", "s16"),
         ("mp3", "mp3", "s16p"),
-        ("ogg", "libvorbis", "fltp"),
         ("ogg", "libopus", "flt"),
         ("ipod", "aac", "fltp"),
         ("matroska", "pcm_f32le", "flt"),
@@ -331,7 +330,7 @@ def _sync_networks() -> list[bytes]:
             folder / "a",
             {"command": "none"},
             format_name=SYNC_FORMAT,
-            config={"network": asdict(config)},
+            config=asdict(config),
             rounded=SyncNet(config),
             golden=golden_sync,
         )
@@ -355,15 +354,6 @@ def _public_lip_reader() -> list[bytes]:
     old = io.BytesIO()
     torch.save({"state_dict": {"x": torch.ones(2)}}, old, _use_new_zipfile_serialization=False)
     return [file.getvalue(), old.getvalue()]
-
-
-def _refused(read: Callable[[Path], object]) -> Callable[[Path], None]:
-    """Reads a file that is refused even when it is whole, for another reason."""
-
-    def body(path: Path) -> None:
-        read(path)
-
-    return body
 
 
 # --- prepared data ----------------------------------------------------------------------------
@@ -568,7 +558,7 @@ def _open_study(folder: Path) -> None:
     materials, config = load_materials(folder), load_config(folder)
     check_plan(config, materials)
     plan_session(config, materials, {}, 1)
-    create_app(folder, database="sqlite://").state.study.store.close()
+    create_app(folder).state.study.store.close()
 
 
 def _settings() -> list[bytes]:
