@@ -136,7 +136,7 @@ def _array(content: bytes) -> np.ndarray[Any, Any]:
     kind = np.dtype(_TYPES[data[0] % len(_TYPES)])
     shape = [int(n) for n in data[2 : 2 + data[1] % 5]]
     if kind.hasobject:
-        return np.full(shape, None, object)
+        return np.full(shape[:2], None, object)
     size = int(np.prod(shape, dtype=np.int64))
     if size > 2_000_000:
         shape, size = shape[:2], int(np.prod(shape[:2], dtype=np.int64))
