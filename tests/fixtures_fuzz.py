@@ -255,7 +255,10 @@ def damage(content: bytes, chance: random.Random, form: Form, seeds: Sequence[by
     if form.shape != "bytes" and chance.random() < 0.75:
         try:
             return _STRUCTURES[form.shape](content, chance)
-        except (LookupError, ValueError, TypeError, AttributeError, RecursionError, zlib.error):
+        except (
+            *(LookupError, ValueError, TypeError, AttributeError, ArithmeticError),
+            *(RecursionError, zlib.error),
+        ):
             pass  # damaged already, beyond recognition
     return _damaged_bytes(content, chance, seeds)
 

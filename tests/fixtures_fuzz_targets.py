@@ -655,8 +655,6 @@ def _served(kind: str) -> Any:
 
 def _ask(content: bytes, folder: Path) -> None:
     """Requests of a visitor: a list of method, path, headers and body."""
-    import httpx
-
     try:
         asked = json.loads(content)
     except (ValueError, RecursionError):
@@ -678,8 +676,8 @@ def _ask(content: bytes, folder: Path) -> None:
             request = client.build_request(
                 method, path, headers=usual | headers, content=body if method != "GET" else None
             )
-        except (httpx.InvalidURL, ValueError, TypeError, UnicodeError):
-            continue  # no client can send that
+        except Exception:  # noqa: S112 - no client can send that
+            continue
         if request.url.host != "testserver":
             continue
         answer = client.send(request)

@@ -71,12 +71,11 @@ MAX_OTHERS = 0.1
 MOUTH_SCALES = (0, 2)
 """What ``mouth_scale`` may be: no mouth pixels, or twice the scale of a 128 x 96 crop."""
 
-BLENDSHAPES = 52
 _TENSORS: dict[str, tuple[str, tuple[int | None, ...]]] = {
     "frames": ("U8", (None, None, 3)),
     "audio": ("F32", ()),
     "landmarks": ("F32", (478, 2)),
-    "blendshapes": ("F16", (BLENDSHAPES,)),
+    "blendshapes": ("F16", (None,)),
     "head_pose": ("F32", (3,)),
     "mouth": ("U8", (None, None, 3)),
 }
@@ -350,7 +349,7 @@ class CachedClipReader:
         """Names of the columns of ``blendshapes``, as far as they are known."""
         names = self.metadata.get("blendshapes") or []
         known = isinstance(names, list) and all(isinstance(name, str) for name in names)
-        if not known or len(names) > BLENDSHAPES:
+        if not known or len(names) > self.get_slice("blendshapes").get_shape()[1]:
             raise DataError(f"{self.path}: the header is damaged (blendshapes); prepare again")
         return list(names)
 
