@@ -219,8 +219,10 @@ def _from_json(text: str, name: str) -> list[Interval]:
             raise InputError(f"{name}: {json.dumps(item)[:60]} is not a pair of numbers")
         whole = all(isinstance(n, int) for n in numbers)
         frames = whole if unit is None else unit
-        # Beyond this a whole number is no float any more.
-        start, stop = (float(min(max(n, -_MOST), _MOST)) for n in numbers)
+        # Whole numbers of hundreds of digits are no floats.
+        start, stop = (
+            float(min(max(n, -_MOST), _MOST) if isinstance(n, int) else n) for n in numbers
+        )
         found.append(_interval(start, stop, frames, name))
     return found
 
