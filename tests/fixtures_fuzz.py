@@ -452,7 +452,9 @@ def _safetensors(content: bytes, chance: random.Random) -> bytes:
             name = chance.choice(list(metadata))
             metadata[name] = _json(metadata[name].encode(), chance).decode("utf-8", "replace")
     text = _dumped(header, chance)
-    stated = len(text) if chance.random() < 0.95 else chance.choice((0, 2**40, 2**63, len(text) + 1))
+    stated = (
+        len(text) if chance.random() < 0.95 else chance.choice((0, 2**40, 2**63, len(text) + 1))
+    )
     return stated.to_bytes(8, "little") + text + bytes(body)
 
 

@@ -342,7 +342,9 @@ def _sync_networks() -> list[bytes]:
 def _checkpoints() -> list[bytes]:
     def make(folder: Path) -> list[Path]:
         state = {"step": 3, "best": None, "config": {"a": {"b": [1, 2.5]}}}
-        save_checkpoint(folder / "a", state | {"network": {"w": torch.ones(2, 3), 0: [torch.ones(1)]}})
+        save_checkpoint(
+            folder / "a", state | {"network": {"w": torch.ones(2, 3), 0: [torch.ones(1)]}}
+        )
         return [folder / "a"]
 
     return _files(make)
@@ -681,7 +683,9 @@ def _ask(content: bytes, folder: Path) -> None:
         if request.url.host != "testserver":
             continue
         answer = client.send(request)
-        _sane(answer.status_code < 500, f"{method} {path[:60]!r} {body[:200]!r}: {answer.text[:200]}")
+        _sane(
+            answer.status_code < 500, f"{method} {path[:60]!r} {body[:200]!r}: {answer.text[:200]}"
+        )
 
 
 def _parts(item: Any) -> tuple[str, str, dict[str, str], Any]:
@@ -724,7 +728,9 @@ def _make_targets() -> Iterator[Target]:
     yield Target(
         "weights",
         (
-            Form("generator", _generators, _into("a.safetensors", weights.load_model), "safetensors"),
+            Form(
+                "generator", _generators, _into("a.safetensors", weights.load_model), "safetensors"
+            ),
             Form("header", _generators, _into("a.safetensors", weights.read_info), "safetensors"),
             Form(
                 "lip reader", _lip_readers, _into("a.safetensors", load_lip_reader), "safetensors"
@@ -735,7 +741,9 @@ def _make_targets() -> Iterator[Target]:
                 _into("a.safetensors", load_sync_scorer),
                 "safetensors",
             ),
-            Form("checkpoint", _checkpoints, _into("a.safetensors", load_checkpoint), "safetensors"),
+            Form(
+                "checkpoint", _checkpoints, _into("a.safetensors", load_checkpoint), "safetensors"
+            ),
         ),
     )
     yield Target(

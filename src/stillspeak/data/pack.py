@@ -392,7 +392,7 @@ def _is_table(table: dict[str, Any]) -> bool:
             isinstance(table["set"], str)
             and 1 <= int(table["part"]) <= int(table["parts"]) <= MOST_PARTS
             and all(
-                isinstance(clip["file"], str) and type(clip["bytes"]) is int and clip["bytes"] >= 0
+                "file" in clip and type(clip["bytes"]) is int and clip["bytes"] >= 0
                 for clip in table["clips"]
             )
         )

@@ -49,7 +49,7 @@ from stillspeak.face.align import (
     smooth_landmarks,
     transform_points,
 )
-from stillspeak.face.landmarks import Face, LandmarkDetector, MediaPipeDetector
+from stillspeak.face.landmarks import LANDMARKS, Face, LandmarkDetector, MediaPipeDetector
 from stillspeak.media.video import iter_frames, read_clip
 from stillspeak.models.regions import LOWER_BOX
 from stillspeak.workers import WorkerPool
@@ -74,7 +74,7 @@ MOUTH_SCALES = (0, 2)
 _TENSORS: dict[str, tuple[str, tuple[int | None, ...]]] = {
     "frames": ("U8", (None, None, 3)),
     "audio": ("F32", ()),
-    "landmarks": ("F32", (478, 2)),
+    "landmarks": ("F32", (None, 2)),
     "blendshapes": ("F16", (None,)),
     "head_pose": ("F32", (3,)),
     "mouth": ("U8", (None, None, 3)),
@@ -261,9 +261,7 @@ def load_manifest(cache_dir: str | Path) -> list[CachedClip]:
                 raise ValueError("names no file")
             clips.append(cached_clip(row, path.parent / row["file"], name=where))
         except ValueError as error:
-            raise DataError(
-                f"{where}: damaged ({error}); run stillspeak prepare again"
-            ) from error
+            raise DataError(f"{where}: damaged ({error}); run stillspeak prepare again") from error
     return clips
 
 
@@ -281,9 +279,12 @@ def cached_clip(row: Mapping[str, Any], file: Path, *, name: str) -> CachedClip:
     try:
         clip = build(CachedClip, {**row, "file": file}, name=name)
     except ConfigError as error:
-        raise DataError(f"{error}; run stillspeak prepare again") from error
+        why = str(error).removeprefix(f"{name}: ")
+        raise DataError(f"{name}: damaged ({why}); run stillspeak prepare again") from error
     if clip.frames < 1:
-        raise DataError(f"{name}: a clip of {clip.frames} frames; run stillspeak prepare again")
+        raise DataError(
+            f"{name}: damaged (a clip of {clip.frames} frames); run stillspeak prepare again"
+        )
     return clip
 
 
@@ -407,6 +408,11 @@ def sound_and_landmarks(
                 f"{tensors.path}: {name} holds NaN or values beyond {most:g}; "
                 "run stillspeak prepare again"
             )
+    if landmarks.shape[1] != LANDMARKS:
+        raise DataError(
+            f"{tensors.path}: {landmarks.shape[1]} landmarks a frame, {LANDMARKS} are needed; "
+            "run stillspeak prepare again"
+        )
     return audio, landmarks
 
 
