@@ -474,10 +474,7 @@ def _box(content: bytes, chance: random.Random) -> bytes:
             piece = _packed_clip(piece, chance) if chance.random() < 0.7 else piece
             clip["bytes"] = len(piece)
             pieces.append(piece)
-        if pieces:
-            body = b"".join(pieces)
-        else:
-            body = _damaged_bytes(body, chance, [body])
+        body = b"".join(pieces) if pieces else _damaged_bytes(body, chance, [body])
     head = _dumped(table, chance)
     rest = len(head).to_bytes(4, "little") + head + body
     return content[: start - 32] + hashlib.sha256(rest).digest() + rest

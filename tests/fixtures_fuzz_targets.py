@@ -8,7 +8,6 @@ import itertools
 import json
 import shutil
 import tempfile
-import wave
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path

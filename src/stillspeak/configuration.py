@@ -133,7 +133,7 @@ def build(kind: type[T], table: Mapping[str, Any], *, name: str) -> T:
     from pydantic import ValidationError
 
     try:
-        built: T = _adapter(kind).validate_python(dict(table))
+        built: T = _adapter(kind).validate_python(dict(table))  # type: ignore[arg-type]
         return built
     except ValidationError as error:
         first = error.errors()[0]

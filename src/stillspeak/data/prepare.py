@@ -299,8 +299,9 @@ class CachedClipReader:
 
         self.path = Path(path)
         try:
-            self._handle: Any = safe_open(str(path), framework="numpy")
-            self._names = frozenset(self._handle.keys())
+            handle: Any = safe_open(str(path), framework="numpy")
+            self._handle = handle
+            self._names = frozenset(handle.keys())
             self._check(frames)
         except (OSError, ValueError, SafetensorError) as error:
             raise DataError(
