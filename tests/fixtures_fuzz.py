@@ -308,8 +308,9 @@ def _odd(chance: random.Random) -> Any:
     numbers = (0, -1, 1, 2, 3, 2**16, 2**31 - 1, 2**31, 2**53, 2**63, 2**64, -(2**63), 10**18)
     floats = (0.5, -0.0, 1e308, -1e308, 5e-324, float("nan"), float("inf"), -float("inf"))
     texts = (
-        "", " ", "a", "x" * 5000, "\0", "\n", "a\nb\r\nc", "\u2028", "\x85", "\x1b[31mred", "\ud800",
-        "\N{LATIN SMALL LETTER E WITH ACUTE}\u0301", "\uff11", "../../../etc/passwd", "/etc/passwd",
+        "", " ", "a", "x" * 5000, "\0", "\n", "a\nb\r\nc", "\u2028", "\x85", "\x1b[31mred",
+        "\ud800", "\N{LATIN SMALL LETTER E WITH ACUTE}\u0301", "\uff11", "../../../etc/passwd",
+        "/etc/passwd",
         ".", "a/b", "nan", "1e999", "-1", "%s%n", "{0}", "__class__",
     )  # fmt: skip
     match chance.randrange(9):
