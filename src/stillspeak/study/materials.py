@@ -18,7 +18,7 @@ import os
 import re
 import secrets
 import shutil
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -268,10 +268,18 @@ def load_materials(folder: str | Path) -> Materials:
 
 
 def _consistent(materials: Materials) -> bool:
-    """Whether every video is one of its own, of a system of the study, once an item and role, and
-    says only what can be picked."""
+    """Whether every video is one of its own, of a system of the study and once an item and role,
+    and has the partners that its kind of study sets beside it."""
     videos, systems = materials.videos, materials.systems
     cells = {(video.role, video.item, video.system) for video in videos}
+    shown = Counter((video.role, video.item) for video in videos if video.role != "catch")
+    if materials.kind == "turing" and systems != (REAL, FAKE):
+        return False
+    if materials.kind == "preference":
+        items = {item for _, item in shown}
+        bad = {video.item for video in videos if video.role == "catch"}
+        if not bad <= items or any(count < 2 for count in shown.values()):
+            return False
     return (
         len({video.id for video in videos}) == len(cells) == len(videos)
         and len(set(systems)) == len(systems) > 0
@@ -280,6 +288,7 @@ def _consistent(materials: Materials) -> bool:
         )
         and all(math.isfinite(video.seconds) and video.seconds >= 0 for video in videos)
         and all(re.fullmatch(r"[0-9a-f]{16}", video.id) for video in videos)
+        and all(materials.choices)
     )
 
 
