@@ -223,7 +223,8 @@ def manifest(line: str) -> Callable[[Path], object]:
 
 
 def smoke(folder: Path) -> None:
-    shutil.copy(ROOT / "configs" / "smoke.toml", folder / "smoke.toml")
+    for path in (ROOT / "configs").glob("*.toml"):  # it extends others
+        shutil.copy(path, folder / path.name)
 
 
 def broken_clip(folder: Path) -> None:
