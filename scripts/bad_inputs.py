@@ -240,6 +240,7 @@ def study(name: str, content: str) -> Callable[[Path], object]:
 
     def make(folder: Path) -> None:
         (folder / "study").mkdir()
+        (folder / "study" / "study.toml").write_text('kind = "mos"\n')
         (folder / "study" / name).write_text(content)
 
     return make
@@ -381,7 +382,7 @@ ROWS = (
     Row(
         "lost intervals with a number of 400 digits",
         f"{LOST} lost.json",
-        with_film(to("lost.json", '{"frames": [[9' + "0" * 400 + ', "x"]]}')),
+        with_film(to("lost.json", '{"frames": [[9' + "0" * 400 + ", 3]]}")),
     ),
     Row("a video that is text", f"{LOST} 3-5", to("film.mp4", "hello\n")),
     Row("a study without its videos", "study serve study", study("study.toml", 'kind = "mos"\n')),
