@@ -1,7 +1,7 @@
 """Gives the command line bad inputs and writes what it says of each into docs/hardening.md.
 
     python scripts/bad_inputs.py                    # makes the table in the page anew
-    python scripts/bad_inputs.py --only empty       # prints the rows whose names hold a word
+    python scripts/bad_inputs.py --only empty       # prints the rows whose names hold that word
 
 The inputs are made in a temporary folder, and every row runs the program there as a process of
 its own. The script fails if a row does not end with an error code and exactly one line.
@@ -458,18 +458,18 @@ def table(lines: list[str]) -> str:
 def main() -> None:
     """Run the rows; print or write what came of them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", help="a word: print the rows whose names hold it, write nothing")
+    parser.add_argument("--only", help="words: print the rows whose names hold them, write nothing")
     given = parser.parse_args()
     lines, bad = [], []
     for row in ROWS:
-        if given.only and given.only not in row.input:
+        if given.only is not None and given.only not in row.input:
             continue
         outcome = run(row)
         lines.append(line(row, outcome))
         print(lines[-1], flush=True)
         if not outcome.fine:
             bad.append(f"{row.input}: exit code {outcome.code}, {outcome.lines}")
-    if not given.only and not bad:
+    if given.only is None and not bad:
         page = PAGE.read_text("utf-8")
         before, _, rest = page.partition(BEGIN)
         PAGE.write_text(before + table(lines) + rest.partition(END)[2], "utf-8")

@@ -5,10 +5,13 @@ from __future__ import annotations
 import io
 import json
 import math
+import struct
 import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
+from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,7 @@ from stillspeak.data.parcels import Box, confined, cut, find_pieces, read_box, w
 from stillspeak.data.prepare import MANIFEST, load_manifest, open_clip, sound_and_landmarks
 from stillspeak.errors import (
     LONGEST,
+    AudioError,
     CheckpointError,
     ConfigError,
     DataError,
@@ -40,7 +44,9 @@ from stillspeak.errors import (
 )
 from stillspeak.evaluation.lipreading import load_lip_reader
 from stillspeak.jobs import read_jobs
+from stillspeak.media.audio import MAX_RATE, _silence, load_audio
 from stillspeak.media.image import load_image
+from stillspeak.media.video import iter_frames
 from stillspeak.models.generator import Generator
 from stillspeak.models.lipnet import LIPNET_FORMAT, LipNet, LipNetConfig, golden_reading
 from stillspeak.study.materials import load_materials
@@ -511,6 +517,59 @@ def test_a_damaged_tiff_prints_nothing_of_its_own(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.stderr == ""
     assert len(done.stdout.splitlines()) == 1
+
+
+# --- sound and video --------------------------------------------------------------------------
+
+
+def film(path: Path, times: list[int]) -> None:
+    """Frames at these times, in 25ths of a second."""
+    import av
+
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("mpeg4", rate=25)
+        stream.width = stream.height = 32
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 25)
+        for number, time in enumerate(times):
+            picture = np.full((32, 32, 3), 40 * number, np.uint8)
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, 25)
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+
+
+def test_a_video_whose_clock_jumps_by_months_has_an_end(tmp_path: Path) -> None:
+    """A small file was millions of frames long: the one before the jump, again and again."""
+    film(tmp_path / "a.mkv", [0, 1, 2, 25 * 10**7, 25 * 10**7 + 1])
+    assert sum(1 for _ in islice(iter_frames(tmp_path / "a.mkv", fps=25), 1000)) == 5
+
+
+def test_a_picture_that_is_held_is_held(tmp_path: Path) -> None:
+    film(tmp_path / "a.mkv", [0, 1, 751])
+    assert sum(1 for _ in iter_frames(tmp_path / "a.mkv", fps=25)) == 752
+
+
+@pytest.mark.parametrize("rate", [MAX_RATE + 1, 2**40])
+def test_a_sample_rate_that_no_memory_holds(rate: int) -> None:
+    with pytest.raises(AudioError, match=f"Hz, the limit is {MAX_RATE}"):
+        load_audio((np.zeros(100, np.float32), rate))
+
+
+def test_a_sound_file_with_such_a_rate() -> None:
+    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, 2**31 - 1, 2**31 - 1, 1, 8)
+    body = b"WAVE" + form + struct.pack("<4sI", b"data", 1000) + bytes(1000)
+    with pytest.raises(AudioError, match="the sample rate is 2147483647 Hz, the limit"):
+        load_audio(struct.pack("<4sI", b"RIFF", len(body)) + body)
+
+
+def test_silence_that_a_file_leaves_out_comes_by_the_second() -> None:
+    pieces = list(_silence(2_500, 1000, 3.0))
+    assert [(len(piece.samples), piece.start) for piece in pieces] == [
+        (1000, 3.0),
+        (1000, 4.0),
+        (500, 5.0),
+    ]
 
 
 def test_tables_are_written_as_they_are_read() -> None:
