@@ -227,12 +227,10 @@ def smoke(folder: Path) -> None:
         shutil.copy(path, folder / path.name)
 
 
-def broken_clip(folder: Path) -> None:
-    row = {"speaker": "a", "stem": "x", "name": "x", "split": "train", "frames": 50, "key": "k"}
-    rows = [row, row | {"speaker": "v", "split": "validation"}]
-    text = "\n".join(json.dumps(one | {"file": "a.safetensors", "text": None}) for one in rows)
-    manifest(text)(folder)
-    (folder / "cache" / "a.safetensors").write_bytes(b"not tensors")
+TRAINING_CLIP = json.dumps(
+    {"file": "a.safetensors", "speaker": "a", "stem": "x", "name": "x", "split": "train"}
+    | {"frames": 50, "key": "k", "text": None}
+)
 
 
 def study(name: str, content: str) -> Callable[[Path], object]:
@@ -372,7 +370,16 @@ ROWS = (
         TRAIN,
         manifest('{"file": "a", "spea\\nker\\u001b[31m": 1}'),
     ),
-    Row("a prepared clip that is no tensors", TRAIN, broken_clip),
+    Row(
+        "a manifest with a clip of a thousandth of a frame",
+        TRAIN,
+        manifest(TRAINING_CLIP.replace("50", "0.001")),
+    ),
+    Row(
+        "a cache without the split that is asked for",
+        "evaluate --model still --data cache -o out",
+        manifest(TRAINING_CLIP),
+    ),
     Row("a split that is no list", "prepare grid cache", corpus),
     Row(
         "lost intervals that end before they begin",
