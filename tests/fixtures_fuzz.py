@@ -424,7 +424,7 @@ def _text(content: bytes, chance: random.Random) -> bytes:
         case 0:
             parts[index] = ""
         case 1:
-            parts[index] *= chance.choice((2, 1000))
+            parts[index] = parts[index][:100] * chance.choice((2, 1000))
         case 2:
             parts.insert(index, chance.choice(parts))
         case _:
