@@ -55,6 +55,8 @@ PROGRAMS = {
     "examples/animate.py": "tests/test_examples.py",
     "examples/batch.py": "tests/test_examples.py",
     "examples/streaming.py": "tests/test_examples.py",
+    "scripts/bad_inputs.py": "tests/fuzz/test_bad_inputs_table.py",
+    "scripts/fuzz.py": "tests/fuzz/test_bad_inputs_table.py",
     "scripts/lease.py": "tests/test_lease.py",
 }
 """Programs of this repository that pages name, and the test file that runs each."""

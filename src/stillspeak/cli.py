@@ -8,6 +8,7 @@ import shutil
 import sys
 import tempfile
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -78,6 +79,8 @@ def main() -> None:
     # Idle OpenMP threads spin by default and take the cores from decoding, detection and
     # encoding; set before torch is imported, and only where nobody chose otherwise.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if not sys.warnoptions:  # libraries warn of what an error or nothing at all comes of
+        warnings.simplefilter("ignore")
     try:
         app(prog_name="stillspeak")
     except StillspeakError as error:

@@ -7,19 +7,29 @@ precedence: the component's defaults < TOML < command line (``section.key=value`
 
 from __future__ import annotations
 
+import functools
 import json
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from stillspeak.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 T = TypeVar("T")
 Table = dict[str, Any]
 
 FORBID_UNKNOWN: dict[str, object] = {"extra": "forbid"}
 """``__pydantic_config__`` of a configuration that refuses keys it does not know."""
+
+LARGEST = 2**20
+"""Bytes of a configuration file."""
+
+DEEPEST = 16
+"""Tables inside each other, as in ``a.b.c = 1``."""
 
 
 def read_toml(path: str | Path) -> Table:
@@ -32,21 +42,41 @@ def read_toml(path: str | Path) -> Table:
 
 
 def _read(path: Path, seen: tuple[Path, ...]) -> Table:
-    path = path.resolve()
-    if path in seen:
-        raise ConfigError(f"{path.name}: extends itself through {seen[-1].name}")
     try:
-        table = tomllib.loads(path.read_text("utf-8"))
+        path = path.resolve()
+        if path in seen:
+            raise ConfigError(f"{path.name}: extends itself through {seen[-1].name}")
+        # A device or a pipe, which extends may name as well, may have no end.
+        if path.exists() and not path.is_dir() and not path.is_file():
+            raise ConfigError(f"{path}: not a file; name a TOML file")
+        with path.open("rb") as file:
+            data = file.read(LARGEST + 1)
+        if len(data) > LARGEST:
+            raise ConfigError(f"{path}: larger than {LARGEST >> 20} MiB; name a TOML file")
+        table = tomllib.loads(data.decode())
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); name a TOML file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # not UTF-8, not TOML, a number too long, a name that is none
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
+    except RecursionError:
+        raise ConfigError(f"{path}: not valid TOML: nested too deeply") from None
+    if _depth(table) > DEEPEST:
+        raise ConfigError(f"{path}: not a configuration: nested too deeply")
     parent = table.pop("extends", None)
     if parent is None:
         return table
     if not isinstance(parent, str):
         raise ConfigError(f"{path}: extends must name one TOML file")
     return merge(_read(path.parent / parent, (*seen, path)), table)
+
+
+def _depth(value: Any) -> int:
+    """How many tables and lists lie inside each other."""
+    depth, level = 0, [value]
+    while level := [v for v in level if isinstance(v, dict | list)]:
+        depth += 1
+        level = [w for v in level for w in (v.values() if isinstance(v, dict) else v)]
+    return depth
 
 
 def merge(base: Mapping[str, Any], difference: Mapping[str, Any]) -> Table:
@@ -73,11 +103,13 @@ def parse_overrides(overrides: Iterable[str]) -> Table:
             raise ConfigError(f"{item!r} is not of the form section.key=value")
         try:
             value = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
+        except (ValueError, RecursionError):
             value = text  # a bare word is a string, so that no shell quoting is needed
         nested: Table = {parts[-1]: value}
         for part in reversed(parts[:-1]):
             nested = {part: nested}
+        if len(parts) > DEEPEST or _depth(value) > DEEPEST:
+            raise ConfigError(f"{parts[0]}: not a setting: nested too deeply")
         table = merge(table, nested)
     return table
 
@@ -95,15 +127,37 @@ def build(kind: type[T], table: Mapping[str, Any], *, name: str) -> T:
     Raises:
         ConfigError: which key of ``name`` is wrong, and why.
     """
+    if not isinstance(table, Mapping):
+        raise ConfigError(f"{name}: not a table of keys and values")
     # Imported here: animate never reads a TOML file, and pydantic costs 0.2 s.
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     try:
-        return TypeAdapter(kind).validate_python(dict(table))
+        built: T = _adapter(kind).validate_python(dict(table))  # type: ignore[arg-type]
+        return built
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "(top)"
         raise ConfigError(f"{name}: {key}: {first['msg']}") from error
+
+
+@functools.cache
+def _adapter(kind: type[T]) -> TypeAdapter[T]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)
+
+
+def read_json(text: str | bytes) -> Any:
+    """``json.loads`` that says of every bad text that it is one.
+
+    Raises:
+        ValueError: not JSON, not UTF-8, a number with thousands of digits, or nested too deeply.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def to_table(config: Any) -> Table:

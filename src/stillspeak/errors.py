@@ -24,10 +24,34 @@ prints it as it stands. Programming mistakes raise the built-in exceptions inste
 """
 
 import errno
+import re
+
+LONGEST = 1000
+"""Characters of a message: a file may hold a key or a name of any length."""
+
+_BREAKS = re.compile(r"[ \t]*[\n\r\t\v\f\x1c-\x1e\x85\u2028\u2029]+[ \t]*")
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 class StillspeakError(Exception):
-    """Base of every error that stillspeak raises on purpose."""
+    """Base of every error that stillspeak raises on purpose.
+
+    As a string it is one line of printable characters, whatever name, key or value of a user's
+    file the message quotes: what is printed can neither look like two messages nor steer a
+    terminal.
+    """
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
+
+
+def one_line(text: str) -> str:
+    """A text as one printable line of :data:`LONGEST` characters at most."""
+    line = _BREAKS.sub(" ", text)
+    line = _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], line)
+    if len(line) > LONGEST:
+        line = f"{line[: LONGEST - 200]} ... {line[-190:]}"
+    return line
 
 
 class InputError(StillspeakError):

@@ -67,6 +67,8 @@ def read_jobs(path: Path) -> list[Job]:
         files = [(row[column] or "").strip() for column in COLUMNS]
         if not all(files):
             raise InputError(f"{path}: line {line}: photo, speech and output must all be given")
+        if any("\0" in file for file in files):
+            raise InputError(f"{path}: line {line}: holds a name with a NUL, which no file has")
         photo, speech, output = (path.parent / file for file in files)
         place = output.resolve()
         if place in outputs:

@@ -24,6 +24,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from stillspeak.atomic import whole_file
+from stillspeak.configuration import read_json
 from stillspeak.errors import ConfigError, OutputError, WeightsError
 from stillspeak.models.config import GeneratorConfig
 from stillspeak.models.generator import Generator
@@ -40,6 +41,7 @@ GOLDEN_TOLERANCE = 0.02
 on another machine does, far below what a wrong tensor does."""
 MAX_BYTES = 4 * 2**30
 """Size of a weights file that is read: forty times the paper's generator."""
+_NO_ANSWER = 1e6
 GOLDEN_PIXELS = 499
 """How many values of the frames a golden answer holds. A prime, so that they do not fall into
 one column of the picture but all over it, the mouth included."""
@@ -173,8 +175,7 @@ def load_model(
     config = _config(header["config"], path)
     # Short pieces of work, each of which would wait for a second core that others may be using.
     with torch_threads(1):
-        generator = Generator(config)
-        _fill(generator, state, path)
+        generator = _filled(lambda: Generator(config), state, path)
         generator.eval().requires_grad_(False)
         if verify:
             _verify(golden_answer(generator), header["golden"], path)
@@ -278,10 +279,9 @@ def load_network(
         raise WeightsError(f"{path}: no such weights file")
     header, state = _read(path, format_name)
     try:
-        network = build(header["config"])
-    except (TypeError, ValueError, KeyError, ConfigError) as error:
+        network = _filled(lambda: build(header["config"]), state, path)
+    except (TypeError, KeyError, AttributeError, ConfigError) as error:
         raise _other_version(path, error) from error
-    _fill(network, state, path)
     network.eval().requires_grad_(False)
     with torch.no_grad():
         _verify(golden(network), header["golden"], path)
@@ -338,17 +338,27 @@ def _widened(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
 
 
-def _fill(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
-    try:
-        network.load_state_dict(_widened(state))
-    except RuntimeError as error:
-        raise WeightsError(
-            f"{path}: its tensors do not fit its own configuration; fetch it again"
-        ) from error
+def _filled(build: Callable[[], N], state: Mapping[str, Tensor], path: Path) -> N:
+    """A network with a file's tensors, once they are known to be its own.
+
+    First it is built without memory for its tensors: what a configuration asks for is compared
+    with what the file holds, or a few numbers in it could ask for any amount.
+    """
+    with torch.device("meta"):
+        wanted = {name: value.shape for name, value in build().state_dict().items()}
+    given = {name: value.shape for name, value in state.items()}
+    if wanted != given or any(value.is_complex() for value in state.values()):
+        raise WeightsError(f"{path}: its tensors do not fit its own configuration; fetch it again")
+    network = build()
+    network.load_state_dict(_widened(state))
+    return network
 
 
-def _verify(answer: Tensor, golden: list[float], path: Path) -> None:
-    if len(golden) != len(answer):
+def _verify(answer: Tensor, golden: Any, path: Path) -> None:
+    numbers = isinstance(golden, list) and all(
+        type(value) in (int, float) and abs(value) < _NO_ANSWER for value in golden
+    )
+    if not numbers or len(golden) != len(answer):
         raise WeightsError(f"{path}: its golden answer is damaged; fetch the file again")
     difference = (answer - torch.tensor(golden)).abs().max().item()
     if not difference <= GOLDEN_TOLERANCE:  # NaN is a failure too
@@ -366,16 +376,19 @@ def _header(
         kind = "" if format_name in (None, FORMAT) else f"{str(format_name).split('-')[1]} "
         raise WeightsError(f"{path}: a safetensors file, but not stillspeak {kind}weights")
     try:
-        return {key: json.loads(metadata[key]) for key in ("config", "info", "golden")}
-    except (KeyError, json.JSONDecodeError) as error:
+        header = {key: read_json(metadata[key]) for key in ("config", "info", "golden")}
+    except (KeyError, ValueError) as error:
         raise WeightsError(f"{path}: its header is damaged; fetch it again") from error
+    if not isinstance(header["config"], dict) or not isinstance(header["info"], dict):
+        raise WeightsError(f"{path}: its header is damaged; fetch it again")
+    return header
 
 
-def _config(table: Mapping[str, Any], path: Path) -> GeneratorConfig:
+def _config(table: dict[str, Any], path: Path) -> GeneratorConfig:
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}
     try:
         return GeneratorConfig(**values)
-    except (TypeError, ValueError, ConfigError) as error:
+    except (TypeError, ConfigError) as error:
         raise _other_version(path, error) from error
 
 

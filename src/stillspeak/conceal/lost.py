@@ -19,6 +19,7 @@ from stillspeak.errors import InputError
 GRAMMAR = "give e.g. 1.0-1.4,2.2-2.6 in seconds or 25-34,55-64 in frame numbers"
 
 _MAX_FILE = 4 * 2**20
+_MOST = 10**15
 _NUMBER = r"(\d+(?:\.\d*)?|\.\d+)\s*([sf]?)"
 _INTERVAL = re.compile(rf"^{_NUMBER}\s*(?:(-|:|\.\.|\u2013)\s*(?:{_NUMBER})?)?$")
 
@@ -218,7 +219,11 @@ def _from_json(text: str, name: str) -> list[Interval]:
             raise InputError(f"{name}: {json.dumps(item)[:60]} is not a pair of numbers")
         whole = all(isinstance(n, int) for n in numbers)
         frames = whole if unit is None else unit
-        found.append(_interval(float(numbers[0]), float(numbers[1]), frames, name))
+        # Whole numbers of hundreds of digits are no floats.
+        start, stop = (
+            float(min(max(n, -_MOST), _MOST) if isinstance(n, int) else n) for n in numbers
+        )
+        found.append(_interval(start, stop, frames, name))
     return found
 
 

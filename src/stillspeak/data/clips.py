@@ -1,12 +1,12 @@
 """What a corpus consists of: clips, who speaks in them, and which split each speaker is in."""
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from stillspeak.configuration import read_json
 from stillspeak.errors import DataError
 
 Split = Literal["train", "validation", "test"]
@@ -108,8 +108,8 @@ def read_split(root: Path, default: Mapping[Split, Sequence[str]]) -> dict[str, 
     if not path.is_file():
         return _turned(default)
     try:
-        spec = json.loads(path.read_text("utf8"))
-        lists = {split: [str(name) for name in spec[split]] for split in SPLITS}
+        spec = read_json(path.read_bytes())
+        lists = {split: _names(spec[split]) for split in SPLITS}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{path}: expected lists of speakers under train, validation and test"
@@ -119,6 +119,12 @@ def read_split(root: Path, default: Mapping[Split, Sequence[str]]) -> dict[str, 
         return _turned(lists)
     except ValueError as error:
         raise DataError(f"{path}: {error}") from None
+
+
+def _names(value: object) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise TypeError("not a list of names")
+    return value
 
 
 def _turned(lists: Mapping[Split, Sequence[str]]) -> dict[str, Split]:

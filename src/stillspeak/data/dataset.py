@@ -23,7 +23,12 @@ from torch import Tensor
 from stillspeak.constants import FRAME_HEIGHT
 from stillspeak.data.augment import augment_audio, augment_frames, time_stretch
 from stillspeak.data.config import AugmentConfig, DataConfig
-from stillspeak.data.prepare import CachedClip, CachedClipReader, open_clip
+from stillspeak.data.prepare import (
+    CachedClip,
+    CachedClipReader,
+    open_clip,
+    sound_and_landmarks,
+)
 from stillspeak.errors import DataError
 from stillspeak.face.align import resample
 from stillspeak.face.eyes import brow_heights
@@ -382,7 +387,7 @@ def balanced(counts: npt.NDArray[np.float64], balance: float) -> npt.NDArray[np.
 
 def _load_track(clip: CachedClip, generator: GeneratorConfig) -> _Track:
     with open_clip(clip) as tensors:
-        audio = tensors.get_tensor("audio")
+        audio, landmarks = sound_and_landmarks(tensors)
         height, width = tensors.get_slice("frames").get_shape()[1:3]
         if (height, width) != (generator.height, generator.width):
             raise DataError(
@@ -394,7 +399,6 @@ def _load_track(clip: CachedClip, generator: GeneratorConfig) -> _Track:
                 f"{clip.file}: holds {len(audio) / clip.frames:g} samples a frame, but the "
                 f"generator wants {generator.hop} (generator.sample_rate, generator.fps)"
             )
-        landmarks = tensors.get_tensor("landmarks")
         expression = clip_expression(tensors, landmarks)
     return _Track(clip, audio, mouth_shape(landmarks), expression, _blinks(expression))
 
@@ -428,7 +432,7 @@ def clip_expression(
 
     Only differences mean something: eyes that are open have another closure in every face.
     """
-    names = list(tensors.metadata.get("blendshapes") or [])
+    names = tensors.blendshape_names
     blendshapes = tensors.get_tensor("blendshapes").astype(np.float32)
     closure = np.zeros(len(landmarks), np.float32)
     if "eyeBlinkLeft" in names and "eyeBlinkRight" in names:
@@ -514,8 +518,8 @@ def whole_clip(clip: CachedClip, generator: GeneratorConfig, *, every: int = 1) 
     """A clip with its first frame as the still; of its frames every ``every``-th."""
     positions = np.arange(0, clip.frames, every)
     with open_clip(clip) as tensors:
-        audio = tensors.get_tensor("audio")
-        expression = clip_expression(tensors, tensors.get_tensor("landmarks"))
+        audio, landmarks = sound_and_landmarks(tensors)
+        expression = clip_expression(tensors, landmarks)
     frames, points = read_frames(clip, positions)
     still, still_points = read_frames(clip, np.array([0]))
     return ClipExample(

@@ -35,9 +35,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from stillspeak.configuration import read_json
 from stillspeak.constants import SAMPLE_RATE, VIDEO_FPS
 from stillspeak.data.parcels import (
     MIB,
+    MOST_PARTS,
     OVERHEAD,
     Box,
     confined,
@@ -46,7 +48,7 @@ from stillspeak.data.parcels import (
     table_bytes,
     write_box,
 )
-from stillspeak.data.prepare import MANIFEST, CachedClip, load_manifest, open_clip
+from stillspeak.data.prepare import MANIFEST, CachedClip, cached_clip, load_manifest, open_clip
 from stillspeak.errors import DataError
 
 FORMAT = 1
@@ -70,6 +72,8 @@ _PARTS = "part-*-of-*.pack"
 _ENCODED = ".encoded"
 _LZMA: list[dict[str, int]] = [{"id": lzma.FILTER_LZMA2, "preset": 6}]
 _TENSOR_LIMIT = 8 * 2**30
+_PLAIN_LIMIT = 128 * MIB
+"""Of tensors that are neither pictures nor sound: half an hour of landmarks."""
 _LENGTH = 4
 
 Array = npt.NDArray[Any]
@@ -257,6 +261,8 @@ def unpack(
         table = box.table
         if table.get("content") != "cache" or table.get("format") != FORMAT:
             raise DataError(f"{path}: was not packed by this version of stillspeak; pack again")
+        if not _is_table(table):
+            raise DataError(f"{path}: its table is damaged; pack again")
         if record is None:
             record = {"set": table["set"], "parts": table["parts"], "clips": {}}
         if table["set"] != record["set"]:
@@ -377,6 +383,21 @@ def _table(clips: Sequence[dict[str, Any]], name: str, request: str, part: int, 
         "parts": f"{parts:06d}",
         "clips": list(clips),
     }
+
+
+def _is_table(table: dict[str, Any]) -> bool:
+    """Whether a part's table is one that :func:`_table` makes."""
+    try:
+        return (
+            isinstance(table["set"], str)
+            and 1 <= int(table["part"]) <= int(table["parts"]) <= MOST_PARTS
+            and all(
+                "file" in clip and type(clip["bytes"]) is int and clip["bytes"] >= 0
+                for clip in table["clips"]
+            )
+        )
+    except (LookupError, ValueError, TypeError, OverflowError):
+        return False
 
 
 def _plan(entries: Sequence[_Entry], part_bytes: int, max_bytes: int | None) -> list[list[_Entry]]:
@@ -540,16 +561,17 @@ def _are_landmarks(name: str, array: Array) -> bool:
 
 def _restore(data: bytes, source: Path, file: str, target: Path) -> tuple[dict[str, Any], bool]:
     """Write one clip unless it is there. Returns its line of the record and whether it is new."""
+    from safetensors import SafetensorError
     from safetensors.numpy import save
 
     wrong = f"{source}: {file} cannot be unpacked; pack again with this version of stillspeak"
     try:
         size = int.from_bytes(data[:_LENGTH], "little")
-        described = json.loads(_inflate(data[_LENGTH : _LENGTH + size]))
+        described = read_json(_inflate(data[_LENGTH : _LENGTH + size]))
         row = dict(described["row"])
         if row["file"] != file:
             raise DataError(wrong)
-        clip = CachedClip(**(row | {"file": target}))
+        clip = cached_clip(row, target, name=f"{source}: {file}")
         line = {"position": int(described["position"]), "row": row}
         if _is_there(clip):
             return line, False
@@ -561,9 +583,9 @@ def _restore(data: bytes, source: Path, file: str, target: Path) -> tuple[dict[s
             tensors[tensor["name"]] = _decode_tensor(tensor, stream)
         metadata = {str(k): str(v) for k, v in described["metadata"].items()}
         whole = save(tensors, metadata=metadata)
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
+    except (LookupError, ValueError, TypeError, AttributeError, OverflowError) as error:
         raise DataError(f"{wrong} ({error})") from error
-    except (lzma.LZMAError, zlib.error) as error:
+    except (SafetensorError, lzma.LZMAError, zlib.error) as error:
         raise DataError(f"{wrong} ({error})") from error
     with replacing(target) as out:
         out.write(whole)
@@ -651,15 +673,19 @@ def _decode_video(packets: Sequence[bytes], shape: tuple[int, ...]) -> Array:
     context = av.CodecContext.create("h264", "r")
     assert isinstance(context, av.VideoCodecContext)
     context.thread_count = 1
-    frames = np.empty(shape, np.uint8)
+    if len(shape) != 4 or not 0 < shape[0] <= len(packets):
+        raise ValueError("its pictures are others than stated")
+    frames = np.empty(0, np.uint8)
     t = 0
     for frame in _decoded(context, packets):
-        if t == len(frames) or (frame.height, frame.width) != shape[1:3]:
+        if t == shape[0] or (frame.height, frame.width, 3) != shape[1:]:
             raise ValueError("its pictures are others than stated")
+        if not t:  # not before there is one of the stated size, or a number could take all memory
+            frames = np.empty(shape, np.uint8)
         frames[t] = frame.to_ndarray(format="rgb24")
         t += 1
-    if t != len(frames):
-        raise ValueError(f"{t} of {len(frames)} pictures could be decoded")
+    if t != shape[0]:
+        raise ValueError(f"{t} of {shape[0]} pictures could be decoded")
     return frames
 
 
@@ -690,7 +716,13 @@ def _decode_sound(packets: Sequence[bytes], head: str, shape: tuple[int, ...]) -
 
     context = av.CodecContext.create("flac", "r")
     context.extradata = bytes.fromhex(head)
-    blocks = [frame.to_ndarray().reshape(-1) for frame in _decoded(context, packets)]
+    blocks: list[Array] = []
+    left = shape[0] if len(shape) == 1 else 0
+    for frame in _decoded(context, packets):
+        left -= frame.samples
+        if left < 0:
+            raise ValueError("its sound is another than stated")
+        blocks.append(frame.to_ndarray().reshape(-1))
     samples = np.concatenate(blocks) if blocks else np.zeros(0, np.int16)
     if samples.dtype != np.int16 or samples.shape != shape:
         raise ValueError("its sound is another than stated")
@@ -734,6 +766,8 @@ def _squeeze(array: Array) -> bytes:
 
 def _unsqueeze(data: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     size = int(np.prod(shape, dtype=object)) * dtype.itemsize
+    if size > _PLAIN_LIMIT:
+        raise ValueError(f"a tensor of shape {shape} is too large for its coding")
     decoder = lzma.LZMADecompressor(format=lzma.FORMAT_RAW, filters=_LZMA)
     planes = decoder.decompress(data, max_length=size + 1)
     if len(planes) != size:
@@ -760,12 +794,17 @@ def _read_record(cache: Path) -> dict[str, Any] | None:
             )
         return None
     try:
-        record: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        record["set"], record["parts"]
-        for lines in record["clips"].values():
+        record: dict[str, Any] = read_json(path.read_bytes())
+        parts = int(record["parts"])
+        if not isinstance(record["set"], str) or not 1 <= parts <= MOST_PARTS:
+            raise ValueError("its parts")
+        for number, lines in record["clips"].items():
+            if not 1 <= int(number) <= parts:
+                raise ValueError("its parts")
             for line in lines:
-                line["position"], line["row"]["file"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+                if type(line["position"]) is not int or not isinstance(line["row"]["file"], str):
+                    raise ValueError("its clips")
+    except (OSError, LookupError, ValueError, TypeError, AttributeError, OverflowError) as error:
         raise DataError(f"{path}: damaged; remove {cache} and unpack again") from error
     return record
 

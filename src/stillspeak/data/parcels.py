@@ -29,6 +29,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from stillspeak.atomic import whole_file
+from stillspeak.configuration import read_json
 from stillspeak.errors import DataError
 
 MAGIC = b"stillspeak box 1\n\n"
@@ -39,6 +40,10 @@ PIECE = re.compile(r"(?P<kind>[a-z]+)-(?P<step>\d{9})-\d{3,}-of-\d{3,}\.piece")
 
 _TABLE_LIMIT = 64 * MIB
 _CHUNK = 4 * MIB
+_NAME_LIMIT = 200
+_DEPTH_LIMIT = 16
+MOST_PARTS = 999_999
+"""Files that one thing may be cut into."""
 _LENGTH = 4
 OVERHEAD = len(MAGIC) + hashlib.sha256().digest_size + _LENGTH
 """Bytes of a box besides its table and its content."""
@@ -59,9 +64,11 @@ class Box:
         Raises:
             DataError: the content is shorter than that.
         """
-        with self.path.open("rb") as file:
-            file.seek(self.start + offset)
-            data = file.read(count) if offset >= 0 <= count else b""
+        data = b""
+        if offset >= 0 <= count and self.start + offset + count <= self.size:
+            with self.path.open("rb") as file:
+                file.seek(self.start + offset)
+                data = file.read(count)
         if len(data) != count:
             raise DataError(f"{self.path}: its table and its content disagree; make it again")
         return data
@@ -118,7 +125,7 @@ def read_box(path: Path) -> Box:
     if digest.digest() != stated:
         raise DataError(f"{path}: damaged (its SHA-256 is another); send this file again")
     try:
-        table = json.loads(head)
+        table = read_json(head)
     except ValueError:
         table = None
     if not isinstance(table, dict):
@@ -130,14 +137,17 @@ def confined(folder: Path, name: object, *, suffix: str | None = None) -> Path:
     """Where a name from a table lies in a folder.
 
     Raises:
-        DataError: it would lie outside, is hidden, or has another suffix.
+        DataError: it would lie outside, is hidden, unprintable or too long, or has another suffix.
     """
     text = name if isinstance(name, str) else ""
     parts = PurePosixPath(text).parts
     fine = (
         bool(parts)
         and text == "/".join(parts)
+        and text.isprintable()
         and not any(part.startswith(".") or set(part) & set('\\:\0/"*?<>|') for part in parts)
+        and all(len(part.encode()) <= _NAME_LIMIT for part in parts)
+        and len(parts) <= _DEPTH_LIMIT
         and (suffix is None or text.endswith(suffix))
     )
     target = folder.joinpath(*parts) if fine else folder
@@ -264,9 +274,13 @@ def find_pieces(folders: Sequence[Path]) -> dict[str, list[Box]]:
             try:
                 kind, number = str(box.table["kind"]), int(box.table["piece"])
                 identity = str(box.table["set"])
-                int(box.table["pieces"]), int(box.table["step"])
-                [(str(e["name"]), int(e["bytes"]), e["sha256"]) for e in box.table["files"]]
-            except (KeyError, ValueError, TypeError) as error:
+                int(box.table["step"])
+                if not 1 <= number <= int(box.table["pieces"]) <= MOST_PARTS:
+                    raise ValueError("its number")
+                files = box.table["files"]
+                if not all(int(e["bytes"]) >= 0 and e["name"] and e["sha256"] for e in files):
+                    raise ValueError("its files")
+            except (LookupError, ValueError, TypeError, OverflowError) as error:
                 raise DataError(f"{path}: not a piece of a run; remove it") from error
             known, other = sets.setdefault(kind, (identity, path))
             if known != identity:

@@ -25,7 +25,7 @@ knows nothing of other frames: the same source always gives the same cache.
 import hashlib
 import json
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -35,10 +35,11 @@ import numpy as np
 import numpy.typing as npt
 
 from stillspeak.atomic import claim, sweep, whole_file
+from stillspeak.configuration import FORBID_UNKNOWN, build, read_json
 from stillspeak.constants import FRAME_HEIGHT, FRAME_WIDTH, SAMPLE_RATE, VIDEO_FPS
 from stillspeak.data.clips import Clip, Rejected, Split, check_clips
 from stillspeak.data.layouts.grid import read_alignment
-from stillspeak.errors import DataError, StillspeakError, of_the_machine
+from stillspeak.errors import ConfigError, DataError, StillspeakError, of_the_machine
 from stillspeak.face.align import (
     SMOOTHING_WINDOW,
     Transform,
@@ -48,7 +49,7 @@ from stillspeak.face.align import (
     smooth_landmarks,
     transform_points,
 )
-from stillspeak.face.landmarks import Face, LandmarkDetector, MediaPipeDetector
+from stillspeak.face.landmarks import LANDMARKS, Face, LandmarkDetector, MediaPipeDetector
 from stillspeak.media.video import iter_frames, read_clip
 from stillspeak.models.regions import LOWER_BOX
 from stillspeak.workers import WorkerPool
@@ -70,6 +71,16 @@ MAX_OTHERS = 0.1
 MOUTH_SCALES = (0, 2)
 """What ``mouth_scale`` may be: no mouth pixels, or twice the scale of a 128 x 96 crop."""
 
+_TENSORS: dict[str, tuple[str, tuple[int | None, ...]]] = {
+    "frames": ("U8", (None, None, 3)),
+    "audio": ("F32", ()),
+    "landmarks": ("F32", (None, 2)),
+    "blendshapes": ("F16", (None,)),
+    "head_pose": ("F32", (3,)),
+    "mouth": ("U8", (None, None, 3)),
+}
+# Sound lies in [-1, 1]; landmarks may lie outside of the crop, but not miles away.
+_LOUDEST, _FARTHEST = 1.001, 1e5
 _MANIFEST_EVERY = 25
 _SAMPLES = SAMPLE_RATE // VIDEO_FPS
 
@@ -104,6 +115,7 @@ class Summary:
 class CachedClip:
     """One line of the manifest; ``file`` is absolute once loaded."""
 
+    __pydantic_config__ = FORBID_UNKNOWN
     file: Path
     speaker: str
     stem: str
@@ -252,22 +264,48 @@ def load_manifest(cache_dir: str | Path) -> list[CachedClip]:
     """
     path = Path(cache_dir).absolute() / MANIFEST
     try:
-        lines = path.read_text("utf8").splitlines()
+        # JSON escapes every other line break that splitlines() knows.
+        lines = path.read_bytes().split(b"\n")
     except OSError:
         raise DataError(
             f"{path}: no prepared clips here; run: stillspeak prepare CORPUS {cache_dir}"
         ) from None
     clips = []
     for number, line in enumerate(lines, 1):
+        if not line and number == len(lines):
+            break
+        where = f"{path}, line {number}"
         try:
-            row = json.loads(line)
-            row["file"] = path.parent / row["file"]
-            clips.append(CachedClip(**row))
-        except (ValueError, TypeError, KeyError) as error:
-            raise DataError(
-                f"{path}, line {number}: damaged ({error}); run stillspeak prepare again"
-            ) from error
+            row = read_json(line)
+            if not isinstance(row, dict) or not isinstance(row.get("file"), str):
+                raise ValueError("names no file")
+            clips.append(cached_clip(row, path.parent / row["file"], name=where))
+        except ValueError as error:
+            raise DataError(f"{where}: damaged ({error}); run stillspeak prepare again") from error
     return clips
+
+
+def cached_clip(row: Mapping[str, Any], file: Path, *, name: str) -> CachedClip:
+    """A line of a manifest, checked.
+
+    Args:
+        row: as the line says it.
+        file: the clip's file.
+        name: what messages call the line.
+
+    Raises:
+        DataError: a key that is missing or unknown, or a value that cannot be.
+    """
+    try:
+        clip = build(CachedClip, {**row, "file": file}, name=name)
+    except ConfigError as error:
+        why = str(error).removeprefix(f"{name}: ")
+        raise DataError(f"{name}: damaged ({why}); run stillspeak prepare again") from error
+    if clip.frames < 1:
+        raise DataError(
+            f"{name}: damaged (a clip of {clip.frames} frames); run stillspeak prepare again"
+        )
+    return clip
 
 
 class CachedClipReader:
@@ -276,23 +314,46 @@ class CachedClipReader:
     Use as a context manager or call :meth:`close`.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, frames: int | None = None) -> None:
         from safetensors import SafetensorError, safe_open
 
         self.path = Path(path)
         try:
-            self._handle: Any = safe_open(str(path), framework="numpy")
-        except (OSError, SafetensorError) as error:
+            handle: Any = safe_open(str(path), framework="numpy")
+            self._handle = handle
+            self._names = frozenset(handle.keys())
+            self._check(frames)
+        except (OSError, ValueError, SafetensorError) as error:
             raise DataError(
                 f"{path}: the prepared clip cannot be read ({error}); run stillspeak prepare again"
             ) from error
+
+    def _check(self, frames: int | None) -> None:
+        """See that the tensors are those of the module's table, before anybody counts on it.
+
+        Raises:
+            ValueError: the first that is not.
+        """
+        lengths = set() if frames is None else {frames}
+        for name in sorted(self._names & _TENSORS.keys()):
+            tensor = self._handle.get_slice(name)
+            shape, (kind, rest) = tensor.get_shape(), _TENSORS[name]
+            fits = len(shape) == 1 + len(rest) and all(
+                wanted in (None, size) for wanted, size in zip(rest, shape[1:], strict=True)
+            )
+            if tensor.get_dtype() != kind or not fits:
+                raise ValueError(f"{name} is {tensor.get_dtype()} {shape}")
+            if name != "audio":
+                lengths.add(shape[0])
+        if len(lengths) > 1:
+            raise ValueError(f"frames in its parts and in the manifest: {sorted(lengths)}")
 
     @cached_property
     def metadata(self) -> dict[str, Any]:
         """The header: speaker, split, text, words, blendshape names, key and more."""
         header: dict[str, str] = self._handle.metadata() or {}
         try:
-            return {name: json.loads(value) for name, value in header.items()}
+            return {name: read_json(value) for name, value in header.items()}
         except ValueError as error:
             raise DataError(f"{self.path}: the header is damaged ({error})") from error
 
@@ -303,16 +364,32 @@ class CachedClipReader:
 
     def has(self, name: str) -> bool:
         """Whether there is a tensor of this name: not every clip has ``mouth``."""
-        names: list[str] = self._handle.keys()
-        return name in names
+        return name in self._names
+
+    @property
+    def blendshape_names(self) -> list[str]:
+        """Names of the columns of ``blendshapes``, as far as they are known."""
+        names = self.metadata.get("blendshapes") or []
+        known = isinstance(names, list) and all(isinstance(name, str) for name in names)
+        if not known or len(names) > self.get_slice("blendshapes").get_shape()[1]:
+            raise DataError(f"{self.path}: the header is damaged (blendshapes); prepare again")
+        return list(names)
 
     def get_tensor(self, name: str) -> npt.NDArray[Any]:
         """A whole tensor, see the module's table."""
+        self._need(name)
         return np.asarray(self._handle.get_tensor(name))
 
     def get_slice(self, name: str) -> Any:
         """A view that reads what it is indexed with: ``get_slice("frames")[3:8]``."""
+        self._need(name)
         return self._handle.get_slice(name)
+
+    def _need(self, name: str) -> None:
+        if name not in self._names:
+            raise DataError(
+                f"{self.path}: the prepared clip holds no {name}; run stillspeak prepare again"
+            )
 
     def close(self) -> None:
         """Give the map back."""
@@ -329,9 +406,35 @@ def open_clip(clip: CachedClip | str | Path) -> CachedClipReader:
     """Open a prepared clip for reading.
 
     Raises:
-        DataError: if the file is missing or damaged.
+        DataError: if the file is missing, damaged or another one than the manifest says.
     """
-    return CachedClipReader(clip.file if isinstance(clip, CachedClip) else clip)
+    if isinstance(clip, CachedClip):
+        return CachedClipReader(clip.file, frames=clip.frames)
+    return CachedClipReader(clip)
+
+
+def sound_and_landmarks(
+    tensors: CachedClipReader,
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Sound (S,) and landmarks (T, 478, 2) of a prepared clip.
+
+    Raises:
+        DataError: one is missing, or holds what neither sound nor a place in a crop can be: a
+            single NaN would spoil every weight that is trained.
+    """
+    audio, landmarks = tensors.get_tensor("audio"), tensors.get_tensor("landmarks")
+    for name, values, most in (("audio", audio, _LOUDEST), ("landmarks", landmarks, _FARTHEST)):
+        if values.size and not float(np.abs(values).max()) <= most:
+            raise DataError(
+                f"{tensors.path}: {name} holds NaN or values beyond {most:g}; "
+                "run stillspeak prepare again"
+            )
+    if landmarks.shape[1] != LANDMARKS:
+        raise DataError(
+            f"{tensors.path}: {landmarks.shape[1]} landmarks a frame, {LANDMARKS} are needed; "
+            "run stillspeak prepare again"
+        )
+    return audio, landmarks
 
 
 # ------------------------------------------------------------------ one clip

@@ -34,7 +34,7 @@ from stillspeak.data.dataset import (
     enlarge_region,
     mouth_shape,
 )
-from stillspeak.data.prepare import CachedClip, open_clip
+from stillspeak.data.prepare import CachedClip, open_clip, sound_and_landmarks
 from stillspeak.errors import DataError
 from stillspeak.face.mouth import MIRRORED_PAIRS
 from stillspeak.models.config import GeneratorConfig
@@ -291,13 +291,12 @@ class ResidentData:
     def _read(self, clip: CachedClip) -> _Clip:
         generator = self._generator
         with open_clip(clip) as tensors:
-            audio = tensors.get_tensor("audio")
+            audio, landmarks = sound_and_landmarks(tensors)
             if len(audio) != clip.frames * generator.hop:
                 raise DataError(
                     f"{clip.file}: holds {len(audio) / clip.frames:g} samples a frame, but the "
                     f"generator wants {generator.hop} (generator.sample_rate, generator.fps)"
                 )
-            landmarks = tensors.get_tensor("landmarks")
             mouth, expression = mouth_shape(landmarks), clip_expression(tensors, landmarks)
             if not tensors.has("frames"):
                 return _Clip(audio, mouth, expression, None, None, None)

@@ -19,6 +19,7 @@ from stillspeak.data.layouts.grid import GRID_WORDS
 from stillspeak.errors import VideoError, WeightsError
 from stillspeak.models.ctc import Vocabulary, beam_search
 from stillspeak.models.lipnet import (
+    ALPHABET,
     LIPNET_FORMAT,
     LipNet,
     LipNetConfig,
@@ -111,7 +112,10 @@ def load_lip_reader(file: str | Path | None = None) -> LipReader:
     network, about = load_network(
         path, format_name=LIPNET_FORMAT, build=_build, golden=golden_reading
     )
-    return LipReader(network, about["config"]["places"], file_sha256(path))
+    places = about["config"].get("places")
+    if not isinstance(places, list) or not all(_words(place) for place in places):
+        raise WeightsError(f"{path}: its lists of words are damaged; fetch it again")
+    return LipReader(network, places, file_sha256(path))
 
 
 def word_error_rate(truth: str, read: str) -> float:
@@ -124,6 +128,13 @@ def word_error_rate(truth: str, read: str) -> float:
     if not words:
         raise ValueError("a word error rate needs words")
     return errors / words
+
+
+def _words(place: object) -> bool:
+    """Whether the words that can be read at a place are a list of words of the alphabet."""
+    return isinstance(place, list) and all(
+        isinstance(word, str) and word and set(word) <= set(ALPHABET) - {" "} for word in place
+    )
 
 
 def _build(config: Mapping[str, Any]) -> LipNet:

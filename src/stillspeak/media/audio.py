@@ -28,6 +28,10 @@ Waveform = npt.NDArray[np.float32]
 AUDIO_FORMATS = "a WAV, FLAC, MP3, M4A, OGG or Opus file, or a video with sound"
 MAX_SECONDS = 3 * 3600.0
 
+MAX_RATE = 3_072_000
+"""Samples a second, eight times what the fastest converters give: a rate decides how much memory a
+second takes."""
+
 MAX_CHANNELS = 32
 """Of live sound: more is an array the wrong way round."""
 
@@ -246,7 +250,7 @@ def whole_rate(rate: float, *, name: str) -> int:
     """A sample rate as an int.
 
     Raises:
-        AudioError: it is not a positive whole number of Hz.
+        AudioError: it is not a positive whole number of Hz, or above :data:`MAX_RATE`.
     """
     try:
         right = math.isfinite(rate) and rate > 0 and rate == int(rate)
@@ -254,6 +258,8 @@ def whole_rate(rate: float, *, name: str) -> int:
         right = False
     if not right:
         raise AudioError(f"{name}: the sample rate is {rate}; give a positive whole number of Hz")
+    if rate > MAX_RATE:
+        raise AudioError(f"{name}: the sample rate is {rate} Hz, the limit is {MAX_RATE}")
     return int(rate)
 
 
@@ -426,16 +432,23 @@ def _file_chunks(
         for frame in _decoded(container, name):
             samples = _mono(frame, scale)
             start = None if frame.pts is None else frame.time
-            rate = frame.sample_rate
+            rate = whole_rate(frame.sample_rate, name=name)
             if start is not None and expected is not None:
                 hole = start - expected
                 if _GAP_SECONDS < hole < _JUMP_SECONDS:
-                    yield Chunk(np.zeros(round(hole * rate), np.float32), rate, expected)
+                    yield from _silence(round(hole * rate), rate, expected)
             yield Chunk(samples, rate, start)
             if start is None:
                 start = expected
             expected = None if start is None else start + samples.shape[0] / rate
         scale.finish()
+
+
+def _silence(count: int, rate: int, start: float) -> Iterator[Chunk]:
+    """Zeros in chunks of a second at most."""
+    for begin in range(0, count, rate):
+        size = min(rate, count - begin)
+        yield Chunk(np.zeros(size, np.float32), rate, start + begin / rate)
 
 
 def _decoded(container: av.container.InputContainer, name: str) -> Iterator[av.AudioFrame]:

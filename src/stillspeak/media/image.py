@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -92,6 +94,7 @@ def _open_picture(file: BinaryIO, name: str) -> PIL.ImageFile.ImageFile:
         decoder = BmpImageFile
     elif head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
         decoder = TiffImageFile
+        _quiet_tiff()
     elif head.startswith((b"GIF87a", b"GIF89a")):
         decoder = GifImageFile
     else:
@@ -102,6 +105,19 @@ def _open_picture(file: BinaryIO, name: str) -> PIL.ImageFile.ImageFile:
         raise
     except Exception as problem:  # damaged files make the decoders raise any class there is
         raise _damaged(name, problem) from problem
+
+
+@functools.cache
+def _quiet_tiff() -> None:
+    """libtiff prints what it finds wrong, past all of Python, beside the exception that PIL makes
+    of it. It is part of PIL, and PIL has no switch for that."""
+    import ctypes
+    from importlib import import_module
+
+    with suppress(OSError, AttributeError):  # another build of PIL, which then prints
+        library = ctypes.CDLL(import_module("PIL._imaging").__file__)
+        library.TIFFSetErrorHandler(None)
+        library.TIFFSetWarningHandler(None)
 
 
 def _from_pil(picture: PIL.Image.Image, max_pixels: int, name: str) -> Picture:

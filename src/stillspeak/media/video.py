@@ -50,6 +50,8 @@ _MP4_KEYS = frozenset(
 _WORTH_A_JUMP = 4.0
 # A jump lands on a key frame at least this long before what is wanted.
 _RUN_UP = 1.0
+# A frame that stands for longer is no picture that was held but a clock that jumped.
+_LONGEST_STILL = 3600.0
 _OWN_FILE = re.compile(r"\d{6,}\.png|audio\.wav")
 
 
@@ -338,8 +340,8 @@ def _at_rate(
         else:
             assert zero is not None
             last, time = time, time + interval if seconds is None else seconds - zero
-            if time <= last:
-                # The clock was set back inside the file: go on from here.
+            if not 0 < time - last <= _LONGEST_STILL:
+                # The clock was set back inside the file, or far ahead: go on from here.
                 time = last + interval
                 zero = zero if seconds is None else seconds - time
             # Half the way between two frames is the choice of the nearest in time, and absorbs
@@ -355,7 +357,7 @@ def _at_rate(
     if current is None:
         return
     if current.duration and current.time_base:
-        interval = float(current.duration * current.time_base)
+        interval = min(float(current.duration * current.time_base), _LONGEST_STILL)
     total = max(round((time + interval) * fps), 1)
     while k < (total if stop is None else min(stop, total)):
         shown = _to_rgb(current) if shown is None else shown.copy()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Literal
 
 from stillspeak.constants import (
     AUDIO_WINDOW_SECONDS,
@@ -29,6 +29,19 @@ MEL_STEP_MILLISECONDS = 10
 
 SYNC_SECONDS = 0.2
 """What the sync discriminator sees and hears at once."""
+
+WIDEST = 4096
+"""Of any layer. A configuration comes with a file, and a number in it that is a thousand times too
+large must be refused before memory is asked for; all bounds here are far above what is used."""
+
+DEEPEST = 16
+"""Layers in a row."""
+
+LARGEST_MAPS = 2**26
+"""Numbers in the feature maps of a frame or of an audio window."""
+
+FASTEST = 48_000
+"""Samples, and frames, a second."""
 
 
 @dataclass(frozen=True)
@@ -83,12 +96,12 @@ class GeneratorConfig:
     """U-Net: a skip from the identity encoder's finest map too, as the warp decoder has."""
 
     def __post_init__(self) -> None:
+        check_types(self, "generator")
         levels = len(self.identity_channels)
         if self.decoder not in ("unet", "warp"):
             raise ConfigError(f"generator.decoder is {self.decoder!r}; give 'unet' or 'warp'")
         for name in ("identity_channels", "audio_channels", "warp_channels"):
-            if not getattr(self, name) or min(getattr(self, name)) < 1:
-                raise ConfigError(f"generator.{name} must be a list of positive widths")
+            _check_widths(f"generator.{name}", getattr(self, name))
         for name in (
             *("height", "width", "fps", "sample_rate"),
             *("identity_dim", "audio_dim", "context_dim"),
@@ -98,6 +111,13 @@ class GeneratorConfig:
         for name in ("context_layers", "noise_dim"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"generator.{name} cannot be negative")
+        for name, most in (
+            *(("height", WIDEST), ("width", WIDEST), ("fps", FASTEST), ("sample_rate", FASTEST)),
+            *(("identity_dim", WIDEST), ("audio_dim", WIDEST), ("context_dim", WIDEST)),
+            *(("context_layers", DEEPEST), ("noise_dim", WIDEST), ("mel_bands", WIDEST)),
+        ):
+            if getattr(self, name) > most:
+                raise ConfigError(f"generator.{name} must be at most {most}")
         if self.expression_dim not in (0, EXPRESSION_DIM):
             raise ConfigError(f"generator.expression_dim must be 0 or {EXPRESSION_DIM}")
         if not self.context_layers and self.context_dim != self.audio_dim:
@@ -119,6 +139,7 @@ class GeneratorConfig:
                 raise ConfigError("generator.mouth_channels needs generator.decoder = 'warp'")
             if len(self.mouth_channels) != 2 or min(self.mouth_channels) < 1:
                 raise ConfigError("generator.mouth_channels must be two positive widths, or none")
+            _check_widths("generator.mouth_channels", self.mouth_channels)
             if self.height % 32 or self.width % 48:
                 raise ConfigError(
                     "generator.mouth_channels needs a height of whole times 32 and a width of "
@@ -145,10 +166,19 @@ class GeneratorConfig:
             raise ConfigError("generator.window_seconds must be an even margin around one frame")
         if self.audio_steps[-1] < 1:
             raise ConfigError("generator.window_seconds is too short for generator.audio_channels")
+        if max(self._frame_maps(), self.audio_steps[0] * max(self.audio_channels)) > LARGEST_MAPS:
+            raise ConfigError("generator: so many pixels, samples and channels are too much memory")
         if not 0 < self.expression_gain < math.inf:
             raise ConfigError("generator.expression_gain must be a positive number")
         if not 0 <= self.noise_std < math.inf:
             raise ConfigError("generator.noise_std must be zero or a positive number")
+
+    def _frame_maps(self) -> int:
+        """Numbers in the feature maps of a frame: each level has half the rows and columns."""
+        pixels = self.height * self.width
+        fine = 4 * pixels * max(self.mouth_channels, default=0)
+        levels = (*self.identity_channels, *self.warp_channels)
+        return max(fine, pixels // 4 * max(levels), 3 * pixels)
 
     @property
     def hop(self) -> int:
@@ -205,6 +235,7 @@ class FrameDiscriminatorConfig:
     instead of at the frame."""
 
     def __post_init__(self) -> None:
+        check_types(self, "frame_discriminator")
         _check_widths("frame_discriminator.channels", self.channels)
         if self.fine and self.region != "mouth":
             raise ConfigError("frame_discriminator.fine needs frame_discriminator.region = 'mouth'")
@@ -227,11 +258,12 @@ class SequenceDiscriminatorConfig:
     region: Region = "frame"
 
     def __post_init__(self) -> None:
+        check_types(self, "sequence_discriminator")
         _check_widths("sequence_discriminator.channels", self.channels)
         _check_widths("sequence_discriminator.audio_channels", self.audio_channels)
         for name in ("image_dim", "audio_dim", "state_dim"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"sequence_discriminator.{name} must be at least 1")
+            if not 1 <= getattr(self, name) <= WIDEST:
+                raise ConfigError(f"sequence_discriminator.{name} must lie in 1..{WIDEST}")
 
 
 @dataclass(frozen=True)
@@ -249,11 +281,12 @@ class SyncDiscriminatorConfig:
     region: Region = "lower"
 
     def __post_init__(self) -> None:
+        check_types(self, "sync_discriminator")
         _check_widths("sync_discriminator.channels", self.channels)
         _check_widths("sync_discriminator.audio_channels", self.audio_channels)
         for name in ("image_dim", "audio_dim"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"sync_discriminator.{name} must be at least 1")
+            if not 1 <= getattr(self, name) <= WIDEST:
+                raise ConfigError(f"sync_discriminator.{name} must lie in 1..{WIDEST}")
 
 
 def sync_frames(generator: GeneratorConfig) -> int:
@@ -264,3 +297,26 @@ def sync_frames(generator: GeneratorConfig) -> int:
 def _check_widths(name: str, widths: tuple[int, ...]) -> None:
     if not widths or min(widths) < 1:
         raise ConfigError(f"{name} must be a list of positive widths")
+    if max(widths) > WIDEST or len(widths) > DEEPEST:
+        raise ConfigError(f"{name} must be at most {DEEPEST} widths of at most {WIDEST}")
+
+
+def check_types(config: Any, name: str) -> None:
+    """See that a configuration's values have their defaults' types.
+
+    A table of a weights file comes here as it is: nothing has looked at it.
+
+    Raises:
+        ConfigError: the first that has not, e.g. a text where a number should be.
+    """
+    for field in fields(config):
+        value, usual = getattr(config, field.name), field.default
+        if isinstance(usual, float):
+            fine = type(value) in (int, float)
+        elif isinstance(usual, tuple):
+            fine = type(value) is tuple and all(type(one) is int for one in value)
+        else:
+            fine = type(value) is type(usual)
+        if not fine:
+            kind = "a list of whole numbers" if isinstance(usual, tuple) else type(usual).__name__
+            raise ConfigError(f"{name}.{field.name} is not {kind}")

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from stillspeak.constants import FRAME_HEIGHT, FRAME_WIDTH
 from stillspeak.errors import ConfigError
+from stillspeak.models.config import check_types
 
 ALPHABET = " abcdefghijklmnopqrstuvwxyz"
 """What can be read. Class 0 is CTC's blank, class 1 + i is character i."""
@@ -26,6 +27,9 @@ BLANK = 0
 
 LIPNET_FORMAT = "stillspeak-lipnet-1"
 """Of weights files of lip readers."""
+
+WIDEST = 1024
+"""Of any layer, far above what is used: a file's configuration must not take all memory."""
 
 MOUTH_HEIGHT, MOUTH_WIDTH = 50, 100
 """Pixels of the mouth that the network sees (LipNet, section 4)."""
@@ -58,10 +62,13 @@ class LipNetConfig:
     28,000 clips in days; with it a few hundred clips and an hour go further."""
 
     def __post_init__(self) -> None:
+        check_types(self, "lipnet")
         if self.colours not in (1, 3):
             raise ConfigError("lipnet.colours must be 1 or 3")
         if len(self.channels) != 3 or min(self.channels) < 1 or self.state < 1:
             raise ConfigError("lipnet.channels and .state must be positive, channels three")
+        if max(*self.channels, self.state) > WIDEST:
+            raise ConfigError(f"lipnet.channels and .state must be at most {WIDEST}")
         if not 0 <= self.dropout < 1:
             raise ConfigError("lipnet.dropout must lie in [0, 1)")
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from stillspeak.constants import SAMPLE_RATE, VIDEO_FPS
 from stillspeak.errors import ConfigError
+from stillspeak.models.config import WIDEST, check_types
 
 SYNC_FORMAT = "stillspeak-sync-1"
 """Of weights files of sync networks."""
@@ -63,12 +64,17 @@ class SyncNetConfig:
     """Features D of a window."""
 
     def __post_init__(self) -> None:
+        check_types(self, "sync")
         if not 8 <= self.bands <= 80:
             raise ConfigError("sync.bands must lie in 8..80")
         if len(self.picture_channels) != 4 or len(self.sound_channels) != 2:
             raise ConfigError("sync.picture_channels must be four, sync.sound_channels two")
         if min(*self.picture_channels, *self.sound_channels, self.dim) < 1:
             raise ConfigError("sync.picture_channels, .sound_channels and .dim must be positive")
+        if max(*self.picture_channels, *self.sound_channels, self.dim) > WIDEST:
+            raise ConfigError(
+                f"sync.picture_channels, .sound_channels and .dim must be at most {WIDEST}"
+            )
 
 
 class SyncNet(nn.Module):

@@ -13,10 +13,11 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import math
 import os
 import re
 import secrets
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -24,8 +25,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from stillspeak.atomic import partial_folder
+from stillspeak.configuration import FORBID_UNKNOWN, build, read_json
 from stillspeak.errors import (
     AudioError,
+    ConfigError,
     InputError,
     OutputError,
     OutputExistsError,
@@ -73,6 +76,7 @@ class Video:
         sha256: of the file in the study's folder.
     """
 
+    __pydantic_config__ = FORBID_UNKNOWN
     id: str
     file: str
     system: str
@@ -93,6 +97,7 @@ class Video:
 class Materials:
     """All videos of a study. ``choices``: lip reading, the words to pick from at each place."""
 
+    __pydantic_config__ = FORBID_UNKNOWN
     kind: Kind
     systems: tuple[str, ...]
     videos: tuple[Video, ...]
@@ -234,7 +239,7 @@ def load_materials(folder: str | Path) -> Materials:
     """
     path = Path(folder) / TRUTH
     try:
-        table = json.loads(path.read_text("utf-8"))
+        table = read_json(path.read_bytes())
     except OSError as error:
         raise StudyError(
             f"{folder}: holds no {TRUTH} ({(error.strerror or str(error)).lower()}); "
@@ -242,24 +247,49 @@ def load_materials(folder: str | Path) -> Materials:
         ) from error
     except ValueError as error:
         raise StudyError(f"{path}: is damaged ({error}); make the study again") from error
+    version = table.pop("version", None) if isinstance(table, dict) else None
+    if version is not None and version != VERSION:
+        raise StudyError(f"{path}: is of version {version}, this program's {VERSION}")
     try:
-        if table["version"] != VERSION:
-            raise StudyError(f"{path}: is of version {table['version']}, this program's {VERSION}")
-        videos = tuple(Video(**{**row, "words": tuple(row["words"])}) for row in table["videos"])
-        materials = Materials(
-            table["kind"],
-            tuple(table["systems"]),
-            videos,
-            tuple(tuple(place) for place in table["choices"]),
+        materials = build(Materials, table, name=str(path))
+    except ConfigError as error:
+        raise StudyError(f"{error}; the file is damaged, make the study again") from error
+    if version is None or not _consistent(materials):
+        raise StudyError(
+            f"{path}: is damaged (its videos, names and words contradict each other); "
+            "make the study again"
         )
-    except (KeyError, TypeError) as error:
-        raise StudyError(f"{path}: is damaged ({error}); make the study again") from error
     for video in materials.videos:
         if not re.fullmatch(r"videos/[0-9a-f]{16}\.(mp4|webm)", video.file):
             raise StudyError(f"{path}: names a file outside the study: {video.file}")
         if not (Path(folder) / video.file).is_file():
             raise StudyError(f"{Path(folder) / video.file}: is missing; make the study again")
     return materials
+
+
+def _consistent(materials: Materials) -> bool:
+    """Whether every video is one of its own, of a system of the study and once an item and role,
+    and has the partners that its kind of study sets beside it."""
+    videos, systems = materials.videos, materials.systems
+    cells = {(video.role, video.item, video.system) for video in videos}
+    shown = Counter((video.role, video.item) for video in videos if video.role != "catch")
+    if materials.kind == "turing" and systems != (REAL, FAKE):
+        return False
+    if materials.kind == "preference":
+        items = {item for _, item in shown}
+        bad = {video.item for video in videos if video.role == "catch"}
+        if not bad <= items or any(count < 2 for count in shown.values()):
+            return False
+    return (
+        len({video.id for video in videos}) == len(cells) == len(videos)
+        and len(set(systems)) == len(systems) > 0
+        and all(
+            video.system in (("catch",) if video.role == "catch" else systems) for video in videos
+        )
+        and all(math.isfinite(video.seconds) and video.seconds >= 0 for video in videos)
+        and all(re.fullmatch(r"[0-9a-f]{16}", video.id) for video in videos)
+        and all(materials.choices)
+    )
 
 
 def _write_truth(place: Path, materials: Materials) -> None:

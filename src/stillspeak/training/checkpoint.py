@@ -13,6 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from stillspeak.atomic import claim, whole_file
+from stillspeak.configuration import read_json
 from stillspeak.errors import CheckpointError, ConfigError
 
 FORMAT = "stillspeak-checkpoint-1"
@@ -60,9 +61,11 @@ def load_checkpoint(path: Path, *, device: str = "cpu") -> State:
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: damaged ({error}); use an older checkpoint") from error
     try:
-        state: State = _put_tensors(json.loads(metadata["state"]), tensors)
-    except (KeyError, ValueError) as error:
+        state = _put_tensors(read_json(metadata["state"]), tensors)
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path}: damaged ({error!r}); use an older checkpoint") from error
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{path}: damaged (holds no state); use an older checkpoint")
     return state
 
 

@@ -126,7 +126,7 @@ class ServeSettings:
         for name, (low, high) in _RANGES.items():
             value = getattr(self, name)
             if not low <= value <= high:  # NaN is outside too
-                raise ConfigError(f"serve: {name} is {value:g}; give {low:g} to {high:g}")
+                raise ConfigError(f"serve: {name} is {value}; give {low:g} to {high:g}")
         if not self.host or not (_is_address(self.host) or _HOST_NAME.fullmatch(self.host)):
             raise ConfigError(f"serve: host is {self.host!r}; give an address such as 127.0.0.1")
         for name in self.allow_hosts:

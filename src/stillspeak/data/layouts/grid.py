@@ -161,7 +161,7 @@ def read_alignment(path: str | Path) -> list[Word]:
         try:
             start, end = (int(field) / _GRID_ALIGN_RATE for field in fields[:2])
             (word,) = fields[2:]
-        except ValueError:
+        except (ValueError, OverflowError):
             raise DataError(
                 f"{path}, line {number}: expected 'start end word', found {line.strip()!r}"
             ) from None
