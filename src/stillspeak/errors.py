@@ -24,6 +24,7 @@ prints it as it stands. Programming mistakes raise the built-in exceptions inste
 """
 
 import errno
+from collections.abc import Iterator
 
 
 class StillspeakError(Exception):
@@ -100,7 +101,7 @@ class MissingDependencyError(StillspeakError):
 
 _MACHINE = (errno.EAGAIN, errno.ENOSPC, errno.EDQUOT)
 _NO_MEMORY = ("can't allocate memory", "cannot allocate memory", "out of memory", "bad_alloc",
-              "failed to map segment", "not enough memory")  # fmt: skip
+              "failed to map segment", "not enough memory", "could not create a primitive")  # fmt: skip
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -124,8 +125,14 @@ def of_the_machine(error: BaseException | None) -> bool:
 
     Without memory, room on the disk or open files left, the best of files cannot be read.
     """
+    return any(
+        out_of_memory(one) or out_of_files(one) or getattr(one, "errno", None) in _MACHINE
+        for one in causes(error)
+    )
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, the one that it was raised from, and so on."""
     while error is not None:
-        if out_of_memory(error) or out_of_files(error) or getattr(error, "errno", None) in _MACHINE:
-            return True
+        yield error
         error = error.__cause__
-    return False
