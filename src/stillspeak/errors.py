@@ -100,8 +100,10 @@ class MissingDependencyError(StillspeakError):
 
 
 _MACHINE = (errno.EAGAIN, errno.ENOSPC, errno.EDQUOT)
-_NO_MEMORY = ("can't allocate memory", "cannot allocate memory", "out of memory", "bad_alloc",
-              "failed to map segment", "not enough memory", "could not create a primitive")  # fmt: skip
+_NO_MEMORY = (
+    *("can't allocate memory", "cannot allocate memory", "not enough memory", "out of memory"),
+    *("bad_alloc", "failed to map segment", "could not create a primitive"),
+)
 
 
 def out_of_memory(error: BaseException) -> bool:
