@@ -152,6 +152,17 @@ def prepare_again(corpus: str, cache: str, times: str) -> None:
         prepare_quickly(corpus, cache)
 
 
+def write_a_video(path: str, frames: str) -> None:
+    """A small video over whatever is there, marked as generated ones are."""
+    import numpy as np
+
+    from stillspeak.media.provenance import Marks
+    from stillspeak.media.video import write_video
+
+    pictures = [np.full((64, 64, 3), 9 * n, np.uint8) for n in range(int(frames))]
+    write_video(path, pictures, overwrite=True, marks=Marks(watermark=False))
+
+
 def save_often(source: str, target: str, times: str) -> None:
     """The weights of one file written to another so often, by two threads."""
     from concurrent.futures import ThreadPoolExecutor

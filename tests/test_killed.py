@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from fixtures_kill import Killer, Run, left_over
 from stillspeak.constants import SAMPLE_RATE, VIDEO_FPS
 from stillspeak.data.prepare import load_manifest
-from stillspeak.media.video import write_video
+from stillspeak.media.video import iter_frames, write_video
 from stillspeak.training.checkpoint import latest_checkpoint, load_checkpoint
 from stillspeak.workers import WorkerPool
 
@@ -102,6 +102,31 @@ def test_prepare_goes_on_after_many_kills(kill: Killer, corpus: Path, tmp_path: 
     rounds = killed_prepare(kill, corpus, tmp_path, 200, seed=1)
     assert rounds >= 2
     sys.stdout.write(f"\nprepare: 200 kills, {rounds} caches, {time.monotonic() - begin:.0f} s\n")
+
+
+@pytest.mark.parametrize("name", ["a.mp4", pytest.param("frames", marks=pytest.mark.long)])
+def test_a_video_is_the_old_or_the_new_one(kill: Killer, tmp_path: Path, name: str) -> None:
+    target = tmp_path / name
+
+    def frames() -> int:
+        if name == "frames":
+            return len(list(target.glob("*.png")))
+        return sum(1 for _ in iter_frames(target))
+
+    assert kill.run("write_a_video", target, 3, folder=tmp_path)
+    straight = kill.run("write_a_video", target, 3, folder=tmp_path)
+    assert straight is not None
+    seen = set()
+    for number in range(1, straight.operations + 1):
+        assert kill.run("write_a_video", target, 5, folder=tmp_path, die_at=number) is None
+        if name == "frames" and not target.exists():
+            seen.add(0)  # a folder cannot take another one's place in one step
+        else:
+            seen.add(frames())
+        assert kill.run("write_a_video", target, 3, folder=tmp_path) is not None
+        assert sorted(tmp_path.iterdir()) == [target]
+        assert frames() == 3
+    assert {3, 5} <= seen <= ({0, 3, 5} if name == "frames" else {3, 5})
 
 
 def children(pid: int) -> set[int]:

@@ -185,6 +185,19 @@ def test_what_the_machine_refuses_is_told_from_other_errors(
     assert of_the_machine(outer) == machine
 
 
+def test_no_file_is_blamed_where_there_is_no_memory(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def wrong(prog_name: str) -> None:
+        cause = RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        raise WeightsError("x.safetensors: its tensors do not fit") from cause
+
+    monkeypatch.setattr(cli, "app", wrong)
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert capsys.readouterr().err == f"stillspeak: {cli.NO_MEMORY}\n"
+
+
 def test_an_error_of_the_code_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong(prog_name: str) -> None:
         raise RuntimeError("shapes do not fit")

@@ -57,7 +57,14 @@ from stillspeak.commands.inspect import inspect
 from stillspeak.commands.serve import serve
 from stillspeak.commands.stream import stream
 from stillspeak.commands.study import app as study_app
-from stillspeak.errors import ConfigError, OutputError, StillspeakError, out_of_files, out_of_memory
+from stillspeak.errors import (
+    ConfigError,
+    OutputError,
+    StillspeakError,
+    causes,
+    out_of_files,
+    out_of_memory,
+)
 
 if TYPE_CHECKING:
     from stillspeak.data.clips import Clip, Rejected
@@ -84,7 +91,8 @@ def main() -> None:
     try:
         app(prog_name="stillspeak")
     except StillspeakError as error:
-        fail(str(error))
+        # Without memory anything goes wrong, and files are blamed that are as good as ever.
+        fail(NO_MEMORY if any(map(out_of_memory, causes(error))) else str(error))
     except OSError as error:  # what no function of ours foresaw, such as a full standard output
         _drop_stdout()
         where = f"{error.filename}: " if error.filename else ""

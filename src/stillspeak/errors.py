@@ -31,6 +31,7 @@ LONGEST = 1000
 
 _BREAKS = re.compile(r"[ \t]*[\n\r\t\v\f\x1c-\x1e\x85\u2028\u2029]+[ \t]*")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+from collections.abc import Iterator
 
 
 class StillspeakError(Exception):
@@ -123,8 +124,10 @@ class MissingDependencyError(StillspeakError):
 
 
 _MACHINE = (errno.EAGAIN, errno.ENOSPC, errno.EDQUOT)
-_NO_MEMORY = ("can't allocate memory", "cannot allocate memory", "out of memory", "bad_alloc",
-              "failed to map segment", "not enough memory")  # fmt: skip
+_NO_MEMORY = (
+    *("can't allocate memory", "cannot allocate memory", "not enough memory", "out of memory"),
+    *("bad_alloc", "failed to map segment", "could not create a primitive"),
+)
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -148,8 +151,14 @@ def of_the_machine(error: BaseException | None) -> bool:
 
     Without memory, room on the disk or open files left, the best of files cannot be read.
     """
+    return any(
+        out_of_memory(one) or out_of_files(one) or getattr(one, "errno", None) in _MACHINE
+        for one in causes(error)
+    )
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, the one that it was raised from, and so on."""
     while error is not None:
-        if out_of_memory(error) or out_of_files(error) or getattr(error, "errno", None) in _MACHINE:
-            return True
+        yield error
         error = error.__cause__
-    return False
