@@ -34,9 +34,6 @@ from stillspeak.weights import DEFAULT_MODEL
 if TYPE_CHECKING:
     import PIL.Image
 
-MAX_RATE = 1_000_000
-"""Largest sample rate of live sound in Hz."""
-
 PIECE = 65_536
 """Samples taken from a push at a time; what is held at once grows with it and not with the push."""
 
@@ -141,7 +138,7 @@ class StreamSession:
         check_choices(seed, blink, expression, head_motion)
         if threads is not None and threads < 1:
             raise ConfigError(f"{threads} threads cannot compute; give 1 or more")
-        self.sample_rate = _live_rate(sample_rate)
+        self.sample_rate = whole_rate(sample_rate, name=SOUND)
         """Samples a second of what is pushed."""
         self._seed = seed
         self._blink, self._strength, self._head_motion = blink, expression, head_motion
@@ -248,7 +245,7 @@ class StreamSession:
             AudioError: another shape, type or rate, NaN or infinite samples, floats beyond any
                 sound. Nothing of the chunk was heard then, and the session goes on.
         """
-        if sample_rate is not None and _live_rate(sample_rate) != self.sample_rate:
+        if sample_rate is not None and whole_rate(sample_rate, name=SOUND) != self.sample_rate:
             raise AudioError(
                 f"{SOUND}: the sample rate is {sample_rate}, but the session's is "
                 f"{self.sample_rate}; open another session for another rate"
@@ -347,13 +344,6 @@ class StreamSession:
         picture: npt.NDArray[np.uint8]
         (picture,) = self._renderer.render(decoded, poses, self._expression.draw(1)[0])
         return picture
-
-
-def _live_rate(rate: int) -> int:
-    whole = whole_rate(rate, name=SOUND)
-    if whole > MAX_RATE:
-        raise AudioError(f"{SOUND}: the sample rate is {whole}; give at most {MAX_RATE} Hz")
-    return whole
 
 
 def _padded(sound: Waveform, length: int) -> Waveform:

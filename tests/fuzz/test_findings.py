@@ -21,6 +21,7 @@ import torch
 from safetensors.torch import load, save
 
 from fixtures_fuzz_targets import _cache, _study_files, _write_study, as_toml, tiny_config
+from fixtures_study import write_clip
 from stillspeak.conceal.lost import read_lost
 from stillspeak.configuration import DEEPEST, build, parse_overrides, read_json, read_toml
 from stillspeak.data.clips import read_split
@@ -40,6 +41,7 @@ from stillspeak.errors import (
     InputError,
     StillspeakError,
     StudyError,
+    VideoError,
     WeightsError,
 )
 from stillspeak.evaluation.lipreading import load_lip_reader
@@ -49,7 +51,7 @@ from stillspeak.media.image import load_image
 from stillspeak.media.video import iter_frames
 from stillspeak.models.generator import Generator
 from stillspeak.models.lipnet import LIPNET_FORMAT, LipNet, LipNetConfig, golden_reading
-from stillspeak.study.materials import load_materials
+from stillspeak.study.materials import check_playable, load_materials
 from stillspeak.training.checkpoint import load_checkpoint
 from stillspeak.web.settings import ServeSettings
 from stillspeak.weights import load_model, read_info, save_model, save_network
@@ -552,14 +554,14 @@ def test_a_picture_that_is_held_is_held(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("rate", [MAX_RATE + 1, 2**40])
 def test_a_sample_rate_that_no_memory_holds(rate: int) -> None:
-    with pytest.raises(AudioError, match=f"Hz, the limit is {MAX_RATE}"):
+    with pytest.raises(AudioError, match=f"give at most {MAX_RATE} Hz"):
         load_audio((np.zeros(100, np.float32), rate))
 
 
 def test_a_sound_file_with_such_a_rate() -> None:
     form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, 2**31 - 1, 2**31 - 1, 1, 8)
     body = b"WAVE" + form + struct.pack("<4sI", b"data", 1000) + bytes(1000)
-    with pytest.raises(AudioError, match="the sample rate is 2147483647 Hz, the limit"):
+    with pytest.raises(AudioError, match="the sample rate is 2147483647; give at most"):
         load_audio(struct.pack("<4sI", b"RIFF", len(body)) + body)
 
 
@@ -570,6 +572,15 @@ def test_silence_that_a_file_leaves_out_comes_by_the_second() -> None:
         (1000, 4.0),
         (500, 5.0),
     ]
+
+
+def test_a_video_with_a_sound_track_of_no_known_kind(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "a.mp4")
+    data = path.read_bytes()
+    at = data.rindex(b"stsd")  # what the sound track is, after that of the pictures
+    path.write_bytes(data[:at] + bytes(4) + data[at + 4 :])
+    with pytest.raises(VideoError, match=r"browsers do not play unknown sound in \.mp4"):
+        check_playable(path)
 
 
 def test_tables_are_written_as_they_are_read() -> None:

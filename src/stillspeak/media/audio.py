@@ -28,9 +28,8 @@ Waveform = npt.NDArray[np.float32]
 AUDIO_FORMATS = "a WAV, FLAC, MP3, M4A, OGG or Opus file, or a video with sound"
 MAX_SECONDS = 3 * 3600.0
 
-MAX_RATE = 3_072_000
-"""Samples a second, eight times what the fastest converters give: a rate decides how much memory a
-second takes."""
+MAX_RATE = 1_000_000
+"""Samples a second, more than any converter gives: the rate says how much memory a second takes."""
 
 MAX_CHANNELS = 32
 """Of live sound: more is an array the wrong way round."""
@@ -259,7 +258,7 @@ def whole_rate(rate: float, *, name: str) -> int:
     if not right:
         raise AudioError(f"{name}: the sample rate is {rate}; give a positive whole number of Hz")
     if rate > MAX_RATE:
-        raise AudioError(f"{name}: the sample rate is {rate} Hz, the limit is {MAX_RATE}")
+        raise AudioError(f"{name}: the sample rate is {rate}; give at most {MAX_RATE} Hz")
     return int(rate)
 
 

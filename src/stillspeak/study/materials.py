@@ -664,8 +664,7 @@ def check_playable(path: Path) -> str:
             raise VideoError(
                 f"{path}: is not what its suffix says ({container.format.name}); {hint}"
             )
-        codec = stream.codec_context.name
-        names = {codec, stream.codec.canonical_name}
+        codec, names = _codec(stream)
         if not names & pictures:
             raise VideoError(f"{path}: browsers do not play {codec} in {path.suffix}; {hint}")
         if stream.codec_context.pix_fmt not in _PIXELS:
@@ -673,11 +672,10 @@ def check_playable(path: Path) -> str:
                 f"{path}: browsers do not play {stream.codec_context.pix_fmt} pictures; {hint}"
             )
         for sound in container.streams.audio:
-            names = {sound.codec_context.name, sound.codec.canonical_name}
+            codec, names = _codec(sound)
             if not names & sounds:
                 raise VideoError(
-                    f"{path}: browsers do not play {sound.codec_context.name} sound in "
-                    f"{path.suffix}; {hint}"
+                    f"{path}: browsers do not play {codec} sound in {path.suffix}; {hint}"
                 )
         try:
             frames = sum(1 for _ in container.decode(stream))
@@ -690,6 +688,13 @@ def check_playable(path: Path) -> str:
                 f"{path}: ends after {frames} of {stream.frames} frames; export it again"
             )
     return kind
+
+
+def _codec(stream: Any) -> tuple[str, set[str]]:
+    """What messages call a track's codec, and the names that it goes by."""
+    if stream.codec_context is None:  # of a kind that FFmpeg does not know
+        return "unknown", set()
+    return stream.codec_context.name, {stream.codec_context.name, stream.codec.canonical_name}
 
 
 def _has_sound(path: Path) -> bool:
