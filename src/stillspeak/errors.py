@@ -25,13 +25,13 @@ prints it as it stands. Programming mistakes raise the built-in exceptions inste
 
 import errno
 import re
+from collections.abc import Iterator
 
 LONGEST = 1000
 """Characters of a message: a file may hold a key or a name of any length."""
 
 _BREAKS = re.compile(r"[ \t]*[\n\r\t\v\f\x1c-\x1e\x85\u2028\u2029]+[ \t]*")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-from collections.abc import Iterator
 
 
 class StillspeakError(Exception):
