@@ -163,6 +163,14 @@ def write_a_video(path: str, frames: str) -> None:
     write_video(path, pictures, overwrite=True, marks=Marks(watermark=False))
 
 
+def sign_once(folder: str, target: str) -> None:
+    """The certificate with which an installation whose settings lie there would sign."""
+    os.environ["STILLSPEAK_CONFIG"] = folder
+    from stillspeak.media.provenance import find_signer
+
+    Path(target).write_text(find_signer().chain)
+
+
 def save_often(source: str, target: str, times: str) -> None:
     """The weights of one file written to another so often, by two threads."""
     from concurrent.futures import ThreadPoolExecutor

@@ -286,15 +286,16 @@ def test_one_that_came_first_is_taken(home, monkeypatch):
     assert find_signer().chain == other[0]
 
 
-def test_many_processes_replace_an_expired_one_by_one(home, monkeypatch):
+def test_many_processes_replace_an_expired_one_by_one(home, kill, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(provenance, "_YEARS", 0)
         old = find_signer().chain
     left = home / ".identity.pem.0123abcd.partial"
     left.write_text("what a killed process left, with a key in it")
-    with multiprocessing.get_context("spawn").Pool(3) as pool:
-        chains = pool.map(_sign_once, [str(home)] * 3, chunksize=1)
-    assert set(chains) == {find_signer().chain} != {old}
+    targets = [tmp_path / f"{number}.pem" for number in range(4)]
+    runs = [kill.start("sign_once", home, target, folder=home) for target in targets]
+    assert [run.finish() for run in runs] == [0] * 4
+    assert {target.read_text() for target in targets} == {find_signer().chain} != {old}
     assert (home / "root.pem").read_text() == own_root()
     assert not left.exists()
 
