@@ -73,7 +73,9 @@ def by_chance(name: str, cases: int, seed: int, keep: Path | None) -> int:
     return len(found)
 
 
-def guided(name: str, cases: int, seed: int, seconds: int, corpus: Path | None) -> None:
+def guided(
+    name: str, cases: int, seed: int, seconds: int, corpus: Path | None, keep: Path | None
+) -> None:
     """Hand over to atheris, which ends the process."""
     import atheris
 
@@ -110,6 +112,8 @@ def guided(name: str, cases: int, seed: int, seconds: int, corpus: Path | None) 
         )
 
     def one(data: bytes) -> None:
+        if keep is not None:
+            (keep / f"{name}.last").write_bytes(data)  # for what ends the process
         check(target, data)
         if target.cases % 1000 == 0:
             report()
@@ -140,7 +144,7 @@ def main() -> None:
     faulthandler.enable()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     if given.guided:
-        guided(given.target, given.cases, given.seed, given.seconds, given.corpus)
+        guided(given.target, given.cases, given.seed, given.seconds, given.corpus, given.keep)
     else:
         sys.exit(bool(by_chance(given.target, given.cases, given.seed, given.keep)))
 

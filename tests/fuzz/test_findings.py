@@ -583,6 +583,25 @@ def test_a_video_with_a_sound_track_of_no_known_kind(tmp_path: Path) -> None:
         check_playable(path)
 
 
+def test_sound_of_eight_planes(tmp_path: Path) -> None:
+    """Fuzzing made an M4A say 56 channels, which ended the process. So do good files of eight in
+    PyAV's own hands: it looks for a null pointer behind the planes, where other memory begins."""
+    import av
+
+    tone = 0.5 * np.sin(np.arange(48_000) / 20)
+    with av.open(str(tmp_path / "a.m4a"), "w") as output:
+        stream = output.add_stream("aac", rate=48_000, layout="7.1")
+        for start in range(0, 48_000, 1000):
+            block = np.repeat((tone[start : start + 1000] * 32767).astype(np.int16), 8)[None]
+            frame = av.AudioFrame.from_ndarray(block, format="s16", layout="7.1")
+            frame.sample_rate, frame.pts = 48_000, start
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+    mono = load_audio(tmp_path / "a.m4a", sample_rate=48_000)
+    assert 0.3 < np.abs(mono).max() <= 1
+    assert abs(len(mono) - 48_000) < 3000
+
+
 def test_tables_are_written_as_they_are_read() -> None:
     """The fuzzer's own writer of TOML, or else nothing that it makes of a table would be one."""
     table = {"a": 1, "b": {"c": [1.5, "x\ny", True], "d e": -math.inf}, "f": []}

@@ -720,7 +720,8 @@ def _decode_sound(packets: Sequence[bytes], head: str, shape: tuple[int, ...]) -
     left = shape[0] if len(shape) == 1 else 0
     for frame in _decoded(context, packets):
         left -= frame.samples
-        if left < 0:
+        # More than one channel is none of ours, and from eight on PyAV reads past the frame.
+        if left < 0 or len(frame.layout.channels) != 1:
             raise ValueError("its sound is another than stated")
         blocks.append(frame.to_ndarray().reshape(-1))
     samples = np.concatenate(blocks) if blocks else np.zeros(0, np.int16)

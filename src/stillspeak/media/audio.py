@@ -37,6 +37,14 @@ MAX_CHANNELS = 32
 # Decoded lossy sound passes 1.0 by a little; nothing meant for [-1, 1] passes this by far.
 _SMALL_OVER = 1.5
 _NEVER_AUDIO = 8.0
+_SAMPLE_TYPES: dict[str, npt.DTypeLike] = {
+    "u8": np.uint8,
+    "s16": np.int16,
+    "s32": np.int32,
+    "s64": np.int64,
+    "flt": np.float32,
+    "dbl": np.float64,
+}
 # A hole in the timestamps longer than this is silence that the container left out; one
 # longer than the second number is a clock that jumped, where filling would be wrong.
 _GAP_SECONDS = 0.05
@@ -484,14 +492,16 @@ def _decoded(container: av.container.InputContainer, name: str) -> Iterator[av.A
 def _mono(frame: av.AudioFrame, scale: _ScaleCheck) -> Waveform:
     """A decoded frame, planar or packed, of any sample format as (S,) float32."""
     channels = len(frame.layout.channels)
-    array: npt.NDArray[Any]
-    if frame.format.packed.name == "s64":
-        # The one format that PyAV does not hand out as an array.
-        size = frame.samples * (1 if frame.format.is_planar else channels)
-        array = np.stack([np.frombuffer(bytes(plane), np.int64, size) for plane in frame.planes])
-    else:
-        array = frame.to_ndarray()
-    if not frame.format.is_planar:
+    planar = frame.format.is_planar
+    # PyAV's to_ndarray is not used: it takes pointers for planes until one is null, and from eight
+    # channels on there is none, so that it reads memory that is not the frame's.
+    planes = frame.planes[: channels if planar else 1]
+    size = frame.samples * (1 if planar else channels)
+    kind = _SAMPLE_TYPES[frame.format.packed.name]
+    array: npt.NDArray[Any] = np.stack(
+        [np.frombuffer(bytes(plane), kind, size) for plane in planes]
+    )
+    if not planar:
         array = array.reshape(-1, channels).T
     mono: Waveform = _to_float(array, scale).mean(axis=0, dtype=np.float32)
     return mono
