@@ -31,12 +31,12 @@ from stillspeak.errors import InputError
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the watch needs Linux's /proc")
 
 SHORT = {
-    "image": 800,
-    "audio": 500,
-    "weights": 250,
-    "cache": 300,
-    "configuration": 600,
-    "study": 300,
+    "image": 400,
+    "audio": 250,
+    "weights": 125,
+    "cache": 150,
+    "configuration": 300,
+    "study": 150,
 }
 """Cases in ``make test``."""
 
