@@ -122,11 +122,6 @@ def compiled_way(material: Material, *, threads: int) -> Callable[[], Step]:
     return build
 
 
-def feeding(material: Material, made: OnnxExport) -> tuple[Step, list[dict[str, Frame]], Any]:
-    """A step of ONNX Runtime with its states; what it was fed, for a calibration; its inputs."""
-    return _fed(material, made, open_onnx(made.step, threads=1))
-
-
 def onnx_way(
     material: Material, made: OnnxExport, step: Path, *, threads: int
 ) -> Callable[[], Step]:
@@ -134,9 +129,8 @@ def onnx_way(
     return lambda: _fed(material, made, open_onnx(step, threads=threads))[0]
 
 
-def _fed(
-    material: Material, made: OnnxExport, session: Any
-) -> tuple[Step, list[dict[str, Frame]], Any]:
+def _fed(material: Material, made: OnnxExport, session: Any) -> tuple[Step, list[dict[str, Frame]]]:
+    """A step of a session with its states, and what its first steps were fed."""
     first = open_onnx(made.still)
     names = [port.name for port in first.get_outputs()]
     shapes = {port.name: port.shape for port in session.get_inputs()}
@@ -155,14 +149,14 @@ def _fed(
         feed.update({n: got[f"next_{n}"] for n in shapes if n.endswith("_state")})
         return got["frame"][0]
 
-    return step, heard, shapes
+    return step, heard
 
 
 def quantised(material: Material, made: OnnxExport, folder: Path) -> Path:
     """step.onnx with int8 weights and activations, ranges from the sentence's beginning."""
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
 
-    step, heard, _ = feeding(material, made)
+    step, heard = _fed(material, made, open_onnx(made.step))
     for number in range(CALIBRATED):
         step(*material.at(number))
 

@@ -86,6 +86,28 @@ def partial_folder(place: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def whole_folder(place: Path) -> Iterator[Path]:
+    """A folder to fill, which takes the place of whatever folder is there if nothing goes wrong.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    place = place.absolute()
+    with partial_folder(place) as beside:
+        fresh, before = beside / "fresh", beside / "before"
+        fresh.mkdir()
+        yield fresh
+        if place.exists():
+            place.rename(before)
+        try:
+            fresh.rename(place)
+        except OSError:
+            if before.exists():
+                before.rename(place)
+            raise
+
+
+@contextmanager
 def claim(folder: Path, busy: StillspeakError | None) -> Iterator[None]:
     """Have a folder for oneself. What killed processes left directly in it is removed.
 

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from stillspeak.atomic import partial_folder
+from stillspeak.atomic import whole_folder
 from stillspeak.errors import DataError, OutputError, OutputExistsError, StillspeakError
 from stillspeak.evaluation import report_plots as plots
 from stillspeak.evaluation import report_sheets as sheets
@@ -1073,22 +1073,12 @@ def _write(target: Path, page: str, markdown: str, pictures: Iterable[Picture]) 
     Raises:
         OutputError: the disk refuses.
     """
-    place = target.absolute()
     try:
-        with partial_folder(place) as beside:
-            partial, before = beside / "report", beside / "before"
-            (partial / "figures").mkdir(parents=True)
+        with whole_folder(target) as partial:
+            (partial / "figures").mkdir()
             for picture in pictures:
                 (partial / "figures" / picture.file).write_bytes(picture.data)
             (partial / "report.md").write_text(markdown, "utf-8")
             (partial / "index.html").write_text(page, "utf-8")
-            if place.exists():
-                place.rename(before)
-            try:
-                partial.rename(place)
-            except OSError:
-                if before.exists():
-                    before.rename(place)
-                raise
     except OSError as error:
         raise OutputError(f"{target}: cannot be written ({error.strerror or error})") from error

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stillspeak.atomic import partial_folder
+from stillspeak.atomic import whole_folder
 from stillspeak.errors import OutputError
 from stillspeak.evaluation.report import Picture, _check_target, _Figures, _markdown
 from stillspeak.evaluation.report_plots import SERIES, Plot, colour_of
@@ -869,24 +869,14 @@ def _write(
     target: Path, page: str, markdown: str, results: Result, pictures: Iterable[Picture]
 ) -> None:
     """All files beside the target, then renamed to it."""
-    place = target.absolute()
     try:
-        with partial_folder(place) as beside:
-            partial, before = beside / "report", beside / "before"
-            (partial / "figures").mkdir(parents=True)
+        with whole_folder(target) as partial:
+            (partial / "figures").mkdir()
             for picture in pictures:
                 (partial / "figures" / picture.file).write_bytes(picture.data)
             (partial / "report.md").write_text(markdown, "utf-8")
             (partial / "index.html").write_text(page, "utf-8")
             numbers = json.dumps(results, indent=1, ensure_ascii=False) + "\n"
             (partial / "report.json").write_text(numbers, "utf-8")
-            if place.exists():
-                place.rename(before)
-            try:
-                partial.rename(place)
-            except OSError:
-                if before.exists():
-                    before.rename(place)
-                raise
     except OSError as error:
         raise OutputError(f"{target}: cannot be written ({error.strerror or error})") from error
