@@ -29,11 +29,18 @@ from stillspeak.errors import ConfigError, OutputError, WeightsError
 from stillspeak.models.config import GeneratorConfig
 from stillspeak.models.generator import Generator
 from stillspeak.models.lipnet import LIPNET_FORMAT
+from stillspeak.models.pose import POSE_FORMAT, PoseConfig, PosePredictor, golden_pose
+from stillspeak.models.speech import (
+    SPEECH_FORMAT,
+    SpeechEncoder,
+    SpeechEncoderConfig,
+    golden_speech,
+)
 from stillspeak.models.syncnet import SYNC_FORMAT
 from stillspeak.runtime import torch_threads
 
 FORMAT = "stillspeak-generator-1"
-FORMATS = (FORMAT, LIPNET_FORMAT, SYNC_FORMAT)
+FORMATS = (FORMAT, LIPNET_FORMAT, SYNC_FORMAT, SPEECH_FORMAT, POSE_FORMAT)
 """All kinds of weights files: generators, lip readers, sync networks."""
 DEFAULT_MODEL = "default"
 GOLDEN_TOLERANCE = 0.02
@@ -42,6 +49,8 @@ on another machine does, far below what a wrong tensor does."""
 MAX_BYTES = 4 * 2**30
 """Size of a weights file that is read: forty times the paper's generator."""
 _NO_ANSWER = 1e6
+_RETIRED = frozenset(("mel_bands",))
+"""Fields of a generator's configuration that older files still have, and that say nothing there."""
 GOLDEN_PIXELS = 499
 """How many values of the frames a golden answer holds. A prime, so that they do not fall into
 one column of the picture but all over it, the mouth included."""
@@ -288,6 +297,32 @@ def load_network(
     return network, {"config": header["config"], "info": header["info"]}
 
 
+def load_speech_encoder(path: Path) -> tuple[SpeechEncoder, dict[str, Any]]:
+    """Load a speech encoder of its own, as its training writes it.
+
+    Raises:
+        WeightsError: as for :func:`load_network`.
+    """
+
+    def build(table: Mapping[str, Any]) -> SpeechEncoder:
+        return SpeechEncoder(SpeechEncoderConfig(**{**table, "ahead": tuple(table["ahead"])}))
+
+    return load_network(path, format_name=SPEECH_FORMAT, build=build, golden=golden_speech)
+
+
+def load_pose_predictor(path: Path) -> tuple[PosePredictor, dict[str, Any]]:
+    """Load a pose predictor of its own, as its training writes it.
+
+    Raises:
+        WeightsError: as for :func:`load_network`.
+    """
+
+    def build(table: Mapping[str, Any]) -> PosePredictor:
+        return PosePredictor(PoseConfig(**table["pose"]), table["width"])
+
+    return load_network(path, format_name=POSE_FORMAT, build=build, golden=golden_pose)
+
+
 @torch.no_grad()
 def golden_answer(generator: Generator) -> Tensor:
     """What the generator makes of a fixed synthetic input: encodings and parts of two frames.
@@ -385,11 +420,18 @@ def _header(
 
 
 def _config(table: dict[str, Any], path: Path) -> GeneratorConfig:
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}
+    values = _tupled({k: v for k, v in table.items() if k not in _RETIRED})
     try:
+        for name, kind in (("speech", SpeechEncoderConfig), ("pose", PoseConfig)):
+            if name in values:
+                values[name] = kind(**_tupled(values[name]))
         return GeneratorConfig(**values)
     except (TypeError, ConfigError) as error:
         raise _other_version(path, error) from error
+
+
+def _tupled(table: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}
 
 
 def _other_version(path: Path, error: Exception) -> WeightsError:

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stillspeak.constants import SAMPLE_RATE
 from stillspeak.data.config import AugmentConfig
 from stillspeak.models.layers import identity_grid
 from stillspeak.models.regions import LOWER_BOX
@@ -325,3 +326,14 @@ def time_stretch(
         out[piece * hop : piece * hop + length] += fade * padded[start : start + length]
         previous = min(start, len(padded) - length - hop)
     return out[hop : hop + wanted]
+
+
+def other_voice(audio: npt.NDArray[np.float32], factor: float) -> npt.NDArray[np.float32]:
+    """Pitch and formants times a factor at the same pace, (S,) float32 at 16 kHz -> (S,)."""
+    # Played faster it is higher and shorter; stretched back it is only higher.
+    count = round(len(audio) / factor)
+    played = np.interp(factor * np.arange(count), np.arange(len(audio)), audio)
+    stretched = time_stretch(played.astype(np.float32), len(audio) / count, SAMPLE_RATE)
+    fitted = np.zeros_like(audio)
+    fitted[: len(stretched)] = stretched[: len(audio)]
+    return fitted

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from typing import Any, ClassVar, Literal
 
 from stillspeak.constants import (
@@ -15,17 +15,13 @@ from stillspeak.constants import (
 )
 from stillspeak.errors import ConfigError
 from stillspeak.models.expression import EXPRESSION_DIM
+from stillspeak.models.pose import PoseConfig
+from stillspeak.models.speech import REACH, SPEECH_RATE, TOKEN, SpeechEncoderConfig
 
 DecoderName = Literal["unet", "warp"]
-AudioInput = Literal["waveform", "mel"]
+AudioInput = Literal["waveform", "speech"]
 Norm = Literal["none", "batch", "spectral"]
 Region = Literal["frame", "lower", "mouth", "eyes"]
-
-MEL_MILLISECONDS = 25
-"""What one log-mel spectrum hears at once."""
-
-MEL_STEP_MILLISECONDS = 10
-"""From one spectrum to the next."""
 
 SYNC_SECONDS = 0.2
 """What the sync discriminator sees and hears at once."""
@@ -67,10 +63,12 @@ class GeneratorConfig:
     """Channels of the identity encoder's strided layers, fine to coarse."""
     identity_dim: int = 50
     audio_input: AudioInput = "waveform"
-    """What the audio-frame encoder hears: the waveform as in the paper, or log-mel spectra of
-    25 ms every 10 ms."""
-    mel_bands: int = 48
-    """Bands of those spectra."""
+    """The audio encoder: ``waveform``, the paper's, learned with the pictures; or ``speech``, the
+    one that has heard the world and says the mouth's pose (:mod:`stillspeak.models.speech`). With
+    it the window follows from how far it looks ahead, and the fields below are unused up to
+    ``context_layers``, but for ``context_dim``."""
+    speech: SpeechEncoderConfig = field(default_factory=SpeechEncoderConfig)
+    pose: PoseConfig = field(default_factory=PoseConfig)
     audio_channels: tuple[int, ...] = (16, 32, 64, 128, 256, 512)
     """Channels of the audio-frame encoder's layers, each but the first halving the time steps."""
     audio_dim: int = 256
@@ -111,10 +109,14 @@ class GeneratorConfig:
         for name in ("context_layers", "noise_dim"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"generator.{name} cannot be negative")
+        if self.audio_input == "speech" and (self.sample_rate, self.fps) != (SPEECH_RATE, 25):
+            raise ConfigError(
+                "generator.audio_input = 'speech' needs 16 kHz and 25 frames a second"
+            )
         for name, most in (
             *(("height", WIDEST), ("width", WIDEST), ("fps", FASTEST), ("sample_rate", FASTEST)),
             *(("identity_dim", WIDEST), ("audio_dim", WIDEST), ("context_dim", WIDEST)),
-            *(("context_layers", DEEPEST), ("noise_dim", WIDEST), ("mel_bands", WIDEST)),
+            *(("context_layers", DEEPEST), ("noise_dim", WIDEST)),
         ):
             if getattr(self, name) > most:
                 raise ConfigError(f"generator.{name} must be at most {most}")
@@ -145,12 +147,10 @@ class GeneratorConfig:
                     "generator.mouth_channels needs a height of whole times 32 and a width of "
                     "whole times 48, so that the mouth's box falls on whole pixels"
                 )
-        if self.audio_input not in ("waveform", "mel"):
+        if self.audio_input not in ("waveform", "speech"):
             raise ConfigError(
-                f"generator.audio_input is {self.audio_input!r}; give 'waveform' or 'mel'"
+                f"generator.audio_input is {self.audio_input!r}; give 'waveform' or 'speech'"
             )
-        if self.mel_bands < 1:
-            raise ConfigError("generator.mel_bands must be at least 1")
         if not 0 <= self.audio_dropout < 1:
             raise ConfigError("generator.audio_dropout must lie in [0, 1)")
         if self.sample_rate % 1000:
@@ -187,7 +187,11 @@ class GeneratorConfig:
 
     @property
     def window(self) -> int:
-        """Waveform samples N in one audio window."""
+        """Waveform samples N in one audio window, as many before the frame as after it."""
+        if self.audio_input == "speech":
+            # The frame's second token needs the layers' looks ahead and the stem's reach.
+            after = TOKEN * (1 + self.speech.delay) + REACH - self.hop
+            return self.hop + 2 * after
         return round(self.window_seconds * self.sample_rate)
 
     @property
@@ -195,8 +199,6 @@ class GeneratorConfig:
         """Time steps left after each layer of the audio-frame encoder."""
         milliseconds = self.window * 1000 // self.sample_rate
         steps = [milliseconds]
-        if self.audio_input == "mel":
-            steps = [max(milliseconds - MEL_MILLISECONDS, -1) // MEL_STEP_MILLISECONDS + 1]
         for _ in self.audio_channels[1:]:
             steps.append(steps[-1] // 2)
         return tuple(steps)
@@ -309,9 +311,11 @@ def check_types(config: Any, name: str) -> None:
     Raises:
         ConfigError: the first that has not, e.g. a text where a number should be.
     """
-    for field in fields(config):
-        value, usual = getattr(config, field.name), field.default
-        if isinstance(usual, float):
+    for one in fields(config):
+        value, usual = getattr(config, one.name), one.default
+        if usual is MISSING:  # a configuration of its own, which checks itself
+            fine = is_dataclass(value)
+        elif isinstance(usual, float):
             fine = type(value) in (int, float)
         elif isinstance(usual, tuple):
             fine = type(value) is tuple and all(type(one) is int for one in value)
@@ -319,4 +323,4 @@ def check_types(config: Any, name: str) -> None:
             fine = type(value) is type(usual)
         if not fine:
             kind = "a list of whole numbers" if isinstance(usual, tuple) else type(usual).__name__
-            raise ConfigError(f"{name}.{field.name} is not {kind}")
+            raise ConfigError(f"{name}.{one.name} is not {kind}")

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from stillspeak.models.config import GeneratorConfig
-from stillspeak.models.layers import conv_down, spectrum_layers, waveform_layers
+from stillspeak.models.layers import conv_down, waveform_layers
+from stillspeak.models.pose import PosePredictor
+from stillspeak.models.speech import SPECTRUM, STEP, SpeechEncoder, SpeechState
 
 
 class IdentityEncoding(NamedTuple):
@@ -39,20 +41,13 @@ class IdentityEncoder(nn.Module):
 
 
 class AudioFrameEncoder(nn.Module):
-    """1-D convolutions over one audio window, down to one vector (paper, section 2.1.2).
-
-    They read the waveform, as in the paper, or its log-mel spectra.
-    """
+    """1-D convolutions over one audio window, down to one vector (paper, section 2.1.2)."""
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
         widths = config.audio_channels
-        if config.audio_input == "mel":
-            first = spectrum_layers(config.sample_rate, config.mel_bands, widths)
-        else:
-            first = waveform_layers(config.sample_rate, widths)
         self.layers = nn.Sequential(
-            *first,
+            *waveform_layers(config.sample_rate, widths),
             nn.Conv1d(widths[-1], config.audio_dim, config.audio_steps[-1]),
             nn.Tanh(),
         )
@@ -62,6 +57,58 @@ class AudioFrameEncoder(nn.Module):
         clips = windows.shape[0]
         encoded: Tensor = self.layers(windows.flatten(0, 1).unsqueeze(1)).squeeze(-1)
         return torch.unflatten(encoded, 0, (clips, -1))
+
+
+class ContextState(NamedTuple):
+    """What the speech encoder and the pose predictor hand on to the next frame."""
+
+    speech: SpeechState
+    pose: Tensor
+
+
+class SpeechContextEncoder(nn.Module):
+    """Sound to the mouth's pose, and the pose to z_c.
+
+    Of each window only what is new is heard; the rest lies in the state. The first window of a
+    clip is heard whole.
+    """
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        self.hop = config.hop
+        self.speech = SpeechEncoder(config.speech)
+        self.pose = PosePredictor(config.pose, config.speech.width)
+        self.adapter = nn.Sequential(
+            nn.Linear(config.pose.basis, config.context_dim),
+            nn.ReLU(inplace=True),
+            nn.Linear(config.context_dim, config.context_dim),
+            nn.ReLU(inplace=True),
+            nn.Linear(config.context_dim, config.context_dim),
+            nn.Tanh(),
+        )
+
+    def initial_state(self, clips: int = 1) -> ContextState:
+        """The state before any sound."""
+        return ContextState(self.speech.initial_state(clips), self.pose.initial_state(clips))
+
+    def sound(self, windows: Tensor, *, first: bool) -> Tensor:
+        """What is new in windows (B, T, N), with the overlap that the encoder wants: (B, S)."""
+        begin = windows[:, 0] if first else windows[:, 0, -(self.hop + SPECTRUM - STEP) :]
+        return torch.cat((begin, windows[:, 1:, -self.hop :].flatten(1)), 1)
+
+    def hear(self, windows: Tensor, state: ContextState) -> tuple[Tensor, ContextState]:
+        """(B, T, N) in [-1, 1] -> coefficients of the pose (B, T, basis), new state."""
+        first = not state.speech.spectra.shape[2]
+        features, speech = self.speech(self.sound(windows, first=first), state.speech)
+        # The first window yields tokens before its frame as well.
+        features = features[:, -2 * windows.shape[1] :]
+        coefficients, pose = self.pose(features, state.pose)
+        return coefficients, ContextState(speech, pose)
+
+    def forward(self, windows: Tensor, state: ContextState) -> tuple[Tensor, ContextState]:
+        """(B, T, N) in [-1, 1] -> z_c (B, T, context_dim), new state."""
+        coefficients, state = self.hear(windows, state)
+        return self.adapter(coefficients), state
 
 
 class ContextEncoder(nn.Module):
@@ -80,6 +127,12 @@ class ContextEncoder(nn.Module):
                 config.audio_dim, config.context_dim, config.context_layers, batch_first=True
             )
         self.dropout = nn.Dropout(config.audio_dropout)
+        self._shape = (config.context_layers, config.context_dim)
+
+    def initial_state(self, clips: int = 1) -> Tensor:
+        """The state before any sound, (layers, B, context_dim): zeros."""
+        layers, size = self._shape
+        return next(self.parameters()).new_zeros(layers, clips, size)
 
     def forward(self, windows: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """(B, T, N), state (layers, B, context_dim) -> z_c (B, T, context_dim), new state."""

@@ -11,9 +11,10 @@ and ``docs/experiments.md``, section 19, what was measured.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -29,8 +30,10 @@ from stillspeak.models.decoders import (
     WarpDecoder,
     split,
 )
+from stillspeak.models.encoders import ContextEncoder, ContextState, SpeechContextEncoder
 from stillspeak.models.generator import Generator, GeneratorState
-from stillspeak.models.layers import LogMel, SkipFusion
+from stillspeak.models.layers import SkipFusion
+from stillspeak.models.speech import AttentionLayer
 
 TOLERANCE = {torch.float32: 0.05, torch.bfloat16: 2.0}
 """Largest difference of a frame from the generator's own, in levels of 255. Measured on the
@@ -125,10 +128,8 @@ class FrozenGenerator:
             The frames, composed only if they are looked at, and the new state.
         """
         config, generator = self.config, self.generator
-        encoded = self._encode(windows)
         context_state, noise_state = state
-        if generator.context_encoder.gru is not None:
-            encoded, context_state = generator.context_encoder.gru(encoded, context_state)
+        encoded, context_state = self._audio(windows, context_state)
         coded, noise_state = generator.noise_generator(noise, noise_state)
         parts = [encoded[0], coded[0]]
         if config.expression_dim:
@@ -138,25 +139,30 @@ class FrozenGenerator:
         decoded = self._decoder(still, torch.cat(parts, 1))
         return decoded, GeneratorState(context_state, noise_state)
 
-    def _encode(self, windows: Tensor) -> Tensor:
-        """(1, T, N) -> (1, T, audio_dim), a window being a picture of one line."""
-        x = windows[0][:, None]
-        if self._spectrum is not None:
-            x = self._spectrum(x)
-        x = x.unsqueeze(2)
-        for layer in self._audio:
-            x = layer(x)
-        return torch.tanh(x).flatten(1)[None]
+    def _freeze_audio(self) -> _FrozenWaveform | _FrozenSpeech:
+        encoder = self.generator.context_encoder
+        if isinstance(encoder, SpeechContextEncoder):
+            return _FrozenSpeech(encoder, packed=self.packed)
+        assert isinstance(encoder, ContextEncoder)
+        return _FrozenWaveform(encoder, self.config, packed=self.packed)
 
-    def _freeze_audio(self) -> list[FrozenConv]:
-        layers = list(self.generator.context_encoder.frame_encoder.layers)
-        frozen: list[FrozenConv] = []
-        width = self.config.window
-        self._spectrum: LogMel | None = None
+    def _freeze_decoder(self) -> _FrozenDecoder:
+        decoder = self.generator.decoder
+        if isinstance(decoder, WarpDecoder):
+            return _FrozenWarp(decoder, self.config, self.dtype, packed=self.packed)
+        assert isinstance(decoder, UNetDecoder)
+        return _FrozenUNet(decoder, self.config, self.dtype, packed=self.packed)
+
+
+class _FrozenWaveform:
+    """The paper's audio encoder: convolutions of each window, and the context GRU."""
+
+    def __init__(self, encoder: ContextEncoder, config: GeneratorConfig, *, packed: bool) -> None:
+        self._gru = encoder.gru
+        self._layers: list[FrozenConv] = []
+        layers = list(encoder.frame_encoder.layers)
+        width = config.window
         for place, layer in enumerate(layers):
-            if isinstance(layer, LogMel):
-                self._spectrum = layer
-                width = (width - layer.waves.shape[-1]) // layer.step + 1
             if not isinstance(layer, nn.Conv1d):
                 continue
             weight, bias = layer.weight, layer.bias
@@ -173,18 +179,117 @@ class FrozenGenerator:
                 stride=(1, stride),
                 padding=(0, padding),
                 relu=relu,
-                packed=self.packed,
+                packed=packed,
             )
-            frozen.append(conv)
+            self._layers.append(conv)
             width = (width + 2 * padding - kernel) // stride + 1
-        return frozen
 
-    def _freeze_decoder(self) -> _FrozenDecoder:
-        decoder = self.generator.decoder
-        if isinstance(decoder, WarpDecoder):
-            return _FrozenWarp(decoder, self.config, self.dtype, packed=self.packed)
-        assert isinstance(decoder, UNetDecoder)
-        return _FrozenUNet(decoder, self.config, self.dtype, packed=self.packed)
+    def __call__(
+        self, windows: Tensor, state: Tensor | ContextState
+    ) -> tuple[Tensor, Tensor | ContextState]:
+        """(1, T, N) and the state -> z_c (1, T, context_dim), new state. A window is a picture of
+        one line."""
+        x = windows[0][:, None].unsqueeze(2)
+        for layer in self._layers:
+            x = layer(x)
+        encoded = torch.tanh(x).flatten(1)[None]
+        if self._gru is None:
+            return encoded, state
+        return self._gru(encoded, state)  # type: ignore[no-any-return]
+
+
+class _FrozenSpeech:
+    """The speech encoder, the pose predictor and its adapter.
+
+    On a CPU its matrices are in eight bits: a frame at a time, it waits for nothing but their
+    bytes. Inputs are rounded for all tokens of a call together, so frames are always heard one by
+    one, and a stream's are those of a whole clip.
+    """
+
+    def __init__(self, encoder: SpeechContextEncoder, *, packed: bool) -> None:
+        self._one_by_one = packed and "fbgemm" in torch.backends.quantized.supported_engines
+        if self._one_by_one:
+            encoder = copy.deepcopy(encoder)
+            for layer in encoder.speech.layers:
+                assert isinstance(layer, AttentionLayer)
+                layer.project = _EightBitProjection(layer.project)
+                for name in ("join", "expand", "contract"):
+                    setattr(layer, name, _EightBit(getattr(layer, name)))
+            conv = encoder.speech.conv2
+            assert isinstance(conv, nn.Conv1d)
+            encoder.speech.conv2 = _EightBitConv(conv)
+        self._encoder = encoder.eval()
+
+    def __call__(
+        self, windows: Tensor, state: Tensor | ContextState
+    ) -> tuple[Tensor, Tensor | ContextState]:
+        """(1, T, N) and the state -> z_c (1, T, context_dim), new state."""
+        assert isinstance(state, ContextState)
+        if not self._one_by_one:
+            return self._encoder(windows, state)  # type: ignore[no-any-return]
+        encoded = []
+        for index in range(windows.shape[1]):
+            one, state = self._encoder(windows[:, index : index + 1], state)
+            encoded.append(one)
+        return torch.cat(encoded, 1), state
+
+
+class _EightBit(nn.Module):
+    """A linear layer whose weights are eight bits, a scale for each output."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self._packed = _eight_bits(linear.weight, linear.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) -> (..., out)."""
+        return _multiplied(x, self._packed)
+
+
+class _EightBitProjection(nn.Module):
+    """See :class:`~stillspeak.models.speech.Projection`."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        width = linear.in_features
+        self._queries = _eight_bits(linear.weight[:width], linear.bias[:width])
+        self._rest = _eight_bits(linear.weight[width:], linear.bias[width:])
+
+    def queries(self, x: Tensor) -> Tensor:
+        """(B, n, D) -> (B, n, D)."""
+        return _multiplied(x, self._queries)
+
+    def keys_and_values(self, x: Tensor) -> Tensor:
+        """(B, n, D) -> (B, n, 2 D)."""
+        return _multiplied(x, self._rest)
+
+
+class _EightBitConv(nn.Module):
+    """A 1-D convolution of three with a stride of two."""
+
+    def __init__(self, conv: nn.Conv1d) -> None:
+        super().__init__()
+        assert conv.kernel_size == (3,) and conv.stride == (2,) and conv.bias is not None
+        self._packed = _eight_bits(conv.weight.flatten(1), conv.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in, 2 n + 1) -> (B, out, n)."""
+        pieces = x.unfold(2, 3, 2).permute(0, 2, 1, 3).flatten(2)
+        return _multiplied(pieces, self._packed).transpose(1, 2)
+
+
+def _eight_bits(weight: Tensor, bias: Tensor) -> Any:
+    weight = weight.detach().float()
+    scale = weight.abs().amax(1).clamp_min(1e-8).double() / 127
+    zero = torch.zeros(len(scale), dtype=torch.long)
+    rounded = torch.quantize_per_channel(weight.contiguous(), scale, zero, 0, torch.qint8)
+    return torch.ops.quantized.linear_prepack(rounded, bias.detach().float().contiguous())
+
+
+def _multiplied(x: Tensor, packed: Any) -> Tensor:
+    # Seven bits of the inputs: with eight, sums of two products overflow without AVX-512.
+    y: Tensor = torch.ops.quantized.linear_dynamic(x, packed, True)
+    return y
 
 
 class FrozenConv:

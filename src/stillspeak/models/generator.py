@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, cast
+from typing import NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,18 +15,37 @@ from stillspeak.models.decoders import (
     UNetDecoder,
     WarpDecoder,
 )
-from stillspeak.models.encoders import ContextEncoder, IdentityEncoder, NoiseGenerator
+from stillspeak.models.encoders import (
+    ContextEncoder,
+    ContextState,
+    IdentityEncoder,
+    NoiseGenerator,
+    SpeechContextEncoder,
+)
 
 
 class GeneratorState(NamedTuple):
     """Everything that one video frame hands on to the next.
 
-    context: (layers, B, context_dim), the context GRU's state.
+    context: the audio encoder's: (layers, B, context_dim) of the paper's context GRU, or a
+        :class:`~stillspeak.models.encoders.ContextState`.
     noise: (1, B, noise_dim), the noise GRU's state.
     """
 
-    context: Tensor
+    context: Tensor | ContextState
     noise: Tensor
+
+
+class AudioEncoder(Protocol):
+    """What both audio encoders offer to the generator."""
+
+    def initial_state(self, clips: int = 1) -> Tensor | ContextState:
+        """The state before any sound."""
+
+    def __call__(
+        self, windows: Tensor, state: Tensor | ContextState
+    ) -> tuple[Tensor, Tensor | ContextState]:
+        """(B, T, N) in [-1, 1] and the state -> z_c (B, T, context_dim), new state."""
 
 
 class Generator(nn.Module):
@@ -40,20 +59,21 @@ class Generator(nn.Module):
         super().__init__()
         self.config = config
         self.identity_encoder = IdentityEncoder(config)
-        self.context_encoder = ContextEncoder(config)
+        self.context_encoder: nn.Module = (
+            SpeechContextEncoder(config)
+            if config.audio_input == "speech"
+            else ContextEncoder(config)
+        )
         self.noise_generator = NoiseGenerator(config)
         self.decoder: nn.Module = (
             WarpDecoder(config) if config.decoder == "warp" else UNetDecoder(config)
         )
 
     def initial_state(self, clips: int = 1) -> GeneratorState:
-        """The state before the first window: zeros."""
-        config = self.config
-        like = next(self.parameters())
-        return GeneratorState(
-            like.new_zeros(config.context_layers, clips, config.context_dim),
-            like.new_zeros(1, clips, config.noise_dim),
-        )
+        """The state before the first window: nothing was heard."""
+        encoder = cast(AudioEncoder, self.context_encoder)
+        noise = next(self.parameters()).new_zeros(1, clips, self.config.noise_dim)
+        return GeneratorState(encoder.initial_state(clips), noise)
 
     def draw_noise(self, clips: int, frames: int, generator: torch.Generator) -> Tensor:
         """n_t ~ N(0, noise_std^2), (B, T, noise_dim), the same on every device for a seed."""

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from stillspeak.models.config import MEL_MILLISECONDS, MEL_STEP_MILLISECONDS
 
 
 def conv_down(in_channels: int, out_channels: int) -> nn.Sequential:
@@ -52,77 +49,6 @@ def waveform_layers(sample_rate: int, widths: Sequence[int]) -> list[nn.Module]:
             nn.ReLU(inplace=True),
         ]
     return layers
-
-
-def spectrum_layers(sample_rate: int, bands: int, widths: Sequence[int]) -> list[nn.Module]:
-    """Log-mel spectra of a waveform and 1-D convolutions over them, with BatchNorm and ReLU.
-
-    The first convolution keeps the spectra's time steps; each further layer halves them.
-    """
-    layers: list[nn.Module] = [
-        LogMel(sample_rate, bands),
-        nn.Conv1d(bands, widths[0], 3, 1, 1, bias=False),
-        nn.BatchNorm1d(widths[0]),
-        nn.ReLU(inplace=True),
-    ]
-    for a, b in pairwise(widths):
-        layers += [
-            nn.Conv1d(a, b, 4, 2, 1, bias=False),
-            nn.BatchNorm1d(b),
-            nn.ReLU(inplace=True),
-        ]
-    return layers
-
-
-class LogMel(nn.Module):
-    """Log-mel spectra of waveforms, as two products with fixed matrices; nothing is learned.
-
-    A spectrum hears 25 ms through a Hann window; the next one begins 10 ms later. Bands are
-    triangles that overlap by half, evenly spaced on the mel scale from 50 Hz to 7.6 kHz or half
-    the sample rate.
-    """
-
-    FLOOR = 1e-7
-    """Power below which all is silence: 70 dB below full scale."""
-
-    waves: Tensor
-    triangles: Tensor
-
-    def __init__(self, sample_rate: int, bands: int) -> None:
-        super().__init__()
-        length = sample_rate * MEL_MILLISECONDS // 1000
-        self.step = sample_rate * MEL_STEP_MILLISECONDS // 1000
-        time = torch.arange(length, dtype=torch.float64)
-        hertz = torch.arange(length // 2 + 1, dtype=torch.float64) * sample_rate / length
-        hann = torch.hann_window(length, dtype=torch.float64)
-        hann /= hann.square().sum().sqrt()  # white noise keeps its variance in every bin
-        angle = 2 * math.pi / sample_rate * hertz[:, None] * time
-        waves = torch.cat((angle.cos(), angle.sin())) * hann
-        low_end, high_end = (
-            2595 * math.log10(1 + hertz / 700) for hertz in (50.0, min(7600.0, sample_rate / 2))
-        )
-        mels = torch.linspace(low_end, high_end, bands + 2, dtype=torch.float64)
-        corners = 700 * (10 ** (mels / 2595) - 1)
-        low, middle, high = (corners[i : bands + i, None] for i in range(3))
-        rise, fall = (hertz - low) / (middle - low), (high - hertz) / (high - middle)
-        triangles = torch.minimum(rise, fall).clamp_min(0)
-        # A band narrower than a bin takes the nearest one.
-        nearest = torch.nn.functional.one_hot(
-            (hertz - middle).abs().argmin(dim=1), len(hertz)
-        ).double()
-        triangles = torch.where(triangles.sum(dim=1, keepdim=True) > 0, triangles, nearest)
-        triangles /= triangles.sum(dim=1, keepdim=True)
-        self.register_buffer("waves", waves.float()[:, None], persistent=False)
-        self.register_buffer("triangles", triangles.float(), persistent=False)
-
-    def forward(self, waveforms: Tensor) -> Tensor:
-        """(N, 1, S) in [-1, 1] -> (N, bands, steps): about -1.5 in silence, 1.5 in loud speech."""
-        # Powers span seven decades: bfloat16 would be too coarse.
-        device = waveforms.device.type
-        with torch.autocast("cpu" if device == "meta" else device, enabled=False):
-            parts = F.conv1d(waveforms.float(), self.waves, stride=self.step)
-            power = torch.unflatten(parts, 1, (2, -1)).square().sum(dim=1)
-            return (torch.log(self.triangles @ power + self.FLOOR) + 10) / 4
 
 
 class SkipFusion(nn.Module):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -11,16 +11,21 @@ import torch
 
 from stillspeak import __version__
 from stillspeak.configuration import FORBID_UNKNOWN, build, to_table
+from stillspeak.data.channel import ChannelConfig
 from stillspeak.data.config import AugmentConfig
 from stillspeak.data.prepare import CachedClip, load_manifest
 from stillspeak.errors import ConfigError, DataError
 from stillspeak.models.lipnet import LipNetConfig
+from stillspeak.models.pose import PoseConfig
+from stillspeak.models.speech import SpeechEncoderConfig
 from stillspeak.models.syncnet import SyncNetConfig
 from stillspeak.runtime import Precision, choose_device, choose_precision
 from stillspeak.training.checkpoint import latest_checkpoint, own_folder
+from stillspeak.training.distillation import DistillationLesson, SpeechDataConfig
 from stillspeak.training.fabric import launch_fabric
 from stillspeak.training.lessons import Lesson, LessonConfig, LessonTrainer
 from stillspeak.training.lipreading import LipReadingDataConfig, LipReadingLesson
+from stillspeak.training.pose import PoseDataConfig, PoseLesson
 from stillspeak.training.sync import SyncDataConfig, SyncLesson
 
 
@@ -35,10 +40,9 @@ class LipReadingConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     training: LessonConfig = field(default_factory=LessonConfig)
 
-    def lesson(
-        self, training: Sequence[CachedClip], validation: Sequence[CachedClip]
-    ) -> LipReadingLesson:
-        """The lesson on some clips."""
+    def lesson(self, data: Path) -> LipReadingLesson:
+        """The lesson on a cache's clips."""
+        training, validation = real_clips(data)
         return LipReadingLesson(
             self.lipnet,
             self.lipnet_data,
@@ -61,10 +65,9 @@ class SyncConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     training: LessonConfig = field(default_factory=LessonConfig)
 
-    def lesson(
-        self, training: Sequence[CachedClip], validation: Sequence[CachedClip]
-    ) -> SyncLesson:
-        """The lesson on some clips."""
+    def lesson(self, data: Path) -> SyncLesson:
+        """The lesson on a cache's clips."""
+        training, validation = real_clips(data)
         return SyncLesson(
             self.sync,
             self.sync_data,
@@ -75,20 +78,80 @@ class SyncConfig:
         )
 
 
+@dataclass(frozen=True)
+class SpeechConfig:
+    """Everything that defines a training of the speech encoder."""
+
+    __pydantic_config__: ClassVar[dict[str, object]] = FORBID_UNKNOWN
+
+    speech: SpeechEncoderConfig = field(default_factory=SpeechEncoderConfig)
+    speech_data: SpeechDataConfig = field(default_factory=SpeechDataConfig)
+    channel: ChannelConfig = field(default_factory=ChannelConfig)
+    training: LessonConfig = field(default_factory=LessonConfig)
+
+    def lesson(self, data: Path) -> DistillationLesson:
+        """The lesson on a folder of recordings."""
+        return DistillationLesson(
+            self.speech, self.speech_data, self.channel, data, seed=self.training.seed
+        )
+
+
+@dataclass(frozen=True)
+class PoseRunConfig:
+    """Everything that defines a training of the pose predictor."""
+
+    __pydantic_config__: ClassVar[dict[str, object]] = FORBID_UNKNOWN
+
+    pose: PoseConfig = field(default_factory=PoseConfig)
+    pose_data: PoseDataConfig = field(default_factory=PoseDataConfig)
+    channel: ChannelConfig = field(default_factory=ChannelConfig)
+    training: LessonConfig = field(default_factory=LessonConfig)
+
+    def lesson(self, data: Path) -> PoseLesson:
+        """The lesson on a cache's clips."""
+        training, validation = real_clips(data)
+        return PoseLesson(
+            self.pose,
+            self.pose_data,
+            self.channel,
+            training,
+            validation,
+            seed=self.training.seed,
+        )
+
+
 class LessonRunConfig(Protocol):
-    """Everything that defines a training of a measuring network."""
+    """Everything that defines a training of a network beside the generator's game."""
 
     @property
     def training(self) -> LessonConfig:
         """Optimisation, schedule and bookkeeping."""
         ...
 
-    def lesson(self, training: Sequence[CachedClip], validation: Sequence[CachedClip]) -> Lesson:
-        """What is learned, from clips of the training and the validation speakers."""
+    def lesson(self, data: Path) -> Lesson:
+        """What is learned, from a prepared cache or whatever the data is."""
         ...
 
 
-_KINDS: dict[str, type[LessonRunConfig]] = {"lipnet": LipReadingConfig, "sync": SyncConfig}
+def real_clips(cache: Path) -> tuple[list[CachedClip], list[CachedClip]]:
+    """Clips of a prepared cache's training and validation speakers.
+
+    Raises:
+        DataError: no clip of a training speaker.
+    """
+    clips = load_manifest(cache)
+    training = [clip for clip in clips if clip.split == "train"]
+    if not training:
+        raise DataError(f"{cache}: holds no clip of a training speaker; prepare some")
+    return training, [clip for clip in clips if clip.split == "validation"]
+
+
+_KINDS: dict[str, type[LessonRunConfig]] = {
+    "lipnet": LipReadingConfig,
+    "sync": SyncConfig,
+    "speech": SpeechConfig,
+    "pose": PoseRunConfig,
+}
 """What is trained, by the table that its configuration has."""
 
 
@@ -140,15 +203,11 @@ def train_lesson(
         raise ConfigError(
             f"{folder}: holds a run already; add --resume to go on with it, or name a new folder"
         )
-    clips = load_manifest(cache)
-    training = [clip for clip in clips if clip.split == "train"]
-    if not training:
-        raise DataError(f"{cache}: holds no clip of a training speaker; prepare some")
     chosen = choose_device(device)
     precision = _without_scaling(choose_precision(config.training.precision, chosen))
     report(f"device {chosen}, precision {precision.name}: {precision.reason}")
     fabric = launch_fabric(chosen, precision)
-    lesson: Lesson = config.lesson(training, [c for c in clips if c.split == "validation"])
+    lesson: Lesson = config.lesson(cache)
     trainer = LessonTrainer(
         lesson,
         config.training,

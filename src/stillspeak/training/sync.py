@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from stillspeak.configuration import FORBID_UNKNOWN
 from stillspeak.constants import FRAME_HEIGHT, FRAME_WIDTH, SAMPLE_RATE
-from stillspeak.data.augment import augment_audio, draw_offsets, time_stretch
+from stillspeak.data.augment import augment_audio, draw_offsets, other_voice
 from stillspeak.data.config import AugmentConfig
 from stillspeak.data.prepare import CachedClip, open_clip
 from stillspeak.errors import ConfigError, DataError
@@ -182,7 +182,8 @@ class SyncLesson:
         where = first * FRAME_SAMPLES + speed * np.arange(count * FRAME_SAMPLES)
         audio = np.interp(where, np.arange(len(clip.audio)), clip.audio).astype(np.float32)
         if self._augment.pitch and random.random() < self._data.voice:
-            audio = _other_voice(audio, self._augment.pitch, random)
+            factor = float(np.exp(random.uniform(-1, 1) * np.log1p(self._augment.pitch)))
+            audio = other_voice(audio, factor)
         audio = augment_audio(audio, SAMPLE_RATE, self._augment, random)
         return self._mouths(clip.grey[frames], random), audio
 
@@ -305,20 +306,6 @@ def _sample(grey: npt.NDArray[np.uint8], grid: Tensor) -> Tensor:
     at = (grid - torch.tensor([_LEFT, _TOP]) + 0.5) * (2 / size) - 1
     flat = torch.from_numpy(grey).float().div_(255)[None]
     return F.grid_sample(flat, at[None], "bilinear", "border", align_corners=False)[0]
-
-
-def _other_voice(
-    audio: npt.NDArray[np.float32], pitch: float, random: np.random.Generator
-) -> npt.NDArray[np.float32]:
-    """Another pitch and other formants at the same pace. (S,) -> (S,)."""
-    factor = float(np.exp(random.uniform(-1, 1) * np.log1p(pitch)))
-    # Played faster it is higher and shorter; stretched back it is only higher.
-    count = round(len(audio) / factor)
-    played = np.interp(factor * np.arange(count), np.arange(len(audio)), audio)
-    stretched = time_stretch(played.astype(np.float32), len(audio) / count, SAMPLE_RATE)
-    fitted = np.zeros_like(audio)
-    fitted[: len(stretched)] = stretched[: len(audio)]
-    return fitted
 
 
 def _load(clip: CachedClip) -> SyncClip:

@@ -1,0 +1,94 @@
+"""From speech features to the mouth's pose: see :mod:`stillspeak.face.pose` for what that is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from stillspeak.errors import ConfigError
+
+POSE_FORMAT = "stillspeak-pose-1"
+"""What a pose predictor's weights file says it is."""
+
+POSE_NUMBERS = 82
+"""x and y of 41 points."""
+
+
+@dataclass(frozen=True)
+class PoseConfig:
+    """Sizes of a :class:`PosePredictor`.
+
+    Raises:
+        ConfigError: a value that no predictor can be built from.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid"}
+
+    hidden: int = 128
+    """Size of the GRU's state."""
+    layers: int = 1
+    basis: int = 10
+    """Directions in which poses may go."""
+    dropout: float = 0.2
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.hidden <= 4096 or not 1 <= self.layers <= 16:
+            raise ConfigError("pose.hidden must lie in 1..4096 and pose.layers in 1..16")
+        if not 1 <= self.basis <= POSE_NUMBERS:
+            raise ConfigError(f"pose.basis must lie in 1..{POSE_NUMBERS}")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError("pose.dropout must lie in [0, 1)")
+
+
+class PosePredictor(nn.Module):
+    """A linear view of two tokens a frame and a GRU beside it, onto a linear basis of poses.
+
+    Args:
+        config: sizes.
+        width: of the features.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+    basis: Tensor
+
+    def __init__(self, config: PoseConfig, width: int) -> None:
+        super().__init__()
+        self.config = config
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("deviation", torch.ones(width))
+        self.register_buffer("basis", torch.zeros(config.basis, POSE_NUMBERS))
+        self.enter = nn.Linear(2 * width, config.hidden)
+        self.gru = nn.GRU(config.hidden, config.hidden, config.layers, batch_first=True)
+        self.dropout = nn.Dropout(config.dropout)
+        self.leave = nn.Linear(2 * config.hidden, config.basis)
+
+    def initial_state(self, clips: int = 1) -> Tensor:
+        """(layers, B, hidden): zeros."""
+        return self.mean.new_zeros(self.config.layers, clips, self.config.hidden)
+
+    def forward(self, features: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (B, 2 T, width) and the state -> coefficients (B, T, basis), new state."""
+        x = (features - self.mean) / self.deviation
+        x = self.dropout(torch.unflatten(x, 1, (-1, 2)).flatten(2))
+        x = torch.tanh(self.enter(x))
+        y, state = self.gru(x, state)
+        coefficients: Tensor = self.leave(self.dropout(torch.cat((x, y), 2)))
+        return coefficients, state
+
+    def shapes(self, coefficients: Tensor) -> Tensor:
+        """(B, T, basis) -> (B, T, 41, 2): displacements from the rest pose, in eye distances."""
+        return torch.unflatten(coefficients @ self.basis, 2, (-1, 2))
+
+
+@torch.no_grad()
+def golden_pose(predictor: PosePredictor) -> Tensor:
+    """What a predictor makes of fixed features: the last of five poses."""
+    width = predictor.mean.shape[0]
+    wave = torch.sin(torch.arange(10 * width) * 0.37).view(1, 10, width)
+    features = predictor.mean + predictor.deviation * wave
+    coefficients, _ = predictor(features, predictor.initial_state())
+    return predictor.shapes(coefficients)[0, -1].flatten()
