@@ -16,6 +16,7 @@ from fixtures_animate import RATE, lively, portrait, portrait_face, shared_detec
 from stillspeak.animation import Animation
 from stillspeak.conceal.core import Concealer
 from stillspeak.models.generator import Generator
+from stillspeak.options import AnimateOptions
 from stillspeak.render import FaceRenderer
 
 FPS = 25
@@ -52,7 +53,8 @@ def talking(count: int) -> np.ndarray:
     import cv2
 
     renderer = FaceRenderer(portrait(), portrait_face().points, gentle(), whole=True)
-    animation = Animation(gentle(), renderer, sound(count / FPS + 0.1), 5, 0.0, 0.0)
+    options = AnimateOptions(seed=5, blink=0.0, expression=0.0)
+    animation = Animation(gentle(), renderer, sound(count / FPS + 0.1), options)
     random = np.random.default_rng(3)
     frames = []
     for k, frame in zip(range(count), animation, strict=False):

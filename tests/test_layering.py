@@ -19,6 +19,7 @@ LOWER: dict[str, set[str]] = {
     "media": BOTTOM | {"media", "__version__"},
     "face": BOTTOM | {"face"},
     "models": {"errors", "constants", "models"},
+    "options": {"errors"},
     "weights": BOTTOM | {"models"},
     "data": BOTTOM
     | {
@@ -33,7 +34,7 @@ LOWER: dict[str, set[str]] = {
     },
     "training": BOTTOM | {"media", "face", "models", "weights", "data", "training"},
     "render": BOTTOM | {"media", "face", "models"},
-    "animation": BOTTOM | {"media", "models", "render", "animation"},
+    "animation": BOTTOM | {"media", "models", "options", "render", "animation"},
 }
 """What each of these units may import of this package."""
 

@@ -79,20 +79,6 @@ def test_resizing_keeps_pixel_edges_in_place():
     assert np.abs(fit_picture(doubled, 100).astype(int) - blocks).max() <= 1
 
 
-@pytest.mark.parametrize("height", [-1, 0, 63, 4097])
-def test_a_height_out_of_range_is_refused(height):
-    with pytest.raises(ConfigError, match=f"size {height} is out of range; give 64 to 4096"):
-        fit_picture(portrait(), height)
-    with pytest.raises(ConfigError, match=f"size {height} is out of range"):
-        FaceRenderer(
-            portrait(),
-            portrait_face().points,
-            still_generator(-30),
-            whole=False,
-            lines=height,
-        )
-
-
 def test_a_height_that_makes_a_panorama_huge_is_refused():
     panorama = np.zeros((100, 1000, 3), np.uint8)
     assert fit_picture(panorama, 800).shape == (800, 8000, 3)

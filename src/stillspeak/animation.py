@@ -19,6 +19,7 @@ from stillspeak.models.decoders import Decoded, StillContext
 from stillspeak.models.expression import ExpressionProcess, HeadProcess
 from stillspeak.models.frozen import FrozenGenerator
 from stillspeak.models.generator import Generator
+from stillspeak.options import AnimateOptions
 from stillspeak.render import FaceRenderer
 
 CHUNK = 16
@@ -74,13 +75,8 @@ class Animation:
     renderer: FaceRenderer
     audio: npt.NDArray[np.float32]
     """The speech, (S,) float32 in [-1, 1] at :attr:`sample_rate`."""
-    seed: int
-    blink: float = 1.0
-    """Times as many blinks as people make; 0: none."""
-    expression: float = 1.0
-    """Size of the brows' movements, 1 being people's."""
-    head_motion: float = 0.0
-    """Size of the head's small movements; 0: it rests."""
+    options: AnimateOptions = field(default_factory=AnimateOptions)
+    """How the face is shown and moved."""
     origin: Origin = field(default_factory=Origin)
     """What the frames are made from, as content credentials name it."""
     frozen: FrozenGenerator | None = None
@@ -111,14 +107,15 @@ class Animation:
 
     @torch.inference_mode()
     def __iter__(self) -> Iterator[npt.NDArray[np.uint8]]:
+        options = self.options
         expression = ExpressionProcess(
-            self.seed, fps=self.fps, blink=self.blink, strength=self.expression
+            options.seed, fps=self.fps, blink=options.blink, strength=options.expression
         )
-        head = HeadProcess(self.seed, fps=self.fps, strength=self.head_motion)
+        head = HeadProcess(options.seed, fps=self.fps, strength=options.head_motion)
         generator = self.frozen or self.generator
-        for decoded in decoded_chunks(generator, self.renderer.context, self.audio, self.seed):
+        for decoded in decoded_chunks(generator, self.renderer.context, self.audio, options.seed):
             frames = decoded.length
-            poses = head.draw(frames) if self.head_motion else None
+            poses = head.draw(frames) if options.head_motion else None
             yield from self.renderer.render(decoded, poses, expression.draw(frames)[0])
 
     @property

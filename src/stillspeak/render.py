@@ -34,9 +34,6 @@ Picture = npt.NDArray[np.uint8]
 MAX_SIDE = 1920
 """Longer side of a video whose size was not asked for."""
 
-MIN_SIZE, MAX_SIZE = 64, 4096
-"""Heights in pixels that can be asked for."""
-
 MAX_WIDTH = 8192
 """Width that a height which was asked for may bring with it."""
 
@@ -49,13 +46,12 @@ def fit_picture(picture: Picture, height: int | None) -> Picture:
         height: rows wanted; None keeps a picture that is small enough as it is.
 
     Raises:
-        ConfigError: a height out of range, or too large for so wide a picture.
+        ConfigError: a height that is too large for so wide a picture.
     """
     rows, columns = picture.shape[:2]
     if height is None:
         factor = min(1.0, MAX_SIDE / max(rows, columns))
     else:
-        _check_size(height)
         factor = height / rows
         if columns * factor > MAX_WIDTH:
             raise ConfigError(
@@ -80,9 +76,6 @@ class FaceRenderer:
         whole: paste the face back into the whole picture, else show the bare crop.
         lines: height of the bare crop; 128 if None.
         still: the picture's origin, for the credentials of what is written.
-
-    Raises:
-        ConfigError: a height out of range.
     """
 
     def __init__(
@@ -113,7 +106,6 @@ class FaceRenderer:
 
         scale = 1.0
         if lines is not None:
-            _check_size(lines)
             scale = lines / config.height
         # Rows and columns must come out whole and keep the crop's shape.
         rows = max(round(scale * config.height / 4) * 4, 4)
@@ -246,8 +238,3 @@ def _levels(colour: npt.NDArray[np.float32], mask: npt.NDArray[np.float32]) -> P
         box = tuple(slice(max(at[0] - 16, 0), at[-1] + 17) for at in (rows, columns))
         levels[box] = np.rint((colour[box] + 1) * 127.5).clip(0, 255)
     return levels
-
-
-def _check_size(height: int) -> None:
-    if not MIN_SIZE <= height <= MAX_SIZE:
-        raise ConfigError(f"size {height} is out of range; give {MIN_SIZE} to {MAX_SIZE} pixels")

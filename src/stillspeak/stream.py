@@ -11,16 +11,16 @@ from __future__ import annotations
 import secrets
 from collections import deque
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from stillspeak.animate import Animator, check_choices
+from stillspeak.animate import Animator
 from stillspeak.animation import COMMENT
 from stillspeak.constants import SAMPLE_RATE, VIDEO_FPS
 from stillspeak.errors import AudioError, ConfigError
@@ -28,6 +28,7 @@ from stillspeak.media.audio import ChunkResampler, Waveform, mono_chunk, whole_r
 from stillspeak.media.provenance import Marks
 from stillspeak.models.expression import ExpressionProcess, HeadProcess
 from stillspeak.models.generator import Generator
+from stillspeak.options import AnimateOptions, OptionKeywords, takes_options
 from stillspeak.runtime import torch_threads
 from stillspeak.weights import DEFAULT_MODEL
 
@@ -88,16 +89,10 @@ class StreamSession:
 
     Args:
         image: path, bytes, PIL picture, or array (H, W, 3) uint8.
+        options: all options in one value; those that follow take precedence.
         model: a released model's name, a weights file, or a generator.
         sample_rate: samples a second of what is pushed, any whole number up to 1,000,000.
         fps: frames a second; what the model makes, 25 for the released ones.
-        seed: decides what the sound does not: the same seed gives the same frames.
-        face: which face, 0 being the largest; None takes the largest.
-        crop: the bare aligned crop instead of the whole picture.
-        size: height of the frames in pixels, as for :meth:`Animator.animate`.
-        blink: times as many blinks as people make, 0 (none) to 3.
-        expression: size of the brows' movements, 0 (none) to 3.
-        head_motion: size of small movements of the head, 0 (none) to 3.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         precision: of the frame decoder, ``auto``, ``float32`` or ``bfloat16``, as for
             :class:`Animator`.
@@ -106,6 +101,7 @@ class StreamSession:
         animator: a loaded model and detector to use, in place of ``model``, ``device`` and
             ``precision``. It stays the caller's: any number of sessions may share it, and none
             closes it.
+        face, crop, size, seed, blink, expression, head_motion: as for :meth:`Animator.animate`.
 
     Raises:
         ImageError: the picture cannot be read.
@@ -116,32 +112,26 @@ class StreamSession:
         WeightsError: the weights cannot be used.
     """
 
+    @takes_options
     def __init__(
         self,
         image: str | Path | bytes | PIL.Image.Image | npt.NDArray[Any],
+        options: AnimateOptions | None = None,
         *,
         model: str | Path | Generator = DEFAULT_MODEL,
         sample_rate: int = SAMPLE_RATE,
         fps: int = VIDEO_FPS,
-        seed: int = 0,
-        face: int | None = None,
-        crop: bool = False,
-        size: int | None = None,
-        blink: float = 1.0,
-        expression: float = 1.0,
-        head_motion: float = 0.0,
         device: str = "auto",
         precision: str = "auto",
         threads: int | None = 1,
         animator: Animator | None = None,
+        **keywords: Unpack[OptionKeywords],
     ) -> None:
-        check_choices(seed, blink, expression, head_motion)
+        options = self._options = replace(options or AnimateOptions(), **keywords)
         if threads is not None and threads < 1:
             raise ConfigError(f"{threads} threads cannot compute; give 1 or more")
         self.sample_rate = whole_rate(sample_rate, name=SOUND)
         """Samples a second of what is pushed."""
-        self._seed = seed
-        self._blink, self._strength, self._head_motion = blink, expression, head_motion
         self._threads = threads
         with torch_threads(threads), ExitStack() as after:
             own = animator
@@ -154,22 +144,10 @@ class StreamSession:
             self.fps = config.fps
             """Frames a second."""
             self._frozen = own.frozen
-            self._renderer = own.renderer(image, face=face, crop=crop, size=size)
+            self._renderer = own.renderer(image, options)
             self._still = self._frozen.prepare(self._renderer.context)
-            self._origin = own.origin(
-                self._renderer,
-                None,  # the speech is not known before it was said
-                {
-                    "seed": seed,
-                    "blink": blink,
-                    "expression": expression,
-                    "head_motion": head_motion,
-                    "face": face or 0,
-                    "crop": crop,
-                    "size": [self._renderer.width, self._renderer.height],
-                    "live": secrets.token_hex(8),
-                },
-            )
+            # The speech is not known before it was said.
+            self._origin = own.origin(self._renderer, None, options, live=secrets.token_hex(8))
         self._left = (config.window - config.hop) // 2
         self._resampler = ChunkResampler(self.sample_rate, config.sample_rate)
         self._piece = min(PIECE, self.sample_rate)  # a second at most
@@ -184,12 +162,13 @@ class StreamSession:
         # At the model's rate, from the beginning of the next frame's window on.
         self._sound: Waveform = np.zeros(self._left, np.float32)
         self._resampler.clear()
-        self._noise = torch.Generator().manual_seed(self._seed)
+        self._noise = torch.Generator().manual_seed(self._options.seed)
         self._state = self._generator.initial_state()
+        options = self._options
         self._expression = ExpressionProcess(
-            self._seed, fps=self.fps, blink=self._blink, strength=self._strength
+            options.seed, fps=self.fps, blink=options.blink, strength=options.expression
         )
-        self._head = HeadProcess(self._seed, fps=self.fps, strength=self._head_motion)
+        self._head = HeadProcess(options.seed, fps=self.fps, strength=options.head_motion)
 
     @property
     def height(self) -> int:
@@ -340,7 +319,7 @@ class StreamSession:
         noise = generator.draw_noise(1, 1, self._noise)
         windows = torch.from_numpy(window).view(1, 1, -1).to(noise.device)
         decoded, self._state = generator.step(self._still, windows, noise, self._state)
-        poses = self._head.draw(1) if self._head_motion else None
+        poses = self._head.draw(1) if self._options.head_motion else None
         picture: npt.NDArray[np.uint8]
         (picture,) = self._renderer.render(decoded, poses, self._expression.draw(1)[0])
         return picture
