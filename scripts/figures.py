@@ -210,7 +210,7 @@ def overview() -> Canvas:
         "media.audio.load_audio",
         "media.audio.frame_windows",
         "models.generator.Generator",
-        "render.FaceRenderer",
+        "rendering.renderer.FaceRenderer",
         "media.video.write_video",
     )
     picture = Canvas(940, 312, "From a still and a sound to a video: the modules on the way")

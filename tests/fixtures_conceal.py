@@ -17,7 +17,8 @@ from stillspeak.animation import Animation
 from stillspeak.conceal.core import Concealer
 from stillspeak.models.generator import Generator
 from stillspeak.options import AnimateOptions
-from stillspeak.render import FaceRenderer
+from stillspeak.rendering.portrait import Portrait
+from stillspeak.rendering.renderer import FaceRenderer
 
 FPS = 25
 
@@ -52,7 +53,7 @@ def talking(count: int) -> np.ndarray:
     there is a camera's grain."""
     import cv2
 
-    renderer = FaceRenderer(portrait(), portrait_face().points, gentle(), whole=True)
+    renderer = FaceRenderer(Portrait.of(portrait(), portrait_face().points, gentle()))
     options = AnimateOptions(seed=5, blink=0.0, expression=0.0)
     animation = Animation(gentle(), renderer, sound(count / FPS + 0.1), options)
     random = np.random.default_rng(3)

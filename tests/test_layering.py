@@ -33,8 +33,8 @@ LOWER: dict[str, set[str]] = {
         "models.regions",
     },
     "training": BOTTOM | {"media", "face", "models", "weights", "data", "training"},
-    "render": BOTTOM | {"media", "face", "models"},
-    "animation": BOTTOM | {"media", "models", "options", "render", "animation"},
+    "rendering": BOTTOM | {"media", "face", "models", "rendering"},
+    "animation": BOTTOM | {"media", "models", "options", "rendering", "animation"},
 }
 """What each of these units may import of this package."""
 

@@ -28,7 +28,8 @@ from stillspeak.media.source import source_name
 from stillspeak.models.frozen import FrozenGenerator, packing_works
 from stillspeak.models.generator import Generator
 from stillspeak.options import AnimateOptions, OptionKeywords, takes_options
-from stillspeak.render import FaceRenderer, fit_picture
+from stillspeak.rendering.portrait import Portrait, fit_picture
+from stillspeak.rendering.renderer import FaceRenderer
 from stillspeak.runtime import choose_decoder_type, choose_device
 from stillspeak.weights import DEFAULT_MODEL, identify_model, load_model
 
@@ -166,7 +167,7 @@ class Animator:
         """What a video of a renderer's face is made from, for its credentials."""
         name, sha256 = self.model_identity
         settings = {**options.record(), "size": [renderer.width, renderer.height], **more}
-        return Origin(name, sha256, renderer.still, speech, settings=settings)
+        return Origin(name, sha256, renderer.portrait.source, speech, settings=settings)
 
     def renderer(
         self,
@@ -194,14 +195,8 @@ class Animator:
         shown = name if options.crop or size is None else f"{name} at size {size}"
         found = choose_face(self.detector.detect(picture), options.face, name=shown)
         check_face(found, name=shown)
-        return FaceRenderer(
-            picture,
-            found.points,
-            self.generator,
-            whole=not options.crop,
-            lines=size if options.crop else None,
-            still=still,
-        )
+        portrait = Portrait.of(picture, found.points, self.generator, still)
+        return FaceRenderer(portrait, crop=options.crop, size=size)
 
 
 @takes_options

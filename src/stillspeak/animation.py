@@ -20,7 +20,7 @@ from stillspeak.models.expression import ExpressionProcess, HeadProcess
 from stillspeak.models.frozen import FrozenGenerator
 from stillspeak.models.generator import Generator
 from stillspeak.options import AnimateOptions
-from stillspeak.render import FaceRenderer
+from stillspeak.rendering.renderer import FaceRenderer
 
 CHUNK = 16
 """Frames generated at a time; memory grows with it and not with the sound's length."""
@@ -113,7 +113,8 @@ class Animation:
         )
         head = HeadProcess(options.seed, fps=self.fps, strength=options.head_motion)
         generator = self.frozen or self.generator
-        for decoded in decoded_chunks(generator, self.renderer.context, self.audio, options.seed):
+        still = self.renderer.portrait.prepared
+        for decoded in decoded_chunks(generator, still, self.audio, options.seed):
             frames = decoded.length
             poses = head.draw(frames) if options.head_motion else None
             yield from self.renderer.render(decoded, poses, expression.draw(frames)[0])

@@ -145,7 +145,7 @@ class StreamSession:
             """Frames a second."""
             self._frozen = own.frozen
             self._renderer = own.renderer(image, options)
-            self._still = self._frozen.prepare(self._renderer.context)
+            self._still = self._frozen.prepare(self._renderer.portrait.prepared)
             # The speech is not known before it was said.
             self._origin = own.origin(self._renderer, None, options, live=secrets.token_hex(8))
         self._left = (config.window - config.hop) // 2
