@@ -13,12 +13,11 @@ import numpy as np
 import torch
 
 from fixtures_animate import RATE, lively, portrait, portrait_face, shared_detector, speech
-from stillspeak.animation import Animation
 from stillspeak.conceal.core import Concealer
 from stillspeak.models.generator import Generator
 from stillspeak.options import AnimateOptions
 from stillspeak.rendering.portrait import Portrait
-from stillspeak.rendering.renderer import FaceRenderer
+from stillspeak.synthesis import Synthesizer
 
 FPS = 25
 
@@ -53,9 +52,9 @@ def talking(count: int) -> np.ndarray:
     there is a camera's grain."""
     import cv2
 
-    renderer = FaceRenderer(Portrait.of(portrait(), portrait_face().points, gentle()))
+    face = Portrait.of(portrait(), portrait_face().points, gentle())
     options = AnimateOptions(seed=5, blink=0.0, expression=0.0)
-    animation = Animation(gentle(), renderer, sound(count / FPS + 0.1), options)
+    animation = Synthesizer(gentle(), face, options).speak(sound(count / FPS + 0.1))
     random = np.random.default_rng(3)
     frames = []
     for k, frame in zip(range(count), animation, strict=False):

@@ -30,7 +30,7 @@ from stillspeak.media.video import iter_frames, probe_video
 from stillspeak.options import OPTIONS
 
 animate_module = import_module("stillspeak.animate")
-animation_module = import_module("stillspeak.animation")
+synthesis = import_module("stillspeak.synthesis")
 
 
 class Outcome(NamedTuple):
@@ -390,14 +390,14 @@ def test_the_demo_makes_the_bundled_example(run, files, monkeypatch):
     monkeypatch.setattr(skimage.data, "astronaut", lambda: (asked.append(1), portrait())[1])
     monkeypatch.chdir(files)
     # A few frames of the sentence will do.
-    windows = animation_module.frame_windows
+    windows = synthesis.frame_windows
     seconds = []
 
     def first_windows(audio, window, hop):
         seconds.append(len(audio) / (25 * hop))
         return windows(audio, window, hop)[:5]
 
-    monkeypatch.setattr(animation_module, "frame_windows", first_windows)
+    monkeypatch.setattr(synthesis, "frame_windows", first_windows)
     outcome = run("demo", "--model", "tiny.safetensors")
     assert (outcome.code, outcome.err) == (0, "")
     assert outcome.out.decode() == f"{files / 'demo.mp4'}\n"

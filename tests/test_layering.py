@@ -34,7 +34,8 @@ LOWER: dict[str, set[str]] = {
     },
     "training": BOTTOM | {"media", "face", "models", "weights", "data", "training"},
     "rendering": BOTTOM | {"media", "face", "models", "rendering"},
-    "animation": BOTTOM | {"media", "models", "options", "rendering", "animation"},
+    "synthesis": BOTTOM | {"media", "models", "options", "rendering"},
+    "animation": BOTTOM | {"media", "synthesis"},
 }
 """What each of these units may import of this package."""
 

@@ -25,12 +25,12 @@ from stillspeak.media.audio import load_audio
 from stillspeak.media.image import load_image
 from stillspeak.media.provenance import Origin, Source, describe_picture, describe_sound
 from stillspeak.media.source import source_name
-from stillspeak.models.frozen import FrozenGenerator, packing_works
+from stillspeak.models.engine import InferenceEngine, packing_works
 from stillspeak.models.generator import Generator
 from stillspeak.options import AnimateOptions, OptionKeywords, takes_options
 from stillspeak.rendering.portrait import Portrait, fit_picture
-from stillspeak.rendering.renderer import FaceRenderer
 from stillspeak.runtime import choose_decoder_type, choose_device
+from stillspeak.synthesis import Synthesizer
 from stillspeak.weights import DEFAULT_MODEL, identify_model, load_model
 
 if TYPE_CHECKING:
@@ -75,17 +75,17 @@ class Animator:
         self._model = None if isinstance(model, Generator) else model
         self._identity: tuple[str, str | None] | None = None
         self._detector = detector
-        self._frozen: FrozenGenerator | None = None
+        self._engine: InferenceEngine | None = None
 
     @property
-    def frozen(self) -> FrozenGenerator:
+    def engine(self) -> InferenceEngine:
         """The generator made ready to run, which is done when first asked for.
 
         Its weights are those of that moment.
         """
-        if self._frozen is None:
-            self._frozen = FrozenGenerator(self.generator, dtype=self._type)
-        return self._frozen
+        if self._engine is None:
+            self._engine = InferenceEngine(self.generator, dtype=self._type)
+        return self._engine
 
     @property
     def detector(self) -> LandmarkDetector:
@@ -157,26 +157,25 @@ class Animator:
         config = self.generator.config
         speech = load_audio(audio, sample_rate=config.sample_rate, name=audio_name)
         check_speech(speech, config.sample_rate, source_name(audio, audio_name))
-        renderer = self.renderer(image, options, image_name=image_name)
-        origin = self.origin(renderer, describe_sound(audio, speech), options)
-        return Animation(self.generator, renderer, speech, options, origin, self.frozen)
+        synthesizer = self.synthesizer(image, options, image_name=image_name)
+        origin = self.origin(synthesizer, describe_sound(audio, speech))
+        return Animation(synthesizer, speech, origin)
 
-    def origin(
-        self, renderer: FaceRenderer, speech: Source | None, options: AnimateOptions, **more: Any
-    ) -> Origin:
-        """What a video of a renderer's face is made from, for its credentials."""
+    def origin(self, face: Synthesizer, speech: Source | None, **more: Any) -> Origin:
+        """What a face's video is made from, for its credentials."""
         name, sha256 = self.model_identity
-        settings = {**options.record(), "size": [renderer.width, renderer.height], **more}
-        return Origin(name, sha256, renderer.portrait.source, speech, settings=settings)
+        size = [face.renderer.width, face.renderer.height]
+        settings = {**face.options.record(), "size": size, **more}
+        return Origin(name, sha256, face.portrait.source, speech, settings=settings)
 
-    def renderer(
+    def synthesizer(
         self,
         image: str | Path | bytes | PIL.Image.Image | npt.NDArray[Any],
         options: AnimateOptions | None = None,
         *,
         image_name: str | None = None,
-    ) -> FaceRenderer:
-        """What draws one face's frames, with what depends on the picture alone computed.
+    ) -> Synthesizer:
+        """A face before its first sound, with what depends on the picture alone computed.
 
         Args:
             image, options, image_name: as for :meth:`animate`.
@@ -195,8 +194,8 @@ class Animator:
         shown = name if options.crop or size is None else f"{name} at size {size}"
         found = choose_face(self.detector.detect(picture), options.face, name=shown)
         check_face(found, name=shown)
-        portrait = Portrait.of(picture, found.points, self.generator, still)
-        return FaceRenderer(portrait, crop=options.crop, size=size)
+        portrait = Portrait.of(picture, found.points, self.engine, still)
+        return Synthesizer(self.engine, portrait, options)
 
 
 @takes_options

@@ -29,7 +29,7 @@ from stillspeak.face.landmarks import MediaPipeDetector, check_face, choose_face
 from stillspeak.media.image import load_image
 from stillspeak.media.source import source_name
 from stillspeak.models.decoders import MouthBranch, UNetDecoder, WarpDecoder
-from stillspeak.models.frozen import affine, interpolation
+from stillspeak.models.engine import affine, interpolation
 from stillspeak.models.generator import Generator
 from stillspeak.models.layers import LogMel, SkipFusion, identity_grid
 from stillspeak.models.pixels import to_model

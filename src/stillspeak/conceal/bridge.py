@@ -17,7 +17,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from stillspeak.animation import CHUNK
 from stillspeak.conceal.encodings import Encodings
 from stillspeak.conceal.motion import Maps, dense_flow, pull, without_speech
 from stillspeak.face.align import smoothstep
@@ -25,6 +24,7 @@ from stillspeak.models.decoders import Decoded, Motion
 from stillspeak.models.generator import Generator
 from stillspeak.rendering.portrait import Portrait
 from stillspeak.rendering.renderer import FaceRenderer
+from stillspeak.synthesis import CHUNK
 
 Picture = npt.NDArray[np.uint8]
 

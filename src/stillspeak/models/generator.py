@@ -46,6 +46,11 @@ class Generator(nn.Module):
             WarpDecoder(config) if config.decoder == "warp" else UNetDecoder(config)
         )
 
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
     def initial_state(self, clips: int = 1) -> GeneratorState:
         """The state before the first window: zeros."""
         config = self.config

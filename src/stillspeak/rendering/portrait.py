@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +20,7 @@ from stillspeak.face.align import (
 )
 from stillspeak.media.provenance import Source
 from stillspeak.models.config import GeneratorConfig
-from stillspeak.models.decoders import StillContext
-from stillspeak.models.generator import Generator
+from stillspeak.models.engine import Engine
 from stillspeak.models.pixels import to_model
 from stillspeak.models.regions import LOWER_BOX, scale_box
 
@@ -35,14 +35,14 @@ MAX_WIDTH = 8192
 
 @dataclass(frozen=True, eq=False)
 class Portrait:
-    """A face, where it is in its photo, and what a generator has made of it.
+    """A face, where it is in its photo, and what an engine has made of it.
 
     photo: (H, W, 3) uint8.
     points: (478, 2) landmarks in pixels of the photo; None: no face was found in a bare crop.
     pose: (2, 3) pixels of the photo -> pixels of the aligned crop of 128 x 96.
-    crop: (h, w, 3) uint8, the aligned crop at the generator's size.
-    still: (1, 3, h, w) in [-1, 1], the same as the generator sees it.
-    prepared: what all frames share, from :meth:`Generator.prepare_still`.
+    crop: (h, w, 3) uint8, the aligned crop at the engine's size.
+    still: (1, 3, h, w) in [-1, 1], the same as the engine sees it.
+    prepared: what all frames share, as the engine's ``prepare_still`` gave it.
     source: where the photo comes from, for the credentials of what is written.
     """
 
@@ -51,7 +51,7 @@ class Portrait:
     pose: Transform
     crop: Picture
     still: torch.Tensor
-    prepared: StillContext
+    prepared: Any
     source: Source | None = None
 
     @classmethod
@@ -59,32 +59,32 @@ class Portrait:
         cls,
         photo: Picture,
         points: npt.NDArray[np.float32],
-        generator: Generator,
+        engine: Engine[Any],
         source: Source | None = None,
     ) -> Portrait:
         """A face whose landmarks (478, 2) in a photo are known."""
-        config, pose = generator.config, face_transform(points)
+        config, pose = engine.config, face_transform(points)
         crop = crop_at(photo, pose, config.height, config.width)
         lower = lower_part(photo, pose, config)
-        return cls(photo, points, pose, crop, *_prepared(generator, crop, lower), source)
+        return cls(photo, points, pose, crop, *_prepared(engine, crop, lower), source)
 
     @classmethod
     def of_crop(
-        cls, crop: Picture, points: npt.NDArray[np.float32] | None, generator: Generator
+        cls, crop: Picture, points: npt.NDArray[np.float32] | None, engine: Engine[Any]
     ) -> Portrait:
         """A face that is aligned already, with its landmarks (478, 2) if they were found."""
         pose = scale_transform(np.eye(2, 3), FRAME_HEIGHT / len(crop))
-        return cls(crop, points, pose, crop, *_prepared(generator, crop, None))
+        return cls(crop, points, pose, crop, *_prepared(engine, crop, None))
 
 
 def _prepared(
-    generator: Generator, crop: Picture, lower: torch.Tensor | None
-) -> tuple[torch.Tensor, StillContext]:
-    device = next(generator.parameters()).device
+    engine: Engine[Any], crop: Picture, lower: torch.Tensor | None
+) -> tuple[torch.Tensor, Any]:
+    device = engine.device
     with torch.inference_mode():
         still = to_model(crop[None]).to(device)
         lower = None if lower is None else lower.to(device)
-        return still, generator.prepare_still(still, lower)
+        return still, engine.prepare_still(still, lower)
 
 
 def crop_at(photo: Picture, pose: Transform, height: int, width: int) -> Picture:
