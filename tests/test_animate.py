@@ -38,8 +38,8 @@ from stillspeak.errors import (
 )
 from stillspeak.face.align import face_transform
 from stillspeak.face.landmarks import MediaPipeDetector
-from stillspeak.face.paste import FacePaster
 from stillspeak.media.video import iter_frames, probe_video
+from stillspeak.rendering.paste import FacePaster
 
 module = import_module("stillspeak.animate")
 synthesis = import_module("stillspeak.synthesis")

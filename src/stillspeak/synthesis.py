@@ -18,9 +18,9 @@ from torch import Tensor
 from stillspeak.media.audio import Waveform, frame_windows
 from stillspeak.models.decoders import Decoded
 from stillspeak.models.engine import Engine
-from stillspeak.models.expression import ExpressionProcess, HeadProcess
 from stillspeak.models.generator import GeneratorState
 from stillspeak.options import AnimateOptions
+from stillspeak.rendering.expression import ExpressionProcess, HeadProcess
 from stillspeak.rendering.portrait import Picture, Portrait
 from stillspeak.rendering.renderer import FaceRenderer
 
@@ -52,7 +52,7 @@ class Synthesizer:
     """Turns audio windows into frames of one face.
 
     A decoder that has eyes and brows as inputs is told that they stay as in the still: they are
-    moved afterwards, see :mod:`stillspeak.models.gesture`.
+    moved afterwards, see :mod:`stillspeak.rendering.eyelids`.
 
     Args:
         engine: in evaluation mode.

@@ -8,13 +8,13 @@ import torch
 
 from fixtures_animate import config, lively, portrait, portrait_face, still_generator
 from stillspeak.face.align import crop_face, face_transform, transform_points
-from stillspeak.face.warp import FaceWarper
 from stillspeak.models.decoders import Decoded
-from stillspeak.models.expression import HeadProcess
 from stillspeak.models.generator import Generator
-from stillspeak.models.sway import HEAD, Reach
+from stillspeak.rendering.expression import HeadProcess
+from stillspeak.rendering.head import HEAD, Reach
 from stillspeak.rendering.portrait import Portrait, fit_picture
 from stillspeak.rendering.renderer import FaceRenderer
+from stillspeak.rendering.warp import FaceWarper
 
 
 def renderer_of(

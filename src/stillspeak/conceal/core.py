@@ -26,9 +26,9 @@ from stillspeak.face.landmarks import (
     choose_face,
 )
 from stillspeak.media.provenance import Marks, Origin, describe_video
-from stillspeak.models.expression import ExpressionProcess
 from stillspeak.models.generator import Generator
 from stillspeak.options import AnimateOptions
+from stillspeak.rendering.expression import ExpressionProcess
 from stillspeak.runtime import choose_device
 from stillspeak.weights import DEFAULT_MODEL, identify_model, load_model
 

@@ -105,7 +105,7 @@ class Generator(nn.Module):
     ) -> Decoded:
         """Encodings z_c (B, T, D) and z_n (B, T, noise_dim) to frames (B, T, 3, H, W).
 
-        ``expression`` (B, T, expression_dim) is what :mod:`stillspeak.models.expression` draws;
+        ``expression`` (B, T, expression_dim) is what :mod:`stillspeak.rendering.expression` draws;
         None: the face stays as in the still.
         """
         code = still.code.unsqueeze(1).expand(-1, context.shape[1], -1)

@@ -18,13 +18,20 @@ import torch
 from stillspeak.constants import FRAME_HEIGHT
 from stillspeak.face.align import scale_transform, transform_points
 from stillspeak.face.eyes import eye_outlines
-from stillspeak.face.paste import FacePaster
-from stillspeak.face.warp import FaceWarper, face_support
 from stillspeak.models.decoders import Decoded, Motion, compose
-from stillspeak.models.gesture import Gesture, Overlay, gesture_frames, gesture_motion
 from stillspeak.models.pixels import from_model, to_model
-from stillspeak.models.sway import CROP, HEAD, Reach, sway_around, sway_frames, sway_motion
+from stillspeak.rendering.eyelids import Eyelids, Overlay, move_eyelids, move_eyelids_in_frames
+from stillspeak.rendering.head import (
+    CROP,
+    HEAD,
+    Reach,
+    move_head,
+    move_head_around,
+    move_head_in_frames,
+)
+from stillspeak.rendering.paste import FacePaster
 from stillspeak.rendering.portrait import Picture, Portrait, crop_at
+from stillspeak.rendering.warp import FaceWarper, face_support
 
 
 class FaceRenderer:
@@ -39,10 +46,10 @@ class FaceRenderer:
     def __init__(self, portrait: Portrait, *, crop: bool = False, size: int | None = None) -> None:
         self.portrait = portrait
         self._whole = not crop
-        self._gesture: Gesture | None = None
+        self._eyelids: Eyelids | None = None
         if portrait.points is not None:
             points = transform_points(portrait.points, portrait.pose)
-            self._gesture = Gesture(portrait.crop, eye_outlines(points))
+            self._eyelids = Eyelids(portrait.crop, eye_outlines(points))
         height, width = portrait.crop.shape[:2]
         self._crop = (height, width)
         lines = size if crop and size is not None else height
@@ -74,11 +81,11 @@ class FaceRenderer:
     ) -> Iterator[Picture]:
         """Frames (H, W, 3) uint8 of what the decoder gave for one clip.
 
-        ``poses`` (T, 3) moves the head, see :mod:`stillspeak.models.sway`, and ``curves`` (T, 2)
-        eyes and brows, see :mod:`stillspeak.models.gesture`; None leaves them.
+        ``poses`` (T, 3) moves the head, see :mod:`stillspeak.rendering.head`, and ``curves`` (T, 2)
+        eyes and brows, see :mod:`stillspeak.rendering.eyelids`; None leaves them.
         """
-        if curves is not None and self._gesture is not None:
-            decoded = self._gesticulate(decoded, self._gesture.overlay(curves))
+        if curves is not None and self._eyelids is not None:
+            decoded = self._move_eyelids(decoded, self._eyelids.overlay(curves))
         if self._whole and decoded.motion is not None:
             yield from self._warp_picture(decoded.motion, poses)
             return
@@ -88,7 +95,7 @@ class FaceRenderer:
                 torch.lerp(self.portrait.still[:, None], decoded.frames, support), None
             )
         if poses is not None:
-            decoded = self._sway(decoded, poses)
+            decoded = self._move_head(decoded, poses)
         for index in range(decoded.frames.shape[1]):
             crop = self._draw(decoded, index)
             yield self._paster.paste(crop) if self._whole else crop
@@ -101,7 +108,7 @@ class FaceRenderer:
         reach = CROP
         if poses is not None:
             reach = HEAD
-            motion = sway_around(motion, poses, reach)
+            motion = move_head_around(motion, poses, reach)
         if reach not in self._warpers:
             self._warpers[reach] = FaceWarper(self.portrait.photo, self.portrait.pose, reach)
         flow, mask, colour = (
@@ -122,10 +129,10 @@ class FaceRenderer:
             self._supports[size] = torch.from_numpy(support)
         return self._supports[size]
 
-    def _gesticulate(self, decoded: Decoded, overlay: Overlay) -> Decoded:
+    def _move_eyelids(self, decoded: Decoded, overlay: Overlay) -> Decoded:
         if decoded.motion is None:
-            return Decoded(gesture_frames(decoded.frames[0], overlay)[None], None)
-        return self._composed(decoded, gesture_motion(decoded.motion, overlay))
+            return Decoded(move_eyelids_in_frames(decoded.frames[0], overlay)[None], None)
+        return self._composed(decoded, move_eyelids(decoded.motion, overlay))
 
     def _composed(self, decoded: Decoded, motion: Motion) -> Decoded:
         """With another motion; frames are made only where the crop's own are shown."""
@@ -133,10 +140,10 @@ class FaceRenderer:
             return Decoded(decoded.frames, motion)
         return Decoded(compose(self.portrait.still, motion), motion)
 
-    def _sway(self, decoded: Decoded, poses: torch.Tensor) -> Decoded:
+    def _move_head(self, decoded: Decoded, poses: torch.Tensor) -> Decoded:
         if decoded.motion is None:
-            return Decoded(sway_frames(decoded.frames[0], poses)[None], None)
-        return self._composed(decoded, sway_motion(decoded.motion, poses))
+            return Decoded(move_head_in_frames(decoded.frames[0], poses)[None], None)
+        return self._composed(decoded, move_head(decoded.motion, poses))
 
     def _draw(self, decoded: Decoded, index: int) -> Picture:
         frame = decoded.frames[:, index : index + 1]

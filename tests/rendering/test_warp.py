@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from stillspeak.face import Face, face_transform, invert_transform, transform_points
-from stillspeak.face.warp import EDGE, FaceWarper, face_support
+from stillspeak.rendering.warp import EDGE, FaceWarper, face_support
 
 Maps = tuple[np.ndarray, np.ndarray, np.ndarray]
 
