@@ -87,7 +87,8 @@ class StreamSession:
 
     Args:
         image: path, bytes, PIL picture, or array (H, W, 3) uint8.
-        options: all options in one value; those that follow take precedence.
+        options: all options in one value; given one by one, as keywords of
+            :meth:`Animator.animate`, they take precedence.
         model: a released model's name, a weights file, or a generator.
         sample_rate: samples a second of what is pushed, any whole number up to 1,000,000.
         fps: frames a second; what the model makes, 25 for the released ones.
@@ -99,7 +100,6 @@ class StreamSession:
         animator: a loaded model and detector to use, in place of ``model``, ``device`` and
             ``precision``. It stays the caller's: any number of sessions may share it, and none
             closes it.
-        face, crop, size, seed, blink, expression, head_motion: as for :meth:`Animator.animate`.
 
     Raises:
         ImageError: the picture cannot be read.
