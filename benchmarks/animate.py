@@ -174,16 +174,15 @@ def stages(seconds: float, model: str) -> dict[str, float]:
 
 def decoded_only(animation):  # type: ignore[no-untyped-def]
     """The generator without drawing into the photo."""
-    from dataclasses import replace
 
     class Skip:
-        context = animation.renderer.context
-
         @staticmethod
         def render(decoded, poses=None, curves=None):  # type: ignore[no-untyped-def]
             yield from decoded.frames[0]
 
-    return iter(replace(animation, renderer=Skip()))
+    bare = animation.synthesizer.restarted()
+    bare.renderer = Skip()
+    return bare.speak(animation.audio)
 
 
 def inputs(folder: Path, seconds: float) -> tuple[Path, Path]:

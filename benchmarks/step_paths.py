@@ -4,8 +4,8 @@
 
 Every way sees the same face (skimage's astronaut), hears the same sound (the bundled sentence) and
 draws the same noise, so its frames are compared with those of the modules in float32, in levels of
-255. The way of `StreamSession` is "frozen, decoder in bfloat16" where the processor multiplies
-that, else "frozen, float32". ONNX Runtime comes with the `onnx` extra; OpenVINO is tried where it
+255. The way of `StreamSession` is "engine, decoder in bfloat16" where the processor multiplies
+that, else "engine, float32". ONNX Runtime comes with the `onnx` extra; OpenVINO is tried where it
 is installed. int8 is ONNX Runtime's static quantisation, its ranges found on this very sentence.
 
 Writes OUTPUT.md and OUTPUT.json (results/step_paths unless told); nothing here asserts a number.
@@ -31,7 +31,7 @@ from skimage.data import astronaut
 
 from stillspeak.export import OnnxExport, export_onnx, face_inputs, open_onnx
 from stillspeak.media.audio import frame_windows
-from stillspeak.models.frozen import FrozenGenerator
+from stillspeak.models.engine import Engine, InferenceEngine
 from stillspeak.models.generator import Generator
 from stillspeak.runtime import torch_threads
 from stillspeak.weights import load_model
@@ -81,17 +81,15 @@ class Material:
 
 
 def torch_way(
-    material: Material, runs: Any, *, threads: int = 1, autocast: bool = False
+    material: Material, runs: Engine[Any], *, threads: int = 1, autocast: bool = False
 ) -> Callable[[], Step]:
-    """The modules, or their frozen form."""
+    """The modules, or the inference engine."""
 
     def build() -> Step:
-        generator = material.generator if isinstance(runs, FrozenGenerator) else runs
         face = {name: torch.from_numpy(value) for name, value in material.face.items()}
         with torch.inference_mode():
-            context = generator.prepare_still(face["still"], face.get("lower"))
-            prepared = runs.prepare(context) if isinstance(runs, FrozenGenerator) else context
-        state = generator.initial_state()
+            prepared = runs.prepare_still(face["still"], face.get("lower"))
+        state = runs.initial_state()
 
         @torch.inference_mode()
         def step(window: Frame, noise: Frame) -> Frame:
@@ -217,8 +215,8 @@ def ways(material: Material, folder: Path) -> Iterator[tuple[str, int, Callable[
     generator = material.generator
     threads = sorted({1, os.cpu_count() or 1})
     last = copy.deepcopy(generator).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    plain = FrozenGenerator(generator)
-    half = FrozenGenerator(generator, dtype=torch.bfloat16)
+    plain = InferenceEngine(generator)
+    half = InferenceEngine(generator, dtype=torch.bfloat16)
     made = export_onnx(generator, folder / "onnx", check=False)
     small = quantised(material, made, folder)
     for count in threads:
@@ -228,8 +226,8 @@ def ways(material: Material, folder: Path) -> Iterator[tuple[str, int, Callable[
         build = torch_way(material, generator, threads=count, autocast=True)
         yield "modules, bfloat16 autocast", count, build
         yield "torch.compile, float32", count, compiled_way(material, threads=count)
-        yield "frozen, float32", count, torch_way(material, plain, threads=count)
-        yield "frozen, decoder in bfloat16", count, torch_way(material, half, threads=count)
+        yield "engine, float32", count, torch_way(material, plain, threads=count)
+        yield "engine, decoder in bfloat16", count, torch_way(material, half, threads=count)
         yield "ONNX Runtime, float32", count, onnx_way(material, made, made.step, threads=count)
         yield "ONNX Runtime, int8", count, onnx_way(material, made, small, threads=count)
         if importlib.util.find_spec("openvino"):

@@ -274,8 +274,8 @@ def onnx_step(generator: Any, folder: Path) -> Callable[[], Any]:
 
 
 def bare_step(animator: Any) -> Callable[[], Any]:
-    """A frame of the frozen generator, as sessions run it."""
-    return torch_step(animator.generator, animator.frozen, 1)
+    """A frame of the inference engine, as sessions run it."""
+    return torch_step(animator.engine, 1)
 
 
 def reference_step(threads: int) -> Callable[[], Any]:
@@ -287,34 +287,33 @@ def reference_step(threads: int) -> Callable[[], Any]:
     from stillspeak.models.generator import Generator
 
     generator = Generator(reference_config()).eval().requires_grad_(False)
-    return torch_step(generator, None, threads)
+    return torch_step(generator, threads)
 
 
-def torch_step(generator: Any, frozen: Any, threads: int) -> Callable[[], Any]:
-    """A frame's sound to a frame (128, 96, 3), by a generator or its frozen form."""
+def torch_step(engine: Any, threads: int) -> Callable[[], Any]:
+    """A frame's sound to a frame (128, 96, 3)."""
     import torch
 
     from stillspeak.models.pixels import from_model
     from stillspeak.runtime import torch_threads
+    from stillspeak.synthesis import Recurrence
 
-    config = generator.config
+    config = engine.config
     random = torch.Generator().manual_seed(0)
     still = torch.rand(1, 3, config.height, config.width, generator=random) * 2 - 1
     with torch.inference_mode():
-        context = generator.prepare_still(still)
-        prepared = context if frozen is None else frozen.prepare(context)
-    runs = generator if frozen is None else frozen
-    state = generator.initial_state()
+        prepared = engine.prepare_still(still)
+    heard_before = Recurrence(engine, 0)
     sound = hops()
     heard = torch.zeros(config.window)
 
     @torch.inference_mode()
     def step() -> Any:
-        nonlocal state, heard
+        nonlocal heard
         heard = torch.cat((heard[config.hop :], torch.from_numpy(next(sound))))
-        noise = generator.draw_noise(1, 1, random)
         with torch_threads(threads):
-            decoded, state = runs.step(prepared, heard.view(1, 1, -1), noise, state)
+            inputs = heard_before.inputs(heard.view(1, -1).numpy())
+            decoded, heard_before.state = engine.step(prepared, *inputs)
             return from_model(decoded.frames[0])
 
     return step

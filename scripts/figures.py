@@ -210,7 +210,7 @@ def overview() -> Canvas:
         "media.audio.load_audio",
         "media.audio.frame_windows",
         "models.generator.Generator",
-        "render.FaceRenderer",
+        "rendering.renderer.FaceRenderer",
         "media.video.write_video",
     )
     picture = Canvas(940, 312, "From a still and a sound to a video: the modules on the way")
@@ -251,7 +251,7 @@ def overview() -> Canvas:
     picture.box(570, 120, 104, 84, ["Generator", "flow, mask,", "colour", "models/"], "decode")
     picture.arrow((674, 162), (696, 162))
     picture.box(
-        696, 120, 104, 84, ["drawn into", "the photo's", "own pixels", "face/warp"], "decode"
+        696, 120, 104, 84, ["drawn into", "the photo's", "own pixels", "rendering/warp"], "decode"
     )
     picture.arrow((800, 162), (822, 162))
     picture.box(822, 120, 98, 84, ["video", "mp4, webm,", "gif, PNGs", "media/video"], "input")

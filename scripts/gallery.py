@@ -43,7 +43,7 @@ from stillspeak.face.mouth import lip_opening
 from stillspeak.media.contact_sheet import Picture, labelled_sheet, scale_to_width
 from stillspeak.media.image import load_image
 from stillspeak.models.regions import EYES_BOX, MOUTH_BOX
-from stillspeak.render import fit_picture
+from stillspeak.rendering.portrait import fit_picture
 from stillspeak.weights import DEFAULT_MODEL, catalogue, load_model
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -13,10 +13,11 @@ import numpy as np
 import torch
 
 from fixtures_animate import RATE, lively, portrait, portrait_face, shared_detector, speech
-from stillspeak.animation import Animation
 from stillspeak.conceal.core import Concealer
 from stillspeak.models.generator import Generator
-from stillspeak.render import FaceRenderer
+from stillspeak.options import AnimateOptions
+from stillspeak.rendering.portrait import Portrait
+from stillspeak.synthesis import Synthesizer
 
 FPS = 25
 
@@ -51,8 +52,9 @@ def talking(count: int) -> np.ndarray:
     there is a camera's grain."""
     import cv2
 
-    renderer = FaceRenderer(portrait(), portrait_face().points, gentle(), whole=True)
-    animation = Animation(gentle(), renderer, sound(count / FPS + 0.1), 5, 0.0, 0.0)
+    face = Portrait.of(portrait(), portrait_face().points, gentle())
+    options = AnimateOptions(seed=5, blink=0.0, expression=0.0)
+    animation = Synthesizer(gentle(), face, options).speak(sound(count / FPS + 0.1))
     random = np.random.default_rng(3)
     frames = []
     for k, frame in zip(range(count), animation, strict=False):

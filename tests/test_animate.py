@@ -38,11 +38,11 @@ from stillspeak.errors import (
 )
 from stillspeak.face.align import face_transform
 from stillspeak.face.landmarks import MediaPipeDetector
-from stillspeak.face.paste import FacePaster
 from stillspeak.media.video import iter_frames, probe_video
+from stillspeak.rendering.paste import FacePaster
 
 module = import_module("stillspeak.animate")
-animation_module = import_module("stillspeak.animation")
+synthesis = import_module("stillspeak.synthesis")
 
 
 @pytest.fixture(autouse=True)
@@ -111,22 +111,21 @@ def test_the_sound_decides_the_frames():
 @pytest.mark.parametrize("chunk", [1, 7, 100])
 def test_chunks_do_not_change_the_frames(monkeypatch, chunk, decoder):
     made = Animator(lively(decoder)).animate(portrait(), (speech(0.8), RATE))
-    monkeypatch.setattr(animation_module, "CHUNK", 16)
+    monkeypatch.setattr(synthesis, "CHUNK", 16)
     usual = made.frames
-    monkeypatch.setattr(animation_module, "CHUNK", chunk)
+    monkeypatch.setattr(synthesis, "CHUNK", chunk)
     # Sums in another order may round a value the other way, and no more than that.
     assert np.abs(made.frames.astype(int) - usual).max() <= 1
     assert np.abs(np.diff(usual.astype(int), axis=0)).max() > 10
 
 
 def test_frames_are_made_when_asked_for_and_not_kept(monkeypatch):
-    monkeypatch.setattr(animation_module, "CHUNK", 2)
+    monkeypatch.setattr(synthesis, "CHUNK", 2)
     made = animation(2.0)
     steps = []
-    step = made.frozen.step
-    monkeypatch.setattr(
-        type(made.frozen), "step", lambda self, *args: (steps.append(1), step(*args))[1]
-    )
+    engine = made.synthesizer.engine
+    step = engine.step
+    monkeypatch.setattr(engine, "step", lambda *args: (steps.append(1), step(*args))[1])
     frames = iter(made)
     first = weakref.ref(next(frames))
     assert len(steps) == 1

@@ -54,9 +54,9 @@ def test_every_way_draws_the_same_frames(
         off[row["way"]] = max(off.get(row["way"], 0.0), row["most_off"])
         assert row["median_ms"] > 0
     assert off["modules, float32"] < 0.05
-    assert off["frozen, float32"] < 0.05
+    assert off["engine, float32"] < 0.05
     assert off["ONNX Runtime, float32"] < 0.05
-    assert off["frozen, decoder in bfloat16"] > off["frozen, float32"]
+    assert off["engine, decoder in bfloat16"] > off["engine, float32"]
     assert off["ONNX Runtime, int8"] > off["ONNX Runtime, float32"]
     text = output.with_suffix(".md").read_text("utf-8")
     assert text in capsys.readouterr().out

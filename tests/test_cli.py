@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 
 import av
 import numpy as np
@@ -24,12 +24,13 @@ from fixtures_animate import (
     write_picture,
     write_wav,
 )
-from stillspeak import cli, render
+from stillspeak import cli
 from stillspeak.commands import common
 from stillspeak.media.video import iter_frames, probe_video
+from stillspeak.options import OPTIONS
 
 animate_module = import_module("stillspeak.animate")
-animation_module = import_module("stillspeak.animation")
+synthesis = import_module("stillspeak.synthesis")
 
 
 class Outcome(NamedTuple):
@@ -278,9 +279,14 @@ def test_usage_errors_exit_with_2(run, files, monkeypatch, arguments):
     assert listing(files) == before
 
 
-def test_the_sizes_of_the_command_line_are_those_of_the_renderer():
-    option = get_args(cli.Size)[1]
-    assert (option.min, option.max) == (render.MIN_SIZE, render.MAX_SIZE)
+@pytest.mark.parametrize("name", ["animate", "stream"])
+def test_the_command_line_has_every_option_with_its_range_and_default(name):
+    shown = {one.name: one for one in command(name).params}
+    for option, about in OPTIONS.items():
+        assert shown[option].opts == [f"--{option.replace('_', '-')}"]
+        assert (shown[option].default, shown[option].help) == (about.default, about.help)
+        if about.least is not None:
+            assert (shown[option].min, shown[option].max) == (about.least, about.most)
 
 
 def command(name: str):
@@ -384,14 +390,14 @@ def test_the_demo_makes_the_bundled_example(run, files, monkeypatch):
     monkeypatch.setattr(skimage.data, "astronaut", lambda: (asked.append(1), portrait())[1])
     monkeypatch.chdir(files)
     # A few frames of the sentence will do.
-    windows = animation_module.frame_windows
+    windows = synthesis.frame_windows
     seconds = []
 
     def first_windows(audio, window, hop):
         seconds.append(len(audio) / (25 * hop))
         return windows(audio, window, hop)[:5]
 
-    monkeypatch.setattr(animation_module, "frame_windows", first_windows)
+    monkeypatch.setattr(synthesis, "frame_windows", first_windows)
     outcome = run("demo", "--model", "tiny.safetensors")
     assert (outcome.code, outcome.err) == (0, "")
     assert outcome.out.decode() == f"{files / 'demo.mp4'}\n"

@@ -44,7 +44,8 @@ from stillspeak.export import (
 from stillspeak.models.config import GeneratorConfig
 from stillspeak.models.decoders import Decoded, Maps, Motion
 from stillspeak.models.generator import Generator
-from stillspeak.render import FaceRenderer
+from stillspeak.rendering.portrait import Portrait
+from stillspeak.rendering.renderer import FaceRenderer
 from stillspeak.stream import StreamSession
 from stillspeak.weights import DEFAULT_MODEL, file_sha256, load_model, resolve_model
 
@@ -184,7 +185,7 @@ def test_a_face_s_inputs_give_the_session_s_frames(
     outputs = [port.name for port in each.get_outputs()]
     random = torch.Generator().manual_seed(0)
     heard = np.concatenate((np.zeros(made_int(made, "before"), np.float32), sound))
-    renderer = FaceRenderer(portrait(), portrait_face().points, generator, whole=True)
+    renderer = FaceRenderer(Portrait.of(portrait(), portrait_face().points, generator))
     for place, (small, large) in enumerate(zip(expected[True], expected[False], strict=True)):
         begin = place * made_int(made, "hop")
         feed["window"] = heard[None, begin : begin + made_int(made, "window")]
@@ -194,7 +195,7 @@ def test_a_face_s_inputs_give_the_session_s_frames(
         frame = np.rint((got["frame"][0].transpose(1, 2, 0) + 1) * 127.5)
         assert np.abs(frame - small.picture).max() <= 1
         maps = Maps(*(torch.from_numpy(got[n])[None] for n in ("flow", "mask", "colour")))
-        decoded = Decoded(None, Motion(*maps), renderer.context.still)
+        decoded = Decoded(None, Motion(*maps), renderer.portrait.still)
         (photo,) = renderer.render(decoded, None, torch.zeros(1, 2))
         assert np.abs(photo.astype(int) - large.picture).max() <= 1
     assert place > 10

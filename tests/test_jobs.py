@@ -1,5 +1,6 @@
 """Tables of jobs: read strictly, split completely, run to the end."""
 
+from dataclasses import replace
 from importlib import import_module
 
 import pytest
@@ -16,6 +17,7 @@ from fixtures_animate import (
 from stillspeak.animate import Animator
 from stillspeak.errors import ConfigError, InputError, NoFaceError
 from stillspeak.jobs import Job, read_jobs, run_jobs, shard
+from stillspeak.options import AnimateOptions
 
 
 def table(folder, text, encoding="utf-8"):
@@ -112,7 +114,7 @@ class Recorder:
         self.asked = []
         self.failing = failing
 
-    def animate(self, photo, speech, **options):
+    def animate(self, photo, speech, options):
         if photo.name in self.failing:
             raise self.failing[photo.name]
         self.asked.append((photo.name, options))
@@ -133,12 +135,12 @@ def jobs_in(folder, *options):
 def test_a_line_s_options_go_before_the_command_s(tmp_path):
     animator = Recorder()
     jobs = jobs_in(tmp_path, {}, {"seed": 0, "face": 0}, {"size": 99})
-    run_jobs(animator, jobs, seed=1, face=2, size=3, crop=True, blink=2.0, head_motion=0.5)
-    common = {"crop": True, "blink": 2.0, "expression": 1.0, "head_motion": 0.5}
+    given = AnimateOptions(seed=1, face=2, size=300, crop=True, blink=2.0, head_motion=0.5)
+    run_jobs(animator, jobs, given)
     assert [options for _, options in animator.asked] == [
-        {"seed": 1, "face": 2, "size": 3, **common},
-        {"seed": 0, "face": 0, "size": 3, **common},
-        {"seed": 1, "face": 2, "size": 99, **common},
+        given,
+        replace(given, seed=0, face=0),
+        replace(given, size=99),
     ]
 
 

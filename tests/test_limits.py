@@ -33,7 +33,7 @@ from stillspeak.data.prepare import load_manifest, prepare
 from stillspeak.errors import ConfigError, DataError, WeightsError, of_the_machine, out_of_memory
 from stillspeak.jobs import Job, run_jobs
 from stillspeak.media.audio import load_audio
-from stillspeak.render import fit_picture
+from stillspeak.options import AnimateOptions
 
 linux = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
 
@@ -217,10 +217,10 @@ def test_one_job_too_large_does_not_stop_the_others(
     with Animator(files / "model.safetensors") as animator:
         real = animator.animate
 
-        def animate(photo: Path, sound: Path, **more: object) -> object:
+        def animate(photo: Path, sound: Path, options: AnimateOptions) -> object:
             if sound == sounds[0]:
                 raise MemoryError
-            return real(photo, sound, **more)
+            return real(photo, sound, options)
 
         monkeypatch.setattr(animator, "animate", animate)
         first, second = run_jobs(animator, jobs)
@@ -285,7 +285,7 @@ def test_sizes_out_of_range(
     assert stop.value.code == 2
     assert f"equal to {4096 if int(size) > 64 else 64}" in capsys.readouterr().err
     with pytest.raises(ConfigError, match=f"size {size} is out of range; give 64 to 4096 pixels"):
-        fit_picture(portrait(), int(size))
+        AnimateOptions(size=int(size))
     assert listing(files) == before
 
 

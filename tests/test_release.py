@@ -31,7 +31,8 @@ def text(name: str) -> str:
 
 def test_the_version_is_one_number_everywhere() -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+", __version__)
-    newest = re.search(r"^## (\d+\.\d+\.\d+)(?:,| |$)", text("CHANGELOG.md"), re.MULTILINE)
+    # A heading with "(unreleased)" is of the version after this one.
+    newest = re.search(r"^## (\d+\.\d+\.\d+)(?:,|$)", text("CHANGELOG.md"), re.MULTILINE)
     assert newest is not None
     assert newest[1] == __version__
     assert f"\nversion: {__version__}\n" in text("CITATION.cff")

@@ -536,7 +536,7 @@ def test_a_given_animator_is_used_and_left_open(monkeypatch):
     made = []
     monkeypatch.setattr(Generator, "__init__", lambda *_: made.append(1))
     live = StreamSession(portrait(), animator=own, crop=True)
-    assert live._generator is own.generator
+    assert live._face.engine is own.engine
     live.push(sound()[: 4 * HOP])
     assert made == []
     assert shared_detector().closed == closed

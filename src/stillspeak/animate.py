@@ -6,14 +6,15 @@ step does stands in the module that it is called from.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
 
 from stillspeak.animation import Animation
-from stillspeak.errors import AudioError, ConfigError
+from stillspeak.errors import AudioError
 from stillspeak.face.landmarks import (
     LandmarkDetector,
     MediaPipeDetector,
@@ -24,10 +25,12 @@ from stillspeak.media.audio import load_audio
 from stillspeak.media.image import load_image
 from stillspeak.media.provenance import Origin, Source, describe_picture, describe_sound
 from stillspeak.media.source import source_name
-from stillspeak.models.frozen import FrozenGenerator, packing_works
+from stillspeak.models.engine import InferenceEngine, packing_works
 from stillspeak.models.generator import Generator
-from stillspeak.render import FaceRenderer, fit_picture
+from stillspeak.options import AnimateOptions, OptionKeywords, takes_options
+from stillspeak.rendering.portrait import Portrait, fit_picture
 from stillspeak.runtime import choose_decoder_type, choose_device
+from stillspeak.synthesis import Synthesizer
 from stillspeak.weights import DEFAULT_MODEL, identify_model, load_model
 
 if TYPE_CHECKING:
@@ -38,12 +41,6 @@ MIN_SECONDS = 0.2
 
 SILENCE = 10 ** (-70 / 20)
 """Peak below which a whole clip counts as silence: -70 dB of full scale."""
-
-MAX_STRENGTH = 3
-"""Largest strength of blinks, brows and head motion."""
-
-MAX_SEED = 2**63 - 1
-"""Largest seed: what every random number generator takes."""
 
 
 class Animator:
@@ -78,17 +75,17 @@ class Animator:
         self._model = None if isinstance(model, Generator) else model
         self._identity: tuple[str, str | None] | None = None
         self._detector = detector
-        self._frozen: FrozenGenerator | None = None
+        self._engine: InferenceEngine | None = None
 
     @property
-    def frozen(self) -> FrozenGenerator:
+    def engine(self) -> InferenceEngine:
         """The generator made ready to run, which is done when first asked for.
 
         Its weights are those of that moment.
         """
-        if self._frozen is None:
-            self._frozen = FrozenGenerator(self.generator, dtype=self._type)
-        return self._frozen
+        if self._engine is None:
+            self._engine = InferenceEngine(self.generator, dtype=self._type)
+        return self._engine
 
     @property
     def detector(self) -> LandmarkDetector:
@@ -119,37 +116,34 @@ class Animator:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
+    @takes_options
     def animate(
         self,
         image: str | Path | bytes | PIL.Image.Image | npt.NDArray[Any],
         audio: str | Path | bytes | tuple[npt.NDArray[Any], int],
+        options: AnimateOptions | None = None,
         *,
-        seed: int = 0,
-        face: int | None = None,
-        crop: bool = False,
-        size: int | None = None,
-        blink: float = 1.0,
-        expression: float = 1.0,
-        head_motion: float = 0.0,
         image_name: str | None = None,
         audio_name: str | None = None,
+        **keywords: Unpack[OptionKeywords],
     ) -> Animation:
         """Make a picture speak.
 
         Args:
             image: path, bytes, PIL picture, or array (H, W, 3) uint8.
             audio: path, bytes, or ``(samples, rate)``.
-            seed: decides what the sound does not: the same seed gives the same video.
+            options: all options in one value; those that follow take precedence.
+            image_name: what messages call the picture; its path, or e.g. ``<bytes>``.
+            audio_name: what messages call the sound.
             face: which face, 0 being the largest; None takes the largest.
             crop: the bare aligned crop instead of the whole picture.
             size: height of the video in pixels. By default the picture's own, at most
                 1,920 on its longer side, and 128 for the crop. The crop's is rounded to
                 a multiple of 4, so that its shape stays.
+            seed: decides what the sound does not: the same seed gives the same video.
             blink: times as many blinks as people make; 0: none.
             expression: size of the brows' movements, 1 being people's.
             head_motion: size of small movements of the head; 0: it rests.
-            image_name: what messages call the picture; its path, or e.g. ``<bytes>``.
-            audio_name: what messages call the sound.
 
         Returns:
             The animation; its frames are generated when they are asked for.
@@ -159,120 +153,66 @@ class Animator:
             FaceError: no usable face.
             ConfigError: a size, seed or strength out of range.
         """
-        check_choices(seed, blink, expression, head_motion)
+        options = replace(options or AnimateOptions(), **keywords)
         config = self.generator.config
         speech = load_audio(audio, sample_rate=config.sample_rate, name=audio_name)
         check_speech(speech, config.sample_rate, source_name(audio, audio_name))
-        renderer = self.renderer(image, face=face, crop=crop, size=size, image_name=image_name)
-        origin = self.origin(
-            renderer,
-            describe_sound(audio, speech),
-            {
-                "seed": seed,
-                "blink": blink,
-                "expression": expression,
-                "head_motion": head_motion,
-                "face": face or 0,
-                "crop": crop,
-                "size": [renderer.width, renderer.height],
-            },
-        )
-        return Animation(
-            *(self.generator, renderer, speech, seed, blink, expression, head_motion),
-            origin=origin,
-            frozen=self.frozen,
-        )
+        synthesizer = self.synthesizer(image, options, image_name=image_name)
+        origin = self.origin(synthesizer, describe_sound(audio, speech))
+        return Animation(synthesizer, speech, origin)
 
-    def origin(
-        self, renderer: FaceRenderer, speech: Source | None, settings: dict[str, Any]
-    ) -> Origin:
-        """What a video of a renderer's face is made from, for its credentials."""
+    def origin(self, face: Synthesizer, speech: Source | None, **more: Any) -> Origin:
+        """What a face's video is made from, for its credentials."""
         name, sha256 = self.model_identity
-        return Origin(name, sha256, renderer.still, speech, settings=settings)
+        size = [face.renderer.width, face.renderer.height]
+        settings = {**face.options.record(), "size": size, **more}
+        return Origin(name, sha256, face.portrait.source, speech, settings=settings)
 
-    def renderer(
+    def synthesizer(
         self,
         image: str | Path | bytes | PIL.Image.Image | npt.NDArray[Any],
+        options: AnimateOptions | None = None,
         *,
-        face: int | None = None,
-        crop: bool = False,
-        size: int | None = None,
         image_name: str | None = None,
-    ) -> FaceRenderer:
-        """What draws one face's frames, with what depends on the picture alone computed.
+    ) -> Synthesizer:
+        """A face before its first sound, with what depends on the picture alone computed.
 
         Args:
-            image, face, crop, size, image_name: as for :meth:`animate`.
+            image, options, image_name: as for :meth:`animate`.
 
         Raises:
             ImageError: the picture cannot be read.
             FaceError: no usable face.
-            ConfigError: a size out of range.
+            ConfigError: a size that makes so wide a picture too large.
         """
         name = source_name(image, image_name)
         loaded = load_image(image, name=name)
         still = describe_picture(image, loaded)
-        picture = fit_picture(loaded, None if crop else size)
-        shown = name if crop or size is None else f"{name} at size {size}"
-        found = choose_face(self.detector.detect(picture), face, name=shown)
+        options = options or AnimateOptions()
+        size = options.size
+        picture = fit_picture(loaded, None if options.crop else size)
+        shown = name if options.crop or size is None else f"{name} at size {size}"
+        found = choose_face(self.detector.detect(picture), options.face, name=shown)
         check_face(found, name=shown)
-        return FaceRenderer(
-            picture,
-            found.points,
-            self.generator,
-            whole=not crop,
-            lines=size if crop else None,
-            still=still,
-        )
+        portrait = Portrait.of(picture, found.points, self.engine, still)
+        return Synthesizer(self.engine, portrait, options)
 
 
+@takes_options
 def animate(
     image: str | Path | bytes | PIL.Image.Image | npt.NDArray[Any],
     audio: str | Path | bytes | tuple[npt.NDArray[Any], int],
     *,
     model: str | Path | Generator = DEFAULT_MODEL,
     device: str = "auto",
-    seed: int = 0,
-    face: int | None = None,
-    crop: bool = False,
-    size: int | None = None,
-    blink: float = 1.0,
-    expression: float = 1.0,
-    head_motion: float = 0.0,
+    **options: Unpack[OptionKeywords],
 ) -> Animation:
     """Make one picture speak; for many, keep an :class:`Animator`.
 
     Arguments, result and errors as in :class:`Animator` and :meth:`Animator.animate`.
     """
     with Animator(model, device=device) as animator:
-        return animator.animate(
-            image,
-            audio,
-            seed=seed,
-            face=face,
-            crop=crop,
-            size=size,
-            blink=blink,
-            expression=expression,
-            head_motion=head_motion,
-        )
-
-
-def check_choices(seed: int, blink: float, expression: float, head_motion: float) -> None:
-    """Refuse a seed or a strength that is out of range.
-
-    Raises:
-        ConfigError: one is.
-    """
-    for name, value in (
-        ("blink", blink),
-        ("expression", expression),
-        ("head motion", head_motion),
-    ):
-        if not 0 <= value <= MAX_STRENGTH:
-            raise ConfigError(f"{name} {value:g} is out of range; give 0 to {MAX_STRENGTH}")
-    if not 0 <= seed <= MAX_SEED:
-        raise ConfigError(f"seed {seed} is out of range; give 0 to {MAX_SEED}")
+        return animator.animate(image, audio, **options)
 
 
 def check_speech(speech: npt.NDArray[np.float32], sample_rate: int, name: str) -> None:

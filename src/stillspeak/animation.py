@@ -9,57 +9,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from stillspeak.media.audio import frame_windows
 from stillspeak.media.marking import MarkChoices
 from stillspeak.media.provenance import Marks, Origin
 from stillspeak.media.video import write_video
-from stillspeak.models.decoders import Decoded, StillContext
-from stillspeak.models.expression import ExpressionProcess, HeadProcess
-from stillspeak.models.frozen import FrozenGenerator
-from stillspeak.models.generator import Generator
-from stillspeak.render import FaceRenderer
-
-CHUNK = 16
-"""Frames generated at a time; memory grows with it and not with the sound's length."""
-
+from stillspeak.synthesis import Synthesizer
 
 COMMENT = "Synthetic talking-face video, made with stillspeak"
 """What the plain metadata of a video says."""
-
-
-def decoded_chunks(
-    generator: Generator | FrozenGenerator,
-    still: StillContext,
-    audio: npt.NDArray[np.float32],
-    seed: int,
-) -> Iterator[Decoded]:
-    """What a generator makes of a still and a sound, :data:`CHUNK` frames at a time.
-
-    A decoder that has eyes and brows as inputs is told that they stay as in the still: they are
-    moved afterwards, see :mod:`stillspeak.models.gesture`.
-
-    Args:
-        generator: in evaluation mode, or frozen, which is faster.
-        still: from :meth:`Generator.prepare_still`.
-        audio: (S,) float32 in [-1, 1] at the generator's rate.
-        seed: of its noise.
-    """
-    windows = frame_windows(audio, generator.config.window, generator.config.hop)
-    random = torch.Generator().manual_seed(seed)
-    state = generator.initial_state()
-    frozen = generator.prepare(still) if isinstance(generator, FrozenGenerator) else None
-    for start in range(0, len(windows), CHUNK):
-        chunk = torch.tensor(windows[start : start + CHUNK]).unsqueeze(0)
-        noise = generator.draw_noise(1, chunk.shape[1], random)
-        chunk = chunk.to(noise.device)
-        if isinstance(generator, FrozenGenerator):
-            assert frozen is not None
-            decoded, state = generator.step(frozen, chunk, noise, state)
-        else:
-            decoded, state = generator.step(still, chunk, noise, state)
-        yield decoded
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,56 +27,38 @@ class Animation:
     are the generator's own: marks that say that they are synthetic come in when they are written.
     """
 
-    generator: Generator
-    renderer: FaceRenderer
+    synthesizer: Synthesizer
+    """Makes the frames; the animation itself only uses copies of it."""
     audio: npt.NDArray[np.float32]
     """The speech, (S,) float32 in [-1, 1] at :attr:`sample_rate`."""
-    seed: int
-    blink: float = 1.0
-    """Times as many blinks as people make; 0: none."""
-    expression: float = 1.0
-    """Size of the brows' movements, 1 being people's."""
-    head_motion: float = 0.0
-    """Size of the head's small movements; 0: it rests."""
     origin: Origin = field(default_factory=Origin)
     """What the frames are made from, as content credentials name it."""
-    frozen: FrozenGenerator | None = None
-    """The same generator made ready to run; None: the generator itself runs."""
 
     @property
     def fps(self) -> int:
         """Frames a second."""
-        return self.generator.config.fps
+        return self.synthesizer.engine.config.fps
 
     @property
     def sample_rate(self) -> int:
         """Audio samples a second."""
-        return self.generator.config.sample_rate
+        return self.synthesizer.engine.config.sample_rate
 
     @property
     def height(self) -> int:
         """Height of a frame in pixels."""
-        return self.renderer.height
+        return self.synthesizer.renderer.height
 
     @property
     def width(self) -> int:
         """Width of a frame in pixels."""
-        return self.renderer.width
+        return self.synthesizer.renderer.width
 
     def __len__(self) -> int:
-        return len(self.audio) // self.generator.config.hop
+        return len(self.audio) // self.synthesizer.engine.config.hop
 
-    @torch.inference_mode()
     def __iter__(self) -> Iterator[npt.NDArray[np.uint8]]:
-        expression = ExpressionProcess(
-            self.seed, fps=self.fps, blink=self.blink, strength=self.expression
-        )
-        head = HeadProcess(self.seed, fps=self.fps, strength=self.head_motion)
-        generator = self.frozen or self.generator
-        for decoded in decoded_chunks(generator, self.renderer.context, self.audio, self.seed):
-            frames = decoded.length
-            poses = head.draw(frames) if self.head_motion else None
-            yield from self.renderer.render(decoded, poses, expression.draw(frames)[0])
+        return self.synthesizer.restarted().speak(self.audio)
 
     @property
     def frames(self) -> npt.NDArray[np.uint8]:

@@ -21,21 +21,14 @@ import typer
 from stillspeak import __version__
 from stillspeak.commands.common import (
     AsJson,
-    Blink,
     Certificate,
-    Crop,
     Device,
-    Expression,
-    FaceIndex,
-    HeadMotion,
     Key,
     LabelText,
     Model,
     NoMark,
     Overwrite,
     Quiet,
-    Seed,
-    Size,
     WithLabel,
     command_line,
     fail,
@@ -50,6 +43,7 @@ from stillspeak.commands.common import (
     say_unmarked,
     source,
     source_name,
+    with_options,
 )
 from stillspeak.commands.conceal import conceal
 from stillspeak.commands.export import export
@@ -65,6 +59,7 @@ from stillspeak.errors import (
     out_of_files,
     out_of_memory,
 )
+from stillspeak.options import AnimateOptions
 
 if TYPE_CHECKING:
     from stillspeak.data.clips import Clip, Rejected
@@ -144,6 +139,7 @@ STDOUT_FORMATS = ("mp4", "webm", "gif")
 
 
 @app.command()
+@with_options
 def animate(
     photo: Annotated[str | None, typer.Argument(help="The picture; - reads it from stdin.")] = None,
     speech: Annotated[str | None, typer.Argument(help="The sound; - reads it from stdin.")] = None,
@@ -152,14 +148,9 @@ def animate(
         typer.Option("-o", "--output", help="mp4, webm, gif, a folder of PNGs, or - for stdout."),
     ] = None,
     model: Model = "default",
-    seed: Seed = 0,
-    face: FaceIndex = None,
     device: Device = "auto",
-    crop: Crop = False,
-    size: Size = None,
-    blink: Blink = 1.0,
-    expression: Expression = 1.0,
-    head_motion: HeadMotion = 0.0,
+    *,
+    options: AnimateOptions,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -180,11 +171,6 @@ def animate(
     ] = False,
 ) -> None:
     """Make a picture speak: PHOTO SPEECH -o OUT.mp4, or many with --jobs TABLE.csv."""
-    strengths: dict[str, Any] = {
-        "blink": blink,
-        "expression": expression,
-        "head_motion": head_motion,
-    }
     if jobs is not None:
         if photo or speech or output or stdout_format:
             raise typer.BadParameter("--jobs takes its files from the table alone")
@@ -193,11 +179,7 @@ def animate(
             part or "1/1",
             model=model,
             device=device,
-            seed=seed,
-            face=face,
-            crop=crop,
-            size=size,
-            strengths=strengths,
+            options=options,
             choices=mark_choices(no_mark, label, label_text, certificate, key),
             overwrite=overwrite,
             skip_existing=skip_existing,
@@ -230,11 +212,7 @@ def animate(
         animation = animator.animate(
             source(photo),
             source(speech),
-            seed=seed,
-            face=face,
-            crop=crop,
-            size=size,
-            **strengths,
+            options,
             image_name=source_name(photo),
             audio_name=source_name(speech),
         )
@@ -256,7 +234,7 @@ def animate(
             "height": animation.height,
             "seconds": frames / animation.fps,
             "model": model,
-            "seed": seed,
+            "seed": options.seed,
             "identifier": f"{animation.origin.identifier:08x}" if choices.mark else None,
             "took": round(time.perf_counter() - started, 3),
         }
@@ -298,11 +276,7 @@ def _animate_jobs(
     *,
     model: str,
     device: str,
-    seed: int,
-    face: int | None,
-    crop: bool,
-    size: int | None,
-    strengths: dict[str, Any],
+    options: AnimateOptions,
     choices: MarkChoices,
     overwrite: bool,
     skip_existing: bool,
@@ -322,11 +296,7 @@ def _animate_jobs(
         results = run_jobs(
             animator,
             mine,
-            seed=seed,
-            face=face,
-            crop=crop,
-            size=size,
-            **strengths,
+            options,
             overwrite=overwrite,
             skip_existing=skip_existing,
             **asdict(choices),

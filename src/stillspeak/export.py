@@ -29,12 +29,12 @@ from stillspeak.face.landmarks import MediaPipeDetector, check_face, choose_face
 from stillspeak.media.image import load_image
 from stillspeak.media.source import source_name
 from stillspeak.models.decoders import MouthBranch, UNetDecoder, WarpDecoder
-from stillspeak.models.frozen import affine, interpolation
+from stillspeak.models.engine import affine, interpolation
 from stillspeak.models.generator import Generator
 from stillspeak.models.layers import LogMel, SkipFusion, identity_grid
 from stillspeak.models.pixels import to_model
 from stillspeak.models.regions import LOWER_BOX, mouth_in_lower, region_box, scale_box
-from stillspeak.render import lower_part
+from stillspeak.rendering.portrait import lower_part
 from stillspeak.weights import file_sha256, load_model, read_info, resolve_model
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ def face_inputs(
     still = crop_face(picture, to_crop, config.height, config.width)
     inputs = {"still": to_model(still[None]).numpy()}
     if config.mouth_channels:
-        inputs["lower"] = lower_part(picture, points, config).numpy()
+        inputs["lower"] = lower_part(picture, face_transform(points), config).numpy()
     return inputs
 
 

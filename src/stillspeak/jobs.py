@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stillspeak.animate import Animator
 from stillspeak.errors import ConfigError, InputError, StillspeakError
 from stillspeak.media.source import reason
+from stillspeak.options import AnimateOptions
 
 COLUMNS = ("photo", "speech", "output")
 OPTIONS = ("seed", "face", "size")
@@ -96,14 +97,8 @@ def shard(jobs: Sequence[Job], text: str) -> list[Job]:
 def run_jobs(
     animator: Animator,
     jobs: Sequence[Job],
+    options: AnimateOptions | None = None,
     *,
-    seed: int = 0,
-    face: int | None = None,
-    crop: bool = False,
-    size: int | None = None,
-    blink: float = 1.0,
-    expression: float = 1.0,
-    head_motion: float = 0.0,
     overwrite: bool = False,
     skip_existing: bool = False,
     mark: bool = True,
@@ -117,29 +112,21 @@ def run_jobs(
     Args:
         animator: with the model to use.
         jobs: from :func:`read_jobs`.
-        seed, face, size: for jobs whose line does not say.
-        crop, blink, expression, head_motion: as in :meth:`Animator.animate`.
+        options: for jobs whose line does not say otherwise.
         overwrite: replace outputs that exist.
         skip_existing: leave jobs alone whose output exists.
         mark, label, certificate, key: as in :meth:`Animation.save`.
         progress: called after each job.
     """
     results = []
+    options = options or AnimateOptions()
     for number, job in enumerate(jobs, start=1):
         result = JobResult(job, skipped=True)
         try:
             if not (skip_existing and job.output.exists()):
-                animation = animator.animate(
-                    job.photo,
-                    job.speech,
-                    seed=seed if job.seed is None else job.seed,
-                    face=face if job.face is None else job.face,
-                    crop=crop,
-                    size=size if job.size is None else job.size,
-                    blink=blink,
-                    expression=expression,
-                    head_motion=head_motion,
-                )
+                given = {name: getattr(job, name) for name in OPTIONS}
+                told = {name: value for name, value in given.items() if value is not None}
+                animation = animator.animate(job.photo, job.speech, replace(options, **told))
                 frames = animation.save(
                     job.output,
                     overwrite=overwrite,

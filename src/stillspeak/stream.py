@@ -11,23 +11,22 @@ from __future__ import annotations
 import secrets
 from collections import deque
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from stillspeak.animate import Animator, check_choices
+from stillspeak.animate import Animator
 from stillspeak.animation import COMMENT
 from stillspeak.constants import SAMPLE_RATE, VIDEO_FPS
 from stillspeak.errors import AudioError, ConfigError
 from stillspeak.media.audio import ChunkResampler, Waveform, mono_chunk, whole_rate
 from stillspeak.media.provenance import Marks
-from stillspeak.models.expression import ExpressionProcess, HeadProcess
 from stillspeak.models.generator import Generator
+from stillspeak.options import AnimateOptions, OptionKeywords, takes_options
 from stillspeak.runtime import torch_threads
 from stillspeak.weights import DEFAULT_MODEL
 
@@ -88,16 +87,11 @@ class StreamSession:
 
     Args:
         image: path, bytes, PIL picture, or array (H, W, 3) uint8.
+        options: all options in one value; given one by one, as keywords of
+            :meth:`Animator.animate`, they take precedence.
         model: a released model's name, a weights file, or a generator.
         sample_rate: samples a second of what is pushed, any whole number up to 1,000,000.
         fps: frames a second; what the model makes, 25 for the released ones.
-        seed: decides what the sound does not: the same seed gives the same frames.
-        face: which face, 0 being the largest; None takes the largest.
-        crop: the bare aligned crop instead of the whole picture.
-        size: height of the frames in pixels, as for :meth:`Animator.animate`.
-        blink: times as many blinks as people make, 0 (none) to 3.
-        expression: size of the brows' movements, 0 (none) to 3.
-        head_motion: size of small movements of the head, 0 (none) to 3.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         precision: of the frame decoder, ``auto``, ``float32`` or ``bfloat16``, as for
             :class:`Animator`.
@@ -116,60 +110,39 @@ class StreamSession:
         WeightsError: the weights cannot be used.
     """
 
+    @takes_options
     def __init__(
         self,
         image: str | Path | bytes | PIL.Image.Image | npt.NDArray[Any],
+        options: AnimateOptions | None = None,
         *,
         model: str | Path | Generator = DEFAULT_MODEL,
         sample_rate: int = SAMPLE_RATE,
         fps: int = VIDEO_FPS,
-        seed: int = 0,
-        face: int | None = None,
-        crop: bool = False,
-        size: int | None = None,
-        blink: float = 1.0,
-        expression: float = 1.0,
-        head_motion: float = 0.0,
         device: str = "auto",
         precision: str = "auto",
         threads: int | None = 1,
         animator: Animator | None = None,
+        **keywords: Unpack[OptionKeywords],
     ) -> None:
-        check_choices(seed, blink, expression, head_motion)
+        options = replace(options or AnimateOptions(), **keywords)
         if threads is not None and threads < 1:
             raise ConfigError(f"{threads} threads cannot compute; give 1 or more")
         self.sample_rate = whole_rate(sample_rate, name=SOUND)
         """Samples a second of what is pushed."""
-        self._seed = seed
-        self._blink, self._strength, self._head_motion = blink, expression, head_motion
         self._threads = threads
         with torch_threads(threads), ExitStack() as after:
             own = animator
             if own is None:
                 own = after.enter_context(Animator(model, device=device, precision=precision))
-            self._generator = own.generator
-            config = self._generator.config
+            config = self._config = own.generator.config
             if fps != config.fps:
                 raise ConfigError(f"fps {fps} is not the model's; give {config.fps}")
             self.fps = config.fps
             """Frames a second."""
-            self._frozen = own.frozen
-            self._renderer = own.renderer(image, face=face, crop=crop, size=size)
-            self._still = self._frozen.prepare(self._renderer.context)
-            self._origin = own.origin(
-                self._renderer,
-                None,  # the speech is not known before it was said
-                {
-                    "seed": seed,
-                    "blink": blink,
-                    "expression": expression,
-                    "head_motion": head_motion,
-                    "face": face or 0,
-                    "crop": crop,
-                    "size": [self._renderer.width, self._renderer.height],
-                    "live": secrets.token_hex(8),
-                },
-            )
+            self._face = own.synthesizer(image, options)
+            # The speech is not known before it was said.
+            self._origin = own.origin(self._face, None, live=secrets.token_hex(8))
         self._left = (config.window - config.hop) // 2
         self._resampler = ChunkResampler(self.sample_rate, config.sample_rate)
         self._piece = min(PIECE, self.sample_rate)  # a second at most
@@ -184,22 +157,17 @@ class StreamSession:
         # At the model's rate, from the beginning of the next frame's window on.
         self._sound: Waveform = np.zeros(self._left, np.float32)
         self._resampler.clear()
-        self._noise = torch.Generator().manual_seed(self._seed)
-        self._state = self._generator.initial_state()
-        self._expression = ExpressionProcess(
-            self._seed, fps=self.fps, blink=self._blink, strength=self._strength
-        )
-        self._head = HeadProcess(self._seed, fps=self.fps, strength=self._head_motion)
+        self._face.reset()
 
     @property
     def height(self) -> int:
         """Height of a frame in pixels."""
-        return self._renderer.height
+        return self._face.renderer.height
 
     @property
     def width(self) -> int:
         """Width of a frame in pixels."""
-        return self._renderer.width
+        return self._face.renderer.width
 
     @property
     def video_settings(self) -> dict[str, Any]:
@@ -221,7 +189,7 @@ class StreamSession:
     @property
     def latency(self) -> Latency:
         """What the frames wait for, and how long the latest ones took."""
-        config = self._generator.config
+        config = self._config
         times = np.array(self._times)
         return Latency(
             algorithmic=(self._left + config.hop) / config.sample_rate,
@@ -251,7 +219,7 @@ class StreamSession:
                 f"{self.sample_rate}; open another session for another rate"
             )
         sound = mono_chunk(samples, name=SOUND)
-        window = self._generator.config.window
+        window = self._config.window
         frames: list[Frame] = []
         for begin in range(0, len(sound), self._piece):
             self._hear(sound[begin : begin + self._piece])
@@ -271,7 +239,7 @@ class StreamSession:
         """
         self._sound = np.concatenate((self._sound, self._resampler.finish()))
         frames = []
-        while len(self._sound) >= self._left + self._generator.config.hop:
+        while len(self._sound) >= self._left + self._config.hop:
             frames.append(self._step())
         return frames
 
@@ -309,7 +277,7 @@ class StreamSession:
 
     def _hear(self, piece: Waveform) -> None:
         """Append (S,) float32 at the input's rate, S not 0, to the sound that waits."""
-        config = self._generator.config
+        config = self._config
         if not self._resampler.open:
             # Where the sound stopped, its end was rounded to a sample of the model's: the next one
             # begins where it does on the time line, so that this never adds up.
@@ -325,25 +293,15 @@ class StreamSession:
     def _step(self) -> Frame:
         """The next frame; what of its window was not heard is silence."""
         began = perf_counter()
-        with torch_threads(self._threads), torch.inference_mode():
-            picture = self._draw()
+        window = _padded(self._sound[: self._config.window], self._config.window)
+        with torch_threads(self._threads):
+            (picture,) = self._face.step(window[None])
         # Silence stands in for what is left of the frame's own sound.
-        self._sound = _padded(self._sound[self._generator.config.hop :], self._left)
+        self._sound = _padded(self._sound[self._config.hop :], self._left)
         index = self._before + self._made
         self._made += 1
         self._times.append(perf_counter() - began)
         return Frame(picture, index, index * self.sample_rate // self.fps, self.fps)
-
-    def _draw(self) -> npt.NDArray[np.uint8]:
-        generator, config = self._frozen, self._generator.config
-        window = _padded(self._sound[: config.window], config.window)
-        noise = generator.draw_noise(1, 1, self._noise)
-        windows = torch.from_numpy(window).view(1, 1, -1).to(noise.device)
-        decoded, self._state = generator.step(self._still, windows, noise, self._state)
-        poses = self._head.draw(1) if self._head_motion else None
-        picture: npt.NDArray[np.uint8]
-        (picture,) = self._renderer.render(decoded, poses, self._expression.draw(1)[0])
-        return picture
 
 
 def _padded(sound: Waveform, length: int) -> Waveform:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
+from stillspeak.constants import BROW_PIXELS
 from stillspeak.data.config import AugmentConfig, DataConfig
 from stillspeak.data.dataset import (
     AudioBatch,
@@ -29,7 +30,6 @@ from stillspeak.face.eyes import EYE_CORNERS, LEFT_BROW, RIGHT_BROW
 from stillspeak.face.mouth import MIRRORED_PAIRS, mouth_distances
 from stillspeak.media.audio import frame_windows
 from stillspeak.models.config import GeneratorConfig
-from stillspeak.models.expression import BROW_PIXELS
 from stillspeak.models.pixels import from_model
 
 HOP = 640

@@ -1,29 +1,5 @@
-"""A detector for all tests of the face, and the picture it looks at."""
+"""The detector and the picture that it looks at."""
 
-from collections.abc import Iterator
+from fixtures_portrait import detector, portrait, portrait_face
 
-import numpy as np
-import pytest
-
-from stillspeak.face import Face, MediaPipeDetector
-
-
-@pytest.fixture(scope="session")
-def detector() -> Iterator[MediaPipeDetector]:
-    with MediaPipeDetector() as detector:
-        yield detector
-
-
-@pytest.fixture(scope="session")
-def portrait() -> np.ndarray:
-    """(512, 512, 3) uint8: Eileen Collins, NASA, public domain."""
-    data = pytest.importorskip("skimage.data")
-    picture = data.astronaut()
-    picture.flags.writeable = False
-    return picture
-
-
-@pytest.fixture(scope="session")
-def portrait_face(detector: MediaPipeDetector, portrait: np.ndarray) -> Face:
-    (face,) = detector.detect(portrait)
-    return face
+__all__ = ["detector", "portrait", "portrait_face"]

@@ -16,7 +16,7 @@ from stillspeak.models.decoders import (
 )
 from stillspeak.models.generator import Generator
 from stillspeak.models.regions import LOWER_BOX, MOUTH_BOX, crop_box, mouth_in_lower, scale_box
-from stillspeak.models.sway import sway_motion
+from stillspeak.rendering.head import move_head
 from stillspeak.training.measure import FlopCounter
 
 SMALL = GeneratorConfig(
@@ -137,7 +137,7 @@ def test_a_head_that_sways_takes_its_mouth_along(generator: Generator) -> None:
     still = torch.rand(1, 3, 128, 96) * 2 - 1
     motion = decoded_by(generator, still).motion
     assert motion is not None
-    resting = sway_motion(motion, torch.zeros(3, 3))
+    resting = move_head(motion, torch.zeros(3, 3))
     assert resting.mouth is None
     torch.testing.assert_close(compose(still, resting), compose(still, motion), atol=0.02, rtol=0)
 

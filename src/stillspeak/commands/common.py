@@ -10,12 +10,15 @@ import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import wraps
+from inspect import Parameter, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn, get_args
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, get_args, get_type_hints
 
 import typer
 
 from stillspeak.errors import InputError
+from stillspeak.options import OPTIONS, AnimateOptions
 from stillspeak.runtime import DeviceName
 
 if TYPE_CHECKING:
@@ -35,18 +38,47 @@ def known_device(name: str) -> str:
     return name
 
 
+def flag(name: str) -> Any:
+    """The command line's form of an option of ``animate``."""
+    option = OPTIONS[name]
+    spelled = f"--{name.replace('_', '-')}"
+    if option.kind is bool:  # without a --no- form
+        return typer.Option(spelled, help=option.help)
+    return typer.Option(spelled, min=option.least, max=option.most, help=option.help)
+
+
+def with_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command all options of ``animate``, which it takes as one value, ``options``."""
+    hints = get_type_hints(command, include_extras=True)
+    shown: dict[str, Parameter] = {}
+    for name, parameter in signature(command).parameters.items():
+        if name != "options":
+            shown[name] = parameter.replace(annotation=hints[name])
+            continue
+        for each, option in OPTIONS.items():
+            kind = Annotated[option.annotation, flag(each)]  # type: ignore[name-defined]
+            shown[each] = Parameter(
+                each, Parameter.KEYWORD_ONLY, default=option.default, annotation=kind
+            )
+
+    @wraps(command)
+    def run(**arguments: Any) -> None:
+        options = AnimateOptions(**{name: arguments.pop(name) for name in OPTIONS})
+        command(**arguments, options=options)
+
+    run.__signature__ = signature(command).replace(parameters=list(shown.values()))  # type: ignore[attr-defined]
+    run.__annotations__ = {name: parameter.annotation for name, parameter in shown.items()}
+    return run
+
+
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")]
 Model = Annotated[str, typer.Option(help="A released model's name, or a weights file.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", callback=known_device)]
-Seed = Annotated[int, typer.Option(min=0, help="Decides what the sound does not.")]
-FaceIndex = Annotated[int | None, typer.Option(min=0, help="Which face, 0 being the largest.")]
-Crop = Annotated[bool, typer.Option("--crop", help="The bare aligned face, 128 x 96 pixels.")]
-# The range is render.py's; importing it here would load torch for --help.
-Size = Annotated[int | None, typer.Option(min=64, max=4096, help="Height of the video in pixels.")]
-Blink = Annotated[float, typer.Option(min=0, max=3, help="Blinks; 0 none, 1 as people do.")]
-Expression = Annotated[float, typer.Option(min=0, max=3, help="Movement of the brows.")]
-HeadMotion = Annotated[float, typer.Option(min=0, max=3, help="Small movements of the head.")]
+Seed = Annotated[int, flag("seed")]
+FaceIndex = Annotated[int | None, flag("face")]
+Blink = Annotated[float, flag("blink")]
+Expression = Annotated[float, flag("expression")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 

@@ -26,6 +26,7 @@ from stillspeak.commands.common import (
     progress_bar,
     say_unmarked,
 )
+from stillspeak.options import AnimateOptions
 
 if TYPE_CHECKING:
     from stillspeak.conceal.film import Concealed
@@ -83,11 +84,11 @@ def conceal(
         ),
     ] = None,
     model: Model = "default",
-    seed: Seed = 0,
+    seed: Seed = AnimateOptions.seed,
     face: FaceIndex = None,
     device: Device = "auto",
-    blink: Blink = 1.0,
-    expression: Expression = 1.0,
+    blink: Blink = AnimateOptions.blink,
+    expression: Expression = AnimateOptions.expression,
     crf: Annotated[
         int, typer.Option(min=0, max=51, help="Picture quality; 0 lossless, more is smaller.")
     ] = 12,

@@ -17,26 +17,21 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 import typer
 
 from stillspeak.commands.common import (
-    Blink,
     Certificate,
-    Crop,
     Device,
-    Expression,
-    FaceIndex,
-    HeadMotion,
     Key,
     LabelText,
     Model,
     NoMark,
     Overwrite,
     Quiet,
-    Seed,
-    Size,
     WithLabel,
     mark_choices,
     say_unmarked,
+    with_options,
 )
 from stillspeak.errors import InputError, MissingDependencyError, OutputError
+from stillspeak.options import AnimateOptions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,6 +52,7 @@ STDIN_BYTES = 4096
 FORMATS = ("mkv", "mjpeg", "rgb24")
 
 
+@with_options
 def stream(
     photo: Annotated[str, typer.Argument(help="The picture.")],
     mic: Annotated[bool, typer.Option("--mic", help="Take the sound of a microphone.")] = False,
@@ -84,14 +80,9 @@ def stream(
     ] = "mkv",
     seconds: Annotated[float | None, typer.Option(min=0.04, help="Stop after so long.")] = None,
     model: Model = "default",
-    seed: Seed = 0,
-    face: FaceIndex = None,
     device: Device = "auto",
-    crop: Crop = False,
-    size: Size = None,
-    blink: Blink = 1.0,
-    expression: Expression = 1.0,
-    head_motion: HeadMotion = 0.0,
+    *,
+    options: AnimateOptions,
     no_mark: NoMark = False,
     label: WithLabel = False,
     label_text: LabelText = None,
@@ -123,18 +114,7 @@ def stream(
     with _outputs(record, output, form, overwrite) as outputs:
         if mic:
             devices = _sound_devices()
-        session = StreamSession(
-            photo,
-            model=model,
-            seed=seed,
-            face=face,
-            device=device,
-            crop=crop,
-            size=size,
-            blink=blink,
-            expression=expression,
-            head_motion=head_motion,
-        )
+        session = StreamSession(photo, options, model=model, device=device)
         outputs.mark(choices.applied(session.video_settings["marks"]))
         patient = not mic and not live
 

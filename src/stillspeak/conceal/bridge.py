@@ -17,13 +17,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from stillspeak.animation import CHUNK
 from stillspeak.conceal.encodings import Encodings
 from stillspeak.conceal.motion import Maps, dense_flow, pull, without_speech
 from stillspeak.face.align import smoothstep
 from stillspeak.models.decoders import Decoded, Motion
 from stillspeak.models.generator import Generator
-from stillspeak.render import FaceRenderer
+from stillspeak.rendering.portrait import Portrait
+from stillspeak.rendering.renderer import FaceRenderer
+from stillspeak.synthesis import CHUNK
 
 Picture = npt.NDArray[np.uint8]
 
@@ -108,17 +109,18 @@ class Side:
         self.opened: Side | None = None
         """The same with its eyes open, where they are shut in the anchor."""
         self._generator = generator
-        self._renderer = FaceRenderer(anchor.picture, anchor.points, generator, whole=True)
+        self._portrait = Portrait.of(anchor.picture, anchor.points, generator)
+        self._renderer = FaceRenderer(self._portrait)
 
     @torch.inference_mode()
     def compare(self, encodings: Encodings) -> None:
         """Find out what the model would have made of the anchor's own moment."""
         heard = encodings.at(np.array([self.anchor.place]))
-        self.difference = Difference(self.decode(heard), self._renderer.context.still[:, None])
+        self.difference = Difference(self.decode(heard), self._portrait.still[:, None])
 
     def decode(self, encodings: tuple[Tensor, Tensor]) -> Decoded:
         """What the model makes of some moments, one grid for all of the face."""
-        decoded = self._generator.decode(self._renderer.context, *encodings)
+        decoded = self._generator.decode(self._portrait.prepared, *encodings)
         if decoded.motion is None:
             return decoded
         return Decoded(decoded.frames, decoded.motion.flat())
@@ -220,7 +222,7 @@ class Bridge:
         Args:
             places: within the gap.
             gestures: gives the curves (T, 2) of eyes and brows at places, told where the good
-                frames are, see :mod:`stillspeak.models.gesture`; None leaves them.
+                frames are, see :mod:`stillspeak.rendering.eyelids`; None leaves them.
         """
         before, after = (_anchor(end) for end in self._ends)
         known = [None if end is None else end.place for end in (before, after)]

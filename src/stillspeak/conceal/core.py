@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from stillspeak.animate import MAX_SEED, MAX_STRENGTH
 from stillspeak.conceal.bridge import MEMORY, Anchor, Bridge, Picture, Side, pass_over
 from stillspeak.conceal.encodings import Encodings, Waveform
 from stillspeak.conceal.motion import RIGID, eye_region, pull, rigid_flow
@@ -27,8 +26,9 @@ from stillspeak.face.landmarks import (
     choose_face,
 )
 from stillspeak.media.provenance import Marks, Origin, describe_video
-from stillspeak.models.expression import ExpressionProcess
 from stillspeak.models.generator import Generator
+from stillspeak.options import AnimateOptions
+from stillspeak.rendering.expression import ExpressionProcess
 from stillspeak.runtime import choose_device
 from stillspeak.weights import DEFAULT_MODEL, identify_model, load_model
 
@@ -195,11 +195,11 @@ class Concealer:
         moments: Iterable[Moment],
         sound: Iterable[Waveform],
         *,
-        seed: int = 0,
+        seed: int = AnimateOptions.seed,
         online: bool = False,
         face: int | None = None,
-        blink: float = 1.0,
-        expression: float = 1.0,
+        blink: float = AnimateOptions.blink,
+        expression: float = AnimateOptions.expression,
         memory: float = MEMORY,
         ease: int = 0,
         account: Account | None = None,
@@ -227,11 +227,11 @@ class Concealer:
             VideoError: not one good frame.
             NoFaceError: no usable face beside any gap.
         """
-        check_strengths(seed, blink, expression)
+        options = AnimateOptions(face=face, seed=seed, blink=blink, expression=expression)
         check_ease(ease, online)
         run = _Run(self, Encodings(self.generator, sound, seed), account or Account(), name)
         run.online, run.face, run.memory, run.ease = online, face, memory, ease
-        run.gestures = Gestures(seed, self.generator.config.fps, blink, expression)
+        run.gestures = Gestures(options, self.generator.config.fps)
         yield from run.all(moments)
 
 
@@ -242,19 +242,6 @@ def model_place(seconds: float, fps: float, generator: Generator) -> float:
     """
     rate = generator.config.fps
     return (seconds + 0.5 / fps) * rate - 0.5
-
-
-def check_strengths(seed: int, blink: float, expression: float) -> None:
-    """Refuse a seed or strength out of range.
-
-    Raises:
-        ConfigError: one is.
-    """
-    if not 0 <= seed <= MAX_SEED:
-        raise ConfigError(f"seed {seed} is out of range; give 0 to {MAX_SEED}")
-    for what, value in (("blink", blink), ("expression", expression)):
-        if not 0 <= value <= MAX_STRENGTH:
-            raise ConfigError(f"{what} {value:g} is out of range; give 0 to {MAX_STRENGTH}")
 
 
 def check_ease(ease: int, online: bool) -> None:
@@ -272,8 +259,10 @@ def check_ease(ease: int, online: bool) -> None:
 class Gestures:
     """Blinks and brows within gaps: the curves of ``animate``, at rest beside good frames."""
 
-    def __init__(self, seed: int, fps: int, blink: float, expression: float) -> None:
-        self._process = ExpressionProcess(seed, fps=fps, blink=blink, strength=expression)
+    def __init__(self, options: AnimateOptions, fps: int) -> None:
+        self._process = ExpressionProcess(
+            options.seed, fps=fps, blink=options.blink, strength=options.expression
+        )
         self._fps = fps
         self._kept: deque[torch.Tensor] = deque()
         self._first = 0

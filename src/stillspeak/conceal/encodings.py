@@ -10,8 +10,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from stillspeak.animation import CHUNK
 from stillspeak.models.generator import Generator
+from stillspeak.synthesis import CHUNK, Recurrence
 
 Waveform = npt.NDArray[np.float32]
 
@@ -35,8 +35,7 @@ class Encodings:
         config = generator.config
         self._generator = generator
         self._sound: Iterator[Waveform] = iter(sound)
-        self._random = torch.Generator().manual_seed(seed)
-        self._state = generator.initial_state()
+        self._heard = Recurrence(generator, seed)
         self._waiting: Waveform = np.zeros((config.window - config.hop) // 2, np.float32)
         self._kept: deque[tuple[Tensor, Tensor]] = deque()
         self._first = 0
@@ -99,10 +98,7 @@ class Encodings:
             length += len(piece)
         heard = np.concatenate(pieces)
         windows = np.lib.stride_tricks.sliding_window_view(heard[:needed], config.window)
-        chunk = torch.from_numpy(windows[:: config.hop].copy())[None]
+        inputs = self._heard.inputs(windows[:: config.hop])
+        context, noise, self._heard.state = self._generator.encode(*inputs)
         self._waiting = heard[CHUNK * config.hop :].copy()
-        noise = self._generator.draw_noise(1, CHUNK, self._random)
-        context, noise_encoding, self._state = self._generator.encode(
-            chunk.to(noise.device), noise, self._state
-        )
-        self._kept.extend(zip(context[0], noise_encoding[0], strict=True))
+        self._kept.extend(zip(context[0], noise[0], strict=True))

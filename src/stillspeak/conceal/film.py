@@ -16,7 +16,6 @@ from stillspeak.conceal.core import (
     Concealer,
     Moment,
     check_ease,
-    check_strengths,
     model_place,
 )
 from stillspeak.conceal.encodings import Waveform
@@ -32,6 +31,7 @@ from stillspeak.media.rewrite import (
     scan_video,
     timed_frames,
 )
+from stillspeak.options import AnimateOptions
 
 ENDS = 0.5
 """Seconds by which the sound has to go beyond the picture for frames to be missing there."""
@@ -105,10 +105,10 @@ def conceal_video(
     extend: bool = True,
     fps: float | None = None,
     concealer: Concealer | None = None,
-    seed: int = 0,
+    seed: int = AnimateOptions.seed,
     face: int | None = None,
-    blink: float = 1.0,
-    expression: float = 1.0,
+    blink: float = AnimateOptions.blink,
+    expression: float = AnimateOptions.expression,
     memory: float = MEMORY,
     ease: int = 0,
     crf: int = 12,
@@ -148,7 +148,7 @@ def conceal_video(
         ConfigError: a choice out of range.
         OutputError, OutputExistsError: the output cannot be written.
     """
-    check_strengths(seed, blink, expression)
+    options = AnimateOptions(face=face, seed=seed, blink=blink, expression=expression)
     check_ease(ease, online)
     rate = _rate(fps)
     check_rewrite(video, output, overwrite=overwrite)
@@ -161,10 +161,7 @@ def conceal_video(
         )
     own = concealer or Concealer()
     settings = {
-        "seed": seed,
-        "blink": blink,
-        "expression": expression,
-        "face": face or 0,
+        **options.record("seed", "blink", "expression", "face"),
         "detect": detect,
         "online": online,
     }

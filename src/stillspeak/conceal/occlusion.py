@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 
 from stillspeak.conceal.bridge import MEMORY, Anchor, Picture, Side, corrected, fading
-from stillspeak.conceal.core import Concealer, Gestures, check_strengths, model_place
+from stillspeak.conceal.core import Concealer, Gestures, model_place
 from stillspeak.conceal.encodings import Encodings
 from stillspeak.conceal.film import Progress, picture_sound
 from stillspeak.errors import (
@@ -47,6 +47,7 @@ from stillspeak.face.landmarks import Face, check_face, choose_face
 from stillspeak.face.mouth import LIPS
 from stillspeak.media.image import load_image
 from stillspeak.media.rewrite import Rewriter, TimedFrame, check_rewrite, scan_video, timed_frames
+from stillspeak.options import AnimateOptions
 
 Mask = npt.NDArray[np.float32]
 """(H, W) float32 in [0, 1]: 1 where the face is hidden."""
@@ -357,10 +358,10 @@ def uncover_video(
     *,
     reference: str | Path | int | None = None,
     concealer: Concealer | None = None,
-    seed: int = 0,
+    seed: int = AnimateOptions.seed,
     face: int | None = None,
-    blink: float = 1.0,
-    expression: float = 1.0,
+    blink: float = AnimateOptions.blink,
+    expression: float = AnimateOptions.expression,
     grow: float = GROW,
     crf: int = 12,
     overwrite: bool = False,
@@ -394,7 +395,7 @@ def uncover_video(
         FaceError: no usable face in the reference, or none in any frame.
         OutputError, OutputExistsError: the output cannot be written.
     """
-    check_strengths(seed, blink, expression)
+    options = AnimateOptions(face=face, seed=seed, blink=blink, expression=expression)
     if not 0 <= grow <= 1:
         raise ConfigError(f"grow {grow:g} is out of range; give 0 to 1 face widths")
     check_rewrite(video, output, overwrite=overwrite)
@@ -411,17 +412,14 @@ def uncover_video(
     source = open_mask(mask, (size[0], size[1]))
     own = concealer or Concealer()
     settings = {
-        "seed": seed,
-        "blink": blink,
-        "expression": expression,
-        "face": face or 0,
+        **options.record("seed", "blink", "expression", "face"),
         "grow": grow,
         "part": "occlusion",
     }
     marks = own.marks(video, settings, certificate, key) if mark else None
     try:
         chosen = _choose_reference(video, source, reference, own, face)
-        uncoverer = _Uncoverer(own, chosen, seed, blink, expression, grow)
+        uncoverer = _Uncoverer(own, chosen, options, grow)
         generator = own.generator
         rate = generator.config.sample_rate
         encodings = Encodings(generator, picture_sound(video, scan.start, rate), seed)
@@ -525,9 +523,7 @@ class _Uncoverer:
         self,
         concealer: Concealer,
         reference: _Reference,
-        seed: int,
-        blink: float,
-        expression: float,
+        options: AnimateOptions,
         grow: float,
     ) -> None:
         self._grow = grow
@@ -536,9 +532,8 @@ class _Uncoverer:
         self._width = float(np.ptp(self._points[:, 0]))
         self._index = reference.index
         self._side = Side(Anchor(reference.picture, self._points, 0.0), concealer.generator)
-        fps = concealer.generator.config.fps
-        self._gestures = Gestures(seed, fps, blink, expression)
-        self._fps = fps
+        self._fps = concealer.generator.config.fps
+        self._gestures = Gestures(options, self._fps)
         self._last: Transform | None = None
         self._age = 1  # frames since then
         self._reference = reference.picture

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from stillspeak.constants import FRAME_HEIGHT
+from stillspeak.constants import BLINK_PEAK, BROW_PIXELS, FRAME_HEIGHT
 from stillspeak.data.augment import augment_audio, augment_frames, time_stretch
 from stillspeak.data.config import AugmentConfig, DataConfig
 from stillspeak.data.prepare import (
@@ -35,7 +35,6 @@ from stillspeak.face.eyes import brow_heights
 from stillspeak.face.mouth import MIRRORED_PAIRS, mouth_distances
 from stillspeak.media.audio import frame_windows
 from stillspeak.models.config import GeneratorConfig
-from stillspeak.models.expression import BLINK_PEAK, BROW_PIXELS
 from stillspeak.models.pixels import to_model
 from stillspeak.models.regions import LOWER_BOX
 
@@ -53,7 +52,7 @@ class Batch(NamedTuple):
     still_points: (B, 478, 2) float32, the still's landmarks in pixels of the crop.
     frame_points: (B, K, 478, 2) float32.
     expression: (B, K, 2) float32, eyes and brows relative to the still's, as
-        ``models.expression`` defines them.
+        ``rendering.expression`` defines them.
     still_mouth: (B, 3, 144, 144) float32 in [-1, 1], ``models.regions.LOWER_BOX`` of the still
         at twice the scale of a 128 x 96 crop; (B, 0, 0, 0) without ``data.mouth_pixels``.
     frame_mouths: (B, K, 3, 144, 144), the same of the frames; or (B, K, 0, 0, 0).
@@ -428,7 +427,7 @@ def _blinks(expression: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
 def clip_expression(
     tensors: CachedClipReader, landmarks: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.float32]:
-    """Eyes and brows of a prepared clip's frames, as ``models.expression`` defines them: (T, 2).
+    """Eyes and brows of a prepared clip's frames, as ``rendering.expression`` defines them: (T, 2).
 
     Only differences mean something: eyes that are open have another closure in every face.
     """

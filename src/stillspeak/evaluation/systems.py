@@ -17,7 +17,6 @@ from stillspeak.data.layouts.grid import read_alignment
 from stillspeak.data.prepare import open_clip
 from stillspeak.errors import DataError, FaceError
 from stillspeak.evaluation.image_quality import Frames
-from stillspeak.face.eyes import eye_outlines
 from stillspeak.face.landmarks import Face, LandmarkDetector, MediaPipeDetector, check_face
 from stillspeak.media.video import read_clip
 
@@ -181,35 +180,18 @@ class CropAnimator:
         The sound has a say in when the eyes blink: other moments in every video of a seed, the
         same ones in every run. A crop in which no face is found keeps its eyes still.
         """
-        import torch
+        from stillspeak.options import AnimateOptions
+        from stillspeak.rendering.portrait import Portrait
+        from stillspeak.synthesis import Synthesizer
 
-        from stillspeak.animation import decoded_chunks
-        from stillspeak.models.decoders import compose
-        from stillspeak.models.expression import ExpressionProcess
-        from stillspeak.models.gesture import Gesture, gesture_frames, gesture_motion
-        from stillspeak.models.pixels import from_model, to_model
-
-        generator = self._generator
         if self._detector is None:
             self._detector = MediaPipeDetector()
         found = self._detector.detect(still)
-        gesture = Gesture(still, eye_outlines(found[0].points)) if found else None
+        face = Portrait.of_crop(still, found[0].points if found else None, self._generator)
         moments = seed + zlib.crc32(audio.tobytes())
-        expression = ExpressionProcess(moments, fps=generator.config.fps)
-        chunks = []
-        with torch.inference_mode():
-            shown = to_model(still[None])
-            context = generator.prepare_still(shown)
-            for decoded in decoded_chunks(generator, context, audio, seed):
-                frames = decoded.frames[0]
-                if gesture is not None:
-                    overlay = gesture.overlay(expression.draw(len(frames))[0])
-                    if decoded.motion is None:
-                        frames = gesture_frames(frames, overlay)
-                    else:
-                        frames = compose(shown, gesture_motion(decoded.motion, overlay))[0]
-                chunks.append(from_model(frames))
-        return np.concatenate(chunks)
+        options = AnimateOptions(crop=True, seed=seed)
+        speaking = Synthesizer(self._generator, face, options, moments=moments)
+        return np.stack(list(speaking.speak(audio)))
 
 
 class OneFaceDetector:

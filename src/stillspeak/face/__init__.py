@@ -1,4 +1,4 @@
-"""Find a face, bring it to the canonical crop, put a crop back into its photo."""
+"""Find a face and bring it to the canonical crop."""
 
 from stillspeak.face.align import (
     crop_face,
@@ -15,11 +15,9 @@ from stillspeak.face.landmarks import (
     check_face,
     choose_face,
 )
-from stillspeak.face.paste import FacePaster
 
 __all__ = [
     "Face",
-    "FacePaster",
     "LandmarkDetector",
     "MediaPipeDetector",
     "check_face",

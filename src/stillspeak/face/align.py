@@ -112,8 +112,18 @@ def face_transform(points: FloatArray, *, scale: float = 1.0) -> Transform:
     if not scale > 0:
         raise ValueError(f"scale must be positive, got {scale}")
     face = canonical_face()
-    target = (face.points + 0.5) * scale - 0.5
-    return similarity_transform(np.asarray(points)[list(face.indices)], target)
+    fit = similarity_transform(np.asarray(points)[list(face.indices)], face.points)
+    return scale_transform(fit, scale)
+
+
+def scale_transform(transform: Transform, scale: float) -> Transform:
+    """A transform to a crop of the same region with ``scale`` times the lines, as (2, 3) float64.
+
+    Pixel edges, not centres, are kept in place.
+    """
+    scaled = transform * scale
+    scaled[:, 2] += 0.5 * scale - 0.5
+    return scaled
 
 
 def invert_transform(transform: Transform) -> Transform:

@@ -8,13 +8,13 @@ from typing import Any, ClassVar, Literal
 
 from stillspeak.constants import (
     AUDIO_WINDOW_SECONDS,
+    EXPRESSION_DIM,
     FRAME_HEIGHT,
     FRAME_WIDTH,
     SAMPLE_RATE,
     VIDEO_FPS,
 )
 from stillspeak.errors import ConfigError
-from stillspeak.models.expression import EXPRESSION_DIM
 from stillspeak.models.pose import PoseConfig
 from stillspeak.models.speech import REACH, SPEECH_RATE, TOKEN, SpeechEncoderConfig
 
@@ -82,7 +82,7 @@ class GeneratorConfig:
     noise_std: float = 0.33
     """Standard deviation of the noise GRU's input."""
     expression_dim: int = 0
-    """2: blinks and brows are inputs of the decoder, as ``models.expression`` draws them; 0: they
+    """2: blinks and brows are inputs of the decoder, drawn by ``rendering.expression``; 0: they
     are left to the noise."""
     expression_gain: float = 1.0
     """What the expression is multiplied by before it enters the decoder."""

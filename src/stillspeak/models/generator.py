@@ -69,6 +69,11 @@ class Generator(nn.Module):
             WarpDecoder(config) if config.decoder == "warp" else UNetDecoder(config)
         )
 
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
     def initial_state(self, clips: int = 1) -> GeneratorState:
         """The state before the first window: nothing was heard."""
         encoder = cast(AudioEncoder, self.context_encoder)
@@ -120,7 +125,7 @@ class Generator(nn.Module):
     ) -> Decoded:
         """Encodings z_c (B, T, D) and z_n (B, T, noise_dim) to frames (B, T, 3, H, W).
 
-        ``expression`` (B, T, expression_dim) is what :mod:`stillspeak.models.expression` draws;
+        ``expression`` (B, T, expression_dim) is what :mod:`stillspeak.rendering.expression` draws;
         None: the face stays as in the still.
         """
         code = still.code.unsqueeze(1).expand(-1, context.shape[1], -1)

@@ -5,22 +5,23 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, create_model
 from starlette.requests import ClientDisconnect
 
 from stillspeak import __version__
 from stillspeak.errors import InputError, MissingDependencyError, StillspeakError
+from stillspeak.options import OPTIONS, AnimateOptions
 from stillspeak.web import intake
 from stillspeak.web.files import FullError, Item, Kept
 from stillspeak.web.intake import SAMPLES, PictureItem, SoundItem, Spoken
-from stillspeak.web.jobs import BusyError, Job, Wish, command_lines
+from stillspeak.web.jobs import BusyError, Job, command_lines
 from stillspeak.web.names import shown_name
 from stillspeak.web.studio import Studio
 
@@ -37,9 +38,6 @@ _BINARY = {
         "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
     }
 }
-
-Strength = Annotated[float, Field(ge=0, le=3, allow_inf_nan=False)]
-"""Of blinks, brows and head motion; the range is the animator's."""
 
 FileName = Annotated[str | None, Query(max_length=1000, description="The file's name.")]
 
@@ -110,19 +108,38 @@ class SpeechIn(BaseModel):
     speed: int = Field(160, ge=intake.SLOWEST, le=intake.FASTEST, description="words a minute")
 
 
-class JobIn(BaseModel):
+class _JobIn(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     picture: str = Field(max_length=100, description="id of a picture")
     sound: str = Field(max_length=100, description="id of a sound")
     model: str | None = Field(None, max_length=200, description="the first one if left out")
-    face: int = Field(0, ge=0, description="which face, 0 being the largest")
-    seed: int = Field(0, ge=0, le=2**63 - 1)
-    crop: bool = Field(False, description="the bare aligned face instead of the whole photo")
-    size: int | None = Field(None, ge=64, description="height of the video in pixels")
-    blink: Strength = 1.0
-    expression: Strength = 1.0
-    head_motion: Strength = 0.0
+
+    @property
+    def options(self) -> AnimateOptions:
+        return AnimateOptions(**{name: getattr(self, name) for name in OPTIONS})
+
+
+if TYPE_CHECKING:  # a type made of a table is none for a type checker
+    JobIn = _JobIn
+else:
+    JobIn = create_model(
+        "JobIn",
+        __base__=_JobIn,
+        **{
+            name: (
+                option.annotation,
+                Field(
+                    option.default,
+                    ge=option.least,
+                    le=option.most,
+                    allow_inf_nan=False if option.kind is float else None,
+                    description=option.help,
+                ),
+            )
+            for name, option in OPTIONS.items()
+        },
+    )
 
 
 class ApiError(Exception):
@@ -373,15 +390,17 @@ def api_router(studio: Studio) -> APIRouter:
     async def add_job(wish: JobIn, request: Request) -> JobOut:
         """Ask for a video; poll it with GET until its state is done, failed or cancelled."""
         source, speech = picture(wish.picture), sound(wish.sound)
-        if wish.face >= len(source.faces):
-            raise ApiError(422, "bad_input", f"{source.name}: has no face number {wish.face}")
-        if problem := source.faces[wish.face].problem:
+        options = wish.options
+        face = options.face or 0
+        if face >= len(source.faces):
+            raise ApiError(422, "bad_input", f"{source.name}: has no face number {face}")
+        if problem := source.faces[face].problem:
             raise ApiError(422, "bad_input", f"{source.name}: {problem}")
-        if wish.size is not None and wish.size > settings.max_size:
+        if options.size is not None and options.size > settings.max_size:
             raise ApiError(
                 422,
                 "bad_input",
-                f"size {wish.size} is more than this server draws; give at most "
+                f"size {options.size} is more than this server draws; give at most "
                 f"{settings.max_size}",
             )
         models = await asyncio.to_thread(shelf.models)
@@ -391,19 +410,8 @@ def api_router(studio: Studio) -> APIRouter:
             raise ApiError(
                 422, "bad_input", f"there is no model {model!r}; choose from {', '.join(models)}"
             )
-        size = wish.size
-        if size is None and not wish.crop and source.height > settings.max_size:
-            size = settings.max_size
-        choice = Wish(
-            model=model,
-            face=wish.face,
-            seed=wish.seed,
-            crop=wish.crop,
-            size=size,
-            blink=wish.blink,
-            expression=wish.expression,
-            head_motion=wish.head_motion,
-        )
+        if options.size is None and not options.crop and source.height > settings.max_size:
+            options = replace(options, size=settings.max_size)
         client = request.client.host if request.client else ""
         queue.check(client)
         name, folder = store.new_folder(settings.max_upload_bytes)
@@ -413,10 +421,11 @@ def api_router(studio: Studio) -> APIRouter:
             store.expiry(),
             picture=source,
             sound=speech,
-            wish=choice,
+            model=model,
+            options=options,
             client=client,
             command=command_lines(
-                source, speech, choice, await _model_argument(model), settings.choices
+                source, speech, options, await _model_argument(model), settings.choices
             ),
         )
         store.add(new)

@@ -149,7 +149,7 @@ def look_at_picture(
     )
     from stillspeak.face.landmarks import check_face, choose_face
     from stillspeak.media.image import load_image
-    from stillspeak.render import fit_picture
+    from stillspeak.rendering.portrait import fit_picture
 
     # As the animator does it, so that faces have the same numbers.
     picture = fit_picture(load_image(folder / SOURCE, max_pixels=max_pixels, name=name), None)

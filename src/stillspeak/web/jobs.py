@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from stillspeak.errors import StillspeakError
 from stillspeak.media.marking import MarkChoices
+from stillspeak.options import AnimateOptions
 from stillspeak.web.files import Item, Store
 from stillspeak.web.intake import PictureItem, SoundItem
 from stillspeak.web.names import file_argument
@@ -43,20 +44,6 @@ class BusyError(StillspeakError):
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What a visitor wants of a picture and a sound; names and ranges as of ``animate``."""
-
-    model: str
-    face: int = 0
-    seed: int = 0
-    crop: bool = False
-    size: int | None = None
-    blink: float = 1.0
-    expression: float = 1.0
-    head_motion: float = 0.0
-
-
-@dataclass(frozen=True)
 class Made:
     """A finished video."""
 
@@ -77,7 +64,8 @@ class Job(Item):
 
     picture: PictureItem
     sound: SoundItem
-    wish: Wish
+    model: str
+    options: AnimateOptions
     command: str
     client: str
     state: State = "waiting"
@@ -256,7 +244,6 @@ class JobQueue:
         from stillspeak.media.video import write_video
 
         began = time.monotonic()
-        wish = job.wish
 
         def go_on() -> None:
             if job.stop:
@@ -276,19 +263,13 @@ class JobQueue:
                 job.done += 1
 
         job.stage = "loading"
-        animator = self._shelf.animator(wish.model)
+        animator = self._shelf.animator(job.model)
         go_on()
         job.stage = "looking"
         animation = animator.animate(
             job.picture.source,
             job.sound.source,
-            seed=wish.seed,
-            face=wish.face,
-            crop=wish.crop,
-            size=wish.size,
-            blink=wish.blink,
-            expression=wish.expression,
-            head_motion=wish.head_motion,
+            job.options,
             image_name=job.picture.name,
             audio_name=job.sound.name,
         )
@@ -312,7 +293,7 @@ class JobQueue:
 def command_lines(
     picture: PictureItem,
     sound: SoundItem,
-    wish: Wish,
+    options: AnimateOptions,
     model: str | None,
     choices: MarkChoices,
 ) -> str:
@@ -320,9 +301,9 @@ def command_lines(
 
     Args:
         picture, sound: what is animated, by the names of their files.
-        wish: how.
-        model: what ``--model`` calls the model of the wish; None if it is the one that ``animate``
-            takes unasked.
+        options: how.
+        model: what ``--model`` calls the model; None if it is the one that ``animate`` takes by
+            default.
         choices: the marks; a certificate is the operator's and is left out.
     """
     lines = []
@@ -335,20 +316,10 @@ def command_lines(
     words = ["stillspeak animate", file_argument(picture.name), file_argument(sound.name)]
     if model is not None:
         words += ["--model", file_argument(model)]
-    if len(picture.faces) > 1 and wish.face:
-        words += ["--face", str(wish.face)]
-    if wish.crop:
-        words.append("--crop")
-    if wish.size is not None:
-        words += ["--size", str(wish.size)]
-    for option, value, usual in (
-        ("--seed", wish.seed, 0),
-        ("--blink", wish.blink, 1),
-        ("--expression", wish.expression, 1),
-        ("--head-motion", wish.head_motion, 0),
-    ):
-        if value != usual:
-            words += [option, f"{value:g}" if float(f"{value:g}") == value else repr(value)]
+    for name, value in options.changed().items():
+        words.append(f"--{name.replace('_', '-')}")
+        if value is not True:
+            words.append(f"{value:g}" if float(f"{value:g}") == value else repr(value))
     if not choices.mark:
         words.append("--no-mark")
     if choices.label is not None:

@@ -24,7 +24,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,7 @@ import numpy as np
 
 from stillspeak.errors import ConfigError, MissingDependencyError, StillspeakError
 from stillspeak.live import LiveTalk, Picture, even, pcm16
+from stillspeak.options import OPTIONS, AnimateOptions
 from stillspeak.weights import DEFAULT_MODEL
 
 try:
@@ -574,10 +575,10 @@ class LiveHub:
                     if self._give is None
                     else self._give()
                 )
-            size = options.get("size")
-            if size is None and not options.get("crop") and len(picture) > self.settings.size:
-                size = self.settings.size
-            return StreamSession(picture, animator=self._animator, **{**options, "size": size})
+            wanted = AnimateOptions(**options)
+            if wanted.size is None and not wanted.crop and len(picture) > self.settings.size:
+                wanted = replace(wanted, size=self.settings.size)
+            return StreamSession(picture, wanted, animator=self._animator)
 
     async def close(self) -> None:
         """End every session and free model and threads."""
@@ -678,17 +679,6 @@ def live_router(
     return router
 
 
-_OPTIONS: Mapping[str, tuple[type, ...]] = {
-    "seed": (int,),
-    "face": (int,),
-    "crop": (bool,),
-    "size": (int,),
-    "blink": (int, float),
-    "expression": (int, float),
-    "head_motion": (int, float),
-}
-
-
 async def _read_offer(
     request: Request, settings: LiveSettings
 ) -> tuple[str, bytes | None, dict[str, Any]]:
@@ -727,8 +717,9 @@ async def _read_offer(
         if len(still) > settings.upload_bytes:
             raise RefusedError(413, "large", _too_large(settings), limit=settings.upload_bytes)
     options: dict[str, Any] = {}
-    for name, types in _OPTIONS.items():
+    for name, option in OPTIONS.items():
         value = asked.get(name)
+        types = (int, float) if option.kind is float else (option.kind,)
         if value is None:
             continue
         if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):

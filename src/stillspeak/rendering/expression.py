@@ -12,12 +12,7 @@ import math
 import torch
 from torch import Tensor
 
-EXPRESSION_DIM = 2
-"""Of each frame, relative to the still: how much further the eyes are closed (mean of the two
-eyeBlink blendshapes, 1 being shut), and how much higher the brows are (units of BROW_PIXELS)."""
-
-BROW_PIXELS = 2.0
-"""Pixels of the 128 x 96 crop to a unit of the brows' height."""
+from stillspeak.constants import BLINK_PEAK, BROW_PIXELS, EXPRESSION_DIM
 
 BLINK_RATE = 0.4
 """Blinks a second (people who speak: 0.3 to 0.5)."""
@@ -28,9 +23,6 @@ BLINK_PAUSE = 0.9
 BLINK_PROFILE = (0.12, 0.63, 1.0, 0.83, 0.41, 0.19, 0.13, 0.09)
 """A blink at 25 frames a second, from its first frame: median of 300 blinks of GRID's training
 speakers around their peak, over that peak. Closing takes two frames, opening four."""
-
-BLINK_PEAK = (0.47, 0.60)
-"""Closures that blinks reach: the middle half of those 300."""
 
 BROW_DEVIATION = 0.38
 """Pixels: median over clips of the brows' standard deviation, which fades as e^(-t / 0.25 s)."""

@@ -3,13 +3,12 @@ import pytest
 
 from stillspeak.face import (
     Face,
-    FacePaster,
     crop_face,
     face_transform,
     invert_transform,
     transform_points,
 )
-from stillspeak.face.paste import PasteMode
+from stillspeak.rendering.paste import FacePaster, PasteMode
 
 MODES: tuple[PasteMode, ...] = ("detail", "residual", "blend")
 

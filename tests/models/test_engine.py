@@ -1,4 +1,4 @@
-"""A frozen generator answers as the generator does, frame by frame and in portions."""
+"""The inference engine answers as the generator does, frame by frame and in portions."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ import torch
 from fixtures_animate import portrait, portrait_face
 from stillspeak.face.align import crop_face, face_transform
 from stillspeak.models.config import GeneratorConfig
-from stillspeak.models.frozen import TOLERANCE, FrozenGenerator, packing_works
+from stillspeak.models.engine import TOLERANCE, InferenceEngine, packing_works
 from stillspeak.models.generator import Generator
 from stillspeak.models.pixels import to_model
 from stillspeak.weights import DEFAULT_MODEL, load_model
@@ -61,7 +61,7 @@ def grown(kind: str) -> Generator:
 
 def worst(
     generator: Generator,
-    frozen: FrozenGenerator,
+    engine: InferenceEngine,
     portions: list[int],
     still: torch.Tensor | None = None,
 ) -> float:
@@ -72,8 +72,8 @@ def worst(
         still = torch.rand(1, 3, config.height, config.width, generator=random) * 2 - 1
     with torch.inference_mode():
         context = generator.prepare_still(still)
-        ready = frozen.prepare(context)
-        ours, theirs = frozen.initial_state(), generator.initial_state()
+        ready = engine.prepare_still(still)
+        ours, theirs = engine.initial_state(), generator.initial_state()
         most = 0.0
         for frames in portions:
             windows = torch.rand(1, frames, config.window, generator=random) * 0.4 - 0.2
@@ -81,7 +81,7 @@ def worst(
             expression = None
             if config.expression_dim:
                 expression = torch.rand(1, frames, config.expression_dim, generator=random)
-            made, ours = frozen.step(ready, windows, noise, ours, expression)
+            made, ours = engine.step(ready, windows, noise, ours, expression)
             true, theirs = generator.step(context, windows, noise, theirs, expression)
             assert made.frames.shape == true.frames.shape
             most = max(most, float((made.frames - true.frames).abs().max()) * LEVELS)
@@ -92,26 +92,26 @@ def worst(
 @pytest.mark.parametrize("kind", KINDS)
 def test_frames_are_the_generator_s(kind: str, packed: bool) -> None:
     generator = grown(kind)
-    frozen = FrozenGenerator(generator, packed=packed)
-    assert worst(generator, frozen, [1, 1, 3, 1, 16, 2]) < TOLERANCE[torch.float32]
+    engine = InferenceEngine(generator, packed=packed)
+    assert worst(generator, engine, [1, 1, 3, 1, 16, 2]) < TOLERANCE[torch.float32]
 
 
 @pytest.mark.parametrize("kind", ["unet", "warp, mouth, spectra, expression"])
 def test_portions_do_not_matter(kind: str) -> None:
     generator = grown(kind)
-    frozen = FrozenGenerator(generator)
-    alone = worst(generator, frozen, [1] * 8)
-    assert alone < TOLERANCE[torch.float32] and worst(generator, frozen, [8]) < 0.05
+    engine = InferenceEngine(generator)
+    alone = worst(generator, engine, [1] * 8)
+    assert alone < TOLERANCE[torch.float32] and worst(generator, engine, [8]) < 0.05
 
 
 def test_weights_are_those_of_the_moment() -> None:
     generator = grown("warp")
-    frozen = FrozenGenerator(generator)
-    before = worst(generator, frozen, [2])
+    engine = InferenceEngine(generator)
+    before = worst(generator, engine, [2])
     with torch.no_grad():
         for parameter in generator.decoder.parameters():
             parameter.mul_(1.5)
-    assert before < TOLERANCE[torch.float32] < worst(generator, frozen, [2])
+    assert before < TOLERANCE[torch.float32] < worst(generator, engine, [2])
 
 
 @pytest.mark.skipif(
@@ -120,9 +120,9 @@ def test_weights_are_those_of_the_moment() -> None:
 @pytest.mark.parametrize("kind", ["unet", "warp, mouth"])
 def test_bfloat16_is_close(kind: str) -> None:
     generator = grown(kind)
-    frozen = FrozenGenerator(generator, dtype=torch.bfloat16)
+    engine = InferenceEngine(generator, dtype=torch.bfloat16)
     # Random weights are rougher than trained ones, whose bound is TOLERANCE.
-    assert 0 < worst(generator, frozen, [1, 4]) < 8 * TOLERANCE[torch.bfloat16]
+    assert 0 < worst(generator, engine, [1, 4]) < 8 * TOLERANCE[torch.bfloat16]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -130,6 +130,6 @@ def test_the_default_model_stays_within_its_tolerance(dtype: torch.dtype) -> Non
     if not packing_works(dtype):
         pytest.skip("this processor does not multiply it")
     generator = load_model(DEFAULT_MODEL)
-    frozen = FrozenGenerator(generator, dtype=dtype)
+    engine = InferenceEngine(generator, dtype=dtype)
     face = to_model(crop_face(portrait(), face_transform(portrait_face().points), 128, 96)[None])
-    assert 0 < worst(generator, frozen, [1, 4, 1], face) < TOLERANCE[dtype]
+    assert 0 < worst(generator, engine, [1, 4, 1], face) < TOLERANCE[dtype]

@@ -16,7 +16,7 @@ from stillspeak.face.align import (
     Image,
     Transform,
     crop_box_in_photo,
-    face_transform,
+    scale_transform,
     smoothstep,
     transform_points,
 )
@@ -37,7 +37,7 @@ _FINE = 4  # times the crop's resolution at which the outline is drawn
 Maps = npt.NDArray[np.float32]
 
 
-def face_support(points: FloatArray, height: int, width: int) -> Maps:
+def face_support(points: FloatArray, pose: Transform, height: int, width: int) -> Maps:
     """How much of the motion is let through: 1 in the face, 0 from its outline on.
 
     The outline is the hull of the landmarks, lengthened below for the jaw to open, so that hair,
@@ -45,6 +45,7 @@ def face_support(points: FloatArray, height: int, width: int) -> Maps:
 
     Args:
         points: (478, 2) landmarks in photo pixels.
+        pose: (2, 3) photo pixels -> pixels of the 128 x 96 crop.
         height: rows of the grid over the crop.
         width: its columns.
 
@@ -53,7 +54,7 @@ def face_support(points: FloatArray, height: int, width: int) -> Maps:
     """
     import cv2
 
-    placed = transform_points(np.asarray(points, float), face_transform(points, scale=_FINE))
+    placed = transform_points(np.asarray(points, float), scale_transform(pose, _FINE))
     below = placed[placed[:, 1] > np.median(placed[:, 1])] + (0, JAW_DROP * _FINE)
     hull = cv2.convexHull(np.concatenate([placed, below]).astype(np.float32))
     # A border around the crop, so that a face that reaches over it does not end there abruptly.

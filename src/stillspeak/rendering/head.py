@@ -34,7 +34,7 @@ HEAD: Reach = (2.0, 2.0)
 """What the movement may take along in a whole picture: the head with its hair."""
 
 
-def sway_field(poses: Tensor, height: int, width: int, reach: Reach = CROP) -> Tensor:
+def head_field(poses: Tensor, height: int, width: int, reach: Reach = CROP) -> Tensor:
     """Where each pixel comes from when the head moves.
 
     Args:
@@ -56,30 +56,30 @@ def sway_field(poses: Tensor, height: int, width: int, reach: Reach = CROP) -> T
     return (weights @ _basis(height, width, reach)).view(len(poses), 2, height, width)
 
 
-def sway_motion(motion: Motion, poses: Tensor, reach: Reach = CROP) -> Motion:
+def move_head(motion: Motion, poses: Tensor, reach: Reach = CROP) -> Motion:
     """A motion with the head's movement in it, so that the still is sampled once.
 
     Args:
         motion: of T frames of one clip (B = 1).
-        poses: (T, 3), see :func:`sway_field`.
+        poses: (T, 3), see :func:`head_field`.
         reach: what the motion's grid covers, see :func:`widen`.
     """
     motion = motion.flat()
     height, width = motion.flow.shape[-2:]
-    field = sway_field(poses, height, width, reach).to(motion.flow)
+    field = head_field(poses, height, width, reach).to(motion.flow)
     flow, mask, colour = (
         _sample(part[0], field, reach) for part in (motion.flow, motion.mask, motion.colour)
     )
     return Motion((flow + field)[None], mask[None], colour[None])
 
 
-def sway_around(motion: Motion, poses: Tensor, reach: Reach) -> Motion:
-    """``sway_motion(widen(motion, reach), poses, reach)``, for a motion that rests at the crop's
+def move_head_around(motion: Motion, poses: Tensor, reach: Reach) -> Motion:
+    """``move_head(widen(motion, reach), poses, reach)``, for a motion that rests at the crop's
     border: what does not move by itself is not looked up.
 
     Args:
         motion: of T frames of one clip (B = 1), over the crop.
-        poses: (T, 3), see :func:`sway_field`.
+        poses: (T, 3), see :func:`head_field`.
         reach: what the result covers.
     """
     motion = motion.flat()
@@ -87,7 +87,7 @@ def sway_around(motion: Motion, poses: Tensor, reach: Reach) -> Motion:
     height, width = small.shape[-2:]
     x, y = round((reach[0] - 1) * width / 2), round((reach[1] - 1) * height / 2)
     rows, columns = height + 2 * y, width + 2 * x
-    field = sway_field(poses, rows, columns, reach).to(small)
+    field = head_field(poses, rows, columns, reach).to(small)
     # Cells that the head carries what moves out of the crop.
     down = math.ceil(float(field[:, 1].abs().max()) * height / 2) + 1
     across = math.ceil(float(field[:, 0].abs().max()) * width / 2) + 1
@@ -117,9 +117,9 @@ def widen(motion: Motion, reach: Reach) -> Motion:
     return Motion(flow, mask, colour)
 
 
-def sway_frames(frames: Tensor, poses: Tensor) -> Tensor:
+def move_head_in_frames(frames: Tensor, poses: Tensor) -> Tensor:
     """Frames (T, 3, H, W) with the head's movement, for decoders that paint."""
-    field = sway_field(poses, frames.shape[-2], frames.shape[-1]).to(frames)
+    field = head_field(poses, frames.shape[-2], frames.shape[-1]).to(frames)
     return _sample(frames, field, CROP)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from stillspeak.face import Face, face_transform, invert_transform, transform_points
-from stillspeak.face.warp import EDGE, FaceWarper, face_support
+from stillspeak.rendering.warp import EDGE, FaceWarper, face_support
 
 Maps = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -116,7 +116,7 @@ def test_motion_along_the_photo_s_edge_is_whole() -> None:
 
 
 def test_the_support_is_the_face_and_not_its_surroundings(portrait_face: Face) -> None:
-    support = face_support(portrait_face.points, 128, 96)
+    support = face_support(portrait_face.points, face_transform(portrait_face.points), 128, 96)
     assert support.dtype == np.float32
     assert (support.min(), support.max()) == (0, 1)
     placed = transform_points(portrait_face.points, face_transform(portrait_face.points))

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from stillspeak.constants import BROW_PIXELS
 from stillspeak.evaluation.expression import find_blinks
-from stillspeak.models.expression import (
+from stillspeak.rendering.expression import (
     BLINK_PAUSE,
     BROW_DEVIATION,
     BROW_MEMORY,
-    BROW_PIXELS,
     HEAD_DEGREES,
     HEAD_PIXELS,
     ExpressionProcess,

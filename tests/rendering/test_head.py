@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from stillspeak.models.decoders import Motion, compose
-from stillspeak.models.sway import (
+from stillspeak.rendering.head import (
     HEAD,
     SHOULDERS,
-    sway_field,
-    sway_frames,
-    sway_motion,
+    head_field,
+    move_head,
+    move_head_in_frames,
     widen,
 )
 
@@ -28,11 +28,11 @@ def middle(picture: torch.Tensor) -> tuple[float, float]:
 
 
 def test_no_pose_no_field() -> None:
-    assert not sway_field(torch.zeros(2, 3), 32, 24).any()
+    assert not head_field(torch.zeros(2, 3), 32, 24).any()
 
 
 def test_the_border_stays() -> None:
-    field = sway_field(torch.tensor([[3.0, 2.0, -2.0]]), 128, 96)[0]
+    field = head_field(torch.tensor([[3.0, 2.0, -2.0]]), 128, 96)[0]
     assert field.abs().max() > 0.02
     for edge in (field[:, 0], field[:, -1], field[:, :, 0], field[:, :, -1]):
         assert edge.abs().max() < 1e-3
@@ -41,14 +41,14 @@ def test_the_border_stays() -> None:
 @pytest.mark.parametrize(("dx", "dy"), [(2.0, 0.0), (0.0, -2.0), (1.5, 1.0)])
 def test_a_shift_is_that_many_pixels(dx: float, dy: float) -> None:
     still = spot(48, 60)
-    moved = sway_frames(still, torch.tensor([[0.0, dx, dy]]))
+    moved = move_head_in_frames(still, torch.tensor([[0.0, dx, dy]]))
     x, y = middle(moved[0])
     assert (x - 48, y - 60) == pytest.approx((dx, dy), abs=0.1)
 
 
 def test_a_tilt_turns_about_the_neck() -> None:
     # The pivot lies at x 47.5, y 111.5; a spot 51.5 px above it goes 51.5 sin(2 degrees) aside.
-    x, y = middle(sway_frames(spot(48, 60), torch.tensor([[2.0, 0.0, 0.0]]))[0])
+    x, y = middle(move_head_in_frames(spot(48, 60), torch.tensor([[2.0, 0.0, 0.0]]))[0])
     assert x - 48 == pytest.approx(51.5 * 0.0349, abs=0.15)
     assert y == pytest.approx(60, abs=0.1)
 
@@ -62,8 +62,8 @@ def test_motion_and_frames_move_alike() -> None:
         colour=torch.zeros(1, 2, 3, 64, 48),
     )
     poses = torch.tensor([[0.0, 2.0, 1.0], [1.0, 0.0, 0.0]])
-    made = compose(still, sway_motion(motion, poses))[0]
-    painted = sway_frames(still.expand(2, -1, -1, -1), poses)
+    made = compose(still, move_head(motion, poses))[0]
+    painted = move_head_in_frames(still.expand(2, -1, -1, -1), poses)
     assert torch.allclose(made, painted, atol=0.1)
     for one, other in zip(made, painted, strict=True):
         assert middle(one) == pytest.approx(middle(other), abs=0.1)
@@ -75,20 +75,20 @@ def test_the_flow_of_speech_moves_along() -> None:
     flow[0, 0, 1, 60, 48] = 0.1
     motion = Motion(flow, torch.zeros(1, 1, 1, 128, 96), torch.zeros(1, 1, 3, 128, 96))
     pose = torch.tensor([[0.0, 4.0, 0.0]])
-    moved = sway_motion(motion, pose).flow - sway_field(pose, 128, 96)
+    moved = move_head(motion, pose).flow - head_field(pose, 128, 96)
     assert int(moved[0, 0, 1].argmax()) % 96 == 52
 
 
 @pytest.mark.parametrize("reach", [(1.0, 1.0), HEAD])
 def test_nothing_moves_on_the_grid_s_outermost_places(reach: tuple[float, float]) -> None:
-    field = sway_field(torch.tensor([[4.0, 3.0, -3.0]]), 64, 48, reach)
+    field = head_field(torch.tensor([[4.0, 3.0, -3.0]]), 64, 48, reach)
     for edge in (field[..., 0, :], field[..., -1, :], field[..., 0], field[..., -1]):
         assert not edge.any()
     assert field.abs().max() > 0.05
 
 
 def test_a_wider_reach_moves_the_whole_head_alike_and_not_the_shoulders() -> None:
-    shift = sway_field(torch.tensor([[0.0, 2.0, 0.0]]), 128, 96, HEAD)[0, 0]
+    shift = head_field(torch.tensor([[0.0, 2.0, 0.0]]), 128, 96, HEAD)[0, 0]
     rows = (torch.arange(128) + 0.5) / 64 * HEAD[1] - HEAD[1]
     columns = (torch.arange(96) + 0.5) / 48 * HEAD[0] - HEAD[0]
     head = shift[(rows > -1.25) & (rows < 0.6)][:, columns.abs() < 1.2]
@@ -99,7 +99,7 @@ def test_a_wider_reach_moves_the_whole_head_alike_and_not_the_shoulders() -> Non
 def test_the_field_never_folds() -> None:
     """Three times people's motion, and what lies side by side still does."""
     poses = torch.tensor([[10.0, 0.0, 0.0], [0.0, 8.0, 0.0], [0.0, 0.0, -8.0], [6.0, 5.0, 5.0]])
-    field = sway_field(poses, 128, 96, HEAD)
+    field = head_field(poses, 128, 96, HEAD)
     # In cells of the grid; a slope of -1 lays two places on one.
     x = field[:, 0] * 96 / (2 * HEAD[0])
     y = field[:, 1] * 128 / (2 * HEAD[1])

@@ -1,18 +1,32 @@
 """From decoded frames to pictures: right place, right size, nothing else touched."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
 from fixtures_animate import config, lively, portrait, portrait_face, still_generator
-from stillspeak.errors import ConfigError
 from stillspeak.face.align import crop_face, face_transform, transform_points
-from stillspeak.face.warp import FaceWarper
 from stillspeak.models.decoders import Decoded
-from stillspeak.models.expression import HeadProcess
 from stillspeak.models.generator import Generator
-from stillspeak.models.sway import HEAD, Reach
-from stillspeak.render import MAX_SIDE, FaceRenderer, fit_picture
+from stillspeak.rendering.expression import HeadProcess
+from stillspeak.rendering.head import HEAD, Reach
+from stillspeak.rendering.portrait import Portrait, fit_picture
+from stillspeak.rendering.renderer import FaceRenderer
+from stillspeak.rendering.warp import FaceWarper
+
+
+def renderer_of(
+    generator: Generator,
+    photo: np.ndarray | None = None,
+    points: np.ndarray | None = None,
+    **shown: Any,
+) -> FaceRenderer:
+    """Draws the portrait's face, or one with other pixels or landmarks."""
+    photo = portrait() if photo is None else photo
+    points = portrait_face().points if points is None else points
+    return FaceRenderer(Portrait.of(photo, points, generator), **shown)
 
 
 def decode(renderer: FaceRenderer, generator: Generator, frames: int = 2) -> Decoded:
@@ -21,7 +35,9 @@ def decode(renderer: FaceRenderer, generator: Generator, frames: int = 2) -> Dec
     windows = 0.3 * torch.randn(1, frames, generator.config.window, generator=random)
     noise = generator.draw_noise(1, frames, random)
     with torch.inference_mode():
-        decoded, _ = generator.step(renderer.context, windows, noise, generator.initial_state())
+        decoded, _ = generator.step(
+            renderer.portrait.prepared, windows, noise, generator.initial_state()
+        )
     return decoded
 
 
@@ -47,66 +63,13 @@ def outline() -> np.ndarray:
     return cv2.dilate(mask, np.ones((9, 9), np.uint8)) > 0
 
 
-# --- the picture's size ------------------------------------------------------------------------
-
-
-def test_a_picture_of_fitting_size_is_left_alone():
-    picture = np.zeros((MAX_SIDE, 30, 3), np.uint8)
-    assert fit_picture(picture, None) is picture
-    assert fit_picture(portrait(), 256) is portrait()
-
-
-@pytest.mark.parametrize(
-    ("shape", "height", "expected"),
-    [
-        ((2 * MAX_SIDE, 1000), None, (MAX_SIDE, 500)),
-        ((1000, 2 * MAX_SIDE), None, (500, MAX_SIDE)),
-        ((200, 300), 100, (100, 150)),
-        ((200, 300), 401, (401, 602)),
-    ],
-)
-def test_a_picture_gets_the_size_asked_for(shape, height, expected):
-    out = fit_picture(np.zeros((*shape, 3), np.uint8), height)
-    assert out.shape == (*expected, 3)
-    assert out.dtype == np.uint8
-    assert out.flags.c_contiguous
-
-
-def test_resizing_keeps_pixel_edges_in_place():
-    # Two by two blocks of one value each: half the size must give the blocks exactly.
-    blocks = np.random.default_rng(0).integers(0, 256, (100, 80, 3)).astype(np.uint8)
-    doubled = blocks.repeat(2, axis=0).repeat(2, axis=1)
-    assert np.abs(fit_picture(doubled, 100).astype(int) - blocks).max() <= 1
-
-
-@pytest.mark.parametrize("height", [-1, 0, 63, 4097])
-def test_a_height_out_of_range_is_refused(height):
-    with pytest.raises(ConfigError, match=f"size {height} is out of range; give 64 to 4096"):
-        fit_picture(portrait(), height)
-    with pytest.raises(ConfigError, match=f"size {height} is out of range"):
-        FaceRenderer(
-            portrait(),
-            portrait_face().points,
-            still_generator(-30),
-            whole=False,
-            lines=height,
-        )
-
-
-def test_a_height_that_makes_a_panorama_huge_is_refused():
-    panorama = np.zeros((100, 1000, 3), np.uint8)
-    assert fit_picture(panorama, 800).shape == (800, 8000, 3)
-    with pytest.raises(ConfigError, match=r"size 1000 .* 1000x100 10000 pixels wide"):
-        fit_picture(panorama, 1000)
-
-
 # --- the whole picture -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("decoder", ["warp", "unet"])
 def test_only_the_face_changes_in_the_whole_picture(decoder):
     generator = lively(decoder)
-    renderer = FaceRenderer(portrait(), portrait_face().points, generator, whole=True)
+    renderer = renderer_of(generator)
     face = outline()
     assert 0.1 < face.mean() < 0.4
     frames = render(renderer, generator)
@@ -123,7 +86,7 @@ def test_only_the_face_changes_in_the_whole_picture(decoder):
 
 def test_a_decoder_that_moves_and_paints_nothing_gives_the_photo():
     generator = still_generator(mask=-30)
-    renderer = FaceRenderer(portrait(), portrait_face().points, generator, whole=True)
+    renderer = renderer_of(generator)
     for frame in render(renderer, generator):
         assert np.array_equal(frame, portrait())
 
@@ -131,7 +94,7 @@ def test_a_decoder_that_moves_and_paints_nothing_gives_the_photo():
 def test_an_untrained_decoder_leaves_the_photo_nearly_unchanged():
     torch.manual_seed(0)
     generator = Generator(config()).eval()
-    renderer = FaceRenderer(portrait(), portrait_face().points, generator, whole=True)
+    renderer = renderer_of(generator)
     for frame in render(renderer, generator):
         difference = np.abs(frame.astype(int) - portrait())
         # Its mask is sigmoid(-2) = 0.12 everywhere: what it paints can change no more than that.
@@ -141,7 +104,7 @@ def test_an_untrained_decoder_leaves_the_photo_nearly_unchanged():
 
 def test_paint_fades_towards_the_border_of_the_crop():
     generator = still_generator(mask=30)
-    renderer = FaceRenderer(portrait(), portrait_face().points, generator, whole=True)
+    renderer = renderer_of(generator)
     rows, columns = box_of()
     (frame,) = render(renderer, generator, frames=1)
     nose = portrait_face().points[1].round().astype(int)
@@ -157,7 +120,7 @@ def test_the_change_has_no_edge(decoder):
     """From one pixel to the next the change to the photo grows no faster than within the face."""
     flat = np.full((256, 256, 3), 128, np.uint8)
     generator = lively(decoder)
-    renderer = FaceRenderer(flat, portrait_face().points, generator, whole=True)
+    renderer = renderer_of(generator, flat)
     (frame,) = render(renderer, generator, frames=1)
     change = frame.astype(int) - 128
     steps = np.maximum(
@@ -175,7 +138,7 @@ def test_the_change_has_no_edge(decoder):
 @pytest.mark.parametrize("decoder", ["warp", "unet"])
 def test_head_motion_takes_the_head_along_and_fades_out(decoder):
     generator = lively(decoder)
-    renderer = FaceRenderer(portrait(), portrait_face().points, generator, whole=True)
+    renderer = renderer_of(generator)
     poses = HeadProcess(0, strength=3).draw(40)[[-1]]
     (frame,) = renderer.render(decode(renderer, generator, 1), poses)
     rows, columns = box_of(HEAD if decoder == "warp" else (1.0, 1.0))
@@ -192,7 +155,7 @@ def test_the_head_moves_as_a_whole():
     slope = np.stack([x / 4 + 60, y / 4 + 60, 0 * x + 90], -1).round().astype(np.uint8)
     points = portrait_face().points + np.float32(128)
     generator = still_generator(mask=-30)
-    renderer = FaceRenderer(slope, points, generator, whole=True)
+    renderer = renderer_of(generator, slope, points)
     (frame,) = renderer.render(decode(renderer, generator, 1), torch.tensor([[0.0, 4.0, 0.0]]))
     change = frame.astype(int)[..., 0] - slope[..., 0]
     pixel = 1 / np.sqrt(np.linalg.det(face_transform(points)[:, :2]))
@@ -212,7 +175,7 @@ def test_a_face_is_drawn_with_the_photo_s_own_pixels_at_any_size():
     generator = still_generator(mask=-30)
     noise = np.random.default_rng(0).integers(0, 256, (600, 500, 3)).astype(np.uint8)
     for times in (1, 8):
-        renderer = FaceRenderer(noise, portrait_face().points * times, generator, whole=True)
+        renderer = renderer_of(generator, noise, portrait_face().points * times)
         (frame,) = render(renderer, generator, frames=1)
         assert np.array_equal(frame, noise)
 
@@ -227,7 +190,7 @@ def test_a_face_is_drawn_with_the_photo_s_own_pixels_at_any_size():
 def test_the_crop_shows_the_photo_at_the_size_asked_for(lines, expected):
     generator = still_generator(mask=-30)
     points = portrait_face().points
-    renderer = FaceRenderer(portrait(), points, generator, whole=False, lines=lines)
+    renderer = renderer_of(generator, crop=True, size=lines)
     assert (renderer.height, renderer.width) == expected
     (frame,) = render(renderer, generator, frames=1)
     wanted = crop_face(portrait(), face_transform(points, scale=expected[0] / 128), *expected)
@@ -240,7 +203,7 @@ def test_motion_is_the_same_at_every_size():
     points = portrait_face().points
     sizes = {}
     for lines in (128, 512):
-        renderer = FaceRenderer(portrait(), points, generator, whole=False, lines=lines)
+        renderer = renderer_of(generator, crop=True, size=lines)
         (sizes[lines],) = render(renderer, generator, frames=1)
     shrunk = fit_picture(sizes[512], 128)
     still = crop_face(portrait(), face_transform(points), 128, 96)
@@ -251,9 +214,8 @@ def test_motion_is_the_same_at_every_size():
 
 def test_the_u_net_is_enlarged_to_the_size_asked_for():
     generator = lively("unet")
-    points = portrait_face().points
-    plain = FaceRenderer(portrait(), points, generator, whole=False)
-    large = FaceRenderer(portrait(), points, generator, whole=False, lines=256)
+    plain = renderer_of(generator, crop=True)
+    large = renderer_of(generator, crop=True, size=256)
     (small,) = render(plain, generator, frames=1)
     (big,) = render(large, generator, frames=1)
     assert small.shape == (128, 96, 3)
@@ -264,7 +226,7 @@ def test_the_u_net_is_enlarged_to_the_size_asked_for():
 def test_a_model_of_another_size_sees_the_whole_face():
     generator = still_generator(mask=-30, height=64, width=64)
     points = portrait_face().points
-    renderer = FaceRenderer(portrait(), points, generator, whole=False)
+    renderer = renderer_of(generator, crop=True)
     (frame,) = render(renderer, generator, frames=1)
     wanted = crop_face(portrait(), face_transform(points, scale=0.5), 64, 64)
     assert np.abs(frame.astype(int) - wanted).max() <= 1

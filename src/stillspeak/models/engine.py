@@ -1,4 +1,4 @@
-"""A generator whose weights no longer change, made ready to answer one frame at a time.
+"""Engines that run a generator, and one made ready to answer a frame at a time.
 
 :class:`~stillspeak.models.generator.Generator` is written to be trained. One frame at a time a CPU
 spends most of its time on what training needs: weights are put into the order that the processor
@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -41,10 +41,38 @@ released weights: 0.003 and 0.9, the mean over all pixels in bfloat16 being 0.08
 
 Size = tuple[int, int]
 
+Still = TypeVar("Still")
+
+
+class Engine(Protocol[Still]):
+    """What runs a generator: a :class:`~stillspeak.models.generator.Generator` itself, in
+    evaluation mode, or an :class:`InferenceEngine`. It has no state that a step changes."""
+
+    @property
+    def config(self) -> GeneratorConfig: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def prepare_still(self, still: Tensor, lower: Tensor | None = None) -> Still: ...
+
+    def initial_state(self, clips: int = 1) -> GeneratorState: ...
+
+    def draw_noise(self, clips: int, frames: int, generator: torch.Generator) -> Tensor: ...
+
+    def step(
+        self,
+        still: Still,
+        windows: Tensor,
+        noise: Tensor,
+        state: GeneratorState,
+        expression: Tensor | None = None,
+    ) -> tuple[Decoded, GeneratorState]: ...
+
 
 @dataclass
-class FrozenStill:
-    """What all frames of a still share, as :meth:`FrozenGenerator.prepare` makes it."""
+class EngineStill:
+    """What all frames of a still share, as :meth:`InferenceEngine.prepare_still` makes it."""
 
     context: StillContext
     root: Tensor  # the root's bias with the identity code's part in it
@@ -63,7 +91,7 @@ class FrozenStill:
         return self._repeated[1]
 
 
-class FrozenGenerator:
+class InferenceEngine:
     """A snapshot of a generator in evaluation mode, for one clip (B = 1).
 
     It has no state of its own that a step changes, so any number of sessions may share one, each
@@ -85,9 +113,9 @@ class FrozenGenerator:
     ) -> None:
         self.generator = generator
         self.config: GeneratorConfig = generator.config
-        device = next(generator.parameters()).device
+        self.device = generator.device
         self.dtype = dtype
-        self.packed = packed and device.type == "cpu" and packing_works(dtype)
+        self.packed = packed and self.device.type == "cpu" and packing_works(dtype)
         """Whether weights lie in the processor's own order."""
         with torch.no_grad():
             self._audio = self._freeze_audio()
@@ -97,19 +125,19 @@ class FrozenGenerator:
         """The state before the first window: zeros."""
         return self.generator.initial_state(clips)
 
-    def draw_noise(self, clips: int, frames: int, random: torch.Generator) -> Tensor:
+    def draw_noise(self, clips: int, frames: int, generator: torch.Generator) -> Tensor:
         """See :meth:`Generator.draw_noise`."""
-        return self.generator.draw_noise(clips, frames, random)
+        return self.generator.draw_noise(clips, frames, generator)
 
     @torch.inference_mode()
-    def prepare(self, context: StillContext) -> FrozenStill:
-        """What depends on the still alone, from :meth:`Generator.prepare_still` for one still."""
-        return self._decoder.prepare(context)
+    def prepare_still(self, still: Tensor, lower: Tensor | None = None) -> EngineStill:
+        """What depends on the still alone, as :meth:`Generator.prepare_still`, for one still."""
+        return self._decoder.prepare(self.generator.prepare_still(still, lower))
 
     @torch.inference_mode()
     def step(
         self,
-        still: FrozenStill,
+        still: EngineStill,
         windows: Tensor,
         noise: Tensor,
         state: GeneratorState,
@@ -118,7 +146,7 @@ class FrozenGenerator:
         """The next T frames, as :meth:`Generator.step` makes them.
 
         Args:
-            still: from :meth:`prepare`.
+            still: from :meth:`prepare_still`.
             windows: (1, T, N) float32 in [-1, 1].
             noise: (1, T, noise_dim), from :meth:`draw_noise`.
             state: of the step before.
@@ -458,7 +486,7 @@ class _FrozenDecoder:
                 )
             )
 
-    def prepare(self, context: StillContext) -> FrozenStill:
+    def prepare(self, context: StillContext) -> EngineStill:
         adds = [
             skip * scale[:, None, None] + bias[:, None, None]
             for skip, (scale, bias) in zip(context.skips, self._norms, strict=True)
@@ -466,12 +494,12 @@ class _FrozenDecoder:
         bias = self._root_bias.repeat(self._coarse[0] * self._coarse[1])
         root = F.linear(context.code, self._root_code, bias)[0]
         adds = [_channels_last(part.to(self._dtype)) for part in (*adds, *context.mouth)]
-        return FrozenStill(context, root.to(self._dtype), adds)
+        return EngineStill(context, root.to(self._dtype), adds)
 
-    def __call__(self, still: FrozenStill, latent: Tensor) -> Decoded:
+    def __call__(self, still: EngineStill, latent: Tensor) -> Decoded:
         raise NotImplementedError
 
-    def _start(self, still: FrozenStill, latent: Tensor) -> Tensor:
+    def _start(self, still: EngineStill, latent: Tensor) -> Tensor:
         """Latents (T, D) -> the coarsest map."""
         x = F.relu_(F.linear(latent.to(self._dtype), self._root, still.root))
         return x.view(len(latent), *self._coarse, self._channels).permute(0, 3, 1, 2)
@@ -486,7 +514,7 @@ class _FrozenUNet(_FrozenDecoder):
         assert decoder.head.bias is not None
         self._head = FrozenUp(decoder.head.weight, decoder.head.bias, size, dtype, packed=packed)
 
-    def __call__(self, still: FrozenStill, latent: Tensor) -> Decoded:
+    def __call__(self, still: EngineStill, latent: Tensor) -> Decoded:
         adds = still.added(len(latent))
         x = self._start(still, latent)
         for place, fuse in enumerate(self._fuse):
@@ -513,7 +541,7 @@ class _FrozenWarp(_FrozenDecoder):
         if decoder.mouth is not None:
             self._mouth = _FrozenMouth(decoder.mouth, dtype, packed=packed)
 
-    def __call__(self, still: FrozenStill, latent: Tensor) -> Decoded:
+    def __call__(self, still: EngineStill, latent: Tensor) -> Decoded:
         adds = still.added(len(latent))
         x = self._fuse[0](self._start(still, latent), adds[0])
         for place, up in enumerate(self._up):

@@ -5,18 +5,18 @@ import pytest
 import torch
 from skimage.data import astronaut
 
+from stillspeak.constants import BLINK_PEAK
 from stillspeak.face.align import crop_face, face_transform, transform_points
 from stillspeak.face.eyes import LEFT_LOWER_LID, LEFT_UPPER_LID, brow_heights, eye_outlines
 from stillspeak.face.landmarks import MediaPipeDetector
 from stillspeak.models.decoders import Motion, compose
-from stillspeak.models.expression import BLINK_PEAK
-from stillspeak.models.gesture import (
-    FINE,
-    Gesture,
-    gesture_frames,
-    gesture_motion,
-)
 from stillspeak.models.pixels import from_model, to_model
+from stillspeak.rendering.eyelids import (
+    FINE,
+    Eyelids,
+    move_eyelids,
+    move_eyelids_in_frames,
+)
 
 SHUT = [[BLINK_PEAK[1], 0.0]]
 
@@ -37,14 +37,14 @@ def face():
 
 def drawn(face, curves) -> np.ndarray:
     large, points = face
-    overlay = Gesture(large, eye_outlines(points)).overlay(torch.tensor(curves))
-    motion = gesture_motion(resting(len(curves)), overlay)
+    overlay = Eyelids(large, eye_outlines(points)).overlay(torch.tensor(curves))
+    motion = move_eyelids(resting(len(curves)), overlay)
     return from_model(compose(to_model(large[None]), motion)[0])
 
 
 def test_at_rest_nothing_changes(face) -> None:
     large, points = face
-    overlay = Gesture(large, eye_outlines(points)).overlay(torch.zeros(2, 2))
+    overlay = Eyelids(large, eye_outlines(points)).overlay(torch.zeros(2, 2))
     assert not overlay.field.any() and not overlay.line.any()
     assert np.abs(drawn(face, [[0.0, 0.0]])[0].astype(int) - large).max() <= 1
 
@@ -82,20 +82,20 @@ def test_a_detector_sees_the_eyes_close(face) -> None:
 def test_lids_move_further_the_more_the_eye_closes(face) -> None:
     large, points = face
     curves = torch.tensor([[share, 0.0] for share in (0.1, 0.2, 0.3, 0.47)])
-    field = Gesture(large, eye_outlines(points)).overlay(curves).field
+    field = Eyelids(large, eye_outlines(points)).overlay(curves).field
     reach = field[:, 1].abs().amax((1, 2))
     assert (reach.diff() > 0).all()
     assert not field[:, 0].any()  # straight down
     # Beyond shut there is nothing.
     further = (
-        Gesture(large, eye_outlines(points)).overlay(torch.tensor([[0.47, 0.0], [0.9, 0.0]])).field
+        Eyelids(large, eye_outlines(points)).overlay(torch.tensor([[0.47, 0.0], [0.9, 0.0]])).field
     )
     assert torch.equal(further[0], further[1])
 
 
 def test_a_blink_touches_the_eyes_and_what_is_above_them_alone(face) -> None:
     large, points = face
-    overlay = Gesture(large, eye_outlines(points)).overlay(torch.tensor(SHUT))
+    overlay = Eyelids(large, eye_outlines(points)).overlay(torch.tensor(SHUT))
     moved = (overlay.field[0, 1] != 0) | (overlay.line[0, 0] > 1 / 255)
     rows, _ = np.nonzero(moved.numpy())
     y = (rows + 0.5) / 2 - 0.5
@@ -120,8 +120,8 @@ def test_what_the_decoder_made_goes_along(face) -> None:
     motion = resting()
     motion.mask[..., 40:50, 20:30] = 1
     motion.colour[:, :, 0] = 1
-    overlay = Gesture(large, eye_outlines(points)).overlay(torch.tensor(SHUT))
-    joined = gesture_motion(motion, overlay)
+    overlay = Eyelids(large, eye_outlines(points)).overlay(torch.tensor(SHUT))
+    joined = move_eyelids(motion, overlay)
     assert joined.flow.shape[-2:] == FINE
     plain = motion.maps(FINE)
     assert torch.allclose(joined.mask[..., 140:220, :], plain.mask[..., 140:220, :], atol=1e-5)
@@ -131,9 +131,9 @@ def test_what_the_decoder_made_goes_along(face) -> None:
 def test_frames_of_a_decoder_that_paints_blink_as_well(face) -> None:
     large, points = face
     small = crop_face(large, np.array([[0.25, 0, -0.375], [0, 0.25, -0.375]]), 128, 96)
-    overlay = Gesture(small, eye_outlines(points)).overlay(torch.tensor([[0.0, 0.0], *SHUT]))
+    overlay = Eyelids(small, eye_outlines(points)).overlay(torch.tensor([[0.0, 0.0], *SHUT]))
     frames = to_model(np.stack([small, small]))
-    made = from_model(gesture_frames(frames, overlay))
+    made = from_model(move_eyelids_in_frames(frames, overlay))
     assert np.abs(made[0].astype(int) - small).max() <= 1
     changed = np.abs(made[1].astype(int) - small).max(axis=-1)
     assert changed[30:60].max() > 40

@@ -17,9 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stillspeak.constants import FRAME_HEIGHT, FRAME_WIDTH
+from stillspeak.constants import BLINK_PEAK, BROW_PIXELS, FRAME_HEIGHT, FRAME_WIDTH
 from stillspeak.models.decoders import Motion, split
-from stillspeak.models.expression import BLINK_PEAK, BROW_PIXELS
 from stillspeak.models.layers import identity_grid
 
 FloatArray = npt.NDArray[np.float64]
@@ -28,7 +27,7 @@ Eye = tuple[FloatArray, FloatArray, FloatArray]
 """An eye's upper and lower rim and its brow, each (K, 2)."""
 
 SHUT = BLINK_PEAK[0]
-"""Closure, in the measure of ``models.expression``, from which the eyes are shut."""
+"""Closure, in the measure of ``rendering.expression``, from which the eyes are shut."""
 
 LASHES = 0.2
 """Pixels of the crop below the lid's rim that come down with it. More would bring some of the iris,
@@ -68,7 +67,7 @@ class Overlay(NamedTuple):
     colour: Tensor
 
 
-class Gesture:
+class Eyelids:
     """The eyes and brows of one face, and how they move.
 
     Args:
@@ -100,7 +99,7 @@ class Gesture:
 
         Args:
             curves: (T, 2) closure of the eyes and height of the brows, relative to the still's, as
-                ``models.expression`` draws them.
+                ``rendering.expression`` draws them.
         """
         closed = (curves[:, 0] / SHUT).clamp(0, 1).double().tolist()
         field = torch.zeros(len(closed), 2, *FINE)
@@ -169,7 +168,7 @@ class Gesture:
         return share
 
 
-def gesture_motion(motion: Motion, overlay: Overlay) -> Motion:
+def move_eyelids(motion: Motion, overlay: Overlay) -> Motion:
     """A motion with eyes and brows in it, so that the still is sampled once.
 
     Args:
@@ -191,7 +190,7 @@ def gesture_motion(motion: Motion, overlay: Overlay) -> Motion:
     return Motion(*split(joined[None]))
 
 
-def gesture_frames(frames: Tensor, overlay: Overlay) -> Tensor:
+def move_eyelids_in_frames(frames: Tensor, overlay: Overlay) -> Tensor:
     """Frames (T, 3, H, W) with eyes and brows, for decoders that paint."""
     size = (frames.shape[-2], frames.shape[-1])
     field, line, lashes = (

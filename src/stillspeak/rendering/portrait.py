@@ -1,0 +1,138 @@
+"""A face in a photo, with everything that is known before the first sound."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from stillspeak.constants import FRAME_HEIGHT
+from stillspeak.errors import ConfigError
+from stillspeak.face.align import (
+    Transform,
+    crop_face,
+    face_transform,
+    resample,
+    scale_transform,
+)
+from stillspeak.media.provenance import Source
+from stillspeak.models.config import GeneratorConfig
+from stillspeak.models.engine import Engine
+from stillspeak.models.pixels import to_model
+from stillspeak.models.regions import LOWER_BOX, scale_box
+
+Picture = npt.NDArray[np.uint8]
+
+MAX_SIDE = 1920
+"""Longer side of a video whose size was not asked for."""
+
+MAX_WIDTH = 8192
+"""Width that a height which was asked for may bring with it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Portrait:
+    """A face, where it is in its photo, and what an engine has made of it.
+
+    photo: (H, W, 3) uint8.
+    points: (478, 2) landmarks in pixels of the photo; None: no face was found in a bare crop.
+    pose: (2, 3) pixels of the photo -> pixels of the aligned crop of 128 x 96.
+    crop: (h, w, 3) uint8, the aligned crop at the engine's size.
+    still: (1, 3, h, w) in [-1, 1], the same as the engine sees it.
+    prepared: what all frames share, as the engine's ``prepare_still`` gave it.
+    source: where the photo comes from, for the credentials of what is written.
+    """
+
+    photo: Picture
+    points: npt.NDArray[np.float32] | None
+    pose: Transform
+    crop: Picture
+    still: torch.Tensor
+    prepared: Any
+    source: Source | None = None
+
+    @classmethod
+    def of(
+        cls,
+        photo: Picture,
+        points: npt.NDArray[np.float32],
+        engine: Engine[Any],
+        source: Source | None = None,
+    ) -> Portrait:
+        """A face whose landmarks (478, 2) in a photo are known."""
+        config, pose = engine.config, face_transform(points)
+        crop = crop_at(photo, pose, config.height, config.width)
+        lower = lower_part(photo, pose, config)
+        return cls(photo, points, pose, crop, *_prepared(engine, crop, lower), source)
+
+    @classmethod
+    def of_crop(
+        cls, crop: Picture, points: npt.NDArray[np.float32] | None, engine: Engine[Any]
+    ) -> Portrait:
+        """A face that is aligned already, with its landmarks (478, 2) if they were found."""
+        pose = scale_transform(np.eye(2, 3), FRAME_HEIGHT / len(crop))
+        return cls(crop, points, pose, crop, *_prepared(engine, crop, None))
+
+
+def _prepared(
+    engine: Engine[Any], crop: Picture, lower: torch.Tensor | None
+) -> tuple[torch.Tensor, Any]:
+    device = engine.device
+    with torch.inference_mode():
+        still = to_model(crop[None]).to(device)
+        lower = None if lower is None else lower.to(device)
+        return still, engine.prepare_still(still, lower)
+
+
+def crop_at(photo: Picture, pose: Transform, height: int, width: int) -> Picture:
+    """The aligned crop with so many rows and columns: (height, width, 3) uint8."""
+    return crop_face(photo, scale_transform(pose, height / FRAME_HEIGHT), height, width)
+
+
+def lower_part(photo: Picture, pose: Transform, config: GeneratorConfig) -> torch.Tensor:
+    """The still's ``regions.LOWER_BOX`` at twice the crop's resolution, from the photo.
+
+    Args:
+        photo: (H, W, 3) uint8.
+        pose: of the face, see :class:`Portrait`.
+        config: of the generator, for the crop's size.
+
+    Returns:
+        (1, 3, h, w) float32 in [-1, 1].
+    """
+    height, width = 2 * config.height, 2 * config.width
+    top, bottom, left, right = scale_box(LOWER_BOX, height, width)
+    to_box = scale_transform(pose, height / FRAME_HEIGHT)
+    to_box[:, 2] -= left, top
+    return to_model(crop_face(photo, to_box, bottom - top, right - left)[None])
+
+
+def fit_picture(picture: Picture, height: int | None) -> Picture:
+    """Resize a picture to a height, or so that it is no larger than :data:`MAX_SIDE`.
+
+    Args:
+        picture: (H, W, 3) uint8.
+        height: rows wanted; None keeps a picture that is small enough as it is.
+
+    Raises:
+        ConfigError: a height that is too large for so wide a picture.
+    """
+    rows, columns = picture.shape[:2]
+    if height is None:
+        factor = min(1.0, MAX_SIDE / max(rows, columns))
+    else:
+        factor = height / rows
+        if columns * factor > MAX_WIDTH:
+            raise ConfigError(
+                f"size {height} makes a picture of {columns}x{rows} {columns * factor:.0f} pixels "
+                f"wide, more than {MAX_WIDTH}; give a smaller size"
+            )
+    if factor == 1.0:
+        return picture
+    new_rows, new_columns = max(round(rows * factor), 1), max(round(columns * factor), 1)
+    step = np.array([[columns / new_columns, 0, 0], [0, rows / new_rows, 0]], float)
+    step[:, 2] = (step[0, 0] - 1) / 2, (step[1, 1] - 1) / 2  # pixel edges stay in place
+    return np.ascontiguousarray(resample(picture, step, new_rows, new_columns), dtype=np.uint8)

@@ -1,0 +1,170 @@
+"""From what the decoder gives to the frames that are shown.
+
+The generator works on the aligned crop of 128 x 96 pixels. The warp decoder's motion has no
+resolution of its own, so it is applied to the picture's own pixels; a U-Net's frames are
+shown at the crop's size, or drawn into the picture where they differ from the still. In a whole
+picture both fade to nothing at the face's outline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from stillspeak.constants import FRAME_HEIGHT
+from stillspeak.face.align import scale_transform, transform_points
+from stillspeak.face.eyes import eye_outlines
+from stillspeak.models.decoders import Decoded, Motion, compose
+from stillspeak.models.pixels import from_model, to_model
+from stillspeak.rendering.eyelids import Eyelids, Overlay, move_eyelids, move_eyelids_in_frames
+from stillspeak.rendering.head import (
+    CROP,
+    HEAD,
+    Reach,
+    move_head,
+    move_head_around,
+    move_head_in_frames,
+)
+from stillspeak.rendering.paste import FacePaster
+from stillspeak.rendering.portrait import Picture, Portrait, crop_at
+from stillspeak.rendering.warp import FaceWarper, face_support
+
+
+class FaceRenderer:
+    """Renders frames of one face in one picture. What is constant in a clip is made once.
+
+    Args:
+        portrait: the face.
+        crop: show the bare crop instead of the whole photo.
+        size: height of the bare crop; the generator's own if None. A whole photo keeps its own.
+    """
+
+    def __init__(self, portrait: Portrait, *, crop: bool = False, size: int | None = None) -> None:
+        self.portrait = portrait
+        self._whole = not crop
+        self._eyelids: Eyelids | None = None
+        if portrait.points is not None:
+            points = transform_points(portrait.points, portrait.pose)
+            self._eyelids = Eyelids(portrait.crop, eye_outlines(points))
+        height, width = portrait.crop.shape[:2]
+        self._crop = (height, width)
+        lines = size if crop and size is not None else height
+        # Rows and columns must come out whole and keep the crop's shape.
+        rows = max(round(lines / 4) * 4, 4)
+        self._size = (rows, round(rows * width / height))
+        self._warpers: dict[Reach, FaceWarper] = {}
+        self._supports: dict[tuple[int, int], torch.Tensor] = {}
+        shape = portrait.photo.shape[:2] if self._whole else self._size
+        self.height, self.width = int(shape[0]), int(shape[1])
+
+    @cached_property
+    def _source(self) -> torch.Tensor:
+        """The bare crop at the size that is shown: (1, 3, rows, columns)."""
+        crop = crop_at(self.portrait.photo, self.portrait.pose, *self._size)
+        return to_model(crop[None]).to(self.portrait.still.device)
+
+    @cached_property
+    def _paster(self) -> FacePaster:
+        transform = scale_transform(self.portrait.pose, self._size[0] / FRAME_HEIGHT)
+        return FacePaster(self.portrait.photo, transform, *self._size)
+
+    @torch.inference_mode()
+    def render(
+        self,
+        decoded: Decoded,
+        poses: torch.Tensor | None = None,
+        curves: torch.Tensor | None = None,
+    ) -> Iterator[Picture]:
+        """Frames (H, W, 3) uint8 of what the decoder gave for one clip.
+
+        ``poses`` (T, 3) moves the head, see :mod:`stillspeak.rendering.head`, and ``curves`` (T, 2)
+        eyes and brows, see :mod:`stillspeak.rendering.eyelids`; None leaves them.
+        """
+        if curves is not None and self._eyelids is not None:
+            decoded = self._move_eyelids(decoded, self._eyelids.overlay(curves))
+        if self._whole and decoded.motion is not None:
+            yield from self._warp_picture(decoded.motion, poses)
+            return
+        if self._whole:
+            support = self._support(*self._crop).to(decoded.frames)
+            decoded = Decoded(
+                torch.lerp(self.portrait.still[:, None], decoded.frames, support), None
+            )
+        if poses is not None:
+            decoded = self._move_head(decoded, poses)
+        for index in range(decoded.frames.shape[1]):
+            crop = self._draw(decoded, index)
+            yield self._paster.paste(crop) if self._whole else crop
+
+    def _warp_picture(self, motion: Motion, poses: torch.Tensor | None) -> Iterator[Picture]:
+        """The whole picture with the motion applied to its own pixels."""
+        motion = motion.flat()
+        support = self._support(*motion.flow.shape[-2:]).to(motion.flow)
+        motion = motion._replace(flow=motion.flow * support, mask=motion.mask * support)
+        reach = CROP
+        if poses is not None:
+            reach = HEAD
+            motion = move_head_around(motion, poses, reach)
+        if reach not in self._warpers:
+            self._warpers[reach] = FaceWarper(self.portrait.photo, self.portrait.pose, reach)
+        flow, mask, colour = (
+            part[0].permute(0, 2, 3, 1).float().cpu().numpy()
+            for part in (motion.flow, motion.mask, motion.colour)
+        )
+        for index in range(len(flow)):
+            shown = mask[index, ..., 0]
+            levels = _levels(colour[index], shown)
+            yield self._warpers[reach].draw(flow[index], shown, levels)
+
+    def _support(self, height: int, width: int) -> torch.Tensor:
+        """How much of what the decoder does a grid over the crop lets through: (height, width)."""
+        size = (height, width)
+        if size not in self._supports:
+            assert self.portrait.points is not None
+            support = face_support(self.portrait.points, self.portrait.pose, height, width)
+            self._supports[size] = torch.from_numpy(support)
+        return self._supports[size]
+
+    def _move_eyelids(self, decoded: Decoded, overlay: Overlay) -> Decoded:
+        if decoded.motion is None:
+            return Decoded(move_eyelids_in_frames(decoded.frames[0], overlay)[None], None)
+        return self._composed(decoded, move_eyelids(decoded.motion, overlay))
+
+    def _composed(self, decoded: Decoded, motion: Motion) -> Decoded:
+        """With another motion; frames are made only where the crop's own are shown."""
+        if self._whole or self._size != self._crop:
+            return Decoded(decoded.frames, motion)
+        return Decoded(compose(self.portrait.still, motion), motion)
+
+    def _move_head(self, decoded: Decoded, poses: torch.Tensor) -> Decoded:
+        if decoded.motion is None:
+            return Decoded(move_head_in_frames(decoded.frames[0], poses)[None], None)
+        return self._composed(decoded, move_head(decoded.motion, poses))
+
+    def _draw(self, decoded: Decoded, index: int) -> Picture:
+        frame = decoded.frames[:, index : index + 1]
+        if self._size != self._crop:
+            if decoded.motion is not None:
+                frame = compose(self._source, decoded.motion.frames(slice(index, index + 1)))
+            else:
+                frame = torch.nn.functional.interpolate(
+                    frame[0], self._size, mode="bicubic", align_corners=False
+                )[None]
+        picture: Picture = from_model(frame[0])[0]
+        return picture
+
+
+def _levels(colour: npt.NDArray[np.float32], mask: npt.NDArray[np.float32]) -> Picture:
+    """Painted colours (h, w, 3) in [-1, 1] as uint8, where the mask (h, w) lets any through."""
+    where = mask > 0
+    rows, columns = np.flatnonzero(where.any(axis=1)), np.flatnonzero(where.any(axis=0))
+    levels = np.zeros(colour.shape, np.uint8)
+    if len(rows):
+        # Some more, since the photo may show the mean of several cells.
+        box = tuple(slice(max(at[0] - 16, 0), at[-1] + 17) for at in (rows, columns))
+        levels[box] = np.rint((colour[box] + 1) * 127.5).clip(0, 255)
+    return levels

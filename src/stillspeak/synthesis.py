@@ -1,0 +1,114 @@
+"""A face that speaks: everything that one frame hands on to the next, in one place.
+
+``animate`` and ``evaluate`` give a :class:`Synthesizer` the windows of a whole sound, ``stream``
+those that have come in. How many at a time does not matter.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from stillspeak.media.audio import Waveform, frame_windows
+from stillspeak.models.decoders import Decoded
+from stillspeak.models.engine import Engine
+from stillspeak.models.generator import GeneratorState
+from stillspeak.options import AnimateOptions
+from stillspeak.rendering.expression import ExpressionProcess, HeadProcess
+from stillspeak.rendering.portrait import Picture, Portrait
+from stillspeak.rendering.renderer import FaceRenderer
+
+CHUNK = 16
+"""Frames generated at a time; memory grows with it and not with the sound's length."""
+
+
+class Recurrence:
+    """What an engine has heard so far: its state, and where its noise has got to.
+
+    Args:
+        engine: in evaluation mode.
+        seed: of the noise.
+    """
+
+    def __init__(self, engine: Engine[Any], seed: int) -> None:
+        self._engine = engine
+        self._random = torch.Generator().manual_seed(seed)
+        self.state = engine.initial_state()
+        """After the latest step; whoever makes one puts the new state here."""
+
+    def inputs(self, windows: npt.NDArray[np.float32]) -> tuple[Tensor, Tensor, GeneratorState]:
+        """Windows (T, N) in [-1, 1] as a step takes them: (1, T, N), their noise, the state."""
+        noise = self._engine.draw_noise(1, len(windows), self._random)
+        return torch.tensor(windows)[None].to(noise.device), noise, self.state
+
+
+class Synthesizer:
+    """Turns audio windows into frames of one face.
+
+    A decoder that has eyes and brows as inputs is told that they stay as in the still: they are
+    moved afterwards, see :mod:`stillspeak.rendering.eyelids`.
+
+    Args:
+        engine: in evaluation mode.
+        portrait: the face, prepared by the same engine.
+        options: how it is shown and moved.
+        moments: seed of when it blinks and moves brows and head; by default the options'.
+    """
+
+    def __init__(
+        self,
+        engine: Engine[Any],
+        portrait: Portrait,
+        options: AnimateOptions,
+        *,
+        moments: int | None = None,
+    ) -> None:
+        self.engine, self.portrait, self.options = engine, portrait, options
+        self.renderer = FaceRenderer(portrait, crop=options.crop, size=options.size)
+        self._moments = options.seed if moments is None else moments
+        self.reset()
+
+    def reset(self) -> None:
+        """As before the first window."""
+        options, fps = self.options, self.engine.config.fps
+        self._heard = Recurrence(self.engine, options.seed)
+        self._expression = ExpressionProcess(
+            self._moments, fps=fps, blink=options.blink, strength=options.expression
+        )
+        self._head = HeadProcess(self._moments, fps=fps, strength=options.head_motion)
+
+    def restarted(self) -> Synthesizer:
+        """Another one of the same face, before the first window."""
+        other = copy.copy(self)
+        other.reset()
+        return other
+
+    @torch.inference_mode()
+    def decode(self, windows: npt.NDArray[np.float32]) -> Decoded:
+        """What the engine makes of the next windows, (T, N) float32 in [-1, 1]."""
+        inputs = self._heard.inputs(windows)
+        decoded, self._heard.state = self.engine.step(self.portrait.prepared, *inputs)
+        return decoded
+
+    @torch.inference_mode()
+    def step(self, windows: npt.NDArray[np.float32]) -> Iterator[Picture]:
+        """The next frames, (H, W, 3) uint8 each, of windows (T, N) float32 in [-1, 1].
+
+        They are drawn one by one as they are taken.
+        """
+        decoded = self.decode(windows)
+        poses = self._head.draw(len(windows)) if self.options.head_motion else None
+        return self.renderer.render(decoded, poses, self._expression.draw(len(windows))[0])
+
+    def speak(self, audio: Waveform) -> Iterator[Picture]:
+        """The next frames of a sound (S,) float32 in [-1, 1] at the engine's rate."""
+        config = self.engine.config
+        windows = frame_windows(audio, config.window, config.hop)
+        for start in range(0, len(windows), CHUNK):
+            yield from self.step(windows[start : start + CHUNK])

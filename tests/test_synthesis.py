@@ -1,0 +1,71 @@
+"""A face that speaks: its state is all in one place, whatever runs it."""
+
+import numpy as np
+import pytest
+
+from fixtures_animate import lively, portrait, portrait_face, speech
+from stillspeak.models.engine import Engine, InferenceEngine
+from stillspeak.options import AnimateOptions
+from stillspeak.rendering.portrait import Portrait
+from stillspeak.synthesis import Recurrence, Synthesizer
+
+OPTIONS = AnimateOptions(crop=True, seed=3, blink=3.0, expression=2.0, head_motion=1.0)
+
+
+def face(engine: Engine, options: AnimateOptions = OPTIONS, **more: int) -> Synthesizer:
+    made = Portrait.of(portrait(), portrait_face().points, engine)
+    return Synthesizer(engine, made, options, **more)
+
+
+def frames(speaker: Synthesizer, seconds: float = 0.8) -> np.ndarray:
+    return np.stack(list(speaker.speak(speech(seconds)))).astype(int)
+
+
+def test_a_generator_and_its_inference_engine_draw_the_same():
+    generator = lively()
+    assert np.abs(frames(face(generator)) - frames(face(InferenceEngine(generator)))).max() <= 1
+
+
+def test_it_goes_on_where_it_stopped_until_it_is_reset():
+    speaker = face(lively())
+    first, second = frames(speaker), frames(speaker)
+    assert not np.array_equal(first, second)
+    speaker.reset()
+    assert np.array_equal(frames(speaker), first)
+
+
+def test_a_restarted_one_leaves_the_first_alone():
+    speaker = face(lively())
+    before = frames(speaker)
+    other = speaker.restarted()
+    assert np.array_equal(frames(other), before)
+    assert other.renderer is speaker.renderer
+    assert not np.array_equal(frames(speaker), before)  # it went on from its own state
+
+
+def test_moments_move_eyes_and_head_alone():
+    still = AnimateOptions(crop=True, seed=3, blink=0.0, expression=0.0)
+    assert np.array_equal(frames(face(lively(), still)), frames(face(lively(), still, moments=9)))
+    assert not np.array_equal(frames(face(lively())), frames(face(lively(), moments=9)))
+
+
+def test_a_crop_without_a_known_face_keeps_its_eyes_still():
+    engine = lively()
+    crop = Portrait.of(portrait(), portrait_face().points, engine).crop
+    made = [
+        frames(Synthesizer(engine, Portrait.of_crop(crop, None, engine), options))
+        for options in (OPTIONS, AnimateOptions(crop=True, seed=3, head_motion=1.0, blink=0.0))
+    ]
+    assert np.array_equal(*made)
+
+
+@pytest.mark.parametrize("portions", [[5], [1, 4], [2, 2, 1]])
+def test_noise_does_not_depend_on_portions(portions):
+    engine = lively()
+    windows = np.zeros((5, engine.config.window), np.float32)
+    (_, whole, _) = Recurrence(engine, 4).inputs(windows)
+    heard, drawn, start = Recurrence(engine, 4), [], 0
+    for count in portions:
+        drawn.append(heard.inputs(windows[start : start + count])[1])
+        start += count
+    assert np.array_equal(np.concatenate(drawn, 1), whole)
