@@ -7,7 +7,7 @@ The folder of results::
     values.jsonl                all values that this run asked for, in the clips' order
     summary.json                means, medians, 95 % intervals, failures, versions
     traces/SPEAKER/NAME.json    curves over time, where landmarks were found (see ``traces``)
-    aligned/                    only for other systems' videos: their aligned crops
+    aligned/                    for folders of videos: their aligned crops
 
 A value is kept under a key, the hash over the weights' SHA-256, the clip's key, the metric's
 name, version and definition, and the versions of what it was computed with. A run that is
@@ -23,17 +23,19 @@ import json
 import platform
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from itertools import islice
 from importlib import metadata
 from pathlib import Path
 from typing import Any, cast
 
 from stillspeak import __version__
 from stillspeak.atomic import claim, whole_file
-from stillspeak.constants import FRAME_HEIGHT, FRAME_WIDTH
+from stillspeak.constants import FRAME_HEIGHT, FRAME_WIDTH, VIDEO_FPS
 from stillspeak.data.corpora import SPLITS, Clip
-from stillspeak.data.prepare import load_manifest, prepare
+from stillspeak.data.layouts.folder import list_videos
+from stillspeak.data.prepare import DetectorFactory, default_detector, load_manifest, prepare
 from stillspeak.errors import (
     ConfigError,
     DataError,
@@ -60,7 +62,8 @@ from stillspeak.evaluation.systems import (
 )
 from stillspeak.evaluation.tools import TOOLS, Tool, ToolFiles, Tools, load_tools
 from stillspeak.evaluation.traces import is_trace, trace
-from stillspeak.media.video import probe_video
+from stillspeak.face.landmarks import LandmarkDetector
+from stillspeak.media.video import VideoInfo, iter_frames, probe_video
 from stillspeak.workers import WorkerPool
 
 FORMAT = 2
@@ -76,6 +79,12 @@ REAL_SIDE = ".evaluation"
 
 RATE_TOLERANCE = 0.01
 """Largest relative difference of frame rates that counts as none (29.97 and 30)."""
+
+LONGEST = 600.0
+"""Seconds of a video of a folder at most: two times 36 KB a frame, and what is found in them."""
+
+FIRST_FACE = 2.0
+"""Seconds in which such a video has to show a face; what comes before the face is cut off."""
 
 Progress = Callable[[str, int, int], None]
 """Called with the stage, what is done and how many there are."""
@@ -222,6 +231,96 @@ def evaluate_model(
     )
 
 
+def evaluate_folder(
+    model: str | Path,
+    folder: str | Path,
+    output: str | Path,
+    *,
+    speakers: Sequence[str] | None = None,
+    clips: int | None = None,
+    metrics: Sequence[str] | None = None,
+    embedder: str | Path | None = None,
+    lip_reader: str | Path | None = None,
+    sync: str | Path | None = None,
+    real_cache: str | Path | None = None,
+    workers: int = 2,
+    overwrite: bool = False,
+    command: str | None = None,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Score a model on any folder of videos, each of which shows one person who speaks.
+
+    Nothing is cut at pauses: the first frame with a face is the still, the video's own sound
+    drives it, and its frames are what is compared with. Any size, and any frame rate, of which
+    the frames nearest to 25 a second are taken; a second is enough and ten minutes the limit.
+    Speakers and names are those of ``find_folder``; ``STEM.align`` beside a video (GRID's format)
+    gives word timings; videos of 128 x 96 pixels are taken for aligned crops as they are.
+
+    Args:
+        model: as in :func:`evaluate_model`.
+        folder: the folder of videos.
+        real_cache: folder for the aligned crops, a prepared cache, and for what is found in them:
+            several systems can share it; ``aligned/real`` in ``output`` by default.
+        output, speakers, clips, metrics, embedder, lip_reader, sync, workers, overwrite, command,
+            progress: as there.
+
+    Returns:
+        The summary. Named in it and skipped: videos that are damaged, without sound, too long,
+        without a face in their first two seconds or later, or with a second face.
+
+    Raises:
+        DataError: no such folder, or no videos in it.
+        ConfigError, MissingDependencyError, WeightsError, OutputExistsError, OutputError: as
+            there.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise DataError(f"{folder}: no such folder; give the folder that holds the videos")
+    found = list_videos(root)
+    if not found:
+        raise DataError(f"{folder}: holds no videos ({', '.join(VIDEO_SUFFIXES)})")
+    jobs = [_Job(speaker, name, Recording(path, "")) for speaker, name, path in found]
+    jobs = _select(jobs, speakers, clips, str(folder))
+    if metrics is not None:
+        find_metrics(metrics)  # a wrong name is told before the slow part
+    system, target = open_system(model), Path(output)
+    cache = target / "aligned" / "real" if real_cache is None else Path(real_cache)
+    with _claimed(target, system, overwrite=overwrite):
+        failures: list[Failure] = []
+        whole: list[Clip] = []
+        with closing(default_detector()) as detector:
+            for number, job in enumerate(jobs, start=1):
+                try:
+                    whole.append(_from_first_face(job, detector))
+                except (StillspeakError, OSError) as error:
+                    failures.append(Failure(job.clip, " ".join(str(error).split())))
+                if progress is not None:
+                    progress("looking for faces", number, len(jobs))
+        aligned = _align(whole, cache, default_detector, workers, progress)
+        ready = []
+        for job in jobs:
+            recording = aligned.get(job.clip)
+            if isinstance(recording, str):
+                failures.append(Failure(job.clip, recording))
+            elif recording is not None:
+                ready.append(replace(job, real=recording))
+        return _evaluate(
+            system,
+            ready,
+            failures,
+            target,
+            metrics=metrics,
+            files=_tool_files(embedding=embedder, lipreader=lip_reader, sync=sync),
+            real_side=cache / REAL_SIDE,
+            workers=workers,
+            overwrite=overwrite,
+            # Whoever looks for the frames later finds them in the cache.
+            facts={"command": command, "data": str(cache), "split": "test", "folder": str(folder)},
+            progress=progress,
+            claiming=False,
+        )
+
+
 def evaluate_videos(
     videos: str | Path,
     real: str | Path,
@@ -295,12 +394,19 @@ def evaluate_videos(
             if progress is not None:
                 progress("checking", number, len(places))
         real_side = _align(
-            [(job, job.real.file) for job, _ in usable],
+            [_whole(job, job.real.file) for job, _ in usable],
             target / "aligned" / "real",
+            OneFaceDetector,
             workers,
             progress,
         )
-        video_side = _align(usable, target / "aligned" / "videos", workers, progress)
+        video_side = _align(
+            [_whole(job, video) for job, video in usable],
+            target / "aligned" / "videos",
+            OneFaceDetector,
+            workers,
+            progress,
+        )
         jobs = []
         for job, _ in usable:
             sides = (real_side[job.clip], video_side[job.clip])
@@ -391,29 +497,63 @@ def _check_pair(video: Path, real: Path) -> None:
         )
 
 
+def _whole(job: _Job, video: Path) -> Clip:
+    """A whole video as a clip, with the word timings that lie beside it."""
+    words = video.with_suffix(".align")
+    return Clip(job.speaker, job.name, video, "test", alignment=words if words.is_file() else None)
+
+
+def _from_first_face(job: _Job, detector: LandmarkDetector) -> Clip:
+    """A video of a folder from the first frame with a face on.
+
+    Raises:
+        StillspeakError: it cannot be used.
+    """
+    path = job.real.file
+    info = probe_video(path)
+    if not info.has_audio:
+        raise VideoError(f"{path}: has no sound; add the speech that drives it")
+    if info.duration > LONGEST:
+        raise VideoError(
+            f"{path}: lasts {info.duration / 60:.0f} minutes, {LONGEST / 60:.0f} are the limit; "
+            "cut it into parts"
+        )
+    clip = replace(_whole(job, path), alone=True)
+    if _is_crop(info):
+        return clip
+    looked = islice(iter_frames(path, fps=VIDEO_FPS), round(FIRST_FACE * VIDEO_FPS))
+    first = next((t for t, frame in enumerate(looked) if detector.detect(frame)), None)
+    if first is None:
+        raise VideoError(f"{path}: no face in the first {FIRST_FACE:g} s; cut it to the speaker")
+    if first == 0:
+        return clip
+    return replace(clip, start=first / VIDEO_FPS, end=round(info.duration * VIDEO_FPS) / VIDEO_FPS)
+
+
+def _is_crop(info: VideoInfo) -> bool:
+    """A video of this size is taken for aligned crops."""
+    return (info.height, info.width) == (FRAME_HEIGHT, FRAME_WIDTH)
+
+
 def _align(
-    sources: Sequence[tuple[_Job, Path]],
+    videos: Sequence[Clip],
     cache: Path,
+    detector_factory: DetectorFactory,
     workers: int,
     progress: Progress | None,
 ) -> dict[str, Recording | str]:
     """Aligned crops of videos, by clip; text says why there are none."""
     aligned: dict[str, Recording | str] = {}
-    clips: dict[Path, tuple[_Job, Clip]] = {}
-    for job, path in sources:
-        info = probe_video(path)
-        words = path.with_suffix(".align")
-        if (info.height, info.width) == (FRAME_HEIGHT, FRAME_WIDTH):
-            key = f"crop {_file_sha256(path)}"
-            if words.is_file():
+    clips: dict[Path, Clip] = {}
+    for clip in videos:
+        if _is_crop(probe_video(clip.path)):
+            key, words = f"crop {_file_sha256(clip.path)}", clip.alignment
+            if words is not None:
                 key += f" {_file_sha256(words)}"
-            beside = words if words.is_file() else None
-            aligned[job.clip] = Recording(path, key, prepared=False, alignment=beside)
-            continue
-        clip = Clip(
-            job.speaker, job.name, path, "test", alignment=words if words.is_file() else None
-        )
-        clips[path] = (job, clip)
+            recording = Recording(clip.path, key, prepared=False, alignment=words)
+            aligned[f"{clip.speaker}/{clip.name}"] = recording
+        else:
+            clips[clip.path] = clip
     if not clips:
         return aligned
 
@@ -422,16 +562,17 @@ def _align(
             progress(f"aligning {cache.name}", event.done, event.total)
 
     outcome = prepare(
-        [clip for _, clip in clips.values()],
+        list(clips.values()),
         cache,
-        detector_factory=OneFaceDetector,
+        detector_factory=detector_factory,
         workers=workers,
         progress=advance,
     )
     for rejected in outcome.rejected:
         reason = rejected.reason
         named = reason if str(rejected.path) in reason else f"{rejected.path}: {reason}"
-        aligned[clips[rejected.path][0].clip] = named
+        clip = clips[rejected.path]
+        aligned[f"{clip.speaker}/{clip.name}"] = named
     for made in load_manifest(cache):
         aligned[f"{made.speaker}/{made.name}"] = Recording(made.file, made.key)
     return aligned

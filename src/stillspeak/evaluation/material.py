@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,7 +16,7 @@ from stillspeak.data.layouts.grid import PAUSES
 from stillspeak.errors import VideoError
 from stillspeak.evaluation.expression import brow_curve
 from stillspeak.evaluation.identity import Embeddings
-from stillspeak.evaluation.image_quality import Frames, grey
+from stillspeak.evaluation.image_quality import Frames
 from stillspeak.evaluation.lips import find_in_crop, quiet_frames, silent_frames
 from stillspeak.evaluation.real_side import RealSide
 from stillspeak.evaluation.tools import Tools
@@ -80,11 +81,6 @@ class Material:
     def seconds(self) -> float:
         """Length of the clip."""
         return len(self) / VIDEO_FPS
-
-    @cached_property
-    def generated_grey(self) -> npt.NDArray[np.float64]:
-        """(T, H, W) in [0, 255]."""
-        return grey(self.generated)
 
     @property
     def sentence(self) -> str | None:
@@ -161,7 +157,7 @@ class Material:
             if self.kept is not None:
                 self.kept.keep_embeddings(real)
             return generated, real
-        rows = {frame.tobytes(): row for frame, row in zip(self.real, known, strict=True)}
+        rows = {_name(frame): row for frame, row in zip(self.real, known, strict=True)}
         return np.stack(_once(self.generated, embed, rows)), known
 
     @cached_property
@@ -219,7 +215,7 @@ class Material:
         """Faces of the real frames that were kept."""
         faces = None if self.kept is None else self.kept.faces()
         if faces is not None:
-            keys = (frame.tobytes() for frame in self.real)
+            keys = (_name(frame) for frame in self.real)
             self._faces.update(zip(keys, faces, strict=True))
         return faces
 
@@ -236,7 +232,7 @@ class Material:
         assert detector is not None
         found = []
         for frame in frames:
-            key = frame.tobytes()
+            key = _name(frame)
             if key not in self._faces:
                 self._faces[key] = find_in_crop(frame, detector)
             found.append(self._faces[key])
@@ -251,11 +247,16 @@ def _once(
     """Rows of ``work`` for frames, of which equal ones are given to it once and known ones not."""
     frames = list(frames)
     rows = dict(known or {})
-    different = {frame.tobytes(): frame for frame in frames}
+    different = {_name(frame): frame for frame in frames}
     new = {key: frame for key, frame in different.items() if key not in rows}
     if new:
         rows.update(zip(new, work(list(new.values())), strict=True))
-    return [rows[frame.tobytes()] for frame in frames]
+    return [rows[_name(frame)] for frame in frames]
+
+
+def _name(frame: npt.NDArray[np.uint8]) -> bytes:
+    """What equal frames have in common and others not, in few bytes."""
+    return hashlib.sha256(frame.tobytes()).digest()
 
 
 def _points(faces: Sequence[Face | None]) -> npt.NDArray[np.float64]:

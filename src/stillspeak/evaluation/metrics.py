@@ -115,7 +115,10 @@ def _fdbm(clip: Material) -> float:
     a crop holds two whole blocks, columns 0 to 63.""",
 )
 def _cpbd_mean(clip: Material) -> float:
-    return float(_cpbd.cpbd(clip.generated_grey).mean())
+    shares = [
+        _cpbd.cpbd(image_quality.grey(some)) for (some,) in image_quality.pieces(clip.generated)
+    ]
+    return float(np.concatenate(shares).mean())
 
 
 @metric(

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stillspeak.errors import VideoError, WeightsError
+from stillspeak.evaluation.image_quality import pieces
 from stillspeak.models.syncnet import (
     FRAME_SAMPLES,
     GREY,
@@ -108,9 +109,12 @@ class SyncScorer:
         """(1, T, 32, 40) float32 in [0, 1]."""
         size = torch.tensor([96, 128], dtype=torch.float32)
         at = ((self._grid + 0.5) * (2 / size) - 1)[None]
-        grey = np.rint(frames @ np.array(GREY, np.float32)).astype(np.uint8)
-        flat = torch.from_numpy(grey).float().div_(255)[None]
-        return F.grid_sample(flat, at, "bilinear", "border", align_corners=False)
+        parts = []
+        for (some,) in pieces(frames):
+            grey = np.rint(some @ np.array(GREY, np.float32)).astype(np.uint8)
+            flat = torch.from_numpy(grey).float().div_(255)[None]
+            parts.append(F.grid_sample(flat, at, "bilinear", "border", align_corners=False))
+        return torch.cat(parts, dim=1)
 
 
 def load_sync_scorer(file: str | Path | None = None) -> SyncScorer:
