@@ -24,9 +24,9 @@ import platform
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import dataclass, replace
-from itertools import islice
+from dataclasses import dataclass, field, replace
 from importlib import metadata
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -46,7 +46,7 @@ from stillspeak.errors import (
     VideoError,
     WeightsError,
 )
-from stillspeak.evaluation.material import Material
+from stillspeak.evaluation.material import Material, Mouth
 from stillspeak.evaluation.real_side import RealSide
 from stillspeak.evaluation.registry import Metric, all_metrics, find_metrics
 from stillspeak.evaluation.summary import MetricSummary, as_json, summarise, write_number
@@ -76,6 +76,12 @@ LENGTH_TOLERANCE = 1
 
 REAL_SIDE = ".evaluation"
 """Folder in a prepared cache that keeps what was found in real frames."""
+
+OTHERS = 8
+"""Clips at most whose real lips a clip's lips are compared with where they should not fit."""
+
+OTHERS_LENGTH = 75
+"""Frames (3 s) that such a clip has, or half of those of the clip it is compared with."""
 
 RATE_TOLERANCE = 0.01
 """Largest relative difference of frame rates that counts as none (29.97 and 30)."""
@@ -121,12 +127,15 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class _Job:
-    """One clip. ``generated`` is None where the system makes the frames."""
+    """One clip. ``generated`` is None where the system makes the frames; ``others`` are the real
+    clips that its lips are compared with where they should not fit.
+    """
 
     speaker: str
     name: str
     real: Recording
     generated: Recording | None = None
+    others: tuple[tuple[str, Recording], ...] = ()
 
     @property
     def clip(self) -> str:
@@ -212,10 +221,13 @@ def evaluate_model(
     if not chosen:
         raise DataError(f"{data}: holds no clips of the split {split!r}")
     jobs = [
-        _Job(clip.speaker, clip.name, Recording(clip.file, f"{clip.key} {clip.frames}"))
+        _Job(
+            *(clip.speaker, clip.name),
+            Recording(clip.file, f"{clip.key} {clip.frames}", frames=clip.frames),
+        )
         for clip in chosen
     ]
-    jobs = _select(jobs, speakers, clips, str(data))
+    jobs = _with_others(_select(jobs, speakers, clips, str(data)), jobs)
     return _evaluate(
         open_system(model),
         jobs,
@@ -304,6 +316,7 @@ def evaluate_folder(
                 failures.append(Failure(job.clip, recording))
             elif recording is not None:
                 ready.append(replace(job, real=recording))
+        ready = _with_others(ready, ready)
         return _evaluate(
             system,
             ready,
@@ -416,6 +429,7 @@ def evaluate_videos(
             else:
                 own, generated = cast(tuple[Recording, Recording], sides)
                 jobs.append(replace(job, real=own, generated=generated))
+        jobs = _with_others(jobs, jobs)
         return _evaluate(
             system,
             jobs,
@@ -464,6 +478,25 @@ def _select(
             for i, group in enumerate(groups)
         ]
     return [job for group in groups for job in group]
+
+
+def _with_others(jobs: Sequence[_Job], among: Sequence[_Job]) -> list[_Job]:
+    """Jobs with the clips that their lips should not fit, always the same ones.
+
+    Clips of other people; where there are none, other clips of the same person. Of these the ones
+    that last three seconds or half of the clip; where there are none, any. Of these eight, by a
+    hash of both clips' names.
+    """
+    found = []
+    for job in jobs:
+        enough = min(OTHERS_LENGTH, job.real.frames / 2)
+        others = [o for o in among if o.speaker != job.speaker] or [
+            o for o in among if o.clip != job.clip
+        ]
+        others = [o for o in others if o.real.frames >= enough] or others
+        others.sort(key=lambda o: hashlib.sha256(f"{job.clip} {o.clip}".encode()).digest())
+        found.append(replace(job, others=tuple((o.clip, o.real) for o in others[:OTHERS])))
+    return found
 
 
 def _find_videos(folder: Path) -> dict[Path, Path]:
@@ -546,11 +579,13 @@ def _align(
     aligned: dict[str, Recording | str] = {}
     clips: dict[Path, Clip] = {}
     for clip in videos:
-        if _is_crop(probe_video(clip.path)):
+        info = probe_video(clip.path)
+        if _is_crop(info):
             key, words = f"crop {_file_sha256(clip.path)}", clip.alignment
             if words is not None:
                 key += f" {_file_sha256(words)}"
-            recording = Recording(clip.path, key, prepared=False, alignment=words)
+            frames = round(info.duration * VIDEO_FPS)
+            recording = Recording(clip.path, key, prepared=False, alignment=words, frames=frames)
             aligned[f"{clip.speaker}/{clip.name}"] = recording
         else:
             clips[clip.path] = clip
@@ -574,7 +609,7 @@ def _align(
         clip = clips[rejected.path]
         aligned[f"{clip.speaker}/{clip.name}"] = named
     for made in load_manifest(cache):
-        aligned[f"{made.speaker}/{made.name}"] = Recording(made.file, made.key)
+        aligned[f"{made.speaker}/{made.name}"] = Recording(made.file, made.key, frames=made.frames)
     return aligned
 
 
@@ -780,6 +815,8 @@ class _Worker:
     metrics: list[Metric]
     source: FrameSource
     tools: Tools
+    mouths: dict[str, Mouth | None] = field(default_factory=dict)
+    """Real mouths of other clips by their keys; None: the clip cannot be read."""
 
 
 _worker: _Worker | None = None
@@ -930,6 +967,8 @@ def _value_key(job: _Job, metric: Metric, task: _Task) -> str:
         "metric": [metric.name, metric.version, metric.definition_hash],
         "tools": [[tool, task.versions[tool]] for tool in sorted(metric.tools)],
     }
+    if metric.others:
+        inputs["others"] = [real.key for _, real in job.others]
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
 
@@ -948,10 +987,33 @@ def _load_material(job: _Job, worker: _Worker) -> Material:
             )
         length = min(len(generated), len(frames))
         generated, frames = generated[:length], frames[:length]
-    task = worker.task
-    key = f"{job.real.key} {len(frames)}"
-    kept = RealSide(task.real_side, job.clip, key, task.versions)
-    return Material(generated, frames, audio, real.words, real.text, worker.tools, kept)
+    return Material(
+        *(generated, frames, audio, real.words, real.text, worker.tools),
+        kept=_kept(job.clip, job.real, len(frames), worker.task),
+        others=lambda: _other_mouths(job, worker),
+    )
+
+
+def _kept(clip: str, real: Recording, frames: int, task: _Task) -> RealSide:
+    return RealSide(task.real_side, clip, f"{real.key} {frames}", task.versions)
+
+
+def _other_mouths(job: _Job, worker: _Worker) -> list[Mouth]:
+    """Real mouths of the clips that this one's lips should not fit, as far as they can be read."""
+    for clip, real in job.others:
+        if real.key not in worker.mouths:
+            try:
+                loaded = load_recording(real)
+            except (StillspeakError, OSError):
+                worker.mouths[real.key] = None
+                continue
+            kept = _kept(clip, real, len(loaded.frames), worker.task)
+            both = Material(
+                *(loaded.frames, loaded.frames, loaded.audio), tools=worker.tools, kept=kept
+            )
+            worker.mouths[real.key] = both.real_mouth
+    found = (worker.mouths[real.key] for _, real in job.others)
+    return [mouth for mouth in found if mouth is not None]
 
 
 # ------------------------------------------------------------------ files

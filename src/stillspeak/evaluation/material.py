@@ -14,6 +14,15 @@ import numpy.typing as npt
 from stillspeak.constants import SAMPLE_RATE, VIDEO_FPS
 from stillspeak.data.layouts.grid import PAUSES
 from stillspeak.errors import VideoError
+from stillspeak.evaluation.closures import (
+    Closures,
+    Levels,
+    at_times,
+    bilabial_times,
+    closing_levels,
+    compare_closures,
+    real_closures,
+)
 from stillspeak.evaluation.expression import brow_curve
 from stillspeak.evaluation.identity import Embeddings
 from stillspeak.evaluation.image_quality import Frames
@@ -21,7 +30,7 @@ from stillspeak.evaluation.lips import find_in_crop, quiet_frames, silent_frames
 from stillspeak.evaluation.real_side import RealSide
 from stillspeak.evaluation.tools import Tools
 from stillspeak.face.landmarks import LANDMARKS, Face
-from stillspeak.face.mouth import lip_opening
+from stillspeak.face.mouth import face_height, lip_opening, mouth_width
 
 
 class Sync(NamedTuple):
@@ -29,6 +38,17 @@ class Sync(NamedTuple):
 
     offset: int
     confidence: float
+
+
+class Mouth(NamedTuple):
+    """What a mouth does over time, (T,) each, NaN where there is no face.
+
+    opening: between the inner lips. width: between the corners. Pixels of the aligned crop, in
+    which the eyes and the nose stay in place: the face's own frame.
+    """
+
+    opening: npt.NDArray[np.float64]
+    width: npt.NDArray[np.float64]
 
 
 class Silence(NamedTuple):
@@ -53,6 +73,7 @@ class Material:
         text: the sentence, for clips without word timings.
         tools: what the metrics need, loaded.
         kept: what earlier evaluations found in the real frames; None: nothing is kept.
+        others: gives the real mouths of other clips, when they are asked for.
 
     Raises:
         VideoError: other numbers or sizes of frames.
@@ -65,6 +86,7 @@ class Material:
     text: str | None = None
     tools: Tools = field(default_factory=Tools)
     kept: RealSide | None = None
+    others: Callable[[], Sequence[Mouth]] = tuple
     _faces: dict[bytes, Face | None] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -124,6 +146,47 @@ class Material:
     def real_opening(self) -> npt.NDArray[np.float64]:
         """(T,) opening between the inner lips in pixels, NaN where there is no face."""
         return lip_opening(self.real_points).astype(np.float64)
+
+    @cached_property
+    def generated_mouth(self) -> Mouth:
+        """Opening and width."""
+        width = mouth_width(self.generated_points).astype(np.float64)
+        return Mouth(self.generated_opening, width)
+
+    @cached_property
+    def real_mouth(self) -> Mouth:
+        """Opening and width."""
+        return Mouth(self.real_opening, mouth_width(self.real_points).astype(np.float64))
+
+    @cached_property
+    def other_mouths(self) -> Sequence[Mouth]:
+        """Real mouths of other clips."""
+        return self.others()
+
+    @cached_property
+    def face_height(self) -> float:
+        """Median over the real frames, in pixels of the crop; NaN where no face was found."""
+        heights = face_height(self.real_points)
+        known = heights[np.isfinite(heights)]
+        return float(np.median(known)) if len(known) else float("nan")
+
+    @cached_property
+    def levels(self) -> Levels | None:
+        """Closed and open mouth in face heights, by the real lips; None: they never close."""
+        return closing_levels(self.real_opening / self.face_height)
+
+    @cached_property
+    def closures(self) -> Closures | None:
+        """Closures of the real lips amid speech, and those found in the generated ones."""
+        if self.levels is None:
+            return None
+        silent = self.silence.frames
+        real = self.real_opening / self.face_height
+        places = real_closures(real, self.levels, silent)
+        if self.words:
+            places = at_times(places, bilabial_times(self.words), VIDEO_FPS)
+        opening = self.generated_opening / self.face_height
+        return compare_closures(opening, real, places, self.levels, silent)
 
     @cached_property
     def generated_closure(self) -> npt.NDArray[np.float64]:
