@@ -224,8 +224,8 @@ _OTHERS = (
     "the real lips of up to eight other clips of the test set instead of the clip's own, each "
     "pair cut to the shorter one's length, mean over them: clips of other people, of the same "
     "person where there are no others; of at least three seconds or half of this clip, if there "
-    "are such; those whose names give the smallest SHA-256 of 'THIS OTHER', where a clip is SPEAKER/NAME. What a "
-    "correlation gives without any connection"
+    "are such; those whose names give the smallest SHA-256 of 'THIS OTHER', where a clip is "
+    "SPEAKER/NAME. What a correlation gives without any connection"
 )
 
 

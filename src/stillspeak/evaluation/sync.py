@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stillspeak.errors import VideoError, WeightsError
-from stillspeak.evaluation.image_quality import pieces
+from stillspeak.evaluation.image_quality import PIECE, pieces
 from stillspeak.models.syncnet import (
     FRAME_SAMPLES,
     GREY,
@@ -100,10 +100,16 @@ class SyncScorer:
             )
         sound = torch.from_numpy(np.ascontiguousarray(audio[: count * FRAME_SAMPLES], np.float32))
         with torch.inference_mode():
-            seen = self._network.see(moving_parts(self._mouths(frames[:count])))
+            seen = self._see(moving_parts(self._mouths(frames[:count])))
             heard = self._network.hear(sound[None])
             distances = shift_distances(seen, heard)[0].numpy()
         return score_distances(distances)
+
+    def _see(self, mouths: Tensor) -> Tensor:
+        """As the network's, piece by piece: windows that begin in one end in the next."""
+        starts = range(0, mouths.shape[1] - WINDOW_FRAMES + 1, PIECE)
+        some = (mouths[:, t : t + PIECE + WINDOW_FRAMES - 1] for t in starts)
+        return torch.cat([self._network.see(piece) for piece in some], dim=1)
 
     def _mouths(self, frames: npt.NDArray[np.uint8]) -> Tensor:
         """(1, T, 32, 40) float32 in [0, 1]."""
