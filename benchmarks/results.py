@@ -1,18 +1,21 @@
-"""Evaluates the released weights on GRID's test speakers and writes the tables of docs/results.md.
+"""Evaluates the released weights on GRID's test speakers and in the wild: docs/results.md.
 
-    python benchmarks/results.py [--data cache/grid] [--results results] [--clips N]
+    python benchmarks/results.py [--data cache/grid] [--wild FOLDER] [--results results] [--clips N]
 
 Test clips that are not prepared yet are prepared from the GRID that STILLSPEAK_GRID names, else
-../shared/grid. Each system gets a folder of results, from which a stopped run goes on; then the
-part of docs/results.md between its two markers is written anew from those folders, and what
-stands around it stays. --tables writes the tables alone. --lip-reader FILE and --sync FILE are
-those of stillspeak evaluate.
+../shared/grid. The wild is a folder of talking videos of people outside GRID: --wild, else the one
+that STILLSPEAK_WILD names, else ../shared/wild; where there is none it is left out, and the
+command says so. Numbers about mouths stand in one table for both. Each system gets a folder of
+results, from which a stopped run goes on; then the part of docs/results.md between its two
+markers is written anew from those folders, and what stands around it stays. --tables writes the
+tables alone. --lip-reader FILE and --sync FILE are those of stillspeak evaluate.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import sys
 import time
@@ -25,7 +28,8 @@ from stillspeak.data.corpora import LAYOUTS
 from stillspeak.data.layouts.grid import grid_root
 from stillspeak.data.prepare import load_manifest, prepare
 from stillspeak.errors import DataError, StillspeakError, WeightsError
-from stillspeak.evaluation.evaluate import evaluate_model
+from stillspeak.evaluation.evaluate import evaluate_folder, evaluate_model
+from stillspeak.evaluation.registry import all_metrics
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -62,6 +66,15 @@ PAPER = {
 
 PER_SPEAKER = ("psnr", "ssim", "lip_correlation", "lip_amplitude", "acd_ratio", "wer", "av_offset")
 
+WILD = "wild"
+"""Folder of the results outside GRID, in that of all results."""
+
+MOUTHS = (
+    *("lip_", "width_", "jaw_", "closures_", "closed_", "silent_lip", "silent_opening"),
+    *("mouth_psnr", "av_offset", "av_confidence"),
+)
+"""How names of metrics of lips and mouths begin: none of them is shown for GRID alone."""
+
 PERCENT = ("wer", "wer_real")
 
 ARROWS = {"higher": "higher", "lower": "lower", "real": "as real"}
@@ -73,6 +86,7 @@ def main() -> None:
     """Parse arguments, evaluate, write; exit code 1 if a clip failed or a system is missing."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path("cache/grid"))
+    parser.add_argument("--wild", type=Path, help="talking videos of people outside GRID")
     parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "results.md")
     parser.add_argument("--systems", nargs="+", default=list(SYSTEMS))
@@ -88,6 +102,11 @@ def main() -> None:
         if not arguments.tables:
             prepare_test_clips(arguments.data, arguments.workers)
             problems = evaluate_systems(arguments)
+            wild = wild_folder(arguments.wild)
+            if wild is None:
+                print("results: no videos outside GRID; name a folder: --wild", file=sys.stderr)
+            else:
+                problems += evaluate_systems(arguments, wild)
             report([arguments.results / name for name in arguments.systems], arguments.results)
         write(arguments.output, tables(arguments.results, arguments.systems))
     except StillspeakError as error:
@@ -117,29 +136,52 @@ def prepare_test_clips(cache: Path, workers: int) -> None:
         print(f"left out: {rejected.reason}", file=sys.stderr)
 
 
-def evaluate_systems(arguments: argparse.Namespace) -> list[str]:
-    """Evaluate what is not evaluated yet; gives what went wrong."""
+def wild_folder(named: Path | None) -> Path | None:
+    """The videos outside GRID: the folder named, else STILLSPEAK_WILD, else ../shared/wild."""
+    if named is None and os.environ.get("STILLSPEAK_WILD"):
+        named = Path(os.environ["STILLSPEAK_WILD"])
+    if named is not None:
+        if not named.is_dir():
+            raise DataError(f"{named}: no such folder of videos")
+        return named
+    places = (base.parent / "shared" / "wild" for base in (Path.cwd(), ROOT))
+    return next((place for place in places if place.is_dir()), None)
+
+
+def evaluate_systems(arguments: argparse.Namespace, wild: Path | None = None) -> list[str]:
+    """Evaluate what is not evaluated yet, on GRID or a folder; gives what went wrong."""
     problems = []
+    common: dict[str, Any] = {
+        "clips": arguments.clips,
+        "sync": arguments.sync,
+        "workers": arguments.workers,
+        "command": shlex.join(["python", "benchmarks/results.py", *sys.argv[1:]]),
+    }
+    results = arguments.results if wild is None else arguments.results / WILD
     for name in arguments.systems:
         begin = time.monotonic()
+        where = name if wild is None else f"{name}, outside GRID"
         try:
-            result = evaluate_model(
-                name,
-                arguments.data,
-                arguments.results / name,
-                clips=arguments.clips,
-                lip_reader=arguments.lip_reader,
-                sync=arguments.sync,
-                real_cache=arguments.real_cache,
-                workers=arguments.workers,
-                command=shlex.join(["python", "benchmarks/results.py", *sys.argv[1:]]),
-            )
+            if wild is None:
+                result = evaluate_model(
+                    *(name, arguments.data, results / name),
+                    lip_reader=arguments.lip_reader,
+                    real_cache=arguments.real_cache,
+                    **common,
+                )
+            else:
+                result = evaluate_folder(
+                    *(name, wild, results / name),
+                    metrics=[m.name for m in all_metrics() if about_mouths(m.name)],
+                    real_cache=results / "aligned",
+                    **common,
+                )
         except WeightsError as error:
-            problems.append(f"{name} is left out: {error}")
+            problems.append(f"{where} is left out: {error}")
             continue
-        problems += [f"{name}: {f.clip}: {f.reason}" for f in result.failed]
+        problems += [f"{where}: {f.clip}: {f.reason}" for f in result.failed]
         print(
-            f"{name}: {result.scored} clips scored, {result.reused} were there already, "
+            f"{where}: {result.scored} clips scored, {result.reused} were there already, "
             f"{len(result.failed)} failed; {time.monotonic() - begin:.0f} s",
             file=sys.stderr,
         )
@@ -157,17 +199,28 @@ def report(folders: Sequence[Path], results: Path) -> None:
     print(f"{results / 'report'} written", file=sys.stderr)
 
 
+def about_mouths(metric: str) -> bool:
+    """Whether a metric is about lips or mouths."""
+    return metric.startswith(MOUTHS)
+
+
+def summaries(results: Path, systems: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Summaries by system, of those that there are."""
+    found = {name: results / name / "summary.json" for name in systems}
+    return {name: json.loads(p.read_text("utf-8")) for name, p in found.items() if p.is_file()}
+
+
 def tables(results: Path, systems: Sequence[str]) -> str:
     """Everything that is generated, as Markdown."""
-    found = {name: results / name / "summary.json" for name in systems}
-    of = {name: json.loads(p.read_text("utf-8")) for name, p in found.items() if p.is_file()}
+    of, wild = summaries(results, systems), summaries(results / WILD, systems)
     if not of:
         raise DataError(f"{results}: holds no results")
-    blocks = [about(of), table_1(of), all_metrics_table(of), speakers_table(of), missing(of)]
+    blocks = [about(of, wild), table_1(of), mouths_table(of, wild), all_metrics_table(of)]
+    blocks += [speakers_table(of, wild), missing(of, wild)]
     return "\n\n".join(block for block in blocks if block)
 
 
-def about(of: dict[str, dict[str, Any]]) -> str:
+def about(of: dict[str, dict[str, Any]], wild: dict[str, dict[str, Any]]) -> str:
     """Command, data and versions."""
     first = next(iter(of.values()))
     some = next(iter(first["metrics"].values()))
@@ -178,7 +231,7 @@ def about(of: dict[str, dict[str, Any]]) -> str:
             versions.setdefault(name, set()).add(version)
     lines = [
         f"Command: `{first['command']}`. Split `{first['split']}`, {first['clips']} clips "
-        f"(by speaker: {speakers}).",
+        f"(by speaker: {speakers}). {about_wild(wild)}",
         "",
         "| package or tool | version |",
         "| --- | --- |",
@@ -191,6 +244,53 @@ def about(of: dict[str, dict[str, Any]]) -> str:
         sha256 = summary["system"]["sha256"]
         lines.append(f"| {name} | {sha256 if summary['system']['kind'] == 'model' else 'none'} |")
     return "\n".join(lines)
+
+
+def about_wild(wild: dict[str, dict[str, Any]]) -> str:
+    """How many videos of how many people there are outside GRID."""
+    if not wild:
+        return "Outside GRID nothing was measured."
+    first = next(iter(wild.values()))
+    people = max((len(metric["speakers"]) for metric in first["metrics"].values()), default=0)
+    return f"Outside GRID: {first['clips']} videos of {people} people, from their first frames."
+
+
+def mouths_table(of: dict[str, dict[str, Any]], wild: dict[str, dict[str, Any]]) -> str:
+    """Lips and mouths, GRID and outside of it: means, intervals and medians."""
+    lines = [
+        "### Mouths: GRID and in the wild",
+        "",
+        "Means over clips, in brackets 95 % of bootstrap means (GRID: speakers drawn with all "
+        "their clips; wild: clips drawn), then medians. A correlation says as much as it is above "
+        "its `_mismatched` one, closures found as much as they are above `closures_chance`.",
+        "",
+        "| metric | unit | better | where | " + " | ".join(of) + " |",
+        "| --- | --- | --- | --- |" + " ---: |" * len(of),
+    ]
+    for key, metric in known_metrics(of).items():
+        if not about_mouths(key):
+            continue
+        start = f"| `{key}` | {metric['unit']} | {ARROWS[metric['better']]}"
+        for where, side, interval in (
+            ("GRID", of, "interval_speakers"),
+            ("wild", wild, "interval_clips"),
+        ):
+            cells = " | ".join(with_median(side.get(name), key, interval) for name in of)
+            lines.append(f"{start} | {where} | {cells} |")
+    return "\n".join(lines) if len(lines) > 6 else ""
+
+
+def with_median(summary: dict[str, Any] | None, key: str, interval: str) -> str:
+    """A mean with its interval, and the median."""
+    text = EMPTY if summary is None else cell(summary, key, interval)
+    if summary is None or text == EMPTY:
+        return EMPTY
+    return f"{text}, {number(key, summary['metrics'][key]['median'])}"
+
+
+def known_metrics(of: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """All metrics of all systems."""
+    return {key: metric for summary in of.values() for key, metric in summary["metrics"].items()}
 
 
 def table_1(of: dict[str, dict[str, Any]]) -> str:
@@ -212,13 +312,13 @@ def table_1(of: dict[str, dict[str, Any]]) -> str:
 
 
 def all_metrics_table(of: dict[str, dict[str, Any]]) -> str:
-    """Every metric of every system: means, 95 % over speakers in brackets."""
-    known = {key: metric for summary in of.values() for key, metric in summary["metrics"].items()}
+    """Every other metric of every system: means, 95 % over speakers in brackets."""
+    known = {key: m for key, m in known_metrics(of).items() if not about_mouths(key)}
     lines = [
         "### All metrics",
         "",
-        "Means over clips; in brackets 95 % of bootstrap means, speakers drawn with all their "
-        "clips: with few speakers too narrow.",
+        "All others, on GRID. Means over clips; in brackets 95 % of bootstrap means, speakers "
+        "drawn with all their clips: with few speakers too narrow.",
         "",
         "| metric | unit | better | " + " | ".join(of) + " |",
         "| --- | --- | --- |" + " ---: |" * len(of),
@@ -229,26 +329,30 @@ def all_metrics_table(of: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def speakers_table(of: dict[str, dict[str, Any]]) -> str:
-    """Means of each speaker."""
-    lines = ["### By speaker", "", "Means over each speaker's clips."]
+def speakers_table(of: dict[str, dict[str, Any]], wild: dict[str, dict[str, Any]]) -> str:
+    """Means of each speaker; of mouths outside GRID, too."""
+    lines = ["### By speaker", "", "Means over each speaker's clips; wild: over all outside GRID."]
     for key in PER_SPEAKER:
         there = {n: s["metrics"][key]["speakers"] for n, s in of.items() if key in s["metrics"]}
         speakers = sorted({speaker for means in there.values() for speaker in means})
         if not speakers:
             continue
-        lines += ["", f"| `{key}` | " + " | ".join(speakers) + " |"]
-        lines.append("| --- |" + " ---: |" * len(speakers))
+        outside = ["wild"] if about_mouths(key) else []
+        lines += ["", f"| `{key}` | " + " | ".join(speakers + outside) + " |"]
+        lines.append("| --- |" + " ---: |" * len(speakers + outside))
         for name, means in there.items():
-            values = (number(key, means.get(speaker, {}).get("mean")) for speaker in speakers)
+            values = [number(key, means.get(speaker, {}).get("mean")) for speaker in speakers]
+            if outside:
+                metric = wild.get(name, {}).get("metrics", {}).get(key, {})
+                values.append(number(key, metric.get("mean")))
             lines.append(f"| {name} | " + " | ".join(values) + " |")
     return "\n".join(lines)
 
 
-def missing(of: dict[str, dict[str, Any]]) -> str:
+def missing(of: dict[str, dict[str, Any]], wild: dict[str, dict[str, Any]]) -> str:
     """Clips that failed, metrics that were left out and values that are not defined."""
     lines = []
-    for name, summary in of.items():
+    for name, summary in [*of.items(), *((f"{name}, wild", s) for name, s in wild.items())]:
         lines += [f"- {name}: {f['clip']} failed: {f['reason']}" for f in summary["failed"]]
         for reason in dict.fromkeys(summary["left_out"].values()):
             left_out = [key for key, why in summary["left_out"].items() if why == reason]

@@ -5,7 +5,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -112,7 +112,96 @@ def test_tables_of_results_are_written_between_their_markers(
     assert "| `psnr` | a | b |" in rows
     results.main()
     assert page.read_text() == text
+    assert "Mouths" not in text
+    assert "Outside GRID nothing was measured." in text
     page.write_text("no markers")
     with pytest.raises(SystemExit):
         results.main()
     assert page.read_text() == "no markers"
+
+
+def summary(median: float, people: int, **more: object) -> dict[str, object]:
+    """What an evaluation writes of one metric, as far as tables look at it."""
+    metric = {
+        "unit": "1",
+        "better": "higher",
+        "mean": median + 0.1,
+        "median": median,
+        "interval_clips": [0.25, 0.5],
+        "interval_speakers": [0.2, 0.6],
+        "speakers": {f"s{n}": {"clips": 1, "mean": median} for n in range(people)},
+        "undefined": 0,
+    }
+    return {
+        "system": {"kind": "model", "label": "m", "sha256": "abc"},
+        "command": "a command",
+        "split": "test",
+        "clips": people,
+        "failed": [],
+        "left_out": {},
+        "metrics": {"lip_correlation": metric, "psnr": metric},
+        "versions": {},
+        **more,
+    }
+
+
+def test_grid_and_the_wild_stand_beside_each_other(tmp_path: Path) -> None:
+    results = load("results")
+    failed = [{"clip": "x/y", "reason": "y.mp4: has no sound"}]
+    for place, one in (("m", summary(0.7, 2)), ("wild/m", summary(0.1, 5, failed=failed))):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "summary.json").write_text(json.dumps(one))
+    text = results.tables(tmp_path, ["m"])
+    assert "Outside GRID: 5 videos of 5 people" in text
+    mouths = text[text.index("### Mouths") : text.index("### All metrics")].splitlines()
+    rows = [line for line in mouths if line.startswith("| `")]
+    assert rows == [
+        "| `lip_correlation` | 1 | higher | GRID | 0.800 (0.200 to 0.600), 0.700 |",
+        "| `lip_correlation` | 1 | higher | wild | 0.200 (0.250 to 0.500), 0.100 |",
+    ]
+    # Nowhere on its own: not with all other metrics, and by speaker with the wild beside.
+    assert "lip_correlation" not in text[text.index("### All") : text.index("### By speaker")]
+    assert "| `lip_correlation` | s0 | s1 | wild |" in text
+    assert "| m | 0.700 | 0.700 | 0.200 |" in text
+    assert "- m, wild: x/y failed: y.mp4: has no sound" in text
+    (tmp_path / "wild" / "m" / "summary.json").unlink()
+    assert "| `lip_correlation` | 1 | higher | wild | – |" in results.tables(tmp_path, ["m"])
+
+
+def test_where_the_wild_is_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = load("results")
+    monkeypatch.setattr(results, "ROOT", tmp_path / "a" / "checkout")
+    (tmp_path / "b").mkdir()
+    monkeypatch.chdir(tmp_path / "b")
+    monkeypatch.delenv("STILLSPEAK_WILD", raising=False)
+    assert results.wild_folder(None) is None
+    shared = tmp_path / "a" / "shared" / "wild"
+    shared.mkdir(parents=True)
+    assert results.wild_folder(None) == shared
+    monkeypatch.setenv("STILLSPEAK_WILD", str(tmp_path))
+    assert results.wild_folder(None) == tmp_path
+    assert results.wild_folder(shared) == shared
+    with pytest.raises(results.DataError, match="no such folder of videos"):
+        results.wild_folder(tmp_path / "none")
+    # What is asked of the folder: mouths alone, and the crops once for all systems.
+    asked = []
+    monkeypatch.setattr(
+        results, "evaluate_folder", lambda *a, **k: asked.append((a, k)) or failed_one()
+    )
+    arguments = results.argparse.Namespace(
+        systems=["still"], results=tmp_path / "r", clips=2, sync=None, workers=1
+    )
+    assert results.evaluate_systems(arguments, shared) == ["still, outside GRID: a/b: no face"]
+    ((place, options),) = asked
+    assert place == ("still", shared, tmp_path / "r" / "wild" / "still")
+    assert {"closures_found", "width_correlation", "lip_lag"} <= set(options["metrics"])
+    assert "psnr" not in options["metrics"]
+    assert options["real_cache"] == tmp_path / "r" / "wild" / "aligned"
+    assert "still, outside GRID: 1 clips scored" in capsys.readouterr().err
+
+
+def failed_one() -> SimpleNamespace:
+    failure = SimpleNamespace(clip="a/b", reason="no face")
+    return SimpleNamespace(scored=1, reused=0, failed=[failure])

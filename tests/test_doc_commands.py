@@ -94,7 +94,8 @@ def desk(
     prepare = import_module("stillspeak.data.prepare")
     evaluate = import_module("stillspeak.evaluation.evaluate")
     monkeypatch.setattr(prepare, "prepare", _alone(prepare.prepare, detector=True))
-    for name in ("evaluate_model", "evaluate_videos"):
+    monkeypatch.setattr(evaluate, "default_detector", shared_detector)
+    for name in ("evaluate_model", "evaluate_videos", "evaluate_folder"):
         monkeypatch.setattr(evaluate, name, _alone(getattr(evaluate, name)))
 
     place = tmp_path / "desk"
@@ -105,7 +106,7 @@ def desk(
     (place / "configs").symlink_to(ROOT / "configs")
     for name in ("CACHE", "cache/grid"):
         shutil.copytree(speaking_cache, place / name)
-    for name in ("CORPUS/s1/bbaf2n.mp4", "../shared/grid/s1/bbaf2n.mp4"):
+    for name in ("FOLDER/a.mp4", "CORPUS/s1/bbaf2n.mp4", "../shared/grid/s1/bbaf2n.mp4"):
         _talking(place / name)
     for name in ("THEIRS/s1/a.mp4", "REAL/s1/a.mp4"):
         _crops(place / name)

@@ -618,7 +618,21 @@ def evaluate(
             help="A released model's name or a weights file; still and real are floor and ceiling."
         ),
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="A prepared cache.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="A prepared cache, or any folder of videos: see --layout.")
+    ] = None,
+    layout: Annotated[
+        str,
+        typer.Option(help="What --data is: cache, or folder for videos as they are, uncut."),
+    ] = "cache",
+    first_frame: Annotated[
+        bool,
+        typer.Option(
+            "--first-frame",
+            help="With --layout folder: a video's first frame with a face is its still. The rule "
+            "there is, said aloud.",
+        ),
+    ] = False,
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
     videos: Annotated[
         Path | None, typer.Option(help="Videos of any other system, instead of --model.")
@@ -645,7 +659,8 @@ def evaluate(
     real_cache: Annotated[
         Path | None,
         typer.Option(
-            help="Keeps what is found in real frames for the next system; in --data by default."
+            help="Keeps what is found in real frames for the next system, with --layout folder "
+            "their aligned crops too; in --data, or in the results, by default."
         ),
     ] = None,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Processes.")] = 2,
@@ -655,8 +670,8 @@ def evaluate(
     ] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Score a model on a test set, or the videos of any other system."""
-    from stillspeak.evaluation.evaluate import evaluate_model, evaluate_videos
+    """Score a model on a test set or a folder of videos, or the videos of any other system."""
+    from stillspeak.evaluation.evaluate import evaluate_folder, evaluate_model, evaluate_videos
     from stillspeak.evaluation.registry import all_metrics
     from stillspeak.evaluation.summary import format_table
 
@@ -670,6 +685,12 @@ def evaluate(
         raise typer.BadParameter("give --model and --data, or --videos and --real")
     if (model is None) != (data is None) or (videos is None) != (real is None):
         raise typer.BadParameter("--model goes with --data, --videos goes with --real")
+    if layout not in ("cache", "folder"):
+        raise typer.BadParameter(f"--layout {layout!r} is neither cache nor folder")
+    if layout == "folder" and model is None:
+        raise typer.BadParameter("--layout folder goes with --model and --data")
+    if first_frame and layout != "folder":
+        raise typer.BadParameter("--first-frame goes with --layout folder")
     with ExitStack() as bars:
         advance: Callable[[int, str], None] = lambda done, text: None  # noqa: E731
         shown = ""
@@ -694,7 +715,9 @@ def evaluate(
             "command": command_line(),
             "progress": progress,
         }
-        if model is not None and data is not None:
+        if model is not None and data is not None and layout == "folder":
+            result = evaluate_folder(model, data, output, **common)
+        elif model is not None and data is not None:
             result = evaluate_model(model, data, output, split=split, **common)
         else:
             assert videos is not None and real is not None

@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from fixtures_animate import portrait, shared_detector, speech
-from fixtures_faces import face_pictures
+from fixtures_faces import face_pictures, face_points
 from stillspeak.cli import main
 from stillspeak.data.dataset import whole_clip
-from stillspeak.data.prepare import CachedClip, load_manifest
+from stillspeak.data.prepare import CachedClip, load_manifest, open_clip
 from stillspeak.errors import (
     ConfigError,
     DataError,
@@ -27,7 +27,7 @@ from stillspeak.errors import (
     WeightsError,
 )
 from stillspeak.evaluation import evaluate, registry, tools
-from stillspeak.evaluation.evaluate import evaluate_model, evaluate_videos
+from stillspeak.evaluation.evaluate import evaluate_folder, evaluate_model, evaluate_videos
 from stillspeak.evaluation.image_quality import psnr
 from stillspeak.evaluation.systems import (
     OneFaceDetector,
@@ -365,6 +365,200 @@ def test_whole_pictures_are_aligned_and_two_faces_refused(tmp_path: Path) -> Non
     assert result.metrics[0].mean == np.inf
 
 
+# --- any folder of talking videos ---------------------------------------------------------------
+
+
+def film(path: Path, *pictures: tuple[np.ndarray, int], fps: int = 25, sound: bool = True) -> Path:
+    """A video that shows each picture for so many frames, in a tone."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shown = [picture for picture, count in pictures for _ in range(count)]
+    write_video(path, shown, fps=fps, audio=speech(len(shown) / fps) if sound else None)
+    return path
+
+
+@pytest.fixture
+def one_detector(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests' own MediaPipe, which nobody closes."""
+    monkeypatch.setattr(evaluate, "default_detector", shared_detector)
+
+
+def folder_run(folder: Path, output: Path, **more: Any) -> Any:
+    settings: dict[str, Any] = {"metrics": ["psnr"], "workers": 0}
+    return evaluate_folder("still", folder, output, **(settings | more))
+
+
+@pytest.mark.usefixtures("one_detector")
+def test_a_folder_of_talking_videos(tmp_path: Path) -> None:
+    face, wall = portrait(), np.full_like(portrait(), 90)
+    folder = tmp_path / "wild"
+    film(folder / "good.mp4", (face, 30))
+    film(folder / "fast.mp4", (face, 36), fps=30)
+    film(folder / "ann" / "late.mp4", (wall, 8), (face, 20))
+    film(folder / "ann" / "wall.mp4", (wall, 60))
+    film(folder / "mute.mp4", (face, 10), sound=False)
+    film(folder / "two.mp4", (np.concatenate([face, face], axis=1), 10))
+    (folder / "broken.mp4").write_bytes(b"\0" * 400)
+    result = folder_run(folder, tmp_path / "r")
+    reasons = {f.clip: f.reason for f in result.failed}
+    assert set(reasons) == {"ann/wall", "mute/mute", "two/two", "broken/broken"}
+    for clip, words in {
+        "ann/wall": "wall.mp4: no face in the first 2 s",
+        "mute/mute": "mute.mp4: has no sound",
+        "two/two": "two faces in 10 of 10 frames",
+        "broken/broken": "broken.mp4",
+    }.items():
+        assert words in reasons[clip]
+        assert "\n" not in reasons[clip]
+    assert result.scored == 3
+    made = {clip.speaker: clip for clip in load_manifest(tmp_path / "r" / "aligned" / "real")}
+    # 36 frames at 30 a second are 30 at 25; what comes before the face is gone.
+    assert {name: clip.frames for name, clip in made.items()} == {"ann": 20, "fast": 30, "good": 30}
+    with open_clip(made["ann"]) as clip:
+        assert clip.metadata["span"] == [8 / 25, 28 / 25]
+        assert len(clip.get_tensor("audio")) == 20 * 640
+    summary = json.loads((tmp_path / "r" / "summary.json").read_text())
+    assert summary["data"] == str(tmp_path / "r" / "aligned" / "real")
+    assert summary["folder"] == str(folder)
+
+
+@pytest.mark.usefixtures("one_detector")
+def test_words_begin_with_the_first_face(tmp_path: Path) -> None:
+    wall = np.full_like(portrait(), 90)
+    video = film(tmp_path / "wild" / "late.mp4", (wall, 8), (portrait(), 20))
+    video.with_suffix(".align").write_text("0 16000 sil\n16000 20000 bin\n")  # 0.64 to 0.8 s
+    folder_run(tmp_path / "wild", tmp_path / "r")
+    (made,) = load_manifest(tmp_path / "r" / "aligned" / "real")
+    words = load_recording(Recording(made.file, made.key)).words
+    assert words[1] == (pytest.approx(0.32), pytest.approx(0.48), "bin")
+
+
+@pytest.mark.usefixtures("one_detector")
+def test_systems_share_the_crops_of_a_folder(tmp_path: Path) -> None:
+    folder, cache = tmp_path / "wild", tmp_path / "cache"
+    film(folder / "good.mp4", (portrait(), 5))
+    folder_run(folder, tmp_path / "x", real_cache=cache)
+    before = (cache / "good" / "good.safetensors").stat().st_mtime_ns
+    stages: list[str] = []
+    result = evaluate_folder(
+        *("real", folder, tmp_path / "y"),
+        metrics=["psnr"],
+        workers=0,
+        real_cache=cache,
+        progress=lambda stage, done, total: stages.append(stage),
+    )
+    assert result.metrics[0].mean == np.inf
+    assert (cache / "good" / "good.safetensors").stat().st_mtime_ns == before
+    assert not (tmp_path / "y" / "aligned").exists()
+    assert stages == ["looking for faces", "aligning cache", "evaluating"]
+
+
+@pytest.mark.usefixtures("one_detector")
+def test_bare_crops_and_what_is_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    talking(tmp_path / "wild" / "crop.mp4", frames=12)
+    talking(tmp_path / "wild" / "long.mp4", frames=30)
+    monkeypatch.setattr(evaluate, "LONGEST", 1.0)
+    result = folder_run(tmp_path / "wild", tmp_path / "r")
+    assert result.scored == 1
+    (failure,) = result.failed
+    assert "long.mp4: lasts 0 minutes, 0 are the limit; cut it into parts" in failure.reason
+    with pytest.raises(DataError, match="no such folder"):
+        folder_run(tmp_path / "none", tmp_path / "s")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="holds no videos"):
+        folder_run(tmp_path / "empty", tmp_path / "s")
+    assert not (tmp_path / "s").exists()
+
+
+# --- clips that lips should not fit -------------------------------------------------------------
+
+
+def jobs(*clips: tuple[str, str, int]) -> list[Any]:
+    return [
+        evaluate._Job(speaker, name, Recording(Path(name), f"{speaker} {name}", frames=frames))
+        for speaker, name, frames in clips
+    ]
+
+
+def others(found: list[Any]) -> dict[str, set[str]]:
+    return {job.clip: {clip for clip, _ in job.others} for job in found}
+
+
+def test_lips_are_compared_with_those_of_other_people() -> None:
+    clips = jobs(("a", "one", 75), ("a", "two", 75), ("b", "one", 75), ("c", "one", 75))
+    found = others(evaluate._with_others(clips, clips))
+    assert found["a/one"] == found["a/two"] == {"b/one", "c/one"}
+    assert found["b/one"] == {"a/one", "a/two", "c/one"}
+    alone = others(evaluate._with_others(clips[:2], clips[:2]))
+    assert alone == {"a/one": {"a/two"}, "a/two": {"a/one"}}
+    assert others(evaluate._with_others(clips[:1], clips[:1])) == {"a/one": set()}
+
+
+def test_short_clips_are_no_control_of_long_ones() -> None:
+    clips = jobs(("a", "x", 500), ("b", "x", 80), ("c", "x", 30), ("d", "x", 20))
+    found = others(evaluate._with_others(clips, clips))
+    assert found == {
+        "a/x": {"b/x"},
+        "b/x": {"a/x"},
+        "c/x": {"a/x", "b/x", "d/x"},
+        "d/x": {"a/x", "b/x", "c/x"},
+    }
+    assert others(evaluate._with_others(clips[:1], clips[::2]))["a/x"] == {"c/x"}
+
+
+def test_the_same_eight_are_drawn_whatever_their_order() -> None:
+    clips = jobs(*((f"s{n}", "x", 75) for n in range(30)))
+    found = evaluate._with_others(clips, clips)
+    again = evaluate._with_others(clips[:3], clips[::-1])
+    assert [job.others for job in again] == [job.others for job in found[:3]]
+    assert {len(job.others) for job in found} == {8}
+    assert len({clip for job in found for clip, _ in job.others}) > 20
+
+
+def test_mismatched_lips_are_those_of_the_split(
+    speaking_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = Levels()
+    monkeypatch.setitem(tools._LOADERS, "landmarks", lambda file: looked)
+    name = "lip_correlation_mismatched"
+    output = tmp_path / "r"
+    run(speaking_cache, output, "real", metrics=[name], clips=1, real_cache=tmp_path / "kept")
+    (line,) = lines(output)
+    assert line["note"] == "mean over 1 other clip"  # b's, though only a's was asked for
+    assert -1 <= line["value"] < 0.99
+    assert (tmp_path / "kept" / "b" / "one.landmarks.safetensors").is_file()
+    # Another clip there is another value.
+    run(speaking_cache, output, "real", metrics=[name], real_cache=tmp_path / "kept")
+    notes = {r["clip"]: r["note"] for r in lines(output)}
+    assert notes["b/one"] == "mean over 2 other clips"
+    assert {r["clip"]: r["key"] for r in lines(output)}["a/one"] == line["key"]
+    job, _ = jobs(("a", "one", 20), ("b", "one", 20))
+    (metric,) = registry.find_metrics([name])
+    task = evaluate._Task(open_system("real"), output, (name,), {"landmarks": "1"}, {}, output)
+    keys = {
+        evaluate._value_key(
+            replace(job, others=(("b/x", Recording(Path("x"), key)),)), metric, task
+        )
+        for key in ("k", "l")
+    }
+    assert len(keys) == 2
+
+
+class Levels:
+    """Finds a mouth that is open by a tenth of the grey level in the frame's middle."""
+
+    version = "levels"
+
+    def detect(self, image: np.ndarray) -> list[Any]:
+        from stillspeak.face.landmarks import Face
+
+        level = float(image[image.shape[0] * 2 // 3, image.shape[1] // 2].mean())
+        shapes = {"eyeBlinkLeft": 0.0, "eyeBlinkRight": 0.0}
+        return [Face(face_points(np.array([level / 10]))[0].astype(np.float32), shapes, 0, 0, 0)]
+
+    def close(self) -> None:
+        pass
+
+
 class Faces:
     """A detector with given faces."""
 
@@ -402,7 +596,7 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
     def call(*arguments: object) -> int:
         monkeypatch.setattr(sys, "argv", ["stillspeak", "evaluate", *map(str, arguments)])
         # Processes take seconds to start; what they do is tested above.
-        for name in ("evaluate_model", "evaluate_videos"):
+        for name in ("evaluate_model", "evaluate_videos", "evaluate_folder"):
             real = globals()[name]
             monkeypatch.setattr(
                 evaluate, name, lambda *a, r=real, **k: r(*a, **(k | {"workers": 0}))
@@ -456,4 +650,12 @@ def test_the_command_explains_itself(
     assert command("--model", "still", "-o", tmp_path) == 2
     assert command("--model", "still", "--data", "x", "--videos", "y", "-o", tmp_path) == 2
     assert command("--model", "still", "--data", tmp_path) == 2
+    data = ["--data", tmp_path, "-o", tmp_path / "r"]
+    assert command("--model", "still", *data, "--layout", "grid") == 2
+    assert command("--model", "still", *data, "--first-frame") == 2
+    videos = ["--videos", tmp_path, "--real", tmp_path, "-o", tmp_path / "r"]
+    assert command(*videos, "--layout", "folder") == 2
+    capsys.readouterr()
+    assert command("--model", "still", *data, "--layout", "folder", "--first-frame") == 1
+    assert "holds no videos" in capsys.readouterr().err
     assert command("--model", "still", "--data", tmp_path / "none", "-o", tmp_path / "r") == 1

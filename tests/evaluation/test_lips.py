@@ -9,8 +9,10 @@ from fixtures_animate import portrait, portrait_face, shared_detector
 from stillspeak.errors import VideoError
 from stillspeak.evaluation.lips import (
     find_in_crop,
+    lagged_agreement,
     lip_agreement,
     lip_landmark_distance,
+    mismatched_agreement,
     quiet_frames,
     silent_frames,
     track_lips,
@@ -123,6 +125,51 @@ def test_lips_that_do_not_move_agree_with_nothing():
 def test_what_cannot_be_compared_is_refused(made, real, message):
     with pytest.raises(VideoError, match=message):
         lip_agreement(np.array(made, float), np.array(real, float))
+
+
+def test_the_best_lag_and_its_sign():
+    real = np.random.default_rng(0).normal(size=40)
+    assert lagged_agreement(real, real) == (pytest.approx(1), 0)
+    # Two frames late, and three frames early.
+    assert lagged_agreement(np.roll(real, 2), real) == (pytest.approx(1), 2)
+    assert lagged_agreement(np.roll(real, -3), real) == (pytest.approx(1), -3)
+    # Four are beyond the limit.
+    assert lagged_agreement(np.roll(real, 4), real).correlation < 0.6
+
+
+def test_of_equally_good_lags_the_smallest_counts():
+    assert lagged_agreement(np.ones(20), np.arange(20.0)) == (0, 0)
+    wave = np.tile([0.0, 1.0], 10)
+    assert lagged_agreement(wave, wave) == (pytest.approx(1), 0)
+    assert lagged_agreement(wave, 1 - wave) == (pytest.approx(1), -1)
+
+
+def test_lags_leave_out_frames_that_the_other_lacks():
+    made = np.array([5.0, 1.0, 2.0, 4.0, 3.0, 7.0])
+    real = np.array([1.0, 2.0, 4.0, 3.0, 7.0, 6.0])
+    assert lagged_agreement(made, real) == (pytest.approx(1), 1)
+    for lost in ([math.nan] * 6, []):
+        with pytest.raises(VideoError, match="fewer than half"):
+            lagged_agreement(np.array(lost), np.array(lost))
+    with pytest.raises(VideoError, match="not one clip"):
+        lagged_agreement(made, real[:4])
+
+
+def test_mismatched_is_the_mean_over_the_others_that_can_be_compared():
+    def agree(a, b):
+        return lip_agreement(a, b).correlation
+
+    made = np.array([1.0, 2.0, 3.0, 4.0])
+    others = [
+        np.array([1.0, 3.0, 2.0, 4.0, 9.0, 9.0]),  # 4 / 5, cut to four frames
+        np.array([3.0, 2.0, 1.0]),  # -1
+        np.full(4, math.nan),
+    ]
+    value, count = mismatched_agreement(agree, made, others)
+    assert (value, count) == (pytest.approx((0.8 - 1) / 2), 2)
+    value, count = mismatched_agreement(agree, made, [])
+    assert math.isnan(value)
+    assert count == 0
 
 
 # --- silence ------------------------------------------------------------------------------------

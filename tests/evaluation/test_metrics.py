@@ -9,7 +9,7 @@ import pytest
 from fixtures_faces import face_points
 from stillspeak.errors import ConfigError, VideoError
 from stillspeak.evaluation import registry
-from stillspeak.evaluation.material import Material
+from stillspeak.evaluation.material import Material, Mouth
 from stillspeak.evaluation.registry import Score, all_metrics, find_metrics, metric
 from stillspeak.evaluation.tools import Tools
 from stillspeak.face.landmarks import Face
@@ -35,6 +35,26 @@ DEFINITIONS = {
         "face_found": "7cfef944253c",
         "lip_correlation": "e5170583736a",
         "lip_amplitude": "50211ad45adc",
+        "lip_correlation_lagged": "ba5b9fd99842",
+        "lip_lag": "44db231740c2",
+        "width_correlation": "0182e02b4962",
+        "width_correlation_lagged": "a1e6ee3bdb8a",
+        "lip_correlation_mismatched": "cbab6c8a8277",
+        "lip_correlation_lagged_mismatched": "8c98b494c493",
+        "width_correlation_mismatched": "fcc64bbd86ed",
+        "width_correlation_lagged_mismatched": "010605331623",
+        "width_amplitude": "b2cf1313605d",
+        "jaw_amplitude": "134152f84917",
+        "closures_found": "20d3796af55a",
+        "closures_missed": "ebaaf4ac09f8",
+        "closures_chance": "c3266f0f1b13",
+        "closed_opening": "1667cf7d24d2",
+        "closed_opening_real": "94c012a73cf6",
+        "closed_open_share": "62c3937d340c",
+        "silent_opening": "e18cdbd3f9b8",
+        "silent_opening_real": "4edcfa5ee047",
+        "silent_opening_deviation": "c01635661ba1",
+        "silent_opening_deviation_real": "9e832d1824f5",
         "lip_landmark_distance": "5f07e3281a27",
         "silent_lip_stability": "e51afd72eaaa",
         "jitter": "d8d89c43d144",
@@ -169,6 +189,95 @@ def test_numbers_of_a_small_clip() -> None:
     assert got["acd"] == pytest.approx((0 + 10 + 0 + 10) / 4)
     assert got["acd_squared"] == pytest.approx((0 + 100 + 0 + 100) / 4)
     assert got["acd_ratio"] == pytest.approx(5 / 7.5)
+
+
+def mouths(**curves: list[float]) -> Mouth:
+    return Mouth(np.array(curves["opening"], float), np.array(curves["width"], float))
+
+
+def test_lips_beside_their_mismatched_control() -> None:
+    real = frames(40, 60, 50, 40, 70, 30)
+    others = [
+        mouths(opening=[4, 6, 5, 4, 7, 3, 9, 9], width=[1, 2, 3, 4, 5, 6, 7, 8]),
+        mouths(opening=[6, 4, 5, 6, 3, 7], width=[1] * 6),
+    ]
+    material = clip(real, real, others=lambda: others)
+    got = {m.name: m.measure(material) for m in all_metrics()}
+    assert got["lip_correlation"].value == pytest.approx(1)
+    assert got["lip_correlation_mismatched"] == Score(
+        pytest.approx(0, abs=1e-4), "mean over 2 other clips"
+    )  # 1 and -1
+    assert (got["lip_correlation_lagged"].value, got["lip_lag"].value) == (pytest.approx(1), 0)
+    assert got["width_correlation"].value == got["width_correlation_mismatched"].value == 0
+    assert got["jaw_amplitude"].value == pytest.approx(1)
+    alone = clip(real, real)
+    for name in ("lip_correlation", "width_correlation_lagged"):
+        (control,) = (m for m in all_metrics() if m.name == f"{name}_mismatched")
+        assert control.measure(alone) == Score(None, "there is no other clip to compare with")
+    lost = clip(frames(5, 5, 5, 5, 40, 40), real, others=lambda: others)
+    (control,) = find_metrics(["lip_correlation_mismatched"])
+    assert control.measure(lost) == Score(None, "fewer than half of the frames show a face")
+
+
+def test_a_correlation_comes_with_its_control() -> None:
+    names = {m.name for m in all_metrics()}
+    for name in ("lip_correlation", "width_correlation", "lip_correlation_lagged"):
+        assert f"{name}_mismatched" in {m.name for m in find_metrics([name])}
+    correlations = {n for n in names if "_correlation" in n and not n.endswith("_mismatched")}
+    assert {f"{n}_mismatched" for n in correlations} <= names
+
+
+def spoken(*levels: int, quiet: int = 0, **more: object) -> Material:
+    """A clip of a face whose real mouth is open by tenths of these levels; the last are quiet."""
+    material = clip(frames(*more.pop("made", levels)), frames(*levels), **more)
+    material.audio[: (len(levels) - quiet) * 640] = 0.5
+    return material
+
+
+def test_closures_are_found_or_missed() -> None:
+    # Two closures and a pause of ten frames. A level of 10 is one pixel; faces are 82.5 high.
+    real = [90] * 6 + [10] + [90] * 12 + [10] * 2 + [90] * 9 + [10] * 10 + [90] * 6
+    made = [90] * 5 + [10] + [90] * 40
+    material = spoken(*real, made=made)
+    got = {m.name: m.measure(material) for m in all_metrics()}
+    assert got["closures_found"] == Score(0.5, "2 closures by the real lips alone")
+    assert got["closures_missed"].value == 0.5
+    assert got["closures_chance"].value == 0
+    face = material.face_height
+    assert got["closed_opening_real"].value == pytest.approx(1 / face, rel=1e-3)
+    assert got["closed_opening"].value == pytest.approx(9 / face, rel=1e-3)
+    assert got["closed_open_share"].value == 1
+    ceiling = {m.name: m.measure(spoken(*real)) for m in all_metrics()}
+    assert (ceiling["closures_found"].value, ceiling["closures_chance"].value) == (1, 0)
+    assert ceiling["closed_open_share"].value == 0
+
+
+def test_with_word_timings_only_their_closures_count() -> None:
+    real = [90] * 6 + [10] + [90] * 12 + [10] * 2 + [90] * 9
+    words = [(0.0, 0.4, "red"), (0.8, 1.2, "please")]  # frame 20
+    found, missed, chance = find_metrics(["closures_found"])
+    material = spoken(*real, words=words)
+    assert found.measure(material) == Score(1, "1 closures by word timings")
+    assert missed.measure(material).value == 0
+    # The other closure is one of the other moments now. Stretches of six begin at 0 to 11, of which
+    # 10 and 11 are silent altogether, and at 23 and 24; six of them hold frame 6.
+    assert chance.measure(material).value == 6 / 12
+    other = spoken(*real, words=[(0.0, 1.2, "red")])
+    assert found.measure(other) == Score(None, "no closure amid speech (by word timings)")
+    never = spoken(*[90, 80] * 9)
+    assert found.measure(never) == Score(None, "the real mouth never closes, or hardly moves")
+
+
+def test_the_mouth_in_silence() -> None:
+    material = spoken(40, 60, 50, 30, 30, quiet=2, made=(40, 60, 50, 50, 70))
+    got = {m.name: m.measure(material) for m in all_metrics()}
+    face = material.face_height
+    assert got["silent_opening"] == Score(pytest.approx((6 - 4) / face), "silence by energy")
+    assert got["silent_opening_real"].value == pytest.approx((3 - 4) / face)
+    assert got["silent_opening_deviation"].value == pytest.approx(1 / face)
+    assert got["silent_opening_deviation_real"].value == pytest.approx(0, abs=1e-6)
+    (opening, _) = find_metrics(["silent_opening"])
+    assert opening.measure(spoken(40, 60, 50)).value is None
 
 
 def test_blinks_are_in_seconds() -> None:

@@ -444,6 +444,7 @@ def _prepare_clip(clip: Clip, settings: _Settings, detector: LandmarkDetector) -
     """Prepare one clip unless that was done before; never raises for a bad source."""
     target = _target(clip, settings)
     try:
+        begin = clip.start or 0.0
         words = [] if clip.alignment is None else read_alignment(clip.alignment)
         stat = clip.path.stat()
         size = stat.st_size
@@ -460,7 +461,7 @@ def _prepare_clip(clip: Clip, settings: _Settings, detector: LandmarkDetector) -
             "name": clip.name,
             "split": clip.split,
             "text": clip.text,
-            "words": [[w.start, w.end, w.word] for w in words],
+            "words": [[w.start - begin, w.end - begin, w.word] for w in words],
             "height": settings.height,
             "width": settings.width,
             "fps": VIDEO_FPS,

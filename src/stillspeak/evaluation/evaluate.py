@@ -7,7 +7,7 @@ The folder of results::
     values.jsonl                all values that this run asked for, in the clips' order
     summary.json                means, medians, 95 % intervals, failures, versions
     traces/SPEAKER/NAME.json    curves over time, where landmarks were found (see ``traces``)
-    aligned/                    only for other systems' videos: their aligned crops
+    aligned/                    for folders of videos: their aligned crops
 
 A value is kept under a key, the hash over the weights' SHA-256, the clip's key, the metric's
 name, version and definition, and the versions of what it was computed with. A run that is
@@ -23,17 +23,19 @@ import json
 import platform
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from importlib import metadata
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
 from stillspeak import __version__
 from stillspeak.atomic import claim, whole_file
-from stillspeak.constants import FRAME_HEIGHT, FRAME_WIDTH
+from stillspeak.constants import FRAME_HEIGHT, FRAME_WIDTH, VIDEO_FPS
 from stillspeak.data.corpora import SPLITS, Clip
-from stillspeak.data.prepare import load_manifest, prepare
+from stillspeak.data.layouts.folder import list_videos
+from stillspeak.data.prepare import DetectorFactory, default_detector, load_manifest, prepare
 from stillspeak.errors import (
     ConfigError,
     DataError,
@@ -44,7 +46,7 @@ from stillspeak.errors import (
     VideoError,
     WeightsError,
 )
-from stillspeak.evaluation.material import Material
+from stillspeak.evaluation.material import Material, Mouth
 from stillspeak.evaluation.real_side import RealSide
 from stillspeak.evaluation.registry import Metric, all_metrics, find_metrics
 from stillspeak.evaluation.summary import MetricSummary, as_json, summarise, write_number
@@ -60,7 +62,8 @@ from stillspeak.evaluation.systems import (
 )
 from stillspeak.evaluation.tools import TOOLS, Tool, ToolFiles, Tools, load_tools
 from stillspeak.evaluation.traces import is_trace, trace
-from stillspeak.media.video import probe_video
+from stillspeak.face.landmarks import LandmarkDetector
+from stillspeak.media.video import VideoInfo, iter_frames, probe_video
 from stillspeak.workers import WorkerPool
 
 FORMAT = 2
@@ -74,8 +77,20 @@ LENGTH_TOLERANCE = 1
 REAL_SIDE = ".evaluation"
 """Folder in a prepared cache that keeps what was found in real frames."""
 
+OTHERS = 8
+"""Clips at most whose real lips a clip's lips are compared with where they should not fit."""
+
+OTHERS_LENGTH = 75
+"""Frames (3 s) that such a clip has, or half of those of the clip it is compared with."""
+
 RATE_TOLERANCE = 0.01
 """Largest relative difference of frame rates that counts as none (29.97 and 30)."""
+
+LONGEST = 600.0
+"""Seconds of a video of a folder at most: two times 36 KB a frame, and what is found in them."""
+
+FIRST_FACE = 2.0
+"""Seconds in which such a video has to show a face; what comes before the face is cut off."""
 
 Progress = Callable[[str, int, int], None]
 """Called with the stage, what is done and how many there are."""
@@ -112,12 +127,15 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class _Job:
-    """One clip. ``generated`` is None where the system makes the frames."""
+    """One clip. ``generated`` is None where the system makes the frames; ``others`` are the real
+    clips that its lips are compared with where they should not fit.
+    """
 
     speaker: str
     name: str
     real: Recording
     generated: Recording | None = None
+    others: tuple[tuple[str, Recording], ...] = ()
 
     @property
     def clip(self) -> str:
@@ -203,10 +221,13 @@ def evaluate_model(
     if not chosen:
         raise DataError(f"{data}: holds no clips of the split {split!r}")
     jobs = [
-        _Job(clip.speaker, clip.name, Recording(clip.file, f"{clip.key} {clip.frames}"))
+        _Job(
+            *(clip.speaker, clip.name),
+            Recording(clip.file, f"{clip.key} {clip.frames}", frames=clip.frames),
+        )
         for clip in chosen
     ]
-    jobs = _select(jobs, speakers, clips, str(data))
+    jobs = _with_others(_select(jobs, speakers, clips, str(data)), jobs)
     return _evaluate(
         open_system(model),
         jobs,
@@ -220,6 +241,97 @@ def evaluate_model(
         facts={"command": command, "data": str(data), "split": split},
         progress=progress,
     )
+
+
+def evaluate_folder(
+    model: str | Path,
+    folder: str | Path,
+    output: str | Path,
+    *,
+    speakers: Sequence[str] | None = None,
+    clips: int | None = None,
+    metrics: Sequence[str] | None = None,
+    embedder: str | Path | None = None,
+    lip_reader: str | Path | None = None,
+    sync: str | Path | None = None,
+    real_cache: str | Path | None = None,
+    workers: int = 2,
+    overwrite: bool = False,
+    command: str | None = None,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Score a model on any folder of videos, each of which shows one person who speaks.
+
+    Nothing is cut at pauses: the first frame with a face is the still, the video's own sound
+    drives it, and its frames are what is compared with. Any size, and any frame rate, of which
+    the frames nearest to 25 a second are taken; a second is enough and ten minutes the limit.
+    Speakers and names are those of ``find_folder``; ``STEM.align`` beside a video (GRID's format)
+    gives word timings; videos of 128 x 96 pixels are taken for aligned crops as they are.
+
+    Args:
+        model: as in :func:`evaluate_model`.
+        folder: the folder of videos.
+        real_cache: folder for the aligned crops, a prepared cache, and for what is found in them:
+            several systems can share it; ``aligned/real`` in ``output`` by default.
+        output, speakers, clips, metrics, embedder, lip_reader, sync, workers, overwrite, command,
+            progress: as there.
+
+    Returns:
+        The summary. Named in it and skipped: videos that are damaged, without sound, too long,
+        without a face in their first two seconds or later, or with a second face.
+
+    Raises:
+        DataError: no such folder, or no videos in it.
+        ConfigError, MissingDependencyError, WeightsError, OutputExistsError, OutputError: as
+            there.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise DataError(f"{folder}: no such folder; give the folder that holds the videos")
+    found = list_videos(root)
+    if not found:
+        raise DataError(f"{folder}: holds no videos ({', '.join(VIDEO_SUFFIXES)})")
+    jobs = [_Job(speaker, name, Recording(path, "")) for speaker, name, path in found]
+    jobs = _select(jobs, speakers, clips, str(folder))
+    if metrics is not None:
+        find_metrics(metrics)  # a wrong name is told before the slow part
+    system, target = open_system(model), Path(output)
+    cache = target / "aligned" / "real" if real_cache is None else Path(real_cache)
+    with _claimed(target, system, overwrite=overwrite):
+        failures: list[Failure] = []
+        whole: list[Clip] = []
+        with closing(default_detector()) as detector:
+            for number, job in enumerate(jobs, start=1):
+                try:
+                    whole.append(_from_first_face(job, detector))
+                except (StillspeakError, OSError) as error:
+                    failures.append(Failure(job.clip, " ".join(str(error).split())))
+                if progress is not None:
+                    progress("looking for faces", number, len(jobs))
+        aligned = _align(whole, cache, default_detector, workers, progress)
+        ready = []
+        for job in jobs:
+            recording = aligned.get(job.clip)
+            if isinstance(recording, str):
+                failures.append(Failure(job.clip, recording))
+            elif recording is not None:
+                ready.append(replace(job, real=recording))
+        ready = _with_others(ready, ready)
+        return _evaluate(
+            system,
+            ready,
+            failures,
+            target,
+            metrics=metrics,
+            files=_tool_files(embedding=embedder, lipreader=lip_reader, sync=sync),
+            real_side=cache / REAL_SIDE,
+            workers=workers,
+            overwrite=overwrite,
+            # Whoever looks for the frames later finds them in the cache.
+            facts={"command": command, "data": str(cache), "split": "test", "folder": str(folder)},
+            progress=progress,
+            claiming=False,
+        )
 
 
 def evaluate_videos(
@@ -295,12 +407,19 @@ def evaluate_videos(
             if progress is not None:
                 progress("checking", number, len(places))
         real_side = _align(
-            [(job, job.real.file) for job, _ in usable],
+            [_whole(job, job.real.file) for job, _ in usable],
             target / "aligned" / "real",
+            OneFaceDetector,
             workers,
             progress,
         )
-        video_side = _align(usable, target / "aligned" / "videos", workers, progress)
+        video_side = _align(
+            [_whole(job, video) for job, video in usable],
+            target / "aligned" / "videos",
+            OneFaceDetector,
+            workers,
+            progress,
+        )
         jobs = []
         for job, _ in usable:
             sides = (real_side[job.clip], video_side[job.clip])
@@ -310,6 +429,7 @@ def evaluate_videos(
             else:
                 own, generated = cast(tuple[Recording, Recording], sides)
                 jobs.append(replace(job, real=own, generated=generated))
+        jobs = _with_others(jobs, jobs)
         return _evaluate(
             system,
             jobs,
@@ -360,6 +480,25 @@ def _select(
     return [job for group in groups for job in group]
 
 
+def _with_others(jobs: Sequence[_Job], among: Sequence[_Job]) -> list[_Job]:
+    """Jobs with the clips that their lips should not fit, always the same ones.
+
+    Clips of other people; where there are none, other clips of the same person. Of these the ones
+    that last three seconds or half of the clip; where there are none, any. Of these eight, by a
+    hash of both clips' names.
+    """
+    found = []
+    for job in jobs:
+        enough = min(OTHERS_LENGTH, job.real.frames / 2)
+        others = [o for o in among if o.speaker != job.speaker] or [
+            o for o in among if o.clip != job.clip
+        ]
+        others = [o for o in others if o.real.frames >= enough] or others
+        others.sort(key=lambda o: hashlib.sha256(f"{job.clip} {o.clip}".encode()).digest())
+        found.append(replace(job, others=tuple((o.clip, o.real) for o in others[:OTHERS])))
+    return found
+
+
 def _find_videos(folder: Path) -> dict[Path, Path]:
     """Videos below a folder by their place in it without suffix, sorted."""
     if not folder.is_dir():
@@ -391,29 +530,65 @@ def _check_pair(video: Path, real: Path) -> None:
         )
 
 
+def _whole(job: _Job, video: Path) -> Clip:
+    """A whole video as a clip, with the word timings that lie beside it."""
+    words = video.with_suffix(".align")
+    return Clip(job.speaker, job.name, video, "test", alignment=words if words.is_file() else None)
+
+
+def _from_first_face(job: _Job, detector: LandmarkDetector) -> Clip:
+    """A video of a folder from the first frame with a face on.
+
+    Raises:
+        StillspeakError: it cannot be used.
+    """
+    path = job.real.file
+    info = probe_video(path)
+    if not info.has_audio:
+        raise VideoError(f"{path}: has no sound; add the speech that drives it")
+    if info.duration > LONGEST:
+        raise VideoError(
+            f"{path}: lasts {info.duration / 60:.0f} minutes, {LONGEST / 60:.0f} are the limit; "
+            "cut it into parts"
+        )
+    clip = replace(_whole(job, path), alone=True)
+    if _is_crop(info):
+        return clip
+    looked = islice(iter_frames(path, fps=VIDEO_FPS), round(FIRST_FACE * VIDEO_FPS))
+    first = next((t for t, frame in enumerate(looked) if detector.detect(frame)), None)
+    if first is None:
+        raise VideoError(f"{path}: no face in the first {FIRST_FACE:g} s; cut it to the speaker")
+    if first == 0:
+        return clip
+    return replace(clip, start=first / VIDEO_FPS, end=round(info.duration * VIDEO_FPS) / VIDEO_FPS)
+
+
+def _is_crop(info: VideoInfo) -> bool:
+    """A video of this size is taken for aligned crops."""
+    return (info.height, info.width) == (FRAME_HEIGHT, FRAME_WIDTH)
+
+
 def _align(
-    sources: Sequence[tuple[_Job, Path]],
+    videos: Sequence[Clip],
     cache: Path,
+    detector_factory: DetectorFactory,
     workers: int,
     progress: Progress | None,
 ) -> dict[str, Recording | str]:
     """Aligned crops of videos, by clip; text says why there are none."""
     aligned: dict[str, Recording | str] = {}
-    clips: dict[Path, tuple[_Job, Clip]] = {}
-    for job, path in sources:
-        info = probe_video(path)
-        words = path.with_suffix(".align")
-        if (info.height, info.width) == (FRAME_HEIGHT, FRAME_WIDTH):
-            key = f"crop {_file_sha256(path)}"
-            if words.is_file():
+    clips: dict[Path, Clip] = {}
+    for clip in videos:
+        info = probe_video(clip.path)
+        if _is_crop(info):
+            key, words = f"crop {_file_sha256(clip.path)}", clip.alignment
+            if words is not None:
                 key += f" {_file_sha256(words)}"
-            beside = words if words.is_file() else None
-            aligned[job.clip] = Recording(path, key, prepared=False, alignment=beside)
-            continue
-        clip = Clip(
-            job.speaker, job.name, path, "test", alignment=words if words.is_file() else None
-        )
-        clips[path] = (job, clip)
+            frames = round(info.duration * VIDEO_FPS)
+            recording = Recording(clip.path, key, prepared=False, alignment=words, frames=frames)
+            aligned[f"{clip.speaker}/{clip.name}"] = recording
+        else:
+            clips[clip.path] = clip
     if not clips:
         return aligned
 
@@ -422,18 +597,19 @@ def _align(
             progress(f"aligning {cache.name}", event.done, event.total)
 
     outcome = prepare(
-        [clip for _, clip in clips.values()],
+        list(clips.values()),
         cache,
-        detector_factory=OneFaceDetector,
+        detector_factory=detector_factory,
         workers=workers,
         progress=advance,
     )
     for rejected in outcome.rejected:
         reason = rejected.reason
         named = reason if str(rejected.path) in reason else f"{rejected.path}: {reason}"
-        aligned[clips[rejected.path][0].clip] = named
+        clip = clips[rejected.path]
+        aligned[f"{clip.speaker}/{clip.name}"] = named
     for made in load_manifest(cache):
-        aligned[f"{made.speaker}/{made.name}"] = Recording(made.file, made.key)
+        aligned[f"{made.speaker}/{made.name}"] = Recording(made.file, made.key, frames=made.frames)
     return aligned
 
 
@@ -639,6 +815,8 @@ class _Worker:
     metrics: list[Metric]
     source: FrameSource
     tools: Tools
+    mouths: dict[str, Mouth | None] = field(default_factory=dict)
+    """Real mouths of other clips by their keys; None: the clip cannot be read."""
 
 
 _worker: _Worker | None = None
@@ -789,6 +967,8 @@ def _value_key(job: _Job, metric: Metric, task: _Task) -> str:
         "metric": [metric.name, metric.version, metric.definition_hash],
         "tools": [[tool, task.versions[tool]] for tool in sorted(metric.tools)],
     }
+    if metric.others:
+        inputs["others"] = [real.key for _, real in job.others]
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
 
@@ -807,10 +987,33 @@ def _load_material(job: _Job, worker: _Worker) -> Material:
             )
         length = min(len(generated), len(frames))
         generated, frames = generated[:length], frames[:length]
-    task = worker.task
-    key = f"{job.real.key} {len(frames)}"
-    kept = RealSide(task.real_side, job.clip, key, task.versions)
-    return Material(generated, frames, audio, real.words, real.text, worker.tools, kept)
+    return Material(
+        *(generated, frames, audio, real.words, real.text, worker.tools),
+        kept=_kept(job.clip, job.real, len(frames), worker.task),
+        others=lambda: _other_mouths(job, worker),
+    )
+
+
+def _kept(clip: str, real: Recording, frames: int, task: _Task) -> RealSide:
+    return RealSide(task.real_side, clip, f"{real.key} {frames}", task.versions)
+
+
+def _other_mouths(job: _Job, worker: _Worker) -> list[Mouth]:
+    """Real mouths of the clips that this one's lips should not fit, as far as they can be read."""
+    for clip, real in job.others:
+        if real.key not in worker.mouths:
+            try:
+                loaded = load_recording(real)
+            except (StillspeakError, OSError):
+                worker.mouths[real.key] = None
+                continue
+            kept = _kept(clip, real, len(loaded.frames), worker.task)
+            both = Material(
+                *(loaded.frames, loaded.frames, loaded.audio), tools=worker.tools, kept=kept
+            )
+            worker.mouths[real.key] = both.real_mouth
+    found = (worker.mouths[real.key] for _, real in job.others)
+    return [mouth for mouth in found if mouth is not None]
 
 
 # ------------------------------------------------------------------ files

@@ -78,7 +78,7 @@ class DlibEmbedder:
 
     def embed(self, crops: Sequence[npt.NDArray[np.uint8]]) -> Embeddings:
         """Aligned crops, each (H, W, 3) uint8, to (T, 128) float64."""
-        chips = [crop_face(crop, dlib_chip(crop), _DLIB_SIZE, _DLIB_SIZE) for crop in crops]
+        chips = (crop_face(crop, dlib_chip(crop), _DLIB_SIZE, _DLIB_SIZE) for crop in crops)
         vectors = [np.array(self._network.compute_face_descriptor(chip)) for chip in chips]
         return np.stack(vectors) if vectors else np.zeros((0, 128))
 

@@ -5,6 +5,8 @@ Frames are (T, H, W, 3) uint8 RGB; grey is 0.2125 R + 0.7154 G + 0.0721 B, in [0
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import numpy as np
 import numpy.typing as npt
 
@@ -23,10 +25,25 @@ SPECTRUM_SHARE = 1000
 """FDBM counts coefficients above the largest one divided by this."""
 
 
+PIECE = 250
+"""Frames that are looked at together: memory grows with these and not with a video's length."""
+
+
 def grey(frames: Frames) -> npt.NDArray[np.float64]:
     """(..., H, W, 3) uint8 -> (..., H, W) float64 in [0, 255]."""
     levels: npt.NDArray[np.float64] = frames.astype(np.float64) @ GREY
     return levels
+
+
+def pieces(*videos: Frames, overlap: int = 0) -> Iterator[tuple[Frames, ...]]:
+    """The same :data:`PIECE` frames of each video, piece by piece.
+
+    Args:
+        videos: (T, ...), of one length.
+        overlap: frames that a piece has in common with the one before.
+    """
+    for start in range(0, max(len(videos[0]) - overlap, 1), PIECE):
+        yield tuple(video[start : start + PIECE + overlap] for video in videos)
 
 
 def psnr(generated: Frames, real: Frames) -> float:
@@ -38,7 +55,8 @@ def psnr(generated: Frames, real: Frames) -> float:
         VideoError: other numbers or sizes of frames.
     """
     _check(generated, real)
-    error = float(np.mean(np.square(grey(generated) - grey(real))))
+    total = sum(float(_squares(a, b).sum()) for a, b in pieces(generated, real))
+    error = total / generated[..., 0].size
     return float("inf") if error == 0 else float(10 * np.log10(255**2 / error))
 
 
@@ -52,7 +70,7 @@ def psnr_frames(generated: Frames, real: Frames) -> float:
         VideoError: other numbers or sizes of frames.
     """
     _check(generated, real)
-    errors = np.square(grey(generated) - grey(real)).mean(axis=(1, 2))
+    errors = np.concatenate([_squares(a, b).mean(axis=(1, 2)) for a, b in pieces(generated, real)])
     errors = errors[errors > 0]
     return float(np.mean(10 * np.log10(255**2 / errors))) if len(errors) else float("inf")
 
@@ -79,10 +97,11 @@ def ssim(generated: Frames, real: Frames, *, gaussian: bool = False) -> float:
 
     _check(generated, real)
     settings = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
-    pairs = zip(grey(generated), grey(real), strict=True)
     values = [
-        structural_similarity(a, b, data_range=255.0, **(settings if gaussian else {}))  # type: ignore[no-untyped-call]
-        for a, b in pairs
+        structural_similarity(  # type: ignore[no-untyped-call]
+            grey(a), grey(b), data_range=255.0, **(settings if gaussian else {})
+        )
+        for a, b in zip(generated, real, strict=True)
     ]
     return float(np.mean(values))
 
@@ -93,9 +112,13 @@ def fdbm(frames: Frames) -> float:
     The share of a frame's Fourier coefficients that are larger than a thousandth of the largest
     one. A black frame has none.
     """
-    spectrum = np.abs(np.fft.fft2(grey(frames)))
-    limit = spectrum.max(axis=(-2, -1), keepdims=True) / SPECTRUM_SHARE
-    return float(np.mean(spectrum > limit))
+
+    def count(some: Frames) -> float:
+        spectrum = np.abs(np.fft.fft2(grey(some)))
+        limit = spectrum.max(axis=(-2, -1), keepdims=True) / SPECTRUM_SHARE
+        return float(np.sum(spectrum > limit))
+
+    return _mean(count, frames)
 
 
 def sharpness(frames: Frames) -> float:
@@ -103,8 +126,22 @@ def sharpness(frames: Frames) -> float:
 
     Only relative to other frames of the same clip does it say something.
     """
-    down, across = np.gradient(grey(frames), axis=(-2, -1))
-    return float(np.mean(np.hypot(down, across)))
+
+    def steepness(some: Frames) -> float:
+        down, across = np.gradient(grey(some), axis=(-2, -1))
+        return float(np.sum(np.hypot(down, across)))
+
+    return _mean(steepness, frames)
+
+
+def _squares(generated: Frames, real: Frames) -> npt.NDArray[np.float64]:
+    """Squared errors (T, H, W) of grey frames."""
+    return np.square(grey(generated) - grey(real))
+
+
+def _mean(total: Callable[[Frames], float], frames: Frames) -> float:
+    """A mean over all pixels, from the sums over pieces."""
+    return sum(total(some) for (some,) in pieces(frames)) / frames[..., 0].size
 
 
 def _check(generated: Frames, real: Frames) -> None:

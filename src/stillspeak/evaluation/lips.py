@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -85,6 +85,67 @@ def lip_agreement(
     moves = a.std() > 1e-6 and b.std() > 1e-6
     correlation = float(np.corrcoef(a, b)[0, 1]) if moves else 0.0
     return LipAgreement(correlation, float(a.std() / max(b.std(), 1e-6)), float(both.mean()))
+
+
+MAX_LAG = 3
+"""Frames by which sound and picture of a video may be apart and its lips still be compared."""
+
+
+class Lagged(NamedTuple):
+    """correlation: the largest Pearson's r over all lags. lag: frames by which the generated lips
+    come later than the real ones there, the smallest of equally good lags.
+    """
+
+    correlation: float
+    lag: int
+
+
+def lagged_agreement(generated: npt.NDArray[np.float64], real: npt.NDArray[np.float64]) -> Lagged:
+    """Compare two curves (T,) at lags of up to :data:`MAX_LAG` frames.
+
+    Raises:
+        VideoError: as :func:`lip_agreement`, at every lag.
+    """
+    if generated.shape != real.shape:
+        raise VideoError(f"lip openings of {len(generated)} and {len(real)} frames: not one clip")
+    length, found = len(real), []
+    for lag in sorted(range(-MAX_LAG, MAX_LAG + 1), key=abs):
+        a, b = generated[max(lag, 0) : length + lag], real[max(-lag, 0) : length - lag]
+        try:
+            found.append(Lagged(lip_agreement(a, b).correlation, lag))
+        except VideoError:
+            if lag == 0:
+                raise
+    return max(found, key=lambda one: one.correlation)
+
+
+Agree = Callable[[npt.NDArray[np.float64], npt.NDArray[np.float64]], float]
+"""How much two curves (T,) have in common; raises VideoError where they cannot be compared."""
+
+
+def mismatched_agreement(
+    agree: Agree,
+    generated: npt.NDArray[np.float64],
+    others: Sequence[npt.NDArray[np.float64]],
+) -> tuple[float, int]:
+    """What a correlation gives where it should give nothing: with real lips of other clips.
+
+    Args:
+        agree: the correlation.
+        generated: (T,).
+        others: curves of other clips; each pair is cut to the shorter one, beginnings together.
+
+    Returns:
+        Mean over those that can be compared, and how many can; NaN for none.
+    """
+    values = []
+    for other in others:
+        length = min(len(generated), len(other))
+        try:
+            values.append(agree(generated[:length], other[:length]))
+        except VideoError:
+            continue
+    return (float(np.mean(values)) if values else float("nan")), len(values)
 
 
 def lip_landmark_distance(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,14 +14,23 @@ import numpy.typing as npt
 from stillspeak.constants import SAMPLE_RATE, VIDEO_FPS
 from stillspeak.data.layouts.grid import PAUSES
 from stillspeak.errors import VideoError
+from stillspeak.evaluation.closures import (
+    Closures,
+    Levels,
+    at_times,
+    bilabial_times,
+    closing_levels,
+    compare_closures,
+    real_closures,
+)
 from stillspeak.evaluation.expression import brow_curve
 from stillspeak.evaluation.identity import Embeddings
-from stillspeak.evaluation.image_quality import Frames, grey
+from stillspeak.evaluation.image_quality import Frames
 from stillspeak.evaluation.lips import find_in_crop, quiet_frames, silent_frames
 from stillspeak.evaluation.real_side import RealSide
 from stillspeak.evaluation.tools import Tools
 from stillspeak.face.landmarks import LANDMARKS, Face
-from stillspeak.face.mouth import lip_opening
+from stillspeak.face.mouth import face_height, lip_opening, mouth_width
 
 
 class Sync(NamedTuple):
@@ -28,6 +38,17 @@ class Sync(NamedTuple):
 
     offset: int
     confidence: float
+
+
+class Mouth(NamedTuple):
+    """What a mouth does over time, (T,) each, NaN where there is no face.
+
+    opening: between the inner lips. width: between the corners. Pixels of the aligned crop, in
+    which the eyes and the nose stay in place: the face's own frame.
+    """
+
+    opening: npt.NDArray[np.float64]
+    width: npt.NDArray[np.float64]
 
 
 class Silence(NamedTuple):
@@ -52,6 +73,7 @@ class Material:
         text: the sentence, for clips without word timings.
         tools: what the metrics need, loaded.
         kept: what earlier evaluations found in the real frames; None: nothing is kept.
+        others: gives the real mouths of other clips, when they are asked for.
 
     Raises:
         VideoError: other numbers or sizes of frames.
@@ -64,6 +86,7 @@ class Material:
     text: str | None = None
     tools: Tools = field(default_factory=Tools)
     kept: RealSide | None = None
+    others: Callable[[], Sequence[Mouth]] = tuple
     _faces: dict[bytes, Face | None] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -80,11 +103,6 @@ class Material:
     def seconds(self) -> float:
         """Length of the clip."""
         return len(self) / VIDEO_FPS
-
-    @cached_property
-    def generated_grey(self) -> npt.NDArray[np.float64]:
-        """(T, H, W) in [0, 255]."""
-        return grey(self.generated)
 
     @property
     def sentence(self) -> str | None:
@@ -130,6 +148,47 @@ class Material:
         return lip_opening(self.real_points).astype(np.float64)
 
     @cached_property
+    def generated_mouth(self) -> Mouth:
+        """Opening and width."""
+        width = mouth_width(self.generated_points).astype(np.float64)
+        return Mouth(self.generated_opening, width)
+
+    @cached_property
+    def real_mouth(self) -> Mouth:
+        """Opening and width."""
+        return Mouth(self.real_opening, mouth_width(self.real_points).astype(np.float64))
+
+    @cached_property
+    def other_mouths(self) -> Sequence[Mouth]:
+        """Real mouths of other clips."""
+        return self.others()
+
+    @cached_property
+    def face_height(self) -> float:
+        """Median over the real frames, in pixels of the crop; NaN where no face was found."""
+        heights = face_height(self.real_points)
+        known = heights[np.isfinite(heights)]
+        return float(np.median(known)) if len(known) else float("nan")
+
+    @cached_property
+    def levels(self) -> Levels | None:
+        """Closed and open mouth in face heights, by the real lips; None: they never close."""
+        return closing_levels(self.real_opening / self.face_height)
+
+    @cached_property
+    def closures(self) -> Closures | None:
+        """Closures of the real lips amid speech, and those found in the generated ones."""
+        if self.levels is None:
+            return None
+        silent = self.silence.frames
+        real = self.real_opening / self.face_height
+        places = real_closures(real, self.levels, silent)
+        if self.words:
+            places = at_times(places, bilabial_times(self.words), VIDEO_FPS)
+        opening = self.generated_opening / self.face_height
+        return compare_closures(opening, real, places, self.levels, silent)
+
+    @cached_property
     def generated_closure(self) -> npt.NDArray[np.float64]:
         """(T,) mean of the two eyeBlink blendshapes in [0, 1], NaN where there is no face."""
         return np.array([_closure(face) for face in self.generated_faces])
@@ -161,7 +220,7 @@ class Material:
             if self.kept is not None:
                 self.kept.keep_embeddings(real)
             return generated, real
-        rows = {frame.tobytes(): row for frame, row in zip(self.real, known, strict=True)}
+        rows = {_name(frame): row for frame, row in zip(self.real, known, strict=True)}
         return np.stack(_once(self.generated, embed, rows)), known
 
     @cached_property
@@ -219,7 +278,7 @@ class Material:
         """Faces of the real frames that were kept."""
         faces = None if self.kept is None else self.kept.faces()
         if faces is not None:
-            keys = (frame.tobytes() for frame in self.real)
+            keys = (_name(frame) for frame in self.real)
             self._faces.update(zip(keys, faces, strict=True))
         return faces
 
@@ -236,7 +295,7 @@ class Material:
         assert detector is not None
         found = []
         for frame in frames:
-            key = frame.tobytes()
+            key = _name(frame)
             if key not in self._faces:
                 self._faces[key] = find_in_crop(frame, detector)
             found.append(self._faces[key])
@@ -251,11 +310,16 @@ def _once(
     """Rows of ``work`` for frames, of which equal ones are given to it once and known ones not."""
     frames = list(frames)
     rows = dict(known or {})
-    different = {frame.tobytes(): frame for frame in frames}
+    different = {_name(frame): frame for frame in frames}
     new = {key: frame for key, frame in different.items() if key not in rows}
     if new:
         rows.update(zip(new, work(list(new.values())), strict=True))
-    return [rows[frame.tobytes()] for frame in frames]
+    return [rows[_name(frame)] for frame in frames]
+
+
+def _name(frame: npt.NDArray[np.uint8]) -> bytes:
+    """What equal frames have in common and others not, in few bytes."""
+    return hashlib.sha256(frame.tobytes()).digest()
 
 
 def _points(faces: Sequence[Face | None]) -> npt.NDArray[np.float64]:

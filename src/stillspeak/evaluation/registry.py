@@ -44,6 +44,7 @@ class Metric:
         better: which values are.
         tools: what has to be loaded for it.
         measure: computes it.
+        others: whether it looks at the real lips of other clips, too.
         beside: metrics without which its values say nothing; who asks for it gets them too.
     """
 
@@ -55,6 +56,7 @@ class Metric:
     tools: frozenset[Tool]
     measure: Measure
     beside: frozenset[str] = frozenset()
+    others: bool = False
 
     @cached_property
     def definition_hash(self) -> str:
@@ -75,6 +77,7 @@ def metric(
     definition: str,
     tools: Iterable[Tool] = (),
     beside: Iterable[str] = (),
+    others: bool = False,
 ) -> Callable[[Callable[[Material], float | Score]], Measure]:
     """Register the decorated function as a metric.
 
@@ -93,7 +96,8 @@ def metric(
             raise ValueError(f"there are two metrics with the name {name}")
         text = " ".join(definition.split())
         _METRICS[name] = Metric(
-            name, version, text, unit, better, frozenset(tools), measure, frozenset(beside)
+            *(name, version, text, unit, better),
+            *(frozenset(tools), measure, frozenset(beside), others),
         )
         return measure
 

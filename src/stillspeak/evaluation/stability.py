@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from stillspeak.evaluation.image_quality import Frames, grey
+from stillspeak.evaluation.image_quality import Frames, grey, pieces
 
 
 def pixel_jitter(frames: Frames, where: npt.NDArray[np.bool_] | None = None) -> float:
@@ -25,7 +25,16 @@ def pixel_jitter(frames: Frames, where: npt.NDArray[np.bool_] | None = None) -> 
     Returns:
         Grey levels in [0, 510]; NaN if no three frames in a row are looked at.
     """
-    return _second_difference(grey(frames), where)
+    if len(frames) < 3:
+        return float("nan")
+    # A difference takes three frames, so pieces have two of them in common.
+    change = np.concatenate(
+        [
+            np.abs(levels[2:] - 2 * levels[1:-1] + levels[:-2]).mean(axis=(1, 2))
+            for levels in (grey(some) for (some,) in pieces(frames, overlap=2))
+        ]
+    )
+    return _mean_change(change, where)
 
 
 def lip_jitter(
@@ -61,8 +70,11 @@ def _second_difference(
 ) -> float:
     if len(values) < 3:
         return float("nan")
-    change = np.abs(values[2:] - 2 * values[1:-1] + values[:-2])
-    change = change.reshape(len(change), -1).mean(axis=1)
+    return _mean_change(np.abs(values[2:] - 2 * values[1:-1] + values[:-2]), where)
+
+
+def _mean_change(change: npt.NDArray[np.float64], where: npt.NDArray[np.bool_] | None) -> float:
+    """Mean of second differences (T - 2,) whose three frames are looked at."""
     if where is not None:
         change = change[where[2:] & where[1:-1] & where[:-2]]
     change = change[np.isfinite(change)]

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stillspeak.errors import VideoError, WeightsError
+from stillspeak.evaluation.image_quality import PIECE, pieces
 from stillspeak.models.syncnet import (
     FRAME_SAMPLES,
     GREY,
@@ -99,18 +100,27 @@ class SyncScorer:
             )
         sound = torch.from_numpy(np.ascontiguousarray(audio[: count * FRAME_SAMPLES], np.float32))
         with torch.inference_mode():
-            seen = self._network.see(moving_parts(self._mouths(frames[:count])))
+            seen = self._see(moving_parts(self._mouths(frames[:count])))
             heard = self._network.hear(sound[None])
             distances = shift_distances(seen, heard)[0].numpy()
         return score_distances(distances)
+
+    def _see(self, mouths: Tensor) -> Tensor:
+        """As the network's, piece by piece: windows that begin in one end in the next."""
+        starts = range(0, mouths.shape[1] - WINDOW_FRAMES + 1, PIECE)
+        some = (mouths[:, t : t + PIECE + WINDOW_FRAMES - 1] for t in starts)
+        return torch.cat([self._network.see(piece) for piece in some], dim=1)
 
     def _mouths(self, frames: npt.NDArray[np.uint8]) -> Tensor:
         """(1, T, 32, 40) float32 in [0, 1]."""
         size = torch.tensor([96, 128], dtype=torch.float32)
         at = ((self._grid + 0.5) * (2 / size) - 1)[None]
-        grey = np.rint(frames @ np.array(GREY, np.float32)).astype(np.uint8)
-        flat = torch.from_numpy(grey).float().div_(255)[None]
-        return F.grid_sample(flat, at, "bilinear", "border", align_corners=False)
+        parts = []
+        for (some,) in pieces(frames):
+            grey = np.rint(some @ np.array(GREY, np.float32)).astype(np.uint8)
+            flat = torch.from_numpy(grey).float().div_(255)[None]
+            parts.append(F.grid_sample(flat, at, "bilinear", "border", align_corners=False))
+        return torch.cat(parts, dim=1)
 
 
 def load_sync_scorer(file: str | Path | None = None) -> SyncScorer:

@@ -61,6 +61,8 @@ class Recording:
     prepared: bool = True
     alignment: Path | None = None
     """Word timings beside a bare crop; a prepared clip holds its own."""
+    frames: int = 0
+    """T, at 25 a second."""
 
 
 class Loaded(NamedTuple):

@@ -15,6 +15,9 @@ LIPS = OUTER_LIPS + INNER_LIPS
 
 INNER_TOP, INNER_BOTTOM = 13, 14
 
+CORNERS = (61, 291)
+NOSE_BASE, CHIN, FOREHEAD = 2, 152, 10
+
 MOUTH_PAIRS = (
     (13, 14),  # inner opening, middle
     (82, 87),  # inner opening, image left
@@ -39,6 +42,25 @@ def mouth_distances(points: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]
 def lip_opening(points: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
     """Distance between the inner lips in the middle. (..., 478, 2) -> (...) pixels."""
     return _lengths(points[..., INNER_TOP, :] - points[..., INNER_BOTTOM, :])
+
+
+def mouth_width(points: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
+    """Distance between the mouth's corners. (..., 478, 2) -> (...) pixels."""
+    return _between(points, *CORNERS)
+
+
+def jaw_drop(points: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
+    """Distance from nose base to chin. (..., 478, 2) -> (...) pixels."""
+    return _between(points, NOSE_BASE, CHIN)
+
+
+def face_height(points: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
+    """Distance from the top of the forehead to the chin. (..., 478, 2) -> (...) pixels."""
+    return _between(points, FOREHEAD, CHIN)
+
+
+def _between(points: npt.NDArray[np.floating], a: int, b: int) -> npt.NDArray[np.float32]:
+    return _lengths(points[..., a, :] - points[..., b, :])
 
 
 def _lengths(differences: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:

@@ -76,7 +76,7 @@ def find_folder(
     root = Path(root)
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; give the folder that holds the videos")
-    videos = _videos(root)
+    videos = list_videos(root)
     if not videos:
         raise DataError(f"{root}: no videos found; they end in {', '.join(sorted(VIDEO_SUFFIXES))}")
     speakers = {speaker for speaker, _, _ in videos}
@@ -122,8 +122,8 @@ def split_speakers(speakers: Iterable[str]) -> dict[Split, list[str]]:
     }
 
 
-def _videos(root: Path) -> list[tuple[str, str, Path]]:
-    """Speaker, name and path of every video, in this order."""
+def list_videos(root: Path) -> list[tuple[str, str, Path]]:
+    """Speaker, name and path of every video, in this order; names as in :func:`find_folder`."""
     found = []
     for path in root.rglob("*"):
         inside = path.relative_to(root)

@@ -1,0 +1,182 @@
+"""Where the lips close, and whether generated lips close there too: b, p and m.
+
+Openings are (T,) in face heights, NaN where no face was found. What counts as closed is told by
+the real lips of the same clip: detectors see some people's closed lips apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from stillspeak.data.layouts.grid import PAUSES
+
+Curve = npt.NDArray[np.float64]
+
+SHUT_QUANTILE, WIDE_QUANTILE = 0.02, 0.95
+"""Of the real opening: the closed and the open mouth of a clip."""
+
+SHUT_LIMIT = 0.02
+"""A closed mouth wider than this, in face heights, is none: it never closes in this clip."""
+
+CLOSED_SHARE, OPEN_SHARE = 0.15, 0.3
+"""Of the way from closed to open: below the first the mouth is closed, above the second open."""
+
+CLOSED_LEAST = 0.005
+"""Face heights above the closed mouth that count as closed at least: the detector trembles."""
+
+LONGEST = 8
+"""Frames (0.32 s) that a closure lasts at most; longer ones are pauses."""
+
+OPENS_WITHIN = 6
+"""Frames before and after a closure within which the real mouth is open."""
+
+NEAR = 2
+"""Frames before and after a real closure in which the generated lips may close."""
+
+AT_WORD = 3
+"""Frames by which a closure may be away from the word's begin or end that it belongs to."""
+
+
+class Levels(NamedTuple):
+    """closed: the opening at and below which a mouth is closed. open: above which it is open."""
+
+    closed: float
+    open: float
+
+
+class Closures(NamedTuple):
+    """Closures of the real lips amid speech.
+
+    Attributes:
+        real: how many.
+        found: those at which the generated lips close.
+        chance: share of other moments amid speech at which they are closed; NaN: there are none.
+    """
+
+    real: int
+    found: int
+    chance: float
+
+
+def closing_levels(real: Curve) -> Levels | None:
+    """What counts as closed and as open in a clip; None: its mouth does not move or never closes.
+
+    Args:
+        real: opening (T,) in face heights.
+    """
+    known = real[np.isfinite(real)]
+    if not len(known):
+        return None
+    shut, wide = np.quantile(known, (SHUT_QUANTILE, WIDE_QUANTILE))
+    way = wide - shut
+    if shut > SHUT_LIMIT or OPEN_SHARE * way <= CLOSED_LEAST:
+        return None
+    closed = shut + max(CLOSED_SHARE * way, CLOSED_LEAST)
+    return Levels(float(closed), float(shut + OPEN_SHARE * way))
+
+
+def bilabial_times(words: Iterable[tuple[float, float, str]]) -> list[float]:
+    """Seconds at which words close the lips, by their spelling: where a word begins with b, p or m
+    (not ph, pn, ps, pt) or ends with one (or with be, me, pe behind another letter).
+
+    The letter m is spoken em and ends with it; b and p begin with it.
+
+    Args:
+        words: (start s, end s, word), silences included.
+    """
+    times = []
+    for start, end, word in words:
+        text = word.lower()
+        if text in PAUSES or not text:
+            continue
+        if text[0] in "bpm" and text != "m" and text[:2] not in ("ph", "pn", "ps", "pt"):
+            times.append(start)
+        whole = len(text) > 1 or text == "m"
+        if (whole and text[-1] in "bpm") or (len(text) > 3 and text[-2:] in ("be", "me", "pe")):
+            times.append(end)
+    return times
+
+
+def real_closures(
+    real: Curve, levels: Levels, silent: npt.NDArray[np.bool_]
+) -> list[tuple[int, int]]:
+    """Closures amid speech: first frame and the one after the last of each.
+
+    Frames in a row in which the mouth is closed, :data:`LONGEST` at most, with an open mouth within
+    :data:`OPENS_WITHIN` frames before and after, and not in silence altogether.
+
+    Args:
+        real: opening (T,) in face heights.
+        levels: of the clip.
+        silent: (T,).
+    """
+    found = []
+    for first, stop in _runs(real <= levels.closed):
+        before, after = real[max(first - OPENS_WITHIN, 0) : first], real[stop : stop + OPENS_WITHIN]
+        opens = (before > levels.open).any() and (after > levels.open).any()
+        around = silent[max(first - NEAR, 0) : stop + NEAR]
+        if stop - first <= LONGEST and opens and not around.all():
+            found.append((first, stop))
+    return found
+
+
+def at_times(
+    closures: Sequence[tuple[int, int]], times: Sequence[float], fps: float
+) -> list[tuple[int, int]]:
+    """Those of the closures that are within :data:`AT_WORD` frames of one of the times."""
+    moments = [time * fps for time in times]
+    return [
+        (first, stop)
+        for first, stop in closures
+        if any(first - AT_WORD <= moment <= stop - 1 + AT_WORD for moment in moments)
+    ]
+
+
+def compare_closures(
+    generated: Curve,
+    real: Curve,
+    closures: Sequence[tuple[int, int]],
+    levels: Levels,
+    silent: npt.NDArray[np.bool_],
+) -> Closures:
+    """Look for the generated lips' closures where the real ones are, and where they are not.
+
+    A closure is found if the generated mouth is closed in one of its frames or in one of the
+    :data:`NEAR` frames before and after. For the chance, the same is asked of every other stretch
+    of that many frames (by the closures' median): between the first and the last frame with
+    speech, not silent altogether, and free of those frames and of pauses, in which the real mouth
+    is closed for longer than :data:`LONGEST`.
+
+    Args:
+        generated: opening (T,) in face heights.
+        real: likewise.
+        closures: of the real lips.
+        levels: of the real lips.
+        silent: (T,).
+    """
+    shut = generated <= levels.closed
+    places = [(max(first - NEAR, 0), stop + NEAR) for first, stop in closures]
+    found = sum(bool(shut[first:stop].any()) for first, stop in places)
+    taken = np.zeros(len(shut), bool)
+    pauses = [(a, b) for a, b in _runs(real <= levels.closed) if b - a > LONGEST]
+    for first, stop in places + pauses:
+        taken[first:stop] = True
+    spoken = np.flatnonzero(~silent)
+    chance = float("nan")
+    if closures and len(spoken):
+        size = int(np.median([stop - first for first, stop in closures])) + 2 * NEAR
+        begins = range(int(spoken[0]), int(spoken[-1]) + 2 - size)
+        free = [t for t in begins if not (taken[t : t + size].any() or silent[t : t + size].all())]
+        if free:
+            chance = float(np.mean([shut[t : t + size].any() for t in free]))
+    return Closures(len(closures), found, chance)
+
+
+def _runs(where: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """First and the one after the last of each run of true values."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], where, [False]]).astype(int)))
+    return [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
