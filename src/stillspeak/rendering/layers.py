@@ -17,7 +17,7 @@ Floats = npt.NDArray[np.float32]
 Picture = npt.NDArray[np.uint8]
 
 _SHADE = 0.035  # how far the lips' shadow reaches, in distances between the eyes
-_DEEP = 0.5  # share of light that is lost right behind them
+_DEEP = 0.75  # share of light that is lost right behind them
 _CREASE = 0.007  # half the width of the line between lips that met after the still was taken
 _CREASE_DARK = 0.5
 
@@ -213,7 +213,7 @@ class MouthLayers:
         light = cv2.GaussianBlur(light, (0, 0), sigma / small)
         light = cv2.resize(light, padded.shape[::-1], interpolation=cv2.INTER_LINEAR)
         light = light[margin:-margin, margin:-margin]
-        return np.asarray(1 - _DEEP * (1 - np.clip(2 * light - 0.5, 0, 1)), np.float32)
+        return np.asarray(1 - _DEEP * (1 - np.clip(1.6 * light - 0.1, 0, 1)), np.float32)
 
     def _draw_crease(self, part: Picture, lips: Lips, box: tuple[int, int, int, int]) -> None:
         """The dark line between lips that met after the still was taken."""

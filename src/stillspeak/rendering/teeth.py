@@ -30,8 +30,11 @@ EDGE = 0.035
 OVERLAP = 0.04
 """How far the lower front teeth stand behind the upper ones with the jaw closed."""
 
+_BOW = 0.16  # how much the upper row rises towards its ends
 _LEFT, _RIGHT, _TOP, _BOTTOM = -0.7, 0.7, -0.35, 0.85  # what the layers cover
+_SHOWN = 0.12  # share of the mouth's middle from which teeth count as shown
 _SEED = 20
+_LUMA = np.array([0.299, 0.587, 0.114])
 
 
 class _Arch(NamedTuple):
@@ -41,7 +44,6 @@ class _Arch(NamedTuple):
     lengths: tuple[float, ...]
     edges: tuple[float, ...]  # how much shorter each ends than the first
     points: tuple[float, ...]  # how pointed each is
-    bow: float  # how much the row rises towards its ends
     dark: float  # share of light that is lost at its ends
 
 
@@ -50,7 +52,6 @@ _UPPER = _Arch(
     lengths=(0.165, 0.142, 0.158, 0.135, 0.115, 0.1),
     edges=(0.0, 0.011, 0.003, 0.014, 0.02, 0.026),
     points=(0.003, 0.006, 0.02, 0.014, 0.01, 0.008),
-    bow=0.16,
     dark=0.75,
 )
 _LOWER = _Arch(
@@ -58,9 +59,68 @@ _LOWER = _Arch(
     lengths=(0.13, 0.135, 0.15, 0.13, 0.12, 0.1),
     edges=(0.0, 0.002, 0.0, 0.012, 0.02, 0.025),
     points=(0.001, 0.002, 0.014, 0.01, 0.008, 0.006),
-    bow=-0.1,
     dark=0.8,
 )
+
+
+class _Own(NamedTuple):
+    """The teeth that a still shows.
+
+    Attributes:
+        across: (DRAWN,) from left to right, in distances between the eyes.
+        edge: (DRAWN,) how far down they reach there, behind the lower lip too.
+        colour: (3,) levels of 255 of the brightest.
+    """
+
+    across: Points
+    edge: Points
+    colour: Points
+
+    def share(self, pixels: npt.NDArray[np.generic]) -> Floats:
+        """(...) how likely pixels (..., 3) show a tooth, 0 to 1."""
+        seen = pixels.astype(np.float32) + 1
+        white = self.colour @ _LUMA
+        bright = smoothstep((seen @ _LUMA / white - 0.3) / 0.2)
+        red = np.log(seen[..., 0] / seen[..., 1]) - np.log(self.colour[0] / self.colour[1])
+        return np.asarray(bright * (1 - smoothstep((red - 0.22) / 0.15)), np.float32)
+
+
+def _own_teeth(
+    picture: Picture, lips: Lipline, axes: Points, centre: Points, scale: float
+) -> _Own | None:
+    """Find out what a still shows of its upper teeth; None if hardly anything."""
+    import cv2
+
+    drawn = cubic_through(len(lips.upper), DRAWN)
+    top, bottom = drawn @ lips.upper_teeth, drawn @ lips.lower_teeth
+    steps = np.linspace(0, 1, 33)
+    places = (top + steps[:, None, None] * (bottom - top)).astype(np.float32)
+    seen = cv2.remap(
+        picture, places[..., 0], places[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    ).astype(np.float64)
+    middle = seen[:, DRAWN // 4 : -DRAWN // 4].reshape(-1, 3)
+    bright = middle @ _LUMA
+    best = (bright >= np.quantile(bright, 0.75)) & (bright <= np.quantile(bright, 0.95))
+    own = _Own(np.zeros(0), np.zeros(0), middle[best].mean(axis=0) + 1)
+    teeth = own.share(seen) > 0.5
+    skin = picture.reshape(-1, 3)
+    if teeth[:, DRAWN // 4 : -DRAWN // 4].mean() < _SHOWN or own.colour @ _LUMA < 0.4 * skin.mean():
+        return None
+    # The last of them in each column, then a smooth curve through these.
+    last = len(steps) - 1 - teeth[::-1].argmax(axis=0)
+    down = np.where(teeth.any(axis=0), steps[last], 0)
+    edge = (top + down[:, None] * (bottom - top) - centre) @ np.linalg.inv(axes).T
+    u, v = edge.T
+    wide = np.abs(u - u[DRAWN // 2]) < 0.3 * scale
+    height = np.linalg.norm(bottom - top, axis=1)
+    known = wide & (height > 0.3 * height.max())
+    arc = np.polyval(np.polyfit(u[known], v[known], 2), u)
+    inner = np.clip(u, u[known].min(), u[known].max())
+    arc = np.where(inner == u, arc, np.interp(inner, u, arc) + np.minimum(arc - np.interp(inner, u, arc), 0))
+    # They are at least as long as they would be at rest; the lower lip hides what is not seen.
+    hidden = max(EDGE * scale - arc[DRAWN // 2], 0)
+    touching = down[known].mean() > 0.85
+    return own._replace(across=u, edge=arc + (hidden if touching else 0))
 
 
 class InsideMouth:
@@ -96,8 +156,15 @@ class InsideMouth:
         u, v = self._coordinates(np.linalg.inv(axes), centre, fine)
         scale = rest.scale
         blur = light.blur
-        upper = _premultiplied(*_teeth(u / scale, (EDGE - v) / scale, _UPPER, light))
-        jaw_v = (v - (EDGE - OVERLAP)) / scale
+        own = _own_teeth(picture, lips, axes, centre, scale) if rest.open > 0 else None
+        edge = scale * (EDGE - _BOW * np.maximum(np.abs(u) / scale - 0.05, 0) ** 2)
+        drawn = light
+        if own is not None:
+            # Those that go on behind the lips are like those that are seen.
+            edge = np.interp(u, own.across, own.edge).astype(np.float32)
+            drawn = light._replace(teeth=own.colour)
+        upper = _premultiplied(*_teeth(u / scale, (edge - v) / scale, _UPPER, drawn))
+        jaw_v = (v - (EDGE - OVERLAP)) / scale + 0.6 * _BOW * (u / scale) ** 2
         lower = _premultiplied(*_teeth(u / scale, jaw_v, _LOWER, light))
         lower[..., :3] *= 0.8
         tongue = _premultiplied(*_tongue(u / scale, jaw_v, light))
@@ -107,8 +174,8 @@ class InsideMouth:
         depth = smoothstep((v / scale + 0.1) / 0.5)[..., None]
         dark = light.paint(0.10, 0.055, 0.05) + depth * light.paint(0.06, 0.02, 0.02)
         self._dark = self._shrunk(dark.astype(np.float32), 0)
-        if rest.open > 0:
-            self._keep_own(picture, frame, lips)
+        if own is not None:
+            self._keep_own(picture, frame, lips, own)
         noise = np.random.default_rng(_SEED).standard_normal((*self._size[::-1], 1))
         self._noise = (_soft(noise.astype(np.float32), 0.5) * light.noise * 1.5)[..., None]
 
@@ -128,31 +195,24 @@ class InsideMouth:
         small = cv2.resize(fine, self._size, interpolation=cv2.INTER_AREA)
         return _soft(small, blur)
 
-    def _keep_own(self, picture: Picture, frame: FaceFrame, lips: Lipline) -> None:
+    def _keep_own(self, picture: Picture, frame: FaceFrame, lips: Lipline, own: _Own) -> None:
         """Lay the teeth that the still shows over those that are drawn."""
         import cv2
 
         columns, rows = self._size
         move = np.array([[1, 0, self.corner[0]], [0, 1, self.corner[1]]], np.float64)
         flags = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
-        own = cv2.warpAffine(
+        seen = cv2.warpAffine(
             picture, move, self._size, flags=flags, borderMode=cv2.BORDER_REPLICATE
-        ).astype(np.float32)
+        )
         drawn = cubic_through(len(lips.upper), DRAWN)
         ring = np.concatenate([drawn @ lips.upper_teeth, (drawn @ lips.lower_teeth)[::-1]])
         inside = filled(ring - self.corner, rows, columns)
-        bright = own @ np.array([0.299, 0.587, 0.114], np.float32)
-        seen = bright[inside > 0.9]
-        if len(seen) < 20:
-            return
-        white = float(np.quantile(seen, 0.85))
-        self.shown = float((seen > 0.6 * white).mean()) if white > 0.5 * self._light.teeth.mean() else 0.0
-        teeth = inside * smoothstep((bright / white - 0.3) / 0.2)
-        teeth = _soft(teeth.astype(np.float32), 0.004 * frame.scale)[..., None]
-        teeth = np.minimum(teeth, inside[..., None])
-        if self.shown > 0.15:
-            self._upper *= 0
-        self._upper = self._upper * (1 - teeth) + np.concatenate([own, np.ones_like(teeth)], 2) * teeth
+        inside = np.minimum(inside, 2 * np.maximum(_soft(inside, 0.008 * frame.scale) - 0.5, 0))
+        teeth = _soft(own.share(seen), 0.004 * frame.scale) * inside
+        share = teeth[..., None].astype(np.float32)
+        seen = np.concatenate([seen.astype(np.float32), np.ones_like(share)], axis=2)
+        self._upper = self._upper * (1 - share) + seen * share
 
     def draw(self, box: tuple[int, int, int, int], jaw: Points) -> Floats:
         """(h, w, 3) float32 levels of what a hole in this box of the picture shows.
@@ -241,7 +301,7 @@ def _teeth(u: Floats, inward: Floats, arch: _Arch, light: Light) -> tuple[Floats
     number = which + len(ends) * (u > 0)
     length = each(arch.lengths)
     rounded = 0.012 * np.abs(t) ** 5 + each(arch.points) * np.abs(t)
-    edge = each(arch.edges) + arch.bow * np.maximum(sides - 0.05, 0) ** 2 + rounded
+    edge = each(arch.edges) + rounded
     edge += 0.0025 * unlike[0][number]
     v = inward - edge  # from this tooth's edge
     along = v / length
