@@ -20,6 +20,7 @@ _SHADE = 0.035  # how far the lips' shadow reaches, in distances between the eye
 _DEEP = 0.75  # share of light that is lost right behind them
 _CREASE = 0.007  # half the width of the line between lips that met after the still was taken
 _CREASE_DARK = 0.5
+_RIM, _RIM_DARK = 0.014, 0.45  # how far the lips' inner rim is darker, and how much
 
 
 class MouthLayers:
@@ -50,6 +51,7 @@ class MouthLayers:
         y0, y1 = (int(v) for v in np.clip((low[1], high[1]), 0, rows))
         light = still_light(self._picture, flat, frame.scale, (x0, y0, x1, y1))
         self.light = light
+        self._blur = max(0.75 * light.blur, 0.004 * frame.scale)
         lips = inner_lips(self._picture, frame, flat, rest, light.blur)
         self._sheets = LipSheets(frame, rest, lips.upper, lips.lower, flat, (rows, columns))
         self.box = self._sheets.box
@@ -161,32 +163,36 @@ class MouthLayers:
         )
         if box[0] >= box[2] or box[1] >= box[3]:
             return
-        upper = self._moved(self._upper, sheets.upper, sheets.cells, box)
-        lower = self._moved(self._lower, sheets.lower, sheets.cells, box)
-        below_upper, below_lower = (self._below(line, box) for line in (lips.upper, lips.lower))
-        part = out[box[1] : box[3], box[0] : box[2]]
         import cv2
 
-        part[:] = cv2.blendLinear(lower, upper, below_lower, 1 - below_lower)
+        upper = self._moved(self._upper, sheets.upper, sheets.cells, box)
+        lower = self._moved(self._lower, sheets.lower, sheets.cells, box)
+        middle = (lips.upper + lips.lower) / 2
+        below_upper, below, below_lower = (
+            self._below(line, box) for line in (lips.upper, middle, lips.lower)
+        )
+        part = out[box[1] : box[3], box[0] : box[2]]
+        part[:] = cv2.blendLinear(lower, upper, below, 1 - below)
         self._draw_crease(part, lips, box)
-        hole = below_upper - below_lower
-        hole[hole < 1 / 512] = 0
-        rows, columns = np.flatnonzero(hole.any(axis=1)), np.flatnonzero(hole.any(axis=0))
+        hole = _soft(below_upper - below_lower, self._blur)
+        touched = hole > 1 / 512
+        rows, columns = np.flatnonzero(touched.any(axis=1)), np.flatnonzero(touched.any(axis=0))
         if not len(rows):
             return
-        h0, h1, w0, w1 = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
-        share = hole[h0:h1, w0:w1]
-        at = (box[0] + int(w0), box[1] + int(h0), box[0] + int(w1), box[1] + int(h1))
+        # What lips turn inwards gets less light.
+        rim = _soft(hole, _RIM * self._unit)
+        reach = int(2 * _RIM * self._unit) + 1
+        h0, h1 = max(rows[0] - reach, 0), min(rows[-1] + 1 + reach, part.shape[0])
+        w0, w1 = max(columns[0] - reach, 0), min(columns[-1] + 1 + reach, part.shape[1])
+        window = (slice(h0, h1), slice(w0, w1))
+        x, y = box[0] + int(w0), box[1] + int(h0)
         jaw = self._jaw_to_picture @ np.asarray(pose[-1], np.float64)
-        inside = self._inside.draw(at, jaw)
+        inside = self._inside.draw((x, y, x + int(w1 - w0), y + int(h1 - h0)), jaw)
         inside *= self._shadow(hole, (h0, h1, w0, w1))[..., None]
-        visible = part[h0:h1, w0:w1]
-        mixed = inside * share[..., None]
-        # The lips' own share of a pixel on the contour is split between the two of them.
-        rest = np.maximum(1 - below_upper[h0:h1, w0:w1], 0)[..., None] * upper[h0:h1, w0:w1]
-        rest = rest + below_lower[h0:h1, w0:w1, None] * lower[h0:h1, w0:w1]
-        touched = share > 0
-        visible[touched] = np.clip(mixed + rest + 0.5, 0, 255).astype(np.uint8)[touched]
+        share = hole[window][..., None]
+        skin = part[window] * (1 - _RIM_DARK * rim[window])[..., None]
+        skin += share * (inside - skin)
+        part[window] = np.clip(skin + 0.5, 0, 255).astype(np.uint8)
 
     def _below(self, line: Points, box: tuple[int, int, int, int]) -> Floats:
         """(h, w) the share of each pixel of a box below a contour and its way beyond the corners."""
@@ -230,3 +236,9 @@ class MouthLayers:
         line = cv2.GaussianBlur(line, (0, 0), max(0.6 * _CREASE * self._unit, 0.6))
         dark = 1 - _CREASE_DARK * self.open * line
         part[:] = (part * dark[..., None] + 0.5).astype(np.uint8)
+
+
+def _soft(mask: Floats, sigma: float) -> Floats:
+    import cv2
+
+    return np.asarray(cv2.GaussianBlur(mask, (0, 0), sigma))

@@ -130,7 +130,7 @@ def still_light(
         bright = seen @ _LUMA
         inside = (bright >= np.quantile(bright, 0.5)) & (bright <= np.quantile(bright, 0.92))
         ratio = (seen[inside].mean(axis=0) + 1) / usual
-        white = usual * np.clip(ratio, 0.6, 1.8) ** share
+        white = usual * np.clip(ratio, 0.75, 1.8) ** share
     luma = _TEETH * np.sqrt((skin @ _LUMA) * (white @ _LUMA))
     teeth = np.minimum(white * (luma / (white @ _LUMA)), 250.0)
     return Light(teeth, colourful, edge_blur(picture, box), noise_level(picture, points, unit))

@@ -58,10 +58,11 @@ def inner_lips(
         return Lipline(seam, seam, seam, seam)
     margin = _MARGIN * frame.scale + blur
     # Towards the corners the lips are thin and the edges many: the landmarks are trusted there.
-    sure = smoothstep(np.minimum(np.linspace(0, 8, _SPOTS), np.linspace(8, 0, _SPOTS)))
+    from_corner = np.minimum(np.linspace(0, 1, _SPOTS), np.linspace(1, 0, _SPOTS))
+    sure = smoothstep(12 * from_corner)
     edge_upper = sure * _edges(picture, upper, down, reach)
     edge_lower = sure * _edges(picture, lower, down, reach)
-    away = sure * margin
+    away = smoothstep(30 * from_corner) * margin
     lines = (
         upper + (edge_upper - away)[:, None] * down,
         lower + (edge_lower + away)[:, None] * down,
@@ -92,7 +93,7 @@ def _darkest(picture: Picture, line: Points, down: Points, reach: float) -> Poin
     import cv2
 
     light = cv2.GaussianBlur(_strip(picture, line, down, reach)[..., 0], (5, 3), 0)
-    return _path((light - light.min(axis=0)) / 12, reach)
+    return smooth_path((light - light.min(axis=0)) / 12, reach)
 
 
 def _edges(picture: Picture, line: Points, down: Points, reach: float) -> Points:
@@ -103,12 +104,13 @@ def _edges(picture: Picture, line: Points, down: Points, reach: float) -> Points
     change = np.gradient(strip, axis=0)
     strength = np.sqrt((change**2 * (1, 3, 1)).sum(axis=-1))
     strength /= np.quantile(strength, 0.95) + 1e-3
-    return _path(1.5 * (1 - strength.clip(0, 1)), reach)
+    return smooth_path(1.5 * (1 - strength.clip(0, 1)), reach)
 
 
-def _path(cost: npt.NDArray[np.floating], reach: float) -> Points:
-    """The cheapest smooth path through (_STEPS, _SPOTS), as distances from the middle row."""
-    offsets = np.linspace(-1, 1, _STEPS)
+def smooth_path(cost: npt.NDArray[np.floating], reach: float, rows: int = _STEPS) -> Points:
+    """The cheapest smooth path through (rows, N) from left to right: (N,) distances from the middle
+    row, which lies ``reach`` from the first and the last."""
+    offsets = np.linspace(-1, 1, rows)
     cost = cost + 0.8 * offsets[:, None] ** 2
     jump = 60 * (offsets[:, None] - offsets[None]) ** 2
     total, came = cost[:, 0], np.zeros(cost.shape, int)

@@ -103,6 +103,8 @@ class LipSheets:
         self._skin_to_picture = frame.jacobians[list(AROUND)]
         self.across, self.down = frame.axes.T
         self._finer = cubic_through(11, ALONG)
+        # Landmarks along a lip make a polygon; a lip has no corners but its ends.
+        self._speech = self._finer @ _evened(11)
         self._drawn = cubic_through(ALONG, DRAWN)
         # Sources: the outer ring, the skin around, what is held; then either inner lip.
         nose = points[_NOSE_TIP]
@@ -184,8 +186,8 @@ class LipSheets:
         lips = np.einsum("kij,kj->ki", self._lips_to_picture, rest.scale * speech[:-1])
         outer = np.einsum("kij,kj->ki", self._lips_to_picture[:20], rest.lips[:20])
         inner = lips[20:]
-        upper = self._seam + self._finer @ inner[list(UPPER)]
-        lower = self._seam + self._finer @ inner[list(LOWER)]
+        upper = self._seam + self._speech @ inner[list(UPPER)]
+        lower = self._seam + self._speech @ inner[list(LOWER)]
         to = self._sources.copy()
         to[:20] += outer + lips[:20]
         to[20 : 20 + len(skin)] += skin
@@ -291,6 +293,14 @@ def _spline(centres: Points, values: Points) -> tuple[Floats, Floats]:
 
 
 _STIFF = 1e-5
+
+
+def _evened(points: int) -> Points:
+    """(points, points) a running mean of three, the ends kept."""
+    mean = np.eye(points) / 2
+    mean += (np.eye(points, k=1) + np.eye(points, k=-1)) / 4
+    mean[[0, -1]] = np.eye(points)[[0, -1]]
+    return np.asarray(mean)
 
 
 def cubic_through(points: int, samples: int) -> Points:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from stillspeak.face.align import smoothstep
 from stillspeak.face.mouth import LIPS
 from stillspeak.rendering.light import Light
-from stillspeak.rendering.lipline import Lipline
+from stillspeak.rendering.lipline import Lipline, smooth_path
 from stillspeak.rendering.mesh import FaceFrame, Rest
 from stillspeak.rendering.mouth import DRAWN, cubic_through
 
@@ -32,6 +32,7 @@ OVERLAP = 0.04
 
 _BOW = 0.16  # how much the upper row rises towards its ends
 _LEFT, _RIGHT, _TOP, _BOTTOM = -0.7, 0.7, -0.35, 0.85  # what the layers cover
+_ROWS_DARK = 0.86  # of the light around, what a line between two rows of teeth has at most
 _SHOWN = 0.12  # share of the mouth's middle from which teeth count as shown
 _SEED = 20
 _LUMA = np.array([0.299, 0.587, 0.114])
@@ -51,14 +52,14 @@ _UPPER = _Arch(
     widths=(0.135, 0.104, 0.088, 0.072, 0.062, 0.055),
     lengths=(0.165, 0.142, 0.158, 0.135, 0.115, 0.1),
     edges=(0.0, 0.011, 0.003, 0.014, 0.02, 0.026),
-    points=(0.003, 0.006, 0.02, 0.014, 0.01, 0.008),
+    points=(0.002, 0.004, 0.012, 0.007, 0.005, 0.004),
     dark=0.75,
 )
 _LOWER = _Arch(
     widths=(0.084, 0.092, 0.09, 0.084, 0.08, 0.08),
     lengths=(0.13, 0.135, 0.15, 0.13, 0.12, 0.1),
     edges=(0.0, 0.002, 0.0, 0.012, 0.02, 0.025),
-    points=(0.001, 0.002, 0.014, 0.01, 0.008, 0.006),
+    points=(0.001, 0.001, 0.008, 0.005, 0.004, 0.004),
     dark=0.8,
 )
 
@@ -70,11 +71,13 @@ class _Own(NamedTuple):
         across: (DRAWN,) from left to right, in distances between the eyes.
         edge: (DRAWN,) how far down they reach there, behind the lower lip too.
         colour: (3,) levels of 255 of the brightest.
+        bottom: (DRAWN, 2) pixels, the end of what is seen of them.
     """
 
     across: Points
     edge: Points
     colour: Points
+    bottom: Points
 
     def share(self, pixels: npt.NDArray[np.generic]) -> Floats:
         """(...) how likely pixels (..., 3) show a tooth, 0 to 1."""
@@ -101,14 +104,21 @@ def _own_teeth(
     middle = seen[:, DRAWN // 4 : -DRAWN // 4].reshape(-1, 3)
     bright = middle @ _LUMA
     best = (bright >= np.quantile(bright, 0.75)) & (bright <= np.quantile(bright, 0.95))
-    own = _Own(np.zeros(0), np.zeros(0), middle[best].mean(axis=0) + 1)
+    own = _Own(np.zeros(0), np.zeros(0), middle[best].mean(axis=0) + 1, bottom)
     teeth = own.share(seen) > 0.5
+    rows = _between_rows(seen @ _LUMA, teeth)
+    if rows is not None:
+        teeth &= steps[:, None] < rows
+        bottom = top + rows[:, None] * (bottom - top)
+        steps_down = np.minimum(steps[:, None] / np.maximum(rows, 1e-3), 1)
+    else:
+        steps_down = np.repeat(steps[:, None], DRAWN, axis=1)
     skin = picture.reshape(-1, 3)
     if teeth[:, DRAWN // 4 : -DRAWN // 4].mean() < _SHOWN or own.colour @ _LUMA < 0.4 * skin.mean():
         return None
     # The last of them in each column, then a smooth curve through these.
     last = len(steps) - 1 - teeth[::-1].argmax(axis=0)
-    down = np.where(teeth.any(axis=0), steps[last], 0)
+    down = np.where(teeth.any(axis=0), steps_down[last, range(DRAWN)], 0)
     edge = (top + down[:, None] * (bottom - top) - centre) @ np.linalg.inv(axes).T
     u, v = edge.T
     wide = np.abs(u - u[DRAWN // 2]) < 0.3 * scale
@@ -119,8 +129,28 @@ def _own_teeth(
     arc = np.where(inner == u, arc, np.interp(inner, u, arc) + np.minimum(arc - np.interp(inner, u, arc), 0))
     # They are at least as long as they would be at rest; the lower lip hides what is not seen.
     hidden = max(EDGE * scale - arc[DRAWN // 2], 0)
-    touching = down[known].mean() > 0.85
-    return own._replace(across=u, edge=arc + (hidden if touching else 0))
+    touching = down[known].mean() > 0.85 and rows is None
+    return own._replace(across=u, edge=arc + (hidden if touching else 0), bottom=bottom)
+
+
+def _between_rows(bright: Points, teeth: npt.NDArray[np.bool_]) -> Points | None:
+    """Where the upper teeth end if lower ones follow directly: (DRAWN,) shares of the way from lip
+    to lip along (N, DRAWN) luma; None if there is no second row."""
+    import cv2
+
+    n = len(bright)
+    even = cv2.GaussianBlur(bright, (5, 3), 0)
+    around = cv2.blur(bright, (5, 2 * (n // 5) + 1), borderType=cv2.BORDER_REPLICATE)
+    dip = even / np.maximum(around, 1)
+    low, high = n // 3, n - n // 8
+    part = dip[low:high]
+    at = smooth_path(8 * (part - part.min(axis=0)).clip(0, 1), 1.0, rows=len(part))
+    rows = (low + (at + 1) / 2 * (len(part) - 1)) / (n - 1)
+    columns = range(DRAWN // 3, DRAWN - DRAWN // 3)
+    places = np.rint(rows * (n - 1)).astype(int)
+    dark = np.median([dip[places[c], c] for c in columns])
+    below = np.mean([teeth[places[c] + 2 :, c].mean() for c in columns])
+    return rows if dark < _ROWS_DARK and below > 0.6 else None
 
 
 class InsideMouth:
@@ -155,7 +185,7 @@ class InsideMouth:
         fine = int(np.clip(np.ceil(220 / frame.scale), 2, 6))
         u, v = self._coordinates(np.linalg.inv(axes), centre, fine)
         scale = rest.scale
-        blur = light.blur
+        blur = 0.75 * light.blur
         own = _own_teeth(picture, lips, axes, centre, scale) if rest.open > 0 else None
         edge = scale * (EDGE - _BOW * np.maximum(np.abs(u) / scale - 0.05, 0) ** 2)
         drawn = light
@@ -165,8 +195,8 @@ class InsideMouth:
             drawn = light._replace(teeth=own.colour)
         upper = _premultiplied(*_teeth(u / scale, (edge - v) / scale, _UPPER, drawn))
         jaw_v = (v - (EDGE - OVERLAP)) / scale + 0.6 * _BOW * (u / scale) ** 2
-        lower = _premultiplied(*_teeth(u / scale, jaw_v, _LOWER, light))
-        lower[..., :3] *= 0.8
+        lower = _premultiplied(*_teeth(u / scale, jaw_v, _LOWER, drawn))
+        lower[..., :3] *= 0.85
         tongue = _premultiplied(*_tongue(u / scale, jaw_v, light))
         jaw = tongue * (1 - lower[..., 3:]) + lower
         self._upper = self._shrunk(upper, blur)
@@ -206,7 +236,7 @@ class InsideMouth:
             picture, move, self._size, flags=flags, borderMode=cv2.BORDER_REPLICATE
         )
         drawn = cubic_through(len(lips.upper), DRAWN)
-        ring = np.concatenate([drawn @ lips.upper_teeth, (drawn @ lips.lower_teeth)[::-1]])
+        ring = np.concatenate([drawn @ lips.upper_teeth, own.bottom[::-1]])
         inside = filled(ring - self.corner, rows, columns)
         inside = np.minimum(inside, 2 * np.maximum(_soft(inside, 0.008 * frame.scale) - 0.5, 0))
         teeth = _soft(own.share(seen), 0.004 * frame.scale) * inside
@@ -225,7 +255,9 @@ class InsideMouth:
         low = _cut(self._jaw, box, self.corner, jaw)
         out = dark * (1 - low[..., 3:]) + low[..., :3]
         out = out * (1 - upper[..., 3:]) + upper[..., :3]
-        return np.asarray(out + noise.reshape(*out.shape[:2], 1), np.float32)
+        # Grain goes with the light.
+        grain = noise.reshape(*out.shape[:2], 1) * (0.2 + out / 200)
+        return np.asarray(out + grain, np.float32)
 
 
 def filled(ring: Points, rows: int, columns: int) -> Floats:
@@ -300,7 +332,7 @@ def _teeth(u: Floats, inward: Floats, arch: _Arch, light: Light) -> tuple[Floats
     unlike = rng.normal(size=(2, 2 * len(ends)))
     number = which + len(ends) * (u > 0)
     length = each(arch.lengths)
-    rounded = 0.012 * np.abs(t) ** 5 + each(arch.points) * np.abs(t)
+    rounded = 0.011 * np.abs(t) ** 7 + each(arch.points) * np.abs(t)
     edge = each(arch.edges) + rounded
     edge += 0.0025 * unlike[0][number]
     v = inward - edge  # from this tooth's edge
@@ -308,8 +340,8 @@ def _teeth(u: Floats, inward: Floats, arch: _Arch, light: Light) -> tuple[Floats
     alpha = smoothstep(v / 0.008 + 0.5)
     # Between two teeth lies a line of shade, wider at their edges.
     beside = (1 - np.abs(t)) * width / 2
-    wide = 0.004 + 0.007 * smoothstep(1 - v / 0.045)
-    gap = np.exp(-((beside / wide) ** 2)) * (0.34 + 0.3 * smoothstep(1 - v / 0.04))
+    wide = 0.0035 + 0.0035 * smoothstep(1 - v / 0.04)
+    gap = np.exp(-((beside / wide) ** 2)) * (0.22 + 0.2 * smoothstep(1 - v / 0.035))
     shape = 1 - 0.13 * t**2 - 0.05 * (1 - smoothstep(v / 0.03)) - 0.10 * smoothstep(along - 0.35)
     gleam = 0.05 * np.exp(-(((t + 0.15) / 0.4) ** 2) - ((along - 0.45) / 0.22) ** 2)
     bright = (shape + gleam) * (1 - gap) * (1 + 0.018 * unlike[1][number])
