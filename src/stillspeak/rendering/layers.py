@@ -17,10 +17,10 @@ Floats = npt.NDArray[np.float32]
 Picture = npt.NDArray[np.uint8]
 
 _SHADE = 0.035  # how far the lips' shadow reaches, in distances between the eyes
-_DEEP = 0.75  # share of light that is lost right behind them
 _CREASE = 0.007  # half the width of the line between lips that met after the still was taken
 _CREASE_DARK = 0.5
-_RIM, _RIM_DARK = 0.014, 0.45  # how far the lips' inner rim is darker, and how much
+_LOWER_LIP = 25  # the middle of the lower inner lip, in a pose
+_RIM, _RIM_DARK = 0.014, 0.3  # how far the lips' inner rim is darker, and how much
 
 
 class MouthLayers:
@@ -186,9 +186,10 @@ class MouthLayers:
         w0, w1 = max(columns[0] - reach, 0), min(columns[-1] + 1 + reach, part.shape[1])
         window = (slice(h0, h1), slice(w0, w1))
         x, y = box[0] + int(w0), box[1] + int(h0)
-        jaw = self._jaw_to_picture @ np.asarray(pose[-1], np.float64)
-        inside = self._inside.draw((x, y, x + int(w1 - w0), y + int(h1 - h0)), jaw)
-        inside *= self._shadow(hole, (h0, h1, w0, w1))[..., None]
+        # The chin's skin gives way; the teeth below go between it and the lip.
+        jaw = self._jaw_to_picture @ (0.4 * pose[-1] + 0.6 * pose[_LOWER_LIP])
+        lit = self._light_within(hole, (h0, h1, w0, w1))
+        inside = self._inside.draw((x, y, x + int(w1 - w0), y + int(h1 - h0)), jaw, lit)
         share = hole[window][..., None]
         skin = part[window] * (1 - _RIM_DARK * rim[window])[..., None]
         skin += share * (inside - skin)
@@ -203,8 +204,8 @@ class MouthLayers:
         ring = np.concatenate([[first], line, [last, last + far * self._down, first + far * self._down]])
         return filled(ring - (x0, y0), y1 - y0, x1 - x0)
 
-    def _shadow(self, hole: Floats, part: tuple[int, int, int, int]) -> Floats:
-        """(h, w) the light that comes past the lips, more from below than from above."""
+    def _light_within(self, hole: Floats, part: tuple[int, int, int, int]) -> Floats:
+        """(h, w) the light that comes past the lips, 0 to 1."""
         import cv2
 
         sigma = _SHADE * self._unit
@@ -219,7 +220,7 @@ class MouthLayers:
         light = cv2.GaussianBlur(light, (0, 0), sigma / small)
         light = cv2.resize(light, padded.shape[::-1], interpolation=cv2.INTER_LINEAR)
         light = light[margin:-margin, margin:-margin]
-        return np.asarray(1 - _DEEP * (1 - np.clip(1.6 * light - 0.1, 0, 1)), np.float32)
+        return np.asarray(np.clip(1.6 * light - 0.1, 0.1, 1), np.float32)
 
     def _draw_crease(self, part: Picture, lips: Lips, box: tuple[int, int, int, int]) -> None:
         """The dark line between lips that met after the still was taken."""

@@ -18,7 +18,8 @@ _IRISES = ((468, 469, 470, 471, 472), (473, 474, 475, 476, 477))
 _LUMA = np.array([0.299, 0.587, 0.114])
 
 # Found on the portraits of Face Research Lab London whose smiles show teeth.
-_TEETH = 1.23  # luma over the geometric mean of the cheeks' and the eyes' white
+_TEETH = 1.21  # luma over the geometric mean of the cheeks' and the eyes' white
+_TINT = np.array([0.916, 1.0, 1.017])  # and colour
 _WHITE = np.array([0.816, 0.936, 1.02])  # the eyes' white over the cheeks', where it is not seen
 _SKIN = np.log(1.27)  # how red over green the cheeks were there
 _SEEN = 60  # pixels of the eyes' white that tell its colour
@@ -132,7 +133,8 @@ def still_light(
         ratio = (seen[inside].mean(axis=0) + 1) / usual
         white = usual * np.clip(ratio, 0.75, 1.8) ** share
     luma = _TEETH * np.sqrt((skin @ _LUMA) * (white @ _LUMA))
-    teeth = np.minimum(white * (luma / (white @ _LUMA)), 250.0)
+    teeth = np.sqrt(white * skin) * _TINT**colourful
+    teeth = np.minimum(teeth * (luma / (teeth @ _LUMA)), 250.0)
     return Light(teeth, colourful, edge_blur(picture, box), noise_level(picture, points, unit))
 
 

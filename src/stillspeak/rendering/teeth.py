@@ -34,6 +34,7 @@ _BOW = 0.16  # how much the upper row rises towards its ends
 _LEFT, _RIGHT, _TOP, _BOTTOM = -0.7, 0.7, -0.35, 0.85  # what the layers cover
 _ROWS_DARK = 0.86  # of the light around, what a line between two rows of teeth has at most
 _SHOWN = 0.12  # share of the mouth's middle from which teeth count as shown
+_DEEP = np.array([1.1, 0.95, 0.85])  # tint of the throat over the line between the lips
 _SEED = 20
 _LUMA = np.array([0.299, 0.587, 0.114])
 
@@ -153,6 +154,21 @@ def _between_rows(bright: Points, teeth: npt.NDArray[np.bool_]) -> Points | None
     return rows if dark < _ROWS_DARK and below > 0.6 else None
 
 
+def _line_colour(picture: Picture, lips: Lipline, light: Light) -> Floats:
+    """(3,) levels of the darkest that the still shows between the lips."""
+    import cv2
+
+    steps = np.linspace(0, 1, 9)[:, None, None]
+    places = (lips.upper + steps * (lips.lower - lips.upper)).astype(np.float32)[:, 3:-3]
+    seen = cv2.remap(
+        picture, places[..., 0], places[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    ).reshape(-1, 3)
+    bright = seen @ _LUMA
+    darkest = seen[bright <= np.quantile(bright, 0.3)].mean(axis=0)
+    # A mouth full of teeth shows nothing dark.
+    return np.asarray(np.minimum(darkest, light.paint(0.36, 0.2, 0.18)), np.float32)
+
+
 class InsideMouth:
     """The layers behind the lips of one still.
 
@@ -188,7 +204,11 @@ class InsideMouth:
         blur = 0.75 * light.blur
         own = _own_teeth(picture, lips, axes, centre, scale) if rest.open > 0 else None
         edge = scale * (EDGE - _BOW * np.maximum(np.abs(u) / scale - 0.05, 0) ** 2)
-        drawn = light
+        self._shade = _line_colour(picture, lips, light)
+        # The more contrast between teeth and lips' line, the darker what lies deeper.
+        contrast = np.clip((self._shade @ _LUMA) / (light.teeth @ _LUMA), 0.1, 0.65)
+        deep = min(1.25 * contrast, 0.65) * self._shade * _DEEP**light.colourful
+        drawn = light._replace(teeth=float(np.clip(1.18 - 0.8 * contrast, 0.7, 1)) * light.teeth)
         if own is not None:
             # Those that go on behind the lips are like those that are seen.
             edge = np.interp(u, own.across, own.edge).astype(np.float32)
@@ -201,8 +221,7 @@ class InsideMouth:
         jaw = tongue * (1 - lower[..., 3:]) + lower
         self._upper = self._shrunk(upper, blur)
         self._jaw = self._shrunk(jaw, blur)
-        depth = smoothstep((v / scale + 0.1) / 0.5)[..., None]
-        dark = light.paint(0.10, 0.055, 0.05) + depth * light.paint(0.06, 0.02, 0.02)
+        dark = np.broadcast_to(deep.astype(np.float32), (*u.shape, 3))
         self._dark = self._shrunk(dark.astype(np.float32), 0)
         if own is not None:
             self._keep_own(picture, frame, lips, own)
@@ -244,17 +263,22 @@ class InsideMouth:
         seen = np.concatenate([seen.astype(np.float32), np.ones_like(share)], axis=2)
         self._upper = self._upper * (1 - share) + seen * share
 
-    def draw(self, box: tuple[int, int, int, int], jaw: Points) -> Floats:
+    def draw(self, box: tuple[int, int, int, int], jaw: Points, lit: Floats) -> Floats:
         """(h, w, 3) float32 levels of what a hole in this box of the picture shows.
 
         Args:
             box: x0, y0, x1, y1 in pixels of the picture, ends excluded.
             jaw: (2,) displacement of the jaw in pixels.
+            lit: (h, w) the light that gets in, 0 to 1; where there is none the hole looks like
+                the line between closed lips.
         """
-        upper, dark, noise = (_cut(part, box, self.corner) for part in (self._upper, self._dark, self._noise))
+        upper, dark, noise = (
+            _cut(part, box, self.corner) for part in (self._upper, self._dark, self._noise)
+        )
         low = _cut(self._jaw, box, self.corner, jaw)
         out = dark * (1 - low[..., 3:]) + low[..., :3]
         out = out * (1 - upper[..., 3:]) + upper[..., :3]
+        out = self._shade + (out - self._shade) * lit[..., None]
         # Grain goes with the light.
         grain = noise.reshape(*out.shape[:2], 1) * (0.2 + out / 200)
         return np.asarray(out + grain, np.float32)
@@ -359,7 +383,7 @@ def _teeth(u: Floats, inward: Floats, arch: _Arch, light: Light) -> tuple[Floats
 
 def _tongue(u: Floats, v: Floats, light: Light) -> tuple[Floats, Floats]:
     """Colour and alpha of the tongue; v from the lower front teeth's edges down."""
-    top = -0.10 + 1.0 * u**2 + 0.012 * np.exp(-((u / 0.03) ** 2))
+    top = -0.13 + 1.0 * u**2 + 0.012 * np.exp(-((u / 0.03) ** 2))
     alpha = smoothstep((v - top) / 0.05 + 0.3) * (1 - smoothstep((np.abs(u) - 0.3) / 0.14))
     lit = 0.5 + 0.45 * smoothstep((v - top) / 0.2) - 0.22 * smoothstep(np.abs(u) / 0.4)
     colour = light.paint(0.66, 0.38, 0.37) * lit[..., None]
