@@ -1,0 +1,128 @@
+"""The inner lips of a still to the pixel: landmarks brought to the edges that the picture shows."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from stillspeak.face.align import smoothstep
+from stillspeak.face.mouth import INNER_LIPS
+from stillspeak.rendering.mesh import LOWER, UPPER, FaceFrame, Rest
+from stillspeak.rendering.mouth import ALONG, cubic_through
+
+Points = npt.NDArray[np.float64]
+Picture = npt.NDArray[np.uint8]
+
+_REACH = 0.035  # how far an edge is looked for, in distances between the eyes
+_STEPS = 29
+_SPOTS = 61
+_MARGIN = 0.004  # by which an open mouth's lips lose, beyond their blur, where teeth begin
+
+
+class Lipline(NamedTuple):
+    """The still's inner lips from the left corner to the right, (ALONG, 2) pixels each.
+
+    Of a closed mouth all are the dark line between the lips. ``upper`` and ``lower`` of an open
+    one lie so far in the lips that nothing of the teeth is left on them, ``upper_teeth`` and
+    ``lower_teeth`` so far inside that nothing of the lips is seen between them.
+    """
+
+    upper: Points
+    lower: Points
+    upper_teeth: Points
+    lower_teeth: Points
+
+
+def inner_lips(
+    picture: Picture, frame: FaceFrame, points: Points, rest: Rest, blur: float
+) -> Lipline:
+    """Find a still's inner lips.
+
+    Args:
+        picture: (H, W, 3) uint8.
+        frame: of its face.
+        points: (478, 2) landmarks in pixels.
+        rest: its mouth at rest.
+        blur: of the picture's edges, standard deviation in pixels.
+    """
+    down = frame.axes[:, 1]
+    inner = points[list(INNER_LIPS)]
+    finer = cubic_through(11, _SPOTS)
+    upper, lower = finer @ inner[list(UPPER)], finer @ inner[list(LOWER)]
+    reach = _REACH * frame.scale
+    if rest.open == 0:
+        middle = (upper + lower) / 2
+        seam = _thinned(middle + _darkest(picture, middle, down, reach)[:, None] * down)
+        return Lipline(seam, seam, seam, seam)
+    margin = _MARGIN * frame.scale + blur
+    # Towards the corners the lips are thin and the edges many: the landmarks are trusted there.
+    from_corner = np.minimum(np.linspace(0, 1, _SPOTS), np.linspace(1, 0, _SPOTS))
+    sure = smoothstep(12 * from_corner)
+    edge_upper = sure * _edges(picture, upper, down, reach)
+    edge_lower = sure * _edges(picture, lower, down, reach)
+    away = smoothstep(30 * from_corner) * margin
+    lines = (
+        upper + (edge_upper - away)[:, None] * down,
+        lower + (edge_lower + away)[:, None] * down,
+        upper + (edge_upper + away)[:, None] * down,
+        lower + (edge_lower - away)[:, None] * down,
+    )
+    return Lipline(*map(_thinned, lines))
+
+
+def _thinned(line: Points) -> Points:
+    return np.asarray(line[:: (_SPOTS - 1) // (ALONG - 1)])
+
+
+def _strip(picture: Picture, line: Points, down: Points, reach: float) -> npt.NDArray[np.float32]:
+    """(_STEPS, _SPOTS, 3) the picture along a line, from above it to below, as CIE Lab."""
+    import cv2
+
+    steps = np.linspace(-reach, reach, _STEPS)
+    places = (line[None] + steps[:, None, None] * down).astype(np.float32)
+    strip = cv2.remap(
+        picture, places[..., 0], places[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
+    return np.asarray(cv2.cvtColor(strip.astype(np.float32) / 255, cv2.COLOR_RGB2Lab))
+
+
+def _darkest(picture: Picture, line: Points, down: Points, reach: float) -> Points:
+    """(_SPOTS,) how far below the line the darkest path runs."""
+    import cv2
+
+    light = cv2.GaussianBlur(_strip(picture, line, down, reach)[..., 0], (5, 3), 0)
+    return smooth_path((light - light.min(axis=0)) / 12, reach)
+
+
+def _edges(picture: Picture, line: Points, down: Points, reach: float) -> Points:
+    """(_SPOTS,) how far below the line the strongest edge runs."""
+    import cv2
+
+    strip = cv2.GaussianBlur(_strip(picture, line, down, reach), (5, 3), 0)
+    change = np.gradient(strip, axis=0)
+    strength = np.sqrt((change**2 * (1, 3, 1)).sum(axis=-1))
+    strength /= np.quantile(strength, 0.95) + 1e-3
+    return smooth_path(1.5 * (1 - strength.clip(0, 1)), reach)
+
+
+def smooth_path(cost: npt.NDArray[np.floating], reach: float, rows: int = _STEPS) -> Points:
+    """The cheapest smooth path through (rows, N) from left to right: (N,) distances from the middle
+    row, which lies ``reach`` from the first and the last."""
+    offsets = np.linspace(-1, 1, rows)
+    cost = cost + 0.8 * offsets[:, None] ** 2
+    jump = 60 * (offsets[:, None] - offsets[None]) ** 2
+    total, came = cost[:, 0], np.zeros(cost.shape, int)
+    for spot in range(1, cost.shape[1]):
+        ways = total[None] + jump
+        came[:, spot] = ways.argmin(axis=1)
+        total = ways.min(axis=1) + cost[:, spot]
+    row = int(total.argmin())
+    path = np.empty(cost.shape[1])
+    for spot in range(cost.shape[1] - 1, -1, -1):
+        path[spot] = offsets[row]
+        row = came[row, spot]
+    kernel = np.hanning(9)[1:-1]
+    padded = np.pad(path, len(kernel) // 2, mode="edge")
+    return np.asarray(reach * np.convolve(padded, kernel / kernel.sum(), mode="valid"))

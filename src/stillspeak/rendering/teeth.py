@@ -1,0 +1,390 @@
+"""What is behind the lips: upper teeth that stay with the skull, lower teeth and tongue that go
+with the jaw, the dark behind them.
+
+A still that shows its teeth lends them. For one that does not they are drawn: an arch of single
+teeth after average sizes, in the still's own light, as blurred and grainy as the still.
+Lengths are in distances between the eyes; u runs right and v down from where the lips meet.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from stillspeak.face.align import smoothstep
+from stillspeak.face.mouth import LIPS
+from stillspeak.rendering.light import Light
+from stillspeak.rendering.lipline import Lipline, smooth_path
+from stillspeak.rendering.mesh import FaceFrame, Rest
+from stillspeak.rendering.mouth import DRAWN, cubic_through
+
+Points = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.float32]
+Picture = npt.NDArray[np.uint8]
+
+EDGE = 0.035
+"""How far the upper front teeth come down below the line where the lips meet."""
+
+OVERLAP = 0.04
+"""How far the lower front teeth stand behind the upper ones with the jaw closed."""
+
+_BOW = 0.16  # how much the upper row rises towards its ends
+_LEFT, _RIGHT, _TOP, _BOTTOM = -0.7, 0.7, -0.35, 0.85  # what the layers cover
+_ROWS_DARK = 0.86  # of the light around, what a line between two rows of teeth has at most
+_SHOWN = 0.12  # share of the mouth's middle from which teeth count as shown
+_DEEP = np.array([1.1, 0.95, 0.85])  # tint of the throat over the line between the lips
+_SEED = 20
+_LUMA = np.array([0.299, 0.587, 0.114])
+
+
+class _Arch(NamedTuple):
+    """One row of teeth, from the middle outwards."""
+
+    widths: tuple[float, ...]
+    lengths: tuple[float, ...]
+    edges: tuple[float, ...]  # how much shorter each ends than the first
+    points: tuple[float, ...]  # how pointed each is
+    dark: float  # share of light that is lost at its ends
+
+
+_UPPER = _Arch(
+    widths=(0.135, 0.104, 0.088, 0.072, 0.062, 0.055),
+    lengths=(0.165, 0.142, 0.158, 0.135, 0.115, 0.1),
+    edges=(0.0, 0.011, 0.003, 0.014, 0.02, 0.026),
+    points=(0.002, 0.004, 0.012, 0.007, 0.005, 0.004),
+    dark=0.75,
+)
+_LOWER = _Arch(
+    widths=(0.084, 0.092, 0.09, 0.084, 0.08, 0.08),
+    lengths=(0.13, 0.135, 0.15, 0.13, 0.12, 0.1),
+    edges=(0.0, 0.002, 0.0, 0.012, 0.02, 0.025),
+    points=(0.001, 0.001, 0.008, 0.005, 0.004, 0.004),
+    dark=0.8,
+)
+
+
+class _Own(NamedTuple):
+    """The teeth that a still shows.
+
+    Attributes:
+        across: (DRAWN,) from left to right, in distances between the eyes.
+        edge: (DRAWN,) how far down they reach there, behind the lower lip too.
+        colour: (3,) levels of 255 of the brightest.
+        bottom: (DRAWN, 2) pixels, the end of what is seen of them.
+    """
+
+    across: Points
+    edge: Points
+    colour: Points
+    bottom: Points
+
+    def share(self, pixels: npt.NDArray[np.generic]) -> Floats:
+        """(...) how likely pixels (..., 3) show a tooth, 0 to 1."""
+        seen = pixels.astype(np.float32) + 1
+        white = self.colour @ _LUMA
+        bright = smoothstep((seen @ _LUMA / white - 0.3) / 0.2)
+        red = np.log(seen[..., 0] / seen[..., 1]) - np.log(self.colour[0] / self.colour[1])
+        return np.asarray(bright * (1 - smoothstep((red - 0.22) / 0.15)), np.float32)
+
+
+def _own_teeth(
+    picture: Picture, lips: Lipline, axes: Points, centre: Points, scale: float
+) -> _Own | None:
+    """Find out what a still shows of its upper teeth; None if hardly anything."""
+    import cv2
+
+    drawn = cubic_through(len(lips.upper), DRAWN)
+    top, bottom = drawn @ lips.upper_teeth, drawn @ lips.lower_teeth
+    steps = np.linspace(0, 1, 33)
+    places = (top + steps[:, None, None] * (bottom - top)).astype(np.float32)
+    seen = cv2.remap(
+        picture, places[..., 0], places[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    ).astype(np.float64)
+    middle = seen[:, DRAWN // 4 : -DRAWN // 4].reshape(-1, 3)
+    bright = middle @ _LUMA
+    best = (bright >= np.quantile(bright, 0.75)) & (bright <= np.quantile(bright, 0.95))
+    own = _Own(np.zeros(0), np.zeros(0), middle[best].mean(axis=0) + 1, bottom)
+    teeth = own.share(seen) > 0.5
+    rows = _between_rows(seen @ _LUMA, teeth)
+    if rows is not None:
+        teeth &= steps[:, None] < rows
+        bottom = top + rows[:, None] * (bottom - top)
+        steps_down = np.minimum(steps[:, None] / np.maximum(rows, 1e-3), 1)
+    else:
+        steps_down = np.repeat(steps[:, None], DRAWN, axis=1)
+    skin = picture.reshape(-1, 3)
+    if teeth[:, DRAWN // 4 : -DRAWN // 4].mean() < _SHOWN or own.colour @ _LUMA < 0.4 * skin.mean():
+        return None
+    # The last of them in each column, then a smooth curve through these.
+    last = len(steps) - 1 - teeth[::-1].argmax(axis=0)
+    down = np.where(teeth.any(axis=0), steps_down[last, range(DRAWN)], 0)
+    edge = (top + down[:, None] * (bottom - top) - centre) @ np.linalg.inv(axes).T
+    u, v = edge.T
+    wide = np.abs(u - u[DRAWN // 2]) < 0.3 * scale
+    height = np.linalg.norm(bottom - top, axis=1)
+    known = wide & (height > 0.3 * height.max())
+    arc = np.polyval(np.polyfit(u[known], v[known], 2), u)
+    inner = np.clip(u, u[known].min(), u[known].max())
+    arc = np.where(inner == u, arc, np.interp(inner, u, arc) + np.minimum(arc - np.interp(inner, u, arc), 0))
+    # They are at least as long as they would be at rest; the lower lip hides what is not seen.
+    hidden = max(EDGE * scale - arc[DRAWN // 2], 0)
+    touching = down[known].mean() > 0.85 and rows is None
+    return own._replace(across=u, edge=arc + (hidden if touching else 0), bottom=bottom)
+
+
+def _between_rows(bright: Points, teeth: npt.NDArray[np.bool_]) -> Points | None:
+    """Where the upper teeth end if lower ones follow directly: (DRAWN,) shares of the way from lip
+    to lip along (N, DRAWN) luma; None if there is no second row."""
+    import cv2
+
+    n = len(bright)
+    even = cv2.GaussianBlur(bright, (5, 3), 0)
+    around = cv2.blur(bright, (5, 2 * (n // 5) + 1), borderType=cv2.BORDER_REPLICATE)
+    dip = even / np.maximum(around, 1)
+    low, high = n // 3, n - n // 8
+    part = dip[low:high]
+    at = smooth_path(8 * (part - part.min(axis=0)).clip(0, 1), 1.0, rows=len(part))
+    rows = (low + (at + 1) / 2 * (len(part) - 1)) / (n - 1)
+    columns = range(DRAWN // 3, DRAWN - DRAWN // 3)
+    places = np.rint(rows * (n - 1)).astype(int)
+    dark = np.median([dip[places[c], c] for c in columns])
+    below = np.mean([teeth[places[c] + 2 :, c].mean() for c in columns])
+    return rows if dark < _ROWS_DARK and below > 0.6 else None
+
+
+def _line_colour(picture: Picture, lips: Lipline, light: Light) -> Floats:
+    """(3,) levels of the darkest that the still shows between the lips."""
+    import cv2
+
+    steps = np.linspace(0, 1, 9)[:, None, None]
+    places = (lips.upper + steps * (lips.lower - lips.upper)).astype(np.float32)[:, 3:-3]
+    seen = cv2.remap(
+        picture, places[..., 0], places[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    ).reshape(-1, 3)
+    bright = seen @ _LUMA
+    darkest = seen[bright <= np.quantile(bright, 0.3)].mean(axis=0)
+    # A mouth full of teeth shows nothing dark.
+    return np.asarray(np.minimum(darkest, light.paint(0.36, 0.2, 0.18)), np.float32)
+
+
+class InsideMouth:
+    """The layers behind the lips of one still.
+
+    Args:
+        picture: (H, W, 3) uint8.
+        frame: of its face.
+        rest: its mouth at rest.
+        lips: the still's inner lips.
+        seam: (ALONG, 2) where they meet at rest, pixels.
+        light: of the still.
+    """
+
+    def __init__(
+        self,
+        picture: Picture,
+        frame: FaceFrame,
+        rest: Rest,
+        lips: Lipline,
+        seam: Points,
+        light: Light,
+    ) -> None:
+        self._light = light
+        axes = frame.jacobians[list(LIPS)].mean(axis=0)
+        centre = seam[len(seam) // 2]
+        corners = np.array([(u, v) for u in (_LEFT, _RIGHT) for v in (_TOP, _BOTTOM)]) @ axes.T
+        low = np.floor(centre + corners.min(axis=0)).astype(int)
+        high = np.ceil(centre + corners.max(axis=0)).astype(int) + 1
+        self.corner = (int(low[0]), int(low[1]))
+        self._size = (int(high[0] - low[0]), int(high[1] - low[1]))
+        fine = int(np.clip(np.ceil(220 / frame.scale), 2, 6))
+        u, v = self._coordinates(np.linalg.inv(axes), centre, fine)
+        scale = rest.scale
+        blur = 0.75 * light.blur
+        own = _own_teeth(picture, lips, axes, centre, scale) if rest.open > 0 else None
+        edge = scale * (EDGE - _BOW * np.maximum(np.abs(u) / scale - 0.05, 0) ** 2)
+        self._shade = _line_colour(picture, lips, light)
+        # The more contrast between teeth and lips' line, the darker what lies deeper.
+        contrast = np.clip((self._shade @ _LUMA) / (light.teeth @ _LUMA), 0.1, 0.65)
+        deep = min(1.25 * contrast, 0.65) * self._shade * _DEEP**light.colourful
+        drawn = light._replace(teeth=float(np.clip(1.18 - 0.8 * contrast, 0.7, 1)) * light.teeth)
+        if own is not None:
+            # Those that go on behind the lips are like those that are seen.
+            edge = np.interp(u, own.across, own.edge).astype(np.float32)
+            drawn = light._replace(teeth=own.colour)
+        upper = _premultiplied(*_teeth(u / scale, (edge - v) / scale, _UPPER, drawn))
+        jaw_v = (v - (EDGE - OVERLAP)) / scale + 0.6 * _BOW * (u / scale) ** 2
+        lower = _premultiplied(*_teeth(u / scale, jaw_v, _LOWER, drawn))
+        lower[..., :3] *= 0.85
+        tongue = _premultiplied(*_tongue(u / scale, jaw_v, light))
+        jaw = tongue * (1 - lower[..., 3:]) + lower
+        self._upper = self._shrunk(upper, blur)
+        self._jaw = self._shrunk(jaw, blur)
+        dark = np.broadcast_to(deep.astype(np.float32), (*u.shape, 3))
+        self._dark = self._shrunk(dark.astype(np.float32), 0)
+        if own is not None:
+            self._keep_own(picture, frame, lips, own)
+        noise = np.random.default_rng(_SEED).standard_normal((*self._size[::-1], 1))
+        self._noise = (_soft(noise.astype(np.float32), 0.5) * light.noise * 1.5)[..., None]
+
+    def _coordinates(self, to_face: Points, centre: Points, fine: int) -> tuple[Floats, Floats]:
+        """u and v of a grid ``fine`` times as fine as the picture's."""
+        columns, rows = self._size
+        x = self.corner[0] + (np.arange(columns * fine) + 0.5) / fine - 0.5 - centre[0]
+        y = self.corner[1] + (np.arange(rows * fine) + 0.5) / fine - 0.5 - centre[1]
+        u = to_face[0, 0] * x + to_face[0, 1] * y[:, None]
+        v = to_face[1, 0] * x + to_face[1, 1] * y[:, None]
+        return u.astype(np.float32), v.astype(np.float32)
+
+    def _shrunk(self, fine: Floats, blur: float) -> Floats:
+        """On the picture's own grid, and as blurred as the picture."""
+        import cv2
+
+        small = cv2.resize(fine, self._size, interpolation=cv2.INTER_AREA)
+        return _soft(small, blur)
+
+    def _keep_own(self, picture: Picture, frame: FaceFrame, lips: Lipline, own: _Own) -> None:
+        """Lay the teeth that the still shows over those that are drawn."""
+        import cv2
+
+        columns, rows = self._size
+        move = np.array([[1, 0, self.corner[0]], [0, 1, self.corner[1]]], np.float64)
+        flags = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
+        seen = cv2.warpAffine(
+            picture, move, self._size, flags=flags, borderMode=cv2.BORDER_REPLICATE
+        )
+        drawn = cubic_through(len(lips.upper), DRAWN)
+        ring = np.concatenate([drawn @ lips.upper_teeth, own.bottom[::-1]])
+        inside = filled(ring - self.corner, rows, columns)
+        inside = np.minimum(inside, 2 * np.maximum(_soft(inside, 0.008 * frame.scale) - 0.5, 0))
+        teeth = _soft(own.share(seen), 0.004 * frame.scale) * inside
+        share = teeth[..., None].astype(np.float32)
+        seen = np.concatenate([seen.astype(np.float32), np.ones_like(share)], axis=2)
+        self._upper = self._upper * (1 - share) + seen * share
+
+    def draw(self, box: tuple[int, int, int, int], jaw: Points, lit: Floats) -> Floats:
+        """(h, w, 3) float32 levels of what a hole in this box of the picture shows.
+
+        Args:
+            box: x0, y0, x1, y1 in pixels of the picture, ends excluded.
+            jaw: (2,) displacement of the jaw in pixels.
+            lit: (h, w) the light that gets in, 0 to 1; where there is none the hole looks like
+                the line between closed lips.
+        """
+        upper, dark, noise = (
+            _cut(part, box, self.corner) for part in (self._upper, self._dark, self._noise)
+        )
+        low = _cut(self._jaw, box, self.corner, jaw)
+        out = dark * (1 - low[..., 3:]) + low[..., :3]
+        out = out * (1 - upper[..., 3:]) + upper[..., :3]
+        out = self._shade + (out - self._shade) * lit[..., None]
+        # Grain goes with the light.
+        grain = noise.reshape(*out.shape[:2], 1) * (0.2 + out / 200)
+        return np.asarray(out + grain, np.float32)
+
+
+def filled(ring: Points, rows: int, columns: int) -> Floats:
+    """(rows, columns) the share of each pixel that lies inside a ring of (K, 2) pixels."""
+    import cv2
+
+    fine = 4
+    mask = np.zeros((rows * fine, columns * fine), np.uint8)
+    placed = np.rint(((ring + 0.5) * fine - 0.5) * 16).astype(np.int32)
+    cv2.fillPoly(mask, [placed], 255, cv2.LINE_8, 4)
+    small = cv2.resize(mask, (columns, rows), interpolation=cv2.INTER_AREA)
+    return np.asarray(small, np.float32) / 255
+
+
+def _cut(
+    layer: Floats, box: tuple[int, int, int, int], corner: tuple[int, int], move: Points | None = None
+) -> Floats:
+    """A box of the picture from a layer; beyond the layer its border is repeated."""
+    import cv2
+
+    x0, y0, x1, y1 = box
+    left, top = x0 - corner[0], y0 - corner[1]
+    rows, columns = layer.shape[:2]
+    if move is None:
+        if left >= 0 and top >= 0 and left + x1 - x0 <= columns and top + y1 - y0 <= rows:
+            return layer[top : top + y1 - y0, left : left + x1 - x0]
+        move = np.zeros(2)
+    matrix = np.array([[1, 0, left - move[0]], [0, 1, top - move[1]]], np.float64)
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return np.asarray(
+        cv2.warpAffine(
+            layer, matrix, (x1 - x0, y1 - y0), flags=flags, borderMode=cv2.BORDER_REPLICATE
+        )
+    )
+
+
+def _soft(picture: Floats, sigma: float) -> Floats:
+    import cv2
+
+    if sigma < 0.2:
+        return picture
+    return np.asarray(cv2.GaussianBlur(picture, (0, 0), sigma))
+
+
+def _premultiplied(colour: Floats, alpha: Floats) -> Floats:
+    """(h, w, 3) and (h, w) -> (h, w, 4)."""
+    share = alpha[..., None]
+    return np.concatenate([colour * share, share], axis=2).astype(np.float32)
+
+
+def _teeth(u: Floats, inward: Floats, arch: _Arch, light: Light) -> tuple[Floats, Floats]:
+    """Colour (h, w, 3) and alpha (h, w) of a row of teeth.
+
+    Args:
+        u: across, 0 between the front teeth.
+        inward: distance from the front teeth's edges towards the gum.
+        arch: its shapes.
+        light: the still's.
+    """
+    sides = np.abs(u)
+    ends = np.cumsum(arch.widths)
+    which = np.minimum(np.searchsorted(ends, sides.ravel()).reshape(u.shape), len(ends) - 1)
+
+    def each(values: tuple[float, ...] | Points) -> Floats:
+        return np.asarray(values, np.float32)[which]
+
+    width = each(arch.widths)
+    t = 2 * (sides - each(ends) + width) / width - 1  # -1 to 1 across each tooth
+    t = np.where(t > 1, 1, t)
+    # No two teeth are quite alike.
+    rng = np.random.default_rng(_SEED)
+    unlike = rng.normal(size=(2, 2 * len(ends)))
+    number = which + len(ends) * (u > 0)
+    length = each(arch.lengths)
+    rounded = 0.011 * np.abs(t) ** 7 + each(arch.points) * np.abs(t)
+    edge = each(arch.edges) + rounded
+    edge += 0.0025 * unlike[0][number]
+    v = inward - edge  # from this tooth's edge
+    along = v / length
+    alpha = smoothstep(v / 0.008 + 0.5)
+    # Between two teeth lies a line of shade, wider at their edges.
+    beside = (1 - np.abs(t)) * width / 2
+    wide = 0.0035 + 0.0035 * smoothstep(1 - v / 0.04)
+    gap = np.exp(-((beside / wide) ** 2)) * (0.22 + 0.2 * smoothstep(1 - v / 0.035))
+    shape = 1 - 0.13 * t**2 - 0.05 * (1 - smoothstep(v / 0.03)) - 0.10 * smoothstep(along - 0.35)
+    gleam = 0.05 * np.exp(-(((t + 0.15) / 0.4) ** 2) - ((along - 0.45) / 0.22) ** 2)
+    bright = (shape + gleam) * (1 - gap) * (1 + 0.018 * unlike[1][number])
+    away = smoothstep((sides - 0.06) / 0.40)
+    bright *= 1 - arch.dark * away
+    warm = (0.25 + 0.5 * smoothstep(along) + 0.5 * away)[..., None].astype(np.float32)
+    colour = light.paint(1, 1, 1) * (1 - warm) + light.paint(1.0, 0.95, 0.84) * warm
+    colour = colour * bright[..., None]
+    # The gum, scalloped.
+    neck = length - 0.018 * (1 - t**2) + 0.01
+    gum = smoothstep((v - neck) / 0.014 + 0.5)[..., None]
+    pink = light.paint(0.62, 0.36, 0.34) * (1 - arch.dark * away)[..., None]
+    return (colour * (1 - gum) + pink * gum).astype(np.float32), alpha.astype(np.float32)
+
+
+def _tongue(u: Floats, v: Floats, light: Light) -> tuple[Floats, Floats]:
+    """Colour and alpha of the tongue; v from the lower front teeth's edges down."""
+    top = -0.13 + 1.0 * u**2 + 0.012 * np.exp(-((u / 0.03) ** 2))
+    alpha = smoothstep((v - top) / 0.05 + 0.3) * (1 - smoothstep((np.abs(u) - 0.3) / 0.14))
+    lit = 0.5 + 0.45 * smoothstep((v - top) / 0.2) - 0.22 * smoothstep(np.abs(u) / 0.4)
+    colour = light.paint(0.66, 0.38, 0.37) * lit[..., None]
+    return colour.astype(np.float32), alpha.astype(np.float32)
