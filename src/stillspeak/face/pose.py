@@ -7,7 +7,7 @@ adds that to the rest pose of a still. Turns, tilts and the size of the head hav
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +19,6 @@ from stillspeak.face.align import (
     transform_points,
 )
 from stillspeak.face.mouth import INNER_BOTTOM, INNER_TOP, LIPS, OUTER_LIPS
-
-A = TypeVar("A", bound=Any)
 
 CHIN = 152
 
@@ -72,12 +70,12 @@ def rest_shape(shapes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return rest
 
 
-def opening_of(poses: A) -> A:
+def opening_of(poses: Any) -> Any:
     """How much farther the inner lips are apart than at rest, (..., 41, 2) -> (...), of arrays and
     tensors alike. Of whole shapes: how far they are apart."""
     return poses[..., _BOTTOM, 1] - poses[..., _TOP, 1]
 
 
-def width_of(poses: A) -> A:
+def width_of(poses: Any) -> Any:
     """How much wider the mouth is than at rest, (..., 41, 2) -> (...), likewise."""
     return poses[..., _RIGHT, 0] - poses[..., _LEFT, 0]

@@ -18,7 +18,7 @@ from stillspeak.errors import ConfigError
 from stillspeak.models.pose import PoseConfig
 from stillspeak.models.speech import REACH, SPEECH_RATE, TOKEN, SpeechEncoderConfig
 
-DecoderName = Literal["unet", "warp"]
+DecoderName = Literal["unet", "warp", "layers"]
 AudioInput = Literal["waveform", "speech"]
 Norm = Literal["none", "batch", "spectral"]
 Region = Literal["frame", "lower", "mouth", "eyes"]
@@ -65,8 +65,7 @@ class GeneratorConfig:
     audio_input: AudioInput = "waveform"
     """The audio encoder: ``waveform``, the paper's, learned with the pictures; or ``speech``, the
     one that has heard the world and says the mouth's pose (:mod:`stillspeak.models.speech`). With
-    it the window follows from how far it looks ahead, and the fields below are unused up to
-    ``context_layers``, but for ``context_dim``."""
+    it the window follows from how far it looks ahead, and all other widths are unused."""
     speech: SpeechEncoderConfig = field(default_factory=SpeechEncoderConfig)
     pose: PoseConfig = field(default_factory=PoseConfig)
     audio_channels: tuple[int, ...] = (16, 32, 64, 128, 256, 512)
@@ -96,8 +95,19 @@ class GeneratorConfig:
     def __post_init__(self) -> None:
         check_types(self, "generator")
         levels = len(self.identity_channels)
-        if self.decoder not in ("unet", "warp"):
-            raise ConfigError(f"generator.decoder is {self.decoder!r}; give 'unet' or 'warp'")
+        if self.decoder not in ("unet", "warp", "layers"):
+            raise ConfigError(
+                f"generator.decoder is {self.decoder!r}; give 'unet', 'warp' or 'layers'"
+            )
+        if (self.decoder == "layers") != (self.audio_input == "speech"):
+            raise ConfigError(
+                "generator.decoder = 'layers' and generator.audio_input = 'speech' go together: "
+                "one says the mouth's pose, the other draws it"
+            )
+        if self.decoder == "layers" and (self.noise_dim or self.expression_dim):
+            raise ConfigError(
+                "generator.decoder = 'layers' needs generator.noise_dim = 0 and .expression_dim = 0"
+            )
         for name in ("identity_channels", "audio_channels", "warp_channels"):
             _check_widths(f"generator.{name}", getattr(self, name))
         for name in (

@@ -89,21 +89,27 @@ class Motion(NamedTuple):
 
 
 class Decoded:
-    """Frames (B, T, 3, H, W) in [-1, 1], and the motion where the decoder has one.
+    """Frames (B, T, 3, H, W) in [-1, 1], and the motion where the decoder has one; or the pose of
+    a mouth that is drawn without a network.
 
     Args:
         frames: None: composed from ``still`` and ``motion`` when first looked at. Who applies the
             motion to a larger picture never looks.
         motion: None for a decoder that paints.
         still: (B, 3, H, W), where ``frames`` is None.
+        pose: (B, T, 41, 2), see :mod:`stillspeak.face.pose`; then there is nothing else.
     """
 
-    __slots__ = ("_frames", "_still", "motion")
+    __slots__ = ("_frames", "_still", "motion", "pose")
 
     def __init__(
-        self, frames: Tensor | None, motion: Motion | None, still: Tensor | None = None
+        self,
+        frames: Tensor | None,
+        motion: Motion | None,
+        still: Tensor | None = None,
+        pose: Tensor | None = None,
     ) -> None:
-        self._frames, self.motion, self._still = frames, motion, still
+        self._frames, self.motion, self._still, self.pose = frames, motion, still, pose
 
     @property
     def frames(self) -> Tensor:
@@ -116,9 +122,11 @@ class Decoded:
     @property
     def length(self) -> int:
         """T, without composing anything."""
-        counted = self._frames if self._frames is not None else self.motion and self.motion.flow
-        assert counted is not None
-        return counted.shape[1]
+        flow = None if self.motion is None else self.motion.flow
+        for counted in (self._frames, flow, self.pose):
+            if counted is not None:
+                return counted.shape[1]
+        raise AssertionError("nothing was decoded")
 
 
 class FrameDecoder(Protocol):
@@ -135,6 +143,21 @@ class FrameDecoder(Protocol):
 
     def __call__(self, context: StillContext, latent: Tensor) -> Decoded:
         """Latents (B, T, latent_dim) -> T frames a clip."""
+
+
+class LayersDecoder(nn.Module):
+    """Nothing to learn: the encoding is the mouth's pose, and :mod:`stillspeak.rendering` draws it
+    in layers into the photo."""
+
+    def prepare(
+        self, still: Tensor, identity: IdentityEncoding, lower: Tensor | None = None
+    ) -> StillContext:
+        """See :class:`FrameDecoder`."""
+        return StillContext(still, identity.code, ())
+
+    def forward(self, context: StillContext, latent: Tensor) -> Decoded:
+        """Poses (B, T, 82) -> the same, as (B, T, 41, 2)."""
+        return Decoded(None, None, pose=torch.unflatten(latent, 2, (-1, 2)))
 
 
 class UNetDecoder(nn.Module):

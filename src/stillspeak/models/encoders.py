@@ -67,7 +67,7 @@ class ContextState(NamedTuple):
 
 
 class SpeechContextEncoder(nn.Module):
-    """Sound to the mouth's pose, and the pose to z_c.
+    """Sound to the mouth's pose, which is its z_c.
 
     Of each window only what is new is heard; the rest lies in the state. The first window of a
     clip is heard whole.
@@ -78,14 +78,6 @@ class SpeechContextEncoder(nn.Module):
         self.hop = config.hop
         self.speech = SpeechEncoder(config.speech)
         self.pose = PosePredictor(config.pose, config.speech.width)
-        self.adapter = nn.Sequential(
-            nn.Linear(config.pose.basis, config.context_dim),
-            nn.ReLU(inplace=True),
-            nn.Linear(config.context_dim, config.context_dim),
-            nn.ReLU(inplace=True),
-            nn.Linear(config.context_dim, config.context_dim),
-            nn.Tanh(),
-        )
 
     def initial_state(self, clips: int = 1) -> ContextState:
         """The state before any sound."""
@@ -96,19 +88,21 @@ class SpeechContextEncoder(nn.Module):
         begin = windows[:, 0] if first else windows[:, 0, -(self.hop + SPECTRUM - STEP) :]
         return torch.cat((begin, windows[:, 1:, -self.hop :].flatten(1)), 1)
 
-    def hear(self, windows: Tensor, state: ContextState) -> tuple[Tensor, ContextState]:
-        """(B, T, N) in [-1, 1] -> coefficients of the pose (B, T, basis), new state."""
+    def forward(self, windows: Tensor, state: ContextState) -> tuple[Tensor, ContextState]:
+        """(B, T, N) in [-1, 1] -> poses (B, T, 82) in distances between the eyes, new state."""
         first = not state.speech.spectra.shape[2]
         features, speech = self.speech(self.sound(windows, first=first), state.speech)
         # The first window yields tokens before its frame as well.
-        features = features[:, -2 * windows.shape[1] :]
-        coefficients, pose = self.pose(features, state.pose)
-        return coefficients, ContextState(speech, pose)
+        coefficients, pose = self.pose(features[:, -2 * windows.shape[1] :], state.pose)
+        return self.pose.shapes(coefficients).flatten(2), ContextState(speech, pose)
 
-    def forward(self, windows: Tensor, state: ContextState) -> tuple[Tensor, ContextState]:
-        """(B, T, N) in [-1, 1] -> z_c (B, T, context_dim), new state."""
-        coefficients, state = self.hear(windows, state)
-        return self.adapter(coefficients), state
+
+class NoIdentity(nn.Module):
+    """For a decoder that draws with the photo's own pixels and wants no code of it."""
+
+    def forward(self, still: Tensor) -> IdentityEncoding:
+        """(B, 3, H, W) -> a code (B, 0) and no maps."""
+        return IdentityEncoding(still.new_zeros(len(still), 0), ())
 
 
 class ContextEncoder(nn.Module):

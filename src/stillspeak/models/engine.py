@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from stillspeak.models.config import GeneratorConfig
 from stillspeak.models.decoders import (
     Decoded,
+    LayersDecoder,
     Motion,
     MouthBranch,
     StillContext,
@@ -174,8 +175,10 @@ class InferenceEngine:
         assert isinstance(encoder, ContextEncoder)
         return _FrozenWaveform(encoder, self.config, packed=self.packed)
 
-    def _freeze_decoder(self) -> _FrozenDecoder:
+    def _freeze_decoder(self) -> _FrozenDecoder | _NoNetwork:
         decoder = self.generator.decoder
+        if isinstance(decoder, LayersDecoder):
+            return _NoNetwork(decoder)
         if isinstance(decoder, WarpDecoder):
             return _FrozenWarp(decoder, self.config, self.dtype, packed=self.packed)
         assert isinstance(decoder, UNetDecoder)
@@ -227,7 +230,7 @@ class _FrozenWaveform:
 
 
 class _FrozenSpeech:
-    """The speech encoder, the pose predictor and its adapter.
+    """The speech encoder and the pose predictor.
 
     On a CPU its matrices are in eight bits: a frame at a time, it waits for nothing but their
     bytes. Inputs are rounded for all tokens of a call together, so frames are always heard one by
@@ -432,6 +435,20 @@ class FrozenUp:
                 :, channels, down : down + height, across : across + width
             ]
         return out.view(frames, self._channels, 2 * height, 2 * width)
+
+
+class _NoNetwork:
+    """The layers' decoder, which has no weights to make ready."""
+
+    def __init__(self, decoder: LayersDecoder) -> None:
+        self._decoder = decoder
+
+    def prepare(self, context: StillContext) -> EngineStill:
+        return EngineStill(context, context.code, [])
+
+    def __call__(self, still: EngineStill, latent: Tensor) -> Decoded:
+        decoded: Decoded = self._decoder(still.context, latent[None])
+        return decoded
 
 
 class _FrozenDecoder:

@@ -11,6 +11,7 @@ from stillspeak.models.config import GeneratorConfig
 from stillspeak.models.decoders import (
     Decoded,
     FrameDecoder,
+    LayersDecoder,
     StillContext,
     UNetDecoder,
     WarpDecoder,
@@ -19,6 +20,7 @@ from stillspeak.models.encoders import (
     ContextEncoder,
     ContextState,
     IdentityEncoder,
+    NoIdentity,
     NoiseGenerator,
     SpeechContextEncoder,
 )
@@ -58,15 +60,18 @@ class Generator(nn.Module):
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
         self.config = config
-        self.identity_encoder = IdentityEncoder(config)
+        self.identity_encoder: nn.Module = (
+            NoIdentity() if config.decoder == "layers" else IdentityEncoder(config)
+        )
         self.context_encoder: nn.Module = (
             SpeechContextEncoder(config)
             if config.audio_input == "speech"
             else ContextEncoder(config)
         )
         self.noise_generator = NoiseGenerator(config)
+        decoders = {"unet": UNetDecoder, "warp": WarpDecoder}
         self.decoder: nn.Module = (
-            WarpDecoder(config) if config.decoder == "warp" else UNetDecoder(config)
+            LayersDecoder() if config.decoder == "layers" else decoders[config.decoder](config)
         )
 
     @property

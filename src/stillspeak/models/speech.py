@@ -304,7 +304,8 @@ class Projection(nn.Linear):
     def queries(self, x: Tensor) -> Tensor:
         """(B, n, D) -> (B, n, D)."""
         width = self.in_features
-        return F.linear(x, self.weight[:width], self.bias[:width])
+        queries: Tensor = F.linear(x, self.weight[:width], self.bias[:width])
+        return queries
 
     def keys_and_values(self, x: Tensor) -> Tensor:
         """(B, n, D) -> (B, n, 2 D)."""
@@ -339,4 +340,5 @@ def golden_speech(encoder: SpeechEncoder) -> Tensor:
     time = torch.arange(TOKEN * 40 + 720) / SPEECH_RATE
     sound = 0.3 * torch.sin(2 * math.pi * (140 * time + 900 * time**2))[None]
     features, _ = encoder(sound, encoder.initial_state())
-    return features[0, -1, :64]
+    last: Tensor = features[0, -1, :64]
+    return last

@@ -117,7 +117,9 @@ class MouthLayers:
         lips = self._sheets.contours(targets)
         sheets = self._sheets.sheets(targets, lips)
         x0, y0, x1, y1 = self.box
-        out[y0:y1, x0:x1] = self._moved(self._picture, sheets.skin, (0, self._sheets.rows, 0, self._sheets.columns), self.box)
+        out[y0:y1, x0:x1] = self._moved(
+            self._picture, sheets.skin, (0, self._sheets.rows, 0, self._sheets.columns), self.box
+        )
         self._draw_mouth(out, sheets, lips, pose)
         return out
 
@@ -140,7 +142,10 @@ class MouthLayers:
         columns = slice(x0 - left - c0 * step, x1 - left - c0 * step)
         rows = slice(y0 - top - r0 * step, y1 - top - r0 * step)
         maps = []
-        for axis, start in ((0, np.arange(x0, x1, dtype=np.float32)), (1, np.arange(y0, y1, dtype=np.float32)[:, None])):
+        for axis, start in (
+            (0, np.arange(x0, x1, dtype=np.float32)),
+            (1, np.arange(y0, y1, dtype=np.float32)[:, None]),
+        ):
             part = np.ascontiguousarray(offsets[r0:r1, c0:c1, axis])
             fine = cv2.resize(part, size, interpolation=cv2.INTER_CUBIC)
             maps.append(fine[rows, columns] + start)
@@ -196,12 +201,14 @@ class MouthLayers:
         part[window] = np.clip(skin + 0.5, 0, 255).astype(np.uint8)
 
     def _below(self, line: Points, box: tuple[int, int, int, int]) -> Floats:
-        """(h, w) the share of each pixel of a box below a contour and its way beyond the corners."""
+        """(h, w) the share of each pixel of a box below a contour and its continuation."""
         x0, y0, x1, y1 = box
         far = 4.0 * (x1 - x0 + y1 - y0)
         across = np.array([self._down[1], -self._down[0]])
         first, last = line[0] - far * across, line[-1] + far * across
-        ring = np.concatenate([[first], line, [last, last + far * self._down, first + far * self._down]])
+        ring = np.concatenate(
+            [[first], line, [last, last + far * self._down, first + far * self._down]]
+        )
         return filled(ring - (x0, y0), y1 - y0, x1 - x0)
 
     def _light_within(self, hole: Floats, part: tuple[int, int, int, int]) -> Floats:

@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from stillspeak.constants import FRAME_HEIGHT
-from stillspeak.face.align import scale_transform, transform_points
+from stillspeak.constants import FRAME_HEIGHT, FRAME_WIDTH
+from stillspeak.face.align import invert_transform, scale_transform, transform_points
 from stillspeak.face.eyes import eye_outlines
-from stillspeak.models.decoders import Decoded, Motion, compose
+from stillspeak.models.decoders import Decoded, Motion, compose, split
 from stillspeak.models.pixels import from_model, to_model
 from stillspeak.rendering.eyelids import Eyelids, Overlay, move_eyelids, move_eyelids_in_frames
 from stillspeak.rendering.head import (
@@ -29,6 +29,7 @@ from stillspeak.rendering.head import (
     move_head_around,
     move_head_in_frames,
 )
+from stillspeak.rendering.layers import MouthLayers
 from stillspeak.rendering.paste import FacePaster
 from stillspeak.rendering.portrait import Picture, Portrait, crop_at
 from stillspeak.rendering.warp import FaceWarper, face_support
@@ -84,6 +85,9 @@ class FaceRenderer:
         ``poses`` (T, 3) moves the head, see :mod:`stillspeak.rendering.head`, and ``curves`` (T, 2)
         eyes and brows, see :mod:`stillspeak.rendering.eyelids`; None leaves them.
         """
+        if decoded.pose is not None:
+            yield from self._draw_layers(decoded.pose[0], poses, curves)
+            return
         if curves is not None and self._eyelids is not None:
             decoded = self._move_eyelids(decoded, self._eyelids.overlay(curves))
         if self._whole and decoded.motion is not None:
@@ -99,6 +103,55 @@ class FaceRenderer:
         for index in range(decoded.frames.shape[1]):
             crop = self._draw(decoded, index)
             yield self._paster.paste(crop) if self._whole else crop
+
+    @cached_property
+    def _surface(self) -> tuple[Picture, npt.NDArray[np.float64]]:
+        """The picture that is shown, and its pixels' places in the crop of 128 x 96."""
+        portrait = self.portrait
+        if self._whole:
+            return portrait.photo, portrait.pose
+        crop = crop_at(portrait.photo, portrait.pose, *self._size)
+        return crop, scale_transform(np.eye(2, 3), FRAME_HEIGHT / len(crop))
+
+    @cached_property
+    def _layers(self) -> MouthLayers | None:
+        """What draws the mouth; None: nobody found a face."""
+        if self.portrait.points is None:
+            return None
+        picture, to_crop = self._surface
+        points = transform_points(self.portrait.points, self.portrait.pose)
+        return MouthLayers(picture, transform_points(points, invert_transform(to_crop)))
+
+    def _draw_layers(
+        self, mouth: torch.Tensor, poses: torch.Tensor | None, curves: torch.Tensor | None
+    ) -> Iterator[Picture]:
+        """Frames whose mouth is drawn in layers, (T, 41, 2), and then eyes and head moved."""
+        picture, to_crop = self._surface
+        rows, columns = FRAME_HEIGHT // 2, FRAME_WIDTH // 2
+        moved = None
+        if curves is not None and self._eyelids is not None:
+            still = torch.zeros(1, len(mouth), 6, rows, columns)
+            moved = move_eyelids(Motion(*split(still)), self._eyelids.overlay(curves))
+        reach = CROP
+        if poses is not None:
+            reach = HEAD
+            moved = moved or Motion(*split(torch.zeros(1, len(mouth), 6, rows, columns)))
+            moved = (
+                move_head_around(moved, poses, reach) if self._whole else move_head(moved, poses)
+            )
+            reach = HEAD if self._whole else CROP
+        if reach not in self._warpers:
+            self._warpers[reach] = FaceWarper(picture, to_crop, reach)
+        for index, pose in enumerate(mouth.double().cpu().numpy()):
+            frame = picture.copy() if self._layers is None else self._layers.draw(pose)
+            if moved is not None:
+                flow, mask, colour = (
+                    part[0, index].permute(1, 2, 0).float().cpu().numpy()
+                    for part in (moved.flow, moved.mask, moved.colour)
+                )
+                shown = mask[..., 0]
+                frame = self._warpers[reach].draw(flow, shown, _levels(colour, shown), frame)
+            yield frame
 
     def _warp_picture(self, motion: Motion, poses: torch.Tensor | None) -> Iterator[Picture]:
         """The whole picture with the motion applied to its own pixels."""

@@ -127,7 +127,9 @@ def _own_teeth(
     known = wide & (height > 0.3 * height.max())
     arc = np.polyval(np.polyfit(u[known], v[known], 2), u)
     inner = np.clip(u, u[known].min(), u[known].max())
-    arc = np.where(inner == u, arc, np.interp(inner, u, arc) + np.minimum(arc - np.interp(inner, u, arc), 0))
+    arc = np.where(
+        inner == u, arc, np.interp(inner, u, arc) + np.minimum(arc - np.interp(inner, u, arc), 0)
+    )
     # They are at least as long as they would be at rest; the lower lip hides what is not seen.
     hidden = max(EDGE * scale - arc[DRAWN // 2], 0)
     touching = down[known].mean() > 0.85 and rows is None
@@ -297,7 +299,10 @@ def filled(ring: Points, rows: int, columns: int) -> Floats:
 
 
 def _cut(
-    layer: Floats, box: tuple[int, int, int, int], corner: tuple[int, int], move: Points | None = None
+    layer: Floats,
+    box: tuple[int, int, int, int],
+    corner: tuple[int, int],
+    move: Points | None = None,
 ) -> Floats:
     """A box of the picture from a layer; beyond the layer its border is repeated."""
     import cv2

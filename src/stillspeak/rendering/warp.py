@@ -99,7 +99,9 @@ class FaceWarper:
         self._x = np.arange(x0, x1, dtype=np.float32)[None, :]
         self._y = np.arange(y0, y1, dtype=np.float32)[:, None]
 
-    def draw(self, flow: Maps, mask: Maps, colour: Maps | Image) -> Image:
+    def draw(
+        self, flow: Maps, mask: Maps, colour: Maps | Image, photo: Image | None = None
+    ) -> Image:
         """The photo with one frame's motion in it.
 
         Args:
@@ -107,13 +109,15 @@ class FaceWarper:
                 of the crop.
             mask: (h, w) in [0, 1], share of the painted colour.
             colour: (h, w, 3) in [0, 255], floats or uint8.
+            photo: (H, W, 3) uint8, what is drawn of instead, e.g. a frame whose mouth speaks.
 
         Returns:
             (H, W, 3) uint8, a new array, equal to the photo where flow and mask are 0.
         """
         import cv2
 
-        out = self._photo.copy()
+        photo = self._photo if photo is None else photo
+        out = photo.copy()
         box = self._touched((flow[..., 0] != 0) | (flow[..., 1] != 0) | (mask > 0))
         x0, y0, x1, y1 = box
         if x0 >= x1 or y0 >= y1:
@@ -131,7 +135,7 @@ class FaceWarper:
         offset_y += self._y[rows]
         drawn = out[y0:y1, x0:x1]
         drawn[:] = cv2.remap(
-            self._photo, offset_x, offset_y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
+            photo, offset_x, offset_y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
         )
         self._paint(out, mask, colour)
         return out
