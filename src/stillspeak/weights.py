@@ -29,7 +29,7 @@ from stillspeak.errors import ConfigError, OutputError, WeightsError
 from stillspeak.models.config import GeneratorConfig
 from stillspeak.models.generator import Generator
 from stillspeak.models.lipnet import LIPNET_FORMAT
-from stillspeak.models.pose import POSE_FORMAT, PoseConfig, PosePredictor, golden_pose
+from stillspeak.models.pose import PoseConfig
 from stillspeak.models.speech import (
     SPEECH_FORMAT,
     SpeechEncoder,
@@ -40,7 +40,7 @@ from stillspeak.models.syncnet import SYNC_FORMAT
 from stillspeak.runtime import torch_threads
 
 FORMAT = "stillspeak-generator-1"
-FORMATS = (FORMAT, LIPNET_FORMAT, SYNC_FORMAT, SPEECH_FORMAT, POSE_FORMAT)
+FORMATS = (FORMAT, LIPNET_FORMAT, SYNC_FORMAT, SPEECH_FORMAT)
 """All kinds of weights files: generators, lip readers, sync networks."""
 DEFAULT_MODEL = "default"
 GOLDEN_TOLERANCE = 0.02
@@ -308,19 +308,6 @@ def load_speech_encoder(path: Path) -> tuple[SpeechEncoder, dict[str, Any]]:
         return SpeechEncoder(SpeechEncoderConfig(**{**table, "ahead": tuple(table["ahead"])}))
 
     return load_network(path, format_name=SPEECH_FORMAT, build=build, golden=golden_speech)
-
-
-def load_pose_predictor(path: Path) -> tuple[PosePredictor, dict[str, Any]]:
-    """Load a pose predictor of its own, as its training writes it.
-
-    Raises:
-        WeightsError: as for :func:`load_network`.
-    """
-
-    def build(table: Mapping[str, Any]) -> PosePredictor:
-        return PosePredictor(PoseConfig(**table["pose"]), table["width"])
-
-    return load_network(path, format_name=POSE_FORMAT, build=build, golden=golden_pose)
 
 
 @torch.no_grad()

@@ -10,9 +10,6 @@ from torch import Tensor, nn
 
 from stillspeak.errors import ConfigError
 
-POSE_FORMAT = "stillspeak-pose-1"
-"""What a pose predictor's weights file says it is."""
-
 POSE_NUMBERS = 82
 """x and y of 41 points."""
 
@@ -82,13 +79,3 @@ class PosePredictor(nn.Module):
     def shapes(self, coefficients: Tensor) -> Tensor:
         """(B, T, basis) -> (B, T, 41, 2): displacements from the rest pose, in eye distances."""
         return torch.unflatten(coefficients @ self.basis, 2, (-1, 2))
-
-
-@torch.no_grad()
-def golden_pose(predictor: PosePredictor) -> Tensor:
-    """What a predictor makes of fixed features: the last of five poses."""
-    width = predictor.mean.shape[0]
-    wave = torch.sin(torch.arange(10 * width) * 0.37).view(1, 10, width)
-    features = predictor.mean + predictor.deviation * wave
-    coefficients, _ = predictor(features, predictor.initial_state())
-    return predictor.shapes(coefficients)[0, -1].flatten()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -35,15 +35,12 @@ from stillspeak.face.pose import (
     width_of,
 )
 from stillspeak.media.audio import load_audio
-from stillspeak.models.pose import (
-    POSE_FORMAT,
-    POSE_NUMBERS,
-    PoseConfig,
-    PosePredictor,
-    golden_pose,
-)
+from stillspeak.models.config import GeneratorConfig
+from stillspeak.models.encoders import SpeechContextEncoder
+from stillspeak.models.generator import Generator
+from stillspeak.models.pose import POSE_NUMBERS, PoseConfig, PosePredictor
 from stillspeak.models.speech import REACH, TOKEN
-from stillspeak.weights import load_speech_encoder, save_network
+from stillspeak.weights import load_speech_encoder, save_model
 
 HOP = SAMPLE_RATE // VIDEO_FPS
 
@@ -438,18 +435,22 @@ class PoseLesson:
         return {**scores, "score": scores["opening_r"] + scores["width_r"]}
 
     def export(self, network: nn.Module, path: Path, info: Mapping[str, Any]) -> None:
-        """Write the pose predictor."""
+        """Write a whole generator: speech encoder and pose predictor, drawn in layers."""
         assert isinstance(network, PosePlayer)
-        width = self._encoder.config.width
-        save_network(
-            network.pose,
-            path,
-            {**info, "speakers": self.speakers, "speech": self._speech_info["info"]},
-            format_name=POSE_FORMAT,
-            config={"pose": asdict(self._config), "width": width},
-            rounded=PosePredictor(self._config, width),
-            golden=golden_pose,
+        config = GeneratorConfig(
+            decoder="layers",
+            audio_input="speech",
+            noise_dim=0,
+            speech=self._encoder.config,
+            pose=self._config,
         )
+        generator = Generator(config)
+        encoder = generator.context_encoder
+        assert isinstance(encoder, SpeechContextEncoder)
+        encoder.speech.load_state_dict(self._encoder.state_dict())
+        encoder.pose.load_state_dict(network.pose.state_dict())
+        about = {**info, "speakers": self.speakers, "speech": self._speech_info["info"]}
+        save_model(generator, path, about)
 
 
 def _correlation(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> float:
