@@ -38,7 +38,7 @@ class Portrait:
     """A face, where it is in its photo, and what an engine has made of it.
 
     photo: (H, W, 3) uint8.
-    points: (478, 2) landmarks in pixels of the photo; None: no face was found in a bare crop.
+    points: (478, 2) landmarks in pixels of the photo; None for a bare crop without a known face.
     pose: (2, 3) pixels of the photo -> pixels of the aligned crop of 128 x 96.
     crop: (h, w, 3) uint8, the aligned crop at the engine's size.
     still: (1, 3, h, w) in [-1, 1], the same as the engine sees it.
