@@ -41,7 +41,8 @@ class PoseConfig:
 
 
 class PosePredictor(nn.Module):
-    """A linear view of two tokens a frame and a GRU beside it, onto a linear basis of poses.
+    """Two readings of two tokens a frame, onto a linear basis of poses: a linear one, which holds
+    for strangers best, and a GRU, which keeps lips still where nobody speaks; their mean.
 
     Args:
         config: sizes.
@@ -58,6 +59,7 @@ class PosePredictor(nn.Module):
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("deviation", torch.ones(width))
         self.register_buffer("basis", torch.zeros(config.basis, POSE_NUMBERS))
+        self.direct = nn.Linear(width, config.basis)
         self.enter = nn.Linear(2 * width, config.hidden)
         self.gru = nn.GRU(config.hidden, config.hidden, config.layers, batch_first=True)
         self.dropout = nn.Dropout(config.dropout)
@@ -67,14 +69,27 @@ class PosePredictor(nn.Module):
         """(layers, B, hidden): zeros."""
         return self.mean.new_zeros(self.config.layers, clips, self.config.hidden)
 
-    def forward(self, features: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (B, 2 T, width) and the state -> coefficients (B, T, basis), new state."""
-        x = (features - self.mean) / self.deviation
-        x = self.dropout(torch.unflatten(x, 1, (-1, 2)).flatten(2))
-        x = torch.tanh(self.enter(x))
+    def paired(self, features: Tensor) -> Tensor:
+        """Features (B, 2 T, width) -> standardised (B, T, 2 width)."""
+        return torch.unflatten((features - self.mean) / self.deviation, 1, (-1, 2)).flatten(2)
+
+    def recurrent(self, paired: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """The GRU's reading alone: (B, T, basis) and the new state."""
+        x = torch.tanh(self.enter(self.dropout(paired)))
         y, state = self.gru(x, state)
         coefficients: Tensor = self.leave(self.dropout(torch.cat((x, y), 2)))
         return coefficients, state
+
+    def forward(self, features: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (B, 2 T, width) and the state -> coefficients (B, T, basis), new state."""
+        paired = self.paired(features)
+        coefficients, state = self.recurrent(paired, state)
+        return (coefficients + self.read(paired)) / 2, state
+
+    def read(self, paired: Tensor) -> Tensor:
+        """The linear reading alone, of the mean of a frame's two tokens: (B, T, basis)."""
+        coefficients: Tensor = self.direct(torch.unflatten(paired, 2, (2, -1)).mean(2))
+        return coefficients
 
     def shapes(self, coefficients: Tensor) -> Tensor:
         """(B, T, basis) -> (B, T, 41, 2): displacements from the rest pose, in eye distances."""

@@ -64,18 +64,18 @@ class PoseDataConfig:
     clips' time; none: only the clips' own."""
     rest: str = ""
     """A folder of sounds during which the mouth is at rest, beside noise and music made here."""
-    sequences: int = 1200
+    sequences: int = 1000
     """Sequences that are made before training."""
-    seconds: float = 9.0
+    seconds: float = 4.6
     """Length of each."""
     batch: int = 32
     frames: int = 100
     """Length of what is drawn from a sequence for a step."""
-    speaker_balance: float = 0.6
+    speaker_balance: float = 0.2
     """0 draws every clip alike, 1 every speaker alike."""
-    other_voice: float = 0.4
+    other_voice: float = 0.3
     """Share of clips heard with another pitch and other formants."""
-    made_voice: float = 0.35
+    made_voice: float = 0.3
     """Share of clips heard with a voice from ``voices``, where one is there."""
     pitch: float = 0.35
     inner: float = 2.0
@@ -89,6 +89,10 @@ class PoseDataConfig:
     """Additional weight of frames in which the mouth is narrow."""
     adversarial: float = 0.0
     """Weight of the sequence discriminator's term; 0: there is none."""
+    ridge: float = 5e3
+    """Of the linear reading."""
+    gain: float = 1.15
+    """What the released poses are multiplied by: what is guessed is smaller than what is so."""
     feature_noise: float = 0.1
     """Deviation of noise on the features, in theirs."""
 
@@ -154,6 +158,49 @@ def pose_basis(
     order = np.argsort(values)[::-1][:count]
     basis = vectors[:, order] * np.sqrt(values[order])
     return torch.from_numpy(basis.T.astype(np.float32).copy())
+
+
+_REST_WEIGHT = 0.1
+"""Of frames without speech in the linear reading, which cannot tell noise from speech."""
+
+_RIDGE = 3000.0
+"""Of the linear reading that clips are made consistent by, for standardised features."""
+
+
+def consistent(lips: Sequence[Lips], features: Sequence[Tensor]) -> list[Lips]:
+    """Clips whose poses differ by what is said, and not by who says it or how rest was found.
+
+    Where a person's lips rest, and how far they move, no sound tells: left in, it is noise to
+    learn from. A linear reading of the features, learned from poses without their clips' means,
+    says what a clip's mean and a speaker's size should be.
+
+    Args:
+        lips: the clips.
+        features: (2 T, width) of each.
+    """
+    heard = [torch.unflatten(f.float(), 0, (-1, 2)).mean(1) for f in features]
+    joined = torch.cat(heard)
+    mean, deviation = joined.mean(0), joined.std(0).clamp_min(1e-3)
+    inputs = (joined - mean) / deviation
+    poses = [torch.from_numpy(one.poses).flatten(1) for one in lips]
+    usual = torch.cat(poses).mean(0)
+    centred = torch.cat([pose - pose.mean(0) for pose in poses])
+    scatter = inputs.T @ inputs + _RIDGE * torch.eye(inputs.shape[1])
+    reading = torch.linalg.solve(scatter, inputs.T @ centred)
+    read = [((h - mean) / deviation) @ reading for h in heard]
+    size: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+    for one, pose, said in zip(lips, poses, read, strict=True):
+        moved, wanted = said - said.mean(0), pose - pose.mean(0)
+        size[one.clip.speaker][0] += float((moved * wanted).sum())
+        size[one.clip.speaker][1] += float(moved.square().sum())
+    sizes = {s: min(max(a / max(b, 1e-9), 0.6), 1.6) for s, (a, b) in size.items()}
+    middle = float(np.mean(list(sizes.values())))
+    out = []
+    for one, pose, said in zip(lips, poses, read, strict=True):
+        scale = middle / sizes[one.clip.speaker]
+        changed = (pose - pose.mean(0)) * scale + usual + said.mean(0)
+        out.append(one._replace(poses=changed.reshape(-1, 41, 2).numpy()))
+    return out
 
 
 class PosePlayer(nn.Module):
@@ -225,6 +272,7 @@ class PoseLesson:
         self._weights = weights / weights.sum()
         self._voices = _voices(Path(data.voices)) if data.voices else {}
         self._rest = sorted(Path(data.rest).rglob("*.wav")) if data.rest else []
+        self._lips = consistent(self._lips, [self._features(one.audio) for one in self._lips])
         torch.manual_seed(seed)
         self.network: nn.Module = PosePlayer(config, self._encoder.config.width)
         share = [w / len(group) for w, group in zip(self._weights, self._groups, strict=True)]
@@ -243,6 +291,26 @@ class PoseLesson:
         pose.basis.copy_(basis)
         # Least squares onto the basis; its rows are orthogonal, of different lengths.
         self._onto = (basis / basis.square().sum(1, keepdim=True)).T
+        self._read_directly(pose)
+
+    @torch.no_grad()
+    def _read_directly(self, pose: PosePredictor) -> None:
+        """The linear reading, by ridge regression on all sequences; it learns no further."""
+        scatter: Tensor | float = 0.0
+        products: Tensor | float = 0.0
+        for sequence in self._sequences:
+            paired = pose.paired(sequence.features[None].float())[0]
+            inputs = F.pad(torch.unflatten(paired, 1, (2, -1)).mean(1), (0, 1), value=1.0)
+            moves = sequence.poses.abs().amax(1, keepdim=True) > 0
+            weighted = inputs * torch.where(moves, 1.0, _REST_WEIGHT)
+            scatter = scatter + weighted.T @ inputs
+            products = products + weighted.T @ (sequence.poses @ self._onto)
+        assert isinstance(scatter, Tensor)
+        ridge = self._data.ridge * torch.eye(len(scatter))
+        reading = torch.linalg.solve(scatter + ridge, products)
+        pose.direct.weight.copy_(reading[:-1].T)
+        pose.direct.bias.copy_(reading[-1])
+        pose.direct.requires_grad_(False)
 
     # --- examples -----------------------------------------------------------------------
 
@@ -356,7 +424,7 @@ class PoseLesson:
         features, wanted, weight, joined = batch
         noisy = features + data.feature_noise * pose.deviation * torch.randn_like(features)
         with torch.autocast(features.device.type, enabled=False):
-            given, _ = pose(noisy, pose.initial_state(len(features)))
+            given, _ = pose.recurrent(pose.paired(noisy), pose.initial_state(len(features)))
             shape, real = pose.shapes(given) * 100, torch.unflatten(wanted, 2, (-1, 2)) * 100
             points = shape.new_ones(41)
             points[_INNER] = data.inner
@@ -449,6 +517,7 @@ class PoseLesson:
         assert isinstance(encoder, SpeechContextEncoder)
         encoder.speech.load_state_dict(self._encoder.state_dict())
         encoder.pose.load_state_dict(network.pose.state_dict())
+        encoder.pose.basis *= self._data.gain
         about = {**info, "speakers": self.speakers, "speech": self._speech_info["info"]}
         save_model(generator, path, about)
 
