@@ -313,6 +313,7 @@ def compare_onnx(
                         wanted[prefix + name] = part[:, 0]
             for name, after in zip(("context_state", "noise_state"), state, strict=True):
                 if name in states:
+                    assert isinstance(after, Tensor)
                     wanted[f"next_{name}"] = after
             got = dict(zip(outputs, each.run(outputs, feed), strict=True))
             feed |= {name: got[f"next_{name}"] for name in states}
@@ -336,7 +337,8 @@ def _compare_poses(
     config = generator.config
     random = torch.Generator().manual_seed(seed)
     warm_up = _warm_up(generator)
-    # Loud, silent and quiet stretches; the first is what the graph must forget.
+    # Loud, silent and quiet stretches. It begins loud, before the first window, where the graph
+    # must not hear it.
     samples = torch.arange((warm_up + steps) * config.hop)
     loud = torch.tensor([0.5, 0.0, 0.02])[samples // (10 * config.hop) % 3]
     sound = loud * (torch.rand(len(samples), generator=random) * 2 - 1)
@@ -880,7 +882,7 @@ def _attend(
         graph.output(graph.part(y, axis, 2, 2 + count), f"next_{name}", *shape)
         return y
 
-    weights, biases = layer.project.weight.split(width), layer.project.bias.split(width)
+    weights, biases = layer.project.weight.chunk(3), layer.project.bias.chunk(3)
     normed = graph.norm(x, layer.norm)
     key, value = (apart(graph.linear(normed, weights[i], biases[i])) for i in (1, 2))
     keys = kept("keys", key, 2, 1, heads, reach, size)
