@@ -40,9 +40,10 @@ def main(arguments: list[str]) -> int:
     points = json.loads(about["pose_points"])  # of MediaPipe's face mesh
     gap = made[:, points.index(14), 1] - made[:, points.index(13), 1]  # the inner lips' middles
     widest = int(gap.argmax())
+    seconds, percent = widest / int(about["fps"]), 100 * gap[widest]
     print(
-        f"{output}: {len(made)} poses; the mouth opens widest at {widest / int(about['fps']):.2f} s, "
-        f"to {100 * gap[widest]:.0f} % of the distance between the eyes"
+        f"{output}: {len(made)} poses; the mouth opens widest at {seconds:.2f} s, "
+        f"to {percent:.0f} % of the distance between the eyes"
     )
     return 0
 

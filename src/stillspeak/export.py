@@ -804,7 +804,7 @@ def _hear_graph(generator: Generator) -> _Graph:
     x = graph.op("Reshape", x, graph.constant([1, len(POSE_POINTS), 2]))
     graph.output(x, "pose", 1, len(POSE_POINTS), 2)
     # From as many calls on, all is there.
-    most = graph.constant(float(config.behind + config.delay + OVERLAP))
+    most = graph.constant(float(config.behind + config.delay + 3))
     x = graph.op("Min", graph.op("Add", heard, graph.constant(1.0)), most)
     graph.output(x, "next_heard_state", 1)
     return graph
