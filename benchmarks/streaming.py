@@ -240,19 +240,22 @@ def session_step(animator: Any, photo: Any, options: dict[str, Any]) -> Callable
 
 
 def onnx_step(generator: Any, folder: Path) -> Callable[[], Any]:
-    """One run of step.onnx, its states handed on."""
+    """One run of hear.onnx or step.onnx, its states handed on."""
     import numpy as np
 
     from stillspeak.export import export_onnx, open_onnx
 
     made = export_onnx(generator, folder, check=False)
     config = generator.config
-    first, each = open_onnx(made.still), open_onnx(made.step)
+    each = open_onnx(made.step)
     random = np.random.default_rng(0)
-    shapes = {port.name: port.shape for port in first.get_inputs()}
-    given = {n: random.uniform(-1, 1, s).astype(np.float32) for n, s in shapes.items()}
-    names = [port.name for port in first.get_outputs()]
-    feed = given | dict(zip(names, first.run(names, given), strict=True))
+    feed: dict[str, Any] = {}
+    if made.still is not None:
+        first = open_onnx(made.still)
+        shapes = {port.name: port.shape for port in first.get_inputs()}
+        feed = {n: random.uniform(-1, 1, s).astype(np.float32) for n, s in shapes.items()}
+        names = [port.name for port in first.get_outputs()]
+        feed |= dict(zip(names, first.run(names, feed), strict=True))
     shapes = {port.name: port.shape for port in each.get_inputs()}
     feed = {n: feed.get(n, np.zeros(s, np.float32)) for n, s in shapes.items()}
     outputs = [port.name for port in each.get_outputs()]
@@ -268,6 +271,8 @@ def onnx_step(generator: Any, folder: Path) -> Callable[[], Any]:
             feed["noise"] = (0.33 * random.standard_normal(shapes["noise"])).astype(np.float32)
         got = dict(zip(outputs, each.run(outputs, feed), strict=True))
         feed.update({name: got[f"next_{name}"] for name in states})
+        if made.still is None:
+            return got["pose"]
         return ((got["frame"][0].transpose(1, 2, 0) + 1) * 127.5).round().astype(np.uint8)
 
     return step

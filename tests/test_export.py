@@ -1,8 +1,12 @@
 """The ONNX graphs answer as PyTorch does, step by step, and say what they are."""
 
 import json
+import re
+import runpy
 import subprocess
 import sys
+from dataclasses import asdict
+from importlib.resources import files
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,10 +25,12 @@ from fixtures_animate import (
     speech,
     use_shared_detector,
     write_picture,
+    write_wav,
 )
 from stillspeak import export as module
 from stillspeak.cli import app, main
 from stillspeak.errors import (
+    ConfigError,
     MissingDependencyError,
     NoFaceError,
     OutputError,
@@ -33,6 +39,8 @@ from stillspeak.errors import (
 )
 from stillspeak.export import (
     FACE,
+    HEAR,
+    POSE_TOLERANCE,
     STEP,
     STILL,
     TOLERANCE,
@@ -41,13 +49,24 @@ from stillspeak.export import (
     face_inputs,
     open_onnx,
 )
+from stillspeak.face.pose import POSE_POINTS
+from stillspeak.media.audio import frame_windows, load_audio
 from stillspeak.models.config import GeneratorConfig
 from stillspeak.models.decoders import Decoded, Maps, Motion
 from stillspeak.models.generator import Generator
+from stillspeak.models.pose import PoseConfig
+from stillspeak.models.speech import SpeechEncoderConfig
 from stillspeak.rendering.portrait import Portrait
 from stillspeak.rendering.renderer import FaceRenderer
 from stillspeak.stream import StreamSession
-from stillspeak.weights import DEFAULT_MODEL, file_sha256, load_model, resolve_model
+from stillspeak.weights import (
+    DEFAULT_MODEL,
+    file_sha256,
+    load_model,
+    read_info,
+    resolve_model,
+    save_model,
+)
 
 SMALL: dict[str, Any] = {
     "identity_channels": (8, 8, 12, 12, 16),
@@ -57,6 +76,8 @@ SMALL: dict[str, Any] = {
 }
 WARP: dict[str, Any] = {**SMALL, "decoder": "warp", "warp_channels": (8, 8, 12, 12, 16)}
 ALIVE: dict[str, Any] = {**WARP, "mouth_channels": (8, 4), "expression_dim": 2}
+LAYERS: dict[str, Any] = {"decoder": "layers", "audio_input": "speech", "noise_dim": 0}
+EXAMPLE = Path(__file__).parents[1] / "examples" / "onnx_mouth.py"
 KINDS: dict[str, dict[str, Any]] = {
     "temporal": {**SMALL, "decoder": "unet"},
     "finest skip": {**SMALL, "decoder": "unet", "finest_skip": True},
@@ -64,15 +85,15 @@ KINDS: dict[str, dict[str, Any]] = {
     "one layer": {**SMALL, "decoder": "unet", "context_layers": 1},
     "warp": WARP,
     "alive": {**ALIVE, "expression_gain": 4.0},
-    "fluent": {
-        **ALIVE,
-        "audio_input": "mel",
-        "audio_channels": (8, 12, 16),
-        "window_seconds": 0.2,
-    },
     "larger": {**ALIVE, "height": 192, "width": 144, "identity_channels": (8,) * 4}
     | {"warp_channels": (8,) * 4},
 }
+SPEAKING = {
+    "layers": (SpeechEncoderConfig(32, 4, 75, (3, 2, 2)), PoseConfig(16, 1, 4)),
+    "near": (SpeechEncoderConfig(24, 2, 1, (0, 1)), PoseConfig(8, 2, 3)),
+    "far ahead": (SpeechEncoderConfig(24, 3, 2, (5, 0, 9)), PoseConfig(8, 1, 3)),
+}
+"""Encoders that look far back, hardly anywhere, and farther ahead than back."""
 
 
 def grown(kind: str) -> Generator:
@@ -101,6 +122,21 @@ def grown(kind: str) -> Generator:
     return generator.eval()
 
 
+def speaking(kind: str) -> Generator:
+    """A generator whose poses depend on every part of it."""
+    torch.manual_seed(6)
+    encoder, pose = SPEAKING[kind]
+    generator = Generator(GeneratorConfig(**LAYERS, speech=encoder, pose=pose))
+    for name, value in generator.state_dict().items():
+        if "norm" in name or name.endswith(("mean", "deviation")):
+            value.add_(torch.rand_like(value))
+        elif name.endswith("distance"):
+            value.normal_()
+        elif value.dim() > 1:
+            value.normal_(std=value[0].numel() ** -0.5)
+    return generator.eval()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_frames_are_pytorch_s_over_many_steps(kind: str, tmp_path: Path) -> None:
     generator = grown(kind)
@@ -114,10 +150,44 @@ def test_frames_are_pytorch_s_over_many_steps(kind: str, tmp_path: Path) -> None
     assert ("still" in ports) == (generator.config.decoder == "warp")
 
 
+@pytest.mark.parametrize("kind", SPEAKING)
+def test_poses_are_pytorch_s_from_the_first_on(kind: str, tmp_path: Path) -> None:
+    generator = speaking(kind)
+    made = export_onnx(generator, tmp_path / "model", check=False)
+    assert (made.still, made.step.name, made.face) == (None, HEAR, None)
+    assert compare_onnx(generator, tmp_path / "model", steps=120) < POSE_TOLERANCE
+    config, delay = generator.config, generator.config.speech.delay
+    shapes = {port.name: port.shape for port in open_onnx(made.step).get_inputs()}
+    assert shapes["window"] == [1, config.window]
+    assert made_int(made, "warm_up") == delay + 1
+    outputs = {port.name: port.shape for port in open_onnx(made.step).get_outputs()}
+    assert outputs.pop("pose") == [1, 41, 2]
+    assert outputs == {f"next_{name}": shape for name, shape in shapes.items() if name != "window"}
+
+
+PARTS = {
+    "speech.conv2": 1,
+    "speech.layers.0.distance": 30,
+    "speech.layers.2.norm": 1,
+    "pose.gru": 3,
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_the_comparison_notices_what_a_pose_is_made_of(part: str, tmp_path: Path) -> None:
+    generator = speaking("layers")
+    export_onnx(generator, tmp_path, check=False)
+    assert compare_onnx(generator, tmp_path, steps=PARTS[part]) < POSE_TOLERANCE
+    for name, value in generator.context_encoder.state_dict().items():
+        if name.startswith(part):
+            value.mul_(1.1)
+    assert compare_onnx(generator, tmp_path, steps=PARTS[part]) > POSE_TOLERANCE
+
+
 @pytest.mark.parametrize("part", ["context_encoder", "noise_generator", "identity_encoder"])
 def test_the_comparison_notices(part: str, tmp_path: Path) -> None:
     """Each part of a generator shows in what is compared."""
-    generator = grown("fluent")
+    generator = grown("alive")
     export_onnx(generator, tmp_path, check=False)
     with torch.no_grad():
         for parameter in getattr(generator, part).parameters():
@@ -125,27 +195,77 @@ def test_the_comparison_notices(part: str, tmp_path: Path) -> None:
     assert compare_onnx(generator, tmp_path, steps=5) > TOLERANCE
 
 
-@pytest.mark.parametrize("steps", [30])
-def test_the_default_model(steps: int, tmp_path: Path) -> None:
-    made = export_onnx(DEFAULT_MODEL, tmp_path / "model")
+ABOUT = {
+    DEFAULT_MODEL: (POSE_TOLERANCE, "hear", (16_000, 25, 5520, 640, 2440), 0.1525),
+    "alive": (TOLERANCE, "step", (16_000, 25, 3200, 640, 1280), 0.08),
+}
+
+
+@pytest.mark.parametrize("name", ABOUT)
+def test_released_models(name: str, tmp_path: Path) -> None:
+    tolerance, part, sizes, ahead = ABOUT[name]
+    made = export_onnx(name, tmp_path / "model")
     assert made.difference is not None
-    assert 0 < made.difference < TOLERANCE
-    path, _ = resolve_model(DEFAULT_MODEL)
-    assert compare_onnx(load_model(path), tmp_path / "model", steps=steps, seed=7) < TOLERANCE
+    assert 0 < made.difference < tolerance
+    path, _ = resolve_model(name)
+    assert compare_onnx(load_model(path), tmp_path / "model", steps=30, seed=7) < tolerance
     model = onnx.load(made.step)
     about = {entry.key: entry.value for entry in model.metadata_props}
     assert about["weights_sha256"] == file_sha256(path)
-    assert (about["licence"], about["name"]) == ("MIT", "fluent")
-    assert (about["format"], about["part"]) == ("stillspeak-onnx-1", "step")
-    told = json.loads(about["config"]).items()
-    config = GeneratorConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in told})
-    assert config == load_model(path).config
-    assert [int(about[k]) for k in ("sample_rate", "fps", "window", "hop", "before")] == [
-        *(16_000, 25, 3200, 640, 1280)
+    info = read_info(path)["info"]
+    assert [about.get(key) for key in ("name", "licence")] == [
+        info.get("name"),
+        info.get("licence"),
     ]
-    assert float(about["look_ahead_seconds"]) == 0.08
+    assert (about["format"], about["part"]) == ("stillspeak-onnx-1", part)
+    assert json.loads(about["config"]) == json.loads(json.dumps(asdict(load_model(path).config)))
+    keys = ("sample_rate", "fps", "window", "hop", "before")
+    assert tuple(int(about[key]) for key in keys) == sizes
+    assert float(about["look_ahead_seconds"]) == ahead
     assert [(opset.domain, opset.version) for opset in model.opset_import] == [("", 17)]
     assert model.ir_version == 8
+
+
+def test_the_example_says_the_default_model_s_poses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A whole sentence, beside the generator that hears it at once."""
+    made = export_onnx(DEFAULT_MODEL, tmp_path / "model", check=False)
+    assert json.loads(made.metadata["pose_points"]) == list(POSE_POINTS)
+    sentence = Path(str(files("stillspeak"))) / "resources" / "speech.flac"
+    wav = write_wav(tmp_path / "speech.wav", load_audio(sentence, sample_rate=16_000))
+
+    def run_example(*arguments: Any) -> int:
+        monkeypatch.setattr(sys, "argv", ["onnx_mouth.py", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            runpy.run_path(str(EXAMPLE), run_name="__main__")
+        return int(stop.value.code)
+
+    assert run_example(made.step, wav, tmp_path / "poses.npy") == 0
+    said = r".*: (\d+) poses; the mouth opens widest at [\d.]+ s, to \d+ % of the distance .*\n"
+    told = re.fullmatch(said, capsys.readouterr().out)
+    poses = np.load(tmp_path / "poses.npy")
+    assert told is not None
+    assert int(told[1]) == len(poses) > 100
+    generator = load_model(DEFAULT_MODEL)
+    config = generator.config
+    windows = frame_windows(load_audio(wav, sample_rate=16_000), config.window, config.hop)
+    with torch.inference_mode():
+        none = torch.zeros(1, len(windows), 0)
+        heard = torch.tensor(windows)[None]
+        wanted, _, _ = generator.encode(heard, none, generator.initial_state())
+    assert np.abs(poses - wanted[0].view(-1, 41, 2).numpy()).max() < POSE_TOLERANCE
+    assert np.abs(poses).max() > 0.1
+
+    assert run_example(made.step, write_wav(tmp_path / "cd.wav", speech(0.1), 44_100), "no") == 1
+    assert "not 16-bit mono at 16000 Hz" in capsys.readouterr().err
+    assert run_example() == 2
+
+
+def test_poses_see_no_picture(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"hear\.onnx says poses and sees no picture"):
+        export_onnx(speaking("near"), tmp_path / "model", image=portrait())
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_generator_in_training_stays_so(tmp_path: Path) -> None:
@@ -218,7 +338,7 @@ def made_int(made: Any, key: str) -> int:
 
 def test_a_face_s_inputs_hold_what_a_mouth_branch_sees(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MediaPipeDetector", lambda **_: _Shared())
-    face = face_inputs(portrait(), grown("fluent"))
+    face = face_inputs(portrait(), grown("alive"))
     assert {name: value.shape for name, value in face.items()} == {
         "still": (1, 3, 128, 96),
         "lower": (1, 3, 144, 144),
@@ -226,7 +346,7 @@ def test_a_face_s_inputs_hold_what_a_mouth_branch_sees(monkeypatch: pytest.Monke
     for value in face.values():
         assert value.dtype == np.float32 and -1 <= value.min() < value.max() <= 1
     with pytest.raises(NoFaceError):
-        face_inputs(np.zeros((200, 200, 3), np.uint8), grown("fluent"))
+        face_inputs(np.zeros((200, 200, 3), np.uint8), grown("alive"))
 
 
 # --- files and mistakes -----------------------------------------------------------------------
@@ -322,6 +442,20 @@ def test_the_command(small: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert done.exit_code == 0
     assert "differ from PyTorch's by at most" in done.stdout
     assert run("--onnx", small, tmp_path / "quiet", "--no-check", "--quiet").stdout == ""
+
+
+def test_the_command_with_a_model_of_poses(tmp_path: Path) -> None:
+    weights = tmp_path / "near.safetensors"
+    save_model(speaking("near"), weights, {"made": "for tests"})
+    done = run("--onnx", weights, tmp_path / "model", "--json")
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert told["files"] == [str(tmp_path / "model" / HEAR)]
+    assert told["difference_eye_distances"] < told["tolerance_eye_distances"] == POSE_TOLERANCE
+    done = run("--onnx", weights, tmp_path / "model", "--overwrite")
+    assert "differ from PyTorch's by at most" in done.stdout
+    assert "of the distance between the eyes" in done.stdout
+    assert run("--onnx", weights, tmp_path / "other", "--photo", "photo.jpg").exit_code == 1
 
 
 def test_the_command_s_mistakes(

@@ -1,14 +1,17 @@
-"""A generator as two ONNX graphs, for programs that do not bring PyTorch along.
+"""A generator as ONNX graphs, for programs that do not bring PyTorch along.
 
-``still.onnx`` runs once a picture and gives what all of its frames share; ``step.onnx`` makes one
-frame and hands its states on. Both are written node by node with what a frame needs and no more:
-batch norms are folded into weights, shapes are fixed, and nothing is traced. Whoever exports gets
-files that have answered as PyTorch does, step by step, before they are put in their place.
+A generator whose frames are drawn without a network is ``hear.onnx``: one frame's sound to the
+mouth's pose. Of the others ``still.onnx`` runs once a picture and gives what all of its frames
+share; ``step.onnx`` makes one frame. States are handed on. All are written node by node with what a
+frame needs and no more: norms of batches are folded into weights, shapes are fixed, and nothing is
+traced. Whoever exports gets files that have answered as PyTorch does, step by step, before they are
+put in their place.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -23,25 +26,49 @@ from torch import Tensor, nn
 from stillspeak import __version__
 from stillspeak.atomic import partial_folder
 from stillspeak.constants import FRAME_HEIGHT
-from stillspeak.errors import MissingDependencyError, OutputError, OutputExistsError
+from stillspeak.errors import (
+    ConfigError,
+    MissingDependencyError,
+    OutputError,
+    OutputExistsError,
+)
 from stillspeak.face.align import crop_face, face_transform
 from stillspeak.face.landmarks import MediaPipeDetector, check_face, choose_face
+from stillspeak.face.pose import POSE_POINTS
+from stillspeak.media.audio import frame_windows
 from stillspeak.media.image import load_image
 from stillspeak.media.source import source_name
 from stillspeak.models.decoders import MouthBranch, UNetDecoder, WarpDecoder
+from stillspeak.models.encoders import ContextEncoder, IdentityEncoder, SpeechContextEncoder
 from stillspeak.models.engine import affine, interpolation
 from stillspeak.models.generator import Generator
-from stillspeak.models.layers import LogMel, SkipFusion, identity_grid
+from stillspeak.models.layers import SkipFusion, identity_grid
 from stillspeak.models.pixels import to_model
 from stillspeak.models.regions import LOWER_BOX, mouth_in_lower, region_box, scale_box
+from stillspeak.models.speech import (
+    BANDS,
+    FALL,
+    FLOOR,
+    LEVEL_FRAMES,
+    OVERLAP,
+    QUIETEST,
+    RANGE,
+    SPECTRUM,
+    USUAL,
+    AttentionLayer,
+)
+from stillspeak.models.speech import STEP as SPECTRUM_STEP
 from stillspeak.rendering.portrait import lower_part
 from stillspeak.weights import file_sha256, load_model, read_info, resolve_model
 
 if TYPE_CHECKING:
     import onnx
 
+HEAR = "hear.onnx"
+"""The one graph of a generator that says poses."""
+
 STILL, STEP, FACE = "still.onnx", "step.onnx", "face.npz"
-"""The two graphs, and one face's inputs of the first where they are asked for."""
+"""The two graphs of any other, and one face's inputs of the first where they are asked for."""
 
 FORMAT = "stillspeak-onnx-1"
 OPSET = 17
@@ -53,8 +80,15 @@ IR_VERSION = 8
 TOLERANCE = 0.05
 """Largest difference of a frame from PyTorch's in float32, in levels of 255."""
 
-CHECKED = 50
-"""Steps over which an export is compared before it is put in its place: two seconds."""
+POSE_TOLERANCE = 1e-4
+"""Largest difference of a pose from PyTorch's in float32, in distances between the eyes."""
+
+CHECKED = 100
+"""Steps over which an export is compared before it is put in its place: four seconds."""
+
+NEVER = -1e4
+"""Added to the attention for what must not be seen. Finite: a token that may see nothing, in the
+warm-up, gives numbers all the same."""
 
 Arrays = dict[str, npt.NDArray[np.float32]]
 
@@ -63,15 +97,15 @@ Arrays = dict[str, npt.NDArray[np.float32]]
 class OnnxExport:
     """What :func:`export_onnx` wrote."""
 
-    still: Path
-    """The graph that runs once a picture."""
+    still: Path | None
+    """The graph that runs once a picture; None: :attr:`step` says poses and sees none."""
     step: Path
-    """The graph that makes a frame."""
+    """The graph that makes a frame or says its pose."""
     difference: float | None
-    """Largest difference of a frame from PyTorch's over :data:`CHECKED` steps, in levels of 255;
-    None: not compared."""
+    """Largest difference of a frame from PyTorch's over :data:`CHECKED` steps, in levels of 255, or
+    of a pose in distances between the eyes; None: not compared."""
     metadata: dict[str, str]
-    """What both files say about themselves."""
+    """What the files say about themselves."""
     face: Path | None = None
     """Inputs of :attr:`still` for the picture that was given, as NumPy's npz."""
 
@@ -86,31 +120,29 @@ def export_onnx(
     check: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> OnnxExport:
-    """Write a generator as ``still.onnx`` and ``step.onnx`` into a folder.
+    """Write a generator as ``hear.onnx``, or ``still.onnx`` and ``step.onnx``, into a folder.
 
     ``docs/streaming.md`` lists their inputs and outputs.
 
     Args:
         model: a released model's name, a weights file, or a generator.
         folder: made if it is not there; the folder around it has to be.
-        image: a picture with a face, whose inputs are written as ``face.npz`` besides.
+        image: a picture with a face, whose inputs of ``still.onnx`` are written as ``face.npz``.
         face: which face, 0 being the largest; None takes the largest.
         overwrite: replace files that are there already.
-        check: run both in ONNX Runtime, a frame at a time, beside PyTorch, and write nothing if a
-            pixel is off by more than :data:`TOLERANCE`.
+        check: run all in ONNX Runtime, a frame at a time, beside PyTorch, and write nothing if a
+            pixel is off by more than :data:`TOLERANCE`, or a pose by :data:`POSE_TOLERANCE`.
         progress: called with the steps compared and their number.
 
     Raises:
         WeightsError: the weights cannot be used.
+        ConfigError: a picture for a generator whose graph sees none.
         ImageError: the picture cannot be read.
         FaceError: no usable face in it.
         OutputExistsError: one of the files is there already.
         OutputError: nothing can be written there, or ONNX Runtime answers otherwise than PyTorch.
         MissingDependencyError: a package of the ``onnx`` extra is not installed.
     """
-    target = Path(folder)
-    names = (STILL, STEP) if image is None else (STILL, STEP, FACE)
-    _check_target(target, names, overwrite=overwrite)
     _need("onnx")
     if check:
         _need("onnxruntime")
@@ -119,11 +151,21 @@ def export_onnx(
     else:
         path, _ = resolve_model(model)
         generator, about = load_model(path), _provenance(path)
+    target, poses = Path(folder), _says_poses(generator)
+    names = [HEAR] if poses else [STILL, STEP]
+    if image is not None:
+        if poses:
+            raise ConfigError(f"{HEAR} says poses and sees no picture; leave the picture out")
+        names.append(FACE)
+    _check_target(target, names, overwrite=overwrite)
     was_training = generator.training
     generator.eval()
     try:
         metadata = _metadata(generator, about)
-        graphs = {STILL: _still_graph(generator), STEP: _step_graph(generator)}
+        if poses:
+            graphs = {HEAR: _hear_graph(generator)}
+        else:
+            graphs = {STILL: _still_graph(generator), STEP: _step_graph(generator)}
         with partial_folder(target) as partial:
             if image is not None:
                 arrays: dict[str, Any] = {**face_inputs(image, generator, face=face)}
@@ -133,16 +175,19 @@ def export_onnx(
             difference = None
             if check:
                 difference = compare_onnx(generator, partial, steps=CHECKED, progress=progress)
-                if not difference <= TOLERANCE:
+                if not difference <= (POSE_TOLERANCE if poses else TOLERANCE):
+                    unit = "distances between the eyes" if poses else "levels of 255"
                     raise OutputError(
                         f"{folder}: ONNX Runtime answers otherwise than PyTorch, by "
-                        f"{difference:.3g} levels of 255; install the versions of constraints.txt"
+                        f"{difference:.3g} {unit}; install the versions of constraints.txt"
                     )
             _place(partial, target, names, overwrite=overwrite)
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written ({error.strerror or error})") from error
     finally:
         generator.train(was_training)
+    if poses:
+        return OnnxExport(None, target / HEAR, difference, metadata)
     shown = None if image is None else target / FACE
     return OnnxExport(target / STILL, target / STEP, difference, metadata, shown)
 
@@ -182,7 +227,7 @@ def open_onnx(path: Path, *, threads: int = 1) -> Any:
     """An ONNX Runtime session on the CPU.
 
     Args:
-        path: one of the two files.
+        path: one of the files.
         threads: that it computes in.
 
     Raises:
@@ -210,7 +255,7 @@ def compare_onnx(
 
     Args:
         generator: in evaluation mode.
-        folder: with the two files.
+        folder: with the files.
         steps: frames, one at a time.
         seed: of still, sound, noise and expression.
         progress: called with the steps done and their number.
@@ -218,7 +263,10 @@ def compare_onnx(
     Returns:
         The largest difference of a frame's colour in levels of 255. What a warp decoder gives
         besides, flow, shares and colours, and the states count in the same units: 127.5 to 1.
+        Where poses are said, that of a pose in distances between the eyes.
     """
+    if _says_poses(generator):
+        return _compare_poses(generator, folder, steps, seed, progress)
     config = generator.config
     random = torch.Generator().manual_seed(seed)
     device = next(generator.parameters()).device
@@ -265,6 +313,7 @@ def compare_onnx(
                         wanted[prefix + name] = part[:, 0]
             for name, after in zip(("context_state", "noise_state"), state, strict=True):
                 if name in states:
+                    assert isinstance(after, Tensor)
                     wanted[f"next_{name}"] = after
             got = dict(zip(outputs, each.run(outputs, feed), strict=True))
             feed |= {name: got[f"next_{name}"] for name in states}
@@ -273,6 +322,44 @@ def compare_onnx(
                 if not np.isfinite(off):
                     return float("inf")
                 worst = max(worst, 127.5 * float(off))
+            if progress is not None:
+                progress(step + 1, steps)
+    return worst
+
+
+def _compare_poses(
+    generator: Generator,
+    folder: Path,
+    steps: int,
+    seed: int,
+    progress: Callable[[int, int], None] | None,
+) -> float:
+    config = generator.config
+    random = torch.Generator().manual_seed(seed)
+    warm_up = _warm_up(generator)
+    # Loud, silent and quiet stretches. It begins loud, before the first window, where the graph
+    # must not hear it.
+    samples = torch.arange((warm_up + steps) * config.hop)
+    loud = torch.tensor([0.5, 0.0, 0.02])[samples // (10 * config.hop) % 3]
+    sound = loud * (torch.rand(len(samples), generator=random) * 2 - 1)
+    windows = frame_windows(sound.numpy(), config.window, config.hop)
+    each = open_onnx(folder / HEAR)
+    outputs = [out.name for out in each.get_outputs()]
+    feed = {port.name: np.zeros(port.shape, np.float32) for port in each.get_inputs()}
+    worst = 0.0
+    with torch.inference_mode():
+        state = generator.initial_state()
+        none = generator.draw_noise(1, 1, random)
+        for step, window in enumerate(windows, -warm_up):
+            feed["window"] = window[None]
+            got = dict(zip(outputs, each.run(outputs, feed), strict=True))
+            feed |= {name: got[f"next_{name}"] for name in feed if name != "window"}
+            if step < 0:
+                continue
+            heard = torch.tensor(window)[None, None].to(generator.device)
+            pose, _, state = generator.encode(heard, none, state)
+            off = float(np.abs(got["pose"] - pose.view(1, -1, 2).cpu().numpy()).max())
+            worst = max(worst, off if math.isfinite(off) else math.inf)
             if progress is not None:
                 progress(step + 1, steps)
     return worst
@@ -326,7 +413,7 @@ def _provenance(path: Path) -> dict[str, str]:
 def _metadata(generator: Generator, about: Mapping[str, str]) -> dict[str, str]:
     """What a program needs to know, as texts: ONNX keeps no others."""
     config = generator.config
-    return {
+    told = {
         "format": FORMAT,
         "stillspeak": __version__,
         "config": json.dumps(asdict(config)),
@@ -336,10 +423,30 @@ def _metadata(generator: Generator, about: Mapping[str, str]) -> dict[str, str]:
         "window": str(config.window),
         "before": str((config.window - config.hop) // 2),
         "look_ahead_seconds": repr((config.window - config.hop) / 2 / config.sample_rate),
-        "noise_std": repr(config.noise_std),
-        "tolerance_levels": repr(TOLERANCE),
-        **about,
     }
+    if _says_poses(generator):
+        told |= {
+            "warm_up": str(_warm_up(generator)),
+            "begin": "All states are zeros. The first frame's window comes after those of warm_up "
+            "frames before it, whose poses are left out.",
+            "pose": "Offsets x, y of points from lips that meet, in distances between the eyes; x "
+            "to the picture's right, y down, both in the face's own frame.",
+            "pose_points": json.dumps(POSE_POINTS),
+            "tolerance_eye_distances": repr(POSE_TOLERANCE),
+        }
+    else:
+        told |= {"noise_std": repr(config.noise_std), "tolerance_levels": repr(TOLERANCE)}
+    return {**told, **about}
+
+
+def _says_poses(generator: Generator) -> bool:
+    return isinstance(generator.context_encoder, SpeechContextEncoder)
+
+
+def _warm_up(generator: Generator) -> int:
+    """Windows that go before the first frame's. That one alone holds 2 delay + 1 tokens, and each
+    call takes two."""
+    return generator.config.speech.delay + 1
 
 
 # --- graphs -----------------------------------------------------------------------------------
@@ -399,12 +506,12 @@ class _Graph:
         weight: Tensor,
         bias: Tensor | None,
         *,
-        stride: tuple[int, int] = (1, 1),
-        padding: tuple[int, int] = (1, 1),
+        stride: tuple[int, ...] = (1, 1),
+        padding: tuple[int, ...] = (1, 1),
         add: str | None = None,
         relu: bool = True,
     ) -> str:
-        """A convolution, something added, and a ReLU."""
+        """A convolution of one axis or two, something added, and a ReLU."""
         parts = [x, self.constant(weight), *([] if bias is None else [self.constant(bias)])]
         shape: dict[str, Any] = {"kernel_shape": list(weight.shape[2:]), "strides": list(stride)}
         y = self.op("Conv", *parts, **shape, pads=[*padding, *padding])
@@ -436,6 +543,41 @@ class _Graph:
             linear_before_reset=1,
         )
         return str(last)
+
+    def memory(self, gru: nn.GRU, x: str, name: str, begun: str | None = None) -> str:
+        """All layers of a GRU, one step of x (1, 1, in), the states (layers, 1, H) being input and
+        output. They stay zeros until ``begun`` is 1."""
+        layers, size = gru.num_layers, gru.hidden_size
+        state = self.input(name, layers, 1, size)
+        before = [self.part(state, 0, number, number + 1) for number in range(layers)]
+        after = []
+        for number in range(layers):
+            x = self.gru(gru, number, x, before[number])
+            after.append(x)
+        joined = self.op("Concat", *after, axis=0) if layers > 1 else after[0]
+        joined = joined if begun is None else self.op("Mul", joined, begun)
+        self.output(joined, f"next_{name}", layers, 1, size)
+        return x
+
+    def linear(self, x: str, weight: Tensor, bias: Tensor) -> str:
+        """(..., in) with weight (out, in) -> (..., out)."""
+        y = self.op("MatMul", x, self.constant(weight.t()))
+        return str(self.op("Add", y, self.constant(bias)))
+
+    def norm(self, x: str, norm: nn.LayerNorm) -> str:
+        """Over the last axis."""
+        parts = [self.constant(norm.weight), self.constant(norm.bias)]
+        return str(self.op("LayerNormalization", x, *parts, epsilon=norm.eps))
+
+    def gelu(self, x: str) -> str:
+        """The exact one."""
+        tail = self.op("Erf", self.op("Mul", x, self.constant(math.sqrt(0.5))))
+        half = self.op("Mul", x, self.constant(0.5))
+        return str(self.op("Mul", half, self.op("Add", tail, self.constant(1.0))))
+
+    def log10(self, x: str) -> str:
+        """The logarithm to base ten."""
+        return str(self.op("Mul", self.op("Log", x), self.constant(1 / math.log(10))))
 
     def part(self, x: str, axis: int, begin: int, end: int) -> str:
         """Some of an axis, ``end`` excluded."""
@@ -509,6 +651,7 @@ def _still_graph(generator: Generator) -> _Graph:
     graph = _Graph("still")
     x = graph.input("still", 1, 3, config.height, config.width)
     identity = generator.identity_encoder
+    assert isinstance(identity, IdentityEncoder)
     maps = []
     for layer in identity.layers:
         assert isinstance(layer, nn.Sequential) and isinstance(layer[0], nn.Conv2d)
@@ -596,56 +739,172 @@ def _step_graph(generator: Generator) -> _Graph:
 
 def _listen(graph: _Graph, generator: Generator) -> str:
     """The audio window -> (1, context_dim)."""
-    config, encoder = generator.config, generator.context_encoder
-    x = graph.input("window", 1, config.window)
+    encoder = generator.context_encoder
+    assert isinstance(encoder, ContextEncoder)
+    x = graph.input("window", 1, generator.config.window)
     x = graph.op("Unsqueeze", x, graph.constant([1, 2]))  # a picture of one line
     layers = list(encoder.frame_encoder.layers)
     for place, layer in enumerate(layers):
-        if isinstance(layer, LogMel):
-            waves = graph.conv(
-                *(x, layer.waves[:, :, None], None),
-                stride=(1, layer.step),
-                padding=(0, 0),
-                relu=False,
-            )
-            squares = graph.op("Mul", waves, waves)
-            bins = layer.triangles.shape[1]
-            real, imaginary = (graph.part(squares, 1, at, at + bins) for at in (0, bins))
-            power = graph.op("Add", real, imaginary)
-            bands = graph.conv(
-                *(power, layer.triangles[:, :, None, None], None), padding=(0, 0), relu=False
-            )
-            bands = graph.op("Log", graph.op("Add", bands, graph.constant(layer.FLOOR)))
-            bands = graph.op("Add", bands, graph.constant(10.0))
-            x = graph.op("Mul", bands, graph.constant(0.25))
-        elif isinstance(layer, nn.Conv1d):
-            weight, bias = layer.weight, layer.bias
-            norm = layers[place + 1]
-            relu = isinstance(norm, nn.BatchNorm1d)
-            if relu:
-                scale, bias = affine(norm)
-                weight = weight * scale[:, None, None]
-            padding = int(layer.padding[0])
-            x = graph.conv(
-                *(x, weight[:, :, None], bias),
-                stride=(1, layer.stride[0]),
-                padding=(0, padding),
-                relu=relu,
-            )
+        if not isinstance(layer, nn.Conv1d):
+            continue
+        weight, bias = layer.weight, layer.bias
+        norm = layers[place + 1]
+        relu = isinstance(norm, nn.BatchNorm1d)
+        if relu:
+            scale, bias = affine(norm)
+            weight = weight * scale[:, None, None]
+        x = graph.conv(
+            *(x, weight[:, :, None], bias),
+            stride=(1, layer.stride[0]),
+            padding=(0, int(layer.padding[0])),
+            relu=relu,
+        )
     encoded = str(graph.op("Flatten", graph.op("Tanh", x)))
     if encoder.gru is None:
         return encoded
-    layers_, size = config.context_layers, config.context_dim
-    state = graph.input("context_state", layers_, 1, size)
-    before = [graph.part(state, 0, number, number + 1) for number in range(layers_)]
     x = graph.op("Unsqueeze", encoded, graph.constant([0]))
-    after = []
-    for number in range(layers_):
-        x = graph.gru(encoder.gru, number, x, before[number])
-        after.append(x)
-    joined = graph.op("Concat", *after, axis=0) if layers_ > 1 else after[0]
-    graph.output(joined, "next_context_state", layers_, 1, size)
+    x = graph.memory(encoder.gru, x, "context_state")
     return str(graph.op("Squeeze", x, graph.constant([0])))
+
+
+def _hear_graph(generator: Generator) -> _Graph:
+    """What is new in the audio window -> the mouth's pose.
+
+    The encoder's own states grow at the start. Here they have their full size at once, and
+    ``heard_state``, calls so far, says what of them is there.
+    """
+    encoder = generator.context_encoder
+    assert isinstance(encoder, SpeechContextEncoder)
+    speech, pose, config = encoder.speech, encoder.pose, encoder.speech.config
+    graph = _Graph("hear")
+    heard = graph.input("heard_state", 1)
+    x = _hear_spectra(graph, generator, heard)
+    for conv, stride in ((speech.conv1, 1), (speech.conv2, 2)):
+        assert isinstance(conv, nn.Conv1d)
+        x = graph.conv(x, conv.weight, conv.bias, stride=(stride,), padding=(0,), relu=False)
+        x = graph.gelu(x)
+    x = graph.op("Transpose", x, perm=[0, 2, 1])
+    x = graph.op("Add", x, graph.constant(speech.place))
+    twice = graph.op("Mul", heard, graph.constant(2.0))
+    waiting = 0
+    for place, layer in enumerate(speech.layers):
+        assert isinstance(layer, AttentionLayer)
+        x = _attend(graph, layer, place, x, twice, waiting)
+        waiting += layer.ahead
+    # The features' norm is folded into the first layer.
+    weight = pose.enter.weight / pose.deviation.repeat(2)
+    bias = pose.enter.bias - weight @ pose.mean.repeat(2)
+    x = graph.op("Reshape", x, graph.constant([1, 1, 2 * config.width]))
+    x = graph.op("Tanh", graph.linear(x, weight, bias))
+    begun = graph.op("GreaterOrEqual", heard, graph.constant(float(_warm_up(generator))))
+    begun = graph.op("Cast", begun, to=1)
+    y = graph.memory(pose.gru, x, "gru_state", begun)
+    x = graph.linear(graph.op("Concat", x, y, axis=2), pose.leave.weight, pose.leave.bias)
+    x = graph.op("MatMul", graph.op("Mul", x, begun), graph.constant(pose.basis))
+    x = graph.op("Reshape", x, graph.constant([1, len(POSE_POINTS), 2]))
+    graph.output(x, "pose", 1, len(POSE_POINTS), 2)
+    # From as many calls on, all is there.
+    most = graph.constant(float(config.behind + config.delay + 3))
+    x = graph.op("Min", graph.op("Add", heard, graph.constant(1.0)), most)
+    graph.output(x, "next_heard_state", 1)
+    return graph
+
+
+def _hear_spectra(graph: _Graph, generator: Generator, heard: str) -> str:
+    """The audio window -> the normalised spectra that a frame's two tokens are made of, as
+    :class:`~stillspeak.models.speech.LogMel` makes them."""
+    config, encoder = generator.config, generator.context_encoder
+    assert isinstance(encoder, SpeechContextEncoder)
+    window, new = config.window, config.hop // SPECTRUM_STEP
+    x = graph.input("window", 1, window)
+    x = graph.part(x, 1, window - config.hop - SPECTRUM + SPECTRUM_STEP, window)
+    x = graph.op("Unsqueeze", x, graph.constant([1]))
+    # A convolution gives the real and the imaginary parts.
+    turns = torch.arange(SPECTRUM // 2 + 1)[:, None] * torch.arange(SPECTRUM) % SPECTRUM
+    angles = turns.double() * (2 * math.pi / SPECTRUM)
+    log_mel = encoder.speech.spectra
+    waves = torch.cat((angles.cos(), angles.sin())) * log_mel.window.cpu()
+    x = graph.conv(x, waves[:, None], None, stride=(SPECTRUM_STEP,), padding=(0,), relu=False)
+    filters = graph.constant(log_mel.filters.repeat(1, 2))
+    power = graph.op("MatMul", filters, graph.op("Mul", x, x))
+    # How many spectra the clip has had, with each of these.
+    count = graph.op("Mul", heard, graph.constant(float(new)))
+    count = graph.op("Add", count, graph.constant(torch.arange(new) - 2.0))
+    zero, past = graph.constant(0.0), LEVEL_FRAMES - 1
+    energy = graph.op("ReduceMean", power, axes=[1], keepdims=0)
+    energy = graph.op("Where", graph.op("Greater", count, zero), energy, zero)
+    energy = graph.op("Concat", graph.input("energy_state", 1, past), energy, axis=1)
+    graph.output(graph.part(energy, 1, new, new + past), "next_energy_state", 1, past)
+    ones = torch.ones(new + past, new).tril().triu(-past)
+    smooth = graph.op("MatMul", energy, graph.constant(ones))
+    most = graph.constant(float(LEVEL_FRAMES))
+    count = graph.op("Clip", count, graph.constant(1.0), most)
+    smooth = graph.op("Max", graph.op("Div", smooth, count), graph.constant(10.0**QUIETEST))
+    # The state is what the level lies above the quietest one.
+    fall = FALL * torch.arange(1, new + 1)
+    risen = graph.op("Add", graph.log10(smooth), graph.constant(fall - QUIETEST))
+    later = torch.zeros(new, new).masked_fill(torch.ones(new, new).triu(1) > 0, NEVER)
+    risen = graph.op("Add", risen, graph.constant(later))
+    risen = graph.op("ReduceMax", risen, axes=[1], keepdims=0)
+    level = graph.op("Max", risen, graph.input("level_state", 1))
+    level = graph.op("Sub", level, graph.constant(fall))
+    graph.output(graph.part(level, 0, new - 1, new), "next_level_state", 1)
+    shown = graph.log10(graph.op("Add", power, graph.constant(FLOOR)))
+    shown = graph.op("Sub", graph.op("Sub", shown, level), graph.constant(QUIETEST))
+    shown = graph.op("Max", shown, graph.constant(-RANGE))
+    shown = graph.op("Add", shown, graph.constant(USUAL + 4))
+    shown = graph.op("Mul", shown, graph.constant(0.25))
+    x = graph.op("Concat", graph.input("spectra_state", 1, BANDS, OVERLAP), shown, axis=2)
+    graph.output(graph.part(x, 2, new, new + OVERLAP), "next_spectra_state", 1, BANDS, OVERLAP)
+    return str(x)
+
+
+def _attend(
+    graph: _Graph, layer: AttentionLayer, place: int, x: str, twice: str, waiting: int
+) -> str:
+    """One layer: two new tokens (1, 2, D) -> the two whose future is there by now.
+
+    ``twice`` is two for each call so far; ``waiting`` tokens wait in the layers before.
+    """
+    width, heads, ahead = layer.norm.normalized_shape[0], layer.heads, layer.ahead
+    reach, size = layer.behind + ahead, width // heads
+
+    def apart(y: str) -> str:
+        y = graph.op("Reshape", y, graph.constant([1, 2, heads, size]))
+        return str(graph.op("Transpose", y, perm=[0, 2, 1, 3]))
+
+    def kept(name: str, y: str, axis: int, *shape: int) -> str:
+        """What a state holds, and ``y`` after it."""
+        name, count = f"{name}_{place}_state", shape[axis]
+        if not count:
+            return y
+        y = graph.op("Concat", graph.input(name, *shape), y, axis=axis)
+        graph.output(graph.part(y, axis, 2, 2 + count), f"next_{name}", *shape)
+        return y
+
+    weights, biases = layer.project.weight.chunk(3), layer.project.bias.chunk(3)
+    normed = graph.norm(x, layer.norm)
+    key, value = (apart(graph.linear(normed, weights[i], biases[i])) for i in (1, 2))
+    keys = kept("keys", key, 2, 1, heads, reach, size)
+    values = kept("values", value, 2, 1, heads, reach, size)
+    x = graph.part(kept("waiting", x, 1, 1, ahead, width), 1, 0, 2)
+    query = graph.linear(graph.norm(x, layer.norm), weights[0], biases[0])
+    query = graph.op("Mul", apart(query), graph.constant(size**-0.5))
+    near = torch.full((heads, 2, reach + 2), NEVER)
+    near[:, 0, :-1], near[:, 1, 1:] = layer.distance.detach(), layer.distance.detach()
+    # The newest key is token 2 calls - 2 - waiting of the clip; there is none before token 0.
+    until = graph.op("Sub", graph.constant(float(reach + 3 + waiting)), twice)
+    absent = graph.op("Less", graph.constant(torch.arange(reach + 2)), until)
+    never = graph.op("Where", absent, graph.constant(NEVER), graph.constant(0.0))
+    seen = graph.op("MatMul", query, graph.op("Transpose", keys, perm=[0, 1, 3, 2]))
+    seen = graph.op("Add", graph.op("Add", seen, graph.constant(near)), never)
+    seen = graph.op("MatMul", graph.op("Softmax", seen, axis=-1), values)
+    seen = graph.op("Transpose", seen, perm=[0, 2, 1, 3])
+    seen = graph.op("Reshape", seen, graph.constant([1, 2, width]))
+    x = graph.op("Add", x, graph.linear(seen, layer.join.weight, layer.join.bias))
+    y = graph.linear(graph.norm(x, layer.second_norm), layer.expand.weight, layer.expand.bias)
+    y = graph.linear(graph.gelu(y), layer.contract.weight, layer.contract.bias)
+    return str(graph.op("Add", x, y))
 
 
 def _compose(graph: _Graph, generator: Generator, x: str, raw: str) -> str:

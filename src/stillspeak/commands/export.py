@@ -13,13 +13,14 @@ from stillspeak.commands.common import AsJson, FaceIndex, Overwrite, Quiet, in_b
 
 def export(
     model: Annotated[str, typer.Argument(help="A released model's name, or a weights file.")],
-    output: Annotated[Path, typer.Argument(help="The folder for still.onnx and step.onnx.")],
+    output: Annotated[Path, typer.Argument(help="The folder for the files.")],
     onnx: Annotated[
-        bool, typer.Option("--onnx", help="Two ONNX graphs: the still's, and one frame's.")
+        bool,
+        typer.Option("--onnx", help="hear.onnx, sound to poses; or still.onnx and step.onnx."),
     ] = False,
     photo: Annotated[
         str | None,
-        typer.Option(help="A picture, whose face's inputs are written as face.npz besides."),
+        typer.Option(help="A picture, whose face's inputs of still.onnx are written as face.npz."),
     ] = None,
     face: FaceIndex = None,
     check: Annotated[
@@ -29,12 +30,12 @@ def export(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write a model as ONNX: one graph for the picture, one for a frame at a time."""
+    """Write a model as ONNX graphs that run without PyTorch, a frame at a time."""
     if not onnx:
         raise typer.BadParameter("say what to write: --onnx")
     if face is not None and photo is None:
         raise typer.BadParameter("--face goes with --photo")
-    from stillspeak.export import CHECKED, TOLERANCE, export_onnx
+    from stillspeak.export import CHECKED, export_onnx
 
     with progress_bar("comparing", CHECKED, quiet) as advance:
         made = export_onnx(
@@ -47,12 +48,13 @@ def export(
             progress=lambda done, _: advance(done, ""),
         )
     files = [path for path in (made.still, made.step, made.face) if path is not None]
+    unit = "eye_distances" if made.still is None else "levels"
     if as_json:
         result = {
             "files": [str(path) for path in files],
-            "difference_levels": made.difference,
+            f"difference_{unit}": made.difference,
             "steps_compared": CHECKED if check else 0,
-            "tolerance_levels": TOLERANCE,
+            f"tolerance_{unit}": float(made.metadata[f"tolerance_{unit}"]),
             "metadata": made.metadata,
         }
         print(json.dumps(result))
@@ -60,7 +62,8 @@ def export(
         for path in files:
             print(f"{path}: {in_bytes(path.stat().st_size)}")
         if made.difference is not None:
+            what = "of 255 levels" if made.still else "of the distance between the eyes"
             print(
                 f"{CHECKED} frames in ONNX Runtime differ from PyTorch's by at most "
-                f"{made.difference:.2g} of 255 levels"
+                f"{made.difference:.2g} {what}"
             )
