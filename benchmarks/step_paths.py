@@ -287,7 +287,7 @@ COLUMNS = {
 def main() -> None:
     """Build every way, take turns, write the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--model", default="default")
+    parser.add_argument("--model", default="alive", help="one whose own network draws")
     parser.add_argument("--frames", type=int, default=150, help="timed frames of each way")
     parser.add_argument("--rounds", type=int, default=5, help="turns that they are taken in")
     parser.add_argument("--output", type=Path, default=Path("results/step_paths"))
