@@ -178,7 +178,7 @@ def decoded_only(animation):  # type: ignore[no-untyped-def]
     class Skip:
         @staticmethod
         def render(decoded, poses=None, curves=None):  # type: ignore[no-untyped-def]
-            yield from decoded.frames[0]
+            yield from (decoded.frames if decoded.pose is None else decoded.pose)[0]
 
     bare = animation.synthesizer.restarted()
     bare.renderer = Skip()

@@ -34,6 +34,7 @@ from stillspeak.evaluation.lips import track_lips
 from stillspeak.face.align import crop_face, face_transform, smooth_landmarks
 from stillspeak.face.landmarks import MediaPipeDetector
 from stillspeak.media.video import read_clip
+from stillspeak.options import CONCEAL_MODEL
 
 CONDITIONS = {5: 4.0, 20: 8.0, 50: 16.0}
 """Percent of frames lost, and the mean length of a burst in frames."""
@@ -63,7 +64,7 @@ def main() -> None:
     parser.add_argument("--speakers", nargs="+", default=list(TEST))
     parser.add_argument("--clips", type=int, default=6, help="at most so many of a speaker")
     parser.add_argument("--repeats", type=int, default=3, help="loss patterns of 5 %% a clip")
-    parser.add_argument("--model", default="default")
+    parser.add_argument("--model", default=CONCEAL_MODEL)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=Path("results/conceal"))
     arguments = parser.parse_args()

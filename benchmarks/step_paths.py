@@ -1,6 +1,6 @@
 """Ways to run one frame at a time on a CPU, timed in turns and compared with the plain modules.
 
-    python benchmarks/step_paths.py [--model alive] [--frames 150]
+    python benchmarks/step_paths.py [--model default] [--frames 150]
 
 Every way sees the same face (skimage's astronaut), hears the same sound (the bundled sentence) and
 draws the same noise, so its frames are compared with those of the modules in float32, in levels of
@@ -287,7 +287,7 @@ COLUMNS = {
 def main() -> None:
     """Build every way, take turns, write the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--model", default="alive")
+    parser.add_argument("--model", default="alive", help="one whose own network draws")
     parser.add_argument("--frames", type=int, default=150, help="timed frames of each way")
     parser.add_argument("--rounds", type=int, default=5, help="turns that they are taken in")
     parser.add_argument("--output", type=Path, default=Path("results/step_paths"))

@@ -296,7 +296,7 @@ def reference_step(threads: int) -> Callable[[], Any]:
 
 
 def torch_step(engine: Any, threads: int) -> Callable[[], Any]:
-    """A frame's sound to a frame (128, 96, 3)."""
+    """A frame's sound to a frame (128, 96, 3), or to the pose of a mouth (41, 2)."""
     import torch
 
     from stillspeak.models.pixels import from_model
@@ -319,6 +319,8 @@ def torch_step(engine: Any, threads: int) -> Callable[[], Any]:
         with torch_threads(threads):
             inputs = heard_before.inputs(heard.view(1, -1).numpy())
             decoded, heard_before.state = engine.step(prepared, *inputs)
+            if decoded.pose is not None:
+                return decoded.pose[0].numpy()
             return from_model(decoded.frames[0])
 
     return step

@@ -23,6 +23,7 @@ from stillspeak.evaluation.image_quality import psnr as grey_psnr
 from stillspeak.evaluation.image_quality import sharpness, ssim
 from stillspeak.evaluation.lips import lip_agreement, silent_frames, track_lips
 from stillspeak.evaluation.stability import lip_jitter, pixel_jitter
+from stillspeak.evaluation.systems import CropAnimator
 from stillspeak.face.landmarks import MediaPipeDetector
 from stillspeak.media.contact_sheet import contact_sheet
 from stillspeak.models.generator import Generator
@@ -54,8 +55,13 @@ def main() -> None:
     with MediaPipeDetector(max_faces=1) as detector:
         for clip in clips:
             example = whole_clip(clip, generator.config)
-            frames = generate(generator, example)
             real = from_model(example.frames[0])
+            if generator.config.decoder == "layers":
+                with open_clip(clip) as tensors:
+                    sound = tensors.get_tensor("audio")
+                frames = CropAnimator(generator, detector).animate(real[0], sound)
+            else:
+                frames = generate(generator, example)
             row = score(clip, frames, real, detector)
             rows.append(row)
             print(json.dumps(row), flush=True)

@@ -32,10 +32,14 @@ from stillspeak.models.discriminators import (
     SequenceDiscriminator,
     SyncDiscriminator,
 )
+from stillspeak.models.encoders import SpeechContextEncoder
 from stillspeak.models.generator import Generator
+from stillspeak.models.pose import POSE_NUMBERS
 from stillspeak.models.regions import region_box
+from stillspeak.models.speech import BANDS
+from stillspeak.options import CONCEAL_MODEL
 from stillspeak.training.config import RunConfig, run_config
-from stillspeak.weights import DEFAULT_MODEL, catalogue, read_info
+from stillspeak.weights import DEFAULT_MODEL, catalogue, load_model, read_info
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "docs" / "figures"
@@ -211,12 +215,13 @@ def overview() -> Canvas:
         "media.audio.frame_windows",
         "models.generator.Generator",
         "rendering.renderer.FaceRenderer",
+        "rendering.layers.MouthLayers",
         "media.video.write_video",
     )
     picture = Canvas(940, 312, "From a still and a sound to a video: the modules on the way")
     top, bottom, tall = 36, 216, 72
     crop = f"{config.height} x {config.width} x 3"
-    seconds = f"{config.window_seconds:g} s, {config.window:,} samples"
+    seconds = f"{config.window / config.sample_rate:.3g} s, {config.window:,} samples"
     rows: Iterable[tuple[int, list[tuple[str, list[str]]]]] = (
         (
             top,
@@ -248,10 +253,10 @@ def overview() -> Canvas:
             (end + 20, 162 + (-14 if y == top else 14)),
             (end + 42, 162 + (-14 if y == top else 14)),
         )
-    picture.box(570, 120, 104, 84, ["Generator", "flow, mask,", "colour", "models/"], "decode")
+    picture.box(570, 120, 104, 84, ["Generator", "the mouth's", "pose", "models/"], "decode")
     picture.arrow((674, 162), (696, 162))
     picture.box(
-        696, 120, 104, 84, ["drawn into", "the photo's", "own pixels", "rendering/warp"], "decode"
+        696, 120, 104, 84, ["lips, teeth", "and tongue in", "layers", "rendering/"], "decode"
     )
     picture.arrow((800, 162), (822, 162))
     picture.box(822, 120, 98, 84, ["video", "mp4, webm,", "gif, PNGs", "media/video"], "input")
@@ -482,6 +487,60 @@ def _mouth_branch(
     )
 
 
+def pose_figure(config: GeneratorConfig, title: str, source: str) -> Canvas:
+    """The default model: what hears, what says the mouth's pose, and what draws it."""
+    generator = on_meta(lambda: Generator(config))
+    encoder = generator.context_encoder
+    assert isinstance(encoder, SpeechContextEncoder)
+    named("models.speech.LogMel", "rendering.layers.MouthLayers", "face.pose.POSE_POINTS")
+    speech, pose = config.speech, config.pose
+    layers = len(speech.ahead)
+    picture = Canvas(940, 330, title)
+    tall = 84
+    top, bottom = 50, 190
+    picture.text(24, 28, f"Speech encoder, {parameters(encoder.speech)}", anchor="start", bold=True)
+    window = f"{config.window:,} samples a frame"
+    later = (config.window - config.hop) / 2 / config.sample_rate * 1000
+    ahead = " + ".join(str(20 * tokens) for tokens in speech.ahead)
+    row: tuple[tuple[str, list[str]], ...] = (
+        ("input", ["sound", window, f"{later:g} ms after it"]),
+        ("code", ["log-mel spectra", f"{BANDS} bands, every 10 ms", "a level that falls"]),
+        ("code", ["2 convolutions", f"{speech.width} wide", "a token every 20 ms"]),
+        (
+            "state",
+            [f"{layers} attention layers", f"{20 * speech.behind} ms back,", f"{ahead} ms ahead"],
+        ),
+        ("code", ["features", f"{speech.width} a token", "2 tokens a frame"]),
+    )
+    for index, (kind, lines) in enumerate(row):
+        x = 24 + 182 * index
+        picture.box(x, top, 160, tall, lines, kind)
+        if index:
+            picture.arrow((x - 22, top + tall / 2), (x, top + tall / 2))
+    last = 24 + 182 * 4 + 80
+    picture.arrow((last, top + tall), (last, bottom))
+    name = f"Pose predictor, {parameters(encoder.pose)}"
+    picture.text(916, bottom + tall + 22, name, anchor="end", bold=True)
+    back: tuple[tuple[str, list[str]], ...] = (
+        ("state", ["GRU", f"{pose.hidden} numbers", "and a view beside it"]),
+        ("code", ["pose", f"{pose.basis} directions,", f"{POSE_NUMBERS // 2} points"]),
+        ("decode", ["mouth in layers", "lips, teeth, tongue", "no network"]),
+        ("input", ["frame", "the photo's own", "pixels and size"]),
+    )
+    for index, (kind, lines) in enumerate(back):
+        x = 24 + 182 * (4 - index)
+        picture.box(x, bottom, 160, tall, lines, kind)
+        if index:
+            picture.arrow((x + 182, bottom + tall / 2), (x + 160, bottom + tall / 2))
+    picture.box(24, bottom, 160, tall, ["still", "any size", "lips as they rest"], "input")
+    x = 24 + 182 * 2 + 80
+    y = bottom + tall
+    picture.arrow((104, y), (104, y + 24), (x, y + 24), (x, y), dashed=True)
+    picture.text(280, y + 42, "the rest pose, light and teeth of the still", size=11, colour=FAINT)
+    picture.text(470, 320, source, size=11)
+    return picture
+
+
 def sequence_figure() -> Canvas:
     """The paper's Figure 3b: the sequence discriminator, unrolled."""
     run = configured("paper.toml")
@@ -539,8 +598,13 @@ def figures() -> dict[str, str]:
         "generator-paper.svg": generator_figure(
             configured("paper.toml").generator, "The paper's generator", "configs/paper.toml"
         ).svg(),
-        "generator-default.svg": generator_figure(
-            default_config(), "The default model's generator", f"the released model {default}"
+        "generator-alive.svg": generator_figure(
+            load_model(CONCEAL_MODEL, verify=False).config,
+            "The generator of conceal",
+            f"the released model {CONCEAL_MODEL}",
+        ).svg(),
+        "generator-default.svg": pose_figure(
+            default_config(), "The default model", f"the released model {default}"
         ).svg(),
         "sequence-discriminator.svg": sequence_figure().svg(),
     }

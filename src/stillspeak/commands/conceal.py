@@ -17,7 +17,6 @@ from stillspeak.commands.common import (
     Expression,
     FaceIndex,
     Key,
-    Model,
     NoMark,
     Overwrite,
     Quiet,
@@ -26,7 +25,7 @@ from stillspeak.commands.common import (
     progress_bar,
     say_unmarked,
 )
-from stillspeak.options import AnimateOptions
+from stillspeak.options import CONCEAL_MODEL, AnimateOptions
 
 if TYPE_CHECKING:
     from stillspeak.conceal.film import Concealed
@@ -83,7 +82,12 @@ def conceal(
             min=0, max=1, help="Face widths by which the mask is widened; 0.04 unless told."
         ),
     ] = None,
-    model: Model = "default",
+    model: Annotated[
+        str,
+        typer.Option(
+            help="A released model's name, or a weights file; one whose own network draws."
+        ),
+    ] = CONCEAL_MODEL,
     seed: Seed = AnimateOptions.seed,
     face: FaceIndex = None,
     device: Device = "auto",

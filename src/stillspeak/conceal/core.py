@@ -27,10 +27,10 @@ from stillspeak.face.landmarks import (
 )
 from stillspeak.media.provenance import Marks, Origin, describe_video
 from stillspeak.models.generator import Generator
-from stillspeak.options import AnimateOptions
+from stillspeak.options import CONCEAL_MODEL, AnimateOptions
 from stillspeak.rendering.expression import ExpressionProcess
 from stillspeak.runtime import choose_device
-from stillspeak.weights import DEFAULT_MODEL, identify_model, load_model
+from stillspeak.weights import identify_model, load_model
 
 LONG = 20.0
 """Seconds of a gap after which frames are made without waiting for its end."""
@@ -89,23 +89,30 @@ class Concealer:
     """Generates the lost frames of videos; keeps the model and the detector loaded.
 
     Args:
-        model: a released model's name, a weights file, or a generator.
+        model: a released model's name, a weights file, or a generator; one whose own network
+            draws frames.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         detector: finds the face; MediaPipe's by default, loaded when first needed.
 
     Raises:
         WeightsError: the weights cannot be used.
-        ConfigError: the device is not there.
+        ConfigError: the device is not there, or the model's own network draws nothing.
     """
 
     def __init__(
         self,
-        model: str | Path | Generator = DEFAULT_MODEL,
+        model: str | Path | Generator = CONCEAL_MODEL,
         *,
         device: str = "auto",
         detector: LandmarkDetector | None = None,
     ) -> None:
         loaded = model if isinstance(model, Generator) else load_model(model)
+        if loaded.config.decoder == "layers":
+            name = "this generator" if isinstance(model, Generator) else model
+            raise ConfigError(
+                f"{name}: has no network that draws frames (decoder = 'layers'), which conceal "
+                f"needs; give another model, such as {CONCEAL_MODEL}"
+            )
         self.generator = loaded.to(choose_device(device)).eval()
         self._model = None if isinstance(model, Generator) else model
         self._detector = detector

@@ -59,7 +59,8 @@ def mouth_shapes(points: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float3
         transform_points(frame[list(POSE_POINTS)], face_transform(steady))
         for frame, steady in zip(points, smooth, strict=True)
     ]
-    return ((np.array(shapes) - middle) / unit).astype(np.float32).reshape(-1, 41, 2)
+    scaled = (np.array(shapes) - middle) / unit
+    return np.asarray(scaled, np.float32).reshape(-1, 41, 2)
 
 
 def rest_shape(shapes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

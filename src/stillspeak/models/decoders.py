@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stillspeak.errors import ConfigError
 from stillspeak.models.config import GeneratorConfig
 from stillspeak.models.encoders import IdentityEncoding
 from stillspeak.models.layers import SkipFusion, add_per_clip, conv_up, identity_grid
@@ -113,7 +114,16 @@ class Decoded:
 
     @property
     def frames(self) -> Tensor:
-        """(B, T, 3, H, W) in [-1, 1]."""
+        """(B, T, 3, H, W) in [-1, 1].
+
+        Raises:
+            ConfigError: a pose was decoded, which only :mod:`stillspeak.rendering` draws.
+        """
+        if self.pose is not None:
+            raise ConfigError(
+                "a model with decoder = 'layers' gives the mouth's pose and makes no frames; use "
+                "Animator or StreamSession, which draw it"
+            )
         if self._frames is None:
             assert self._still is not None and self.motion is not None
             self._frames = compose(self._still, self.motion)

@@ -243,7 +243,7 @@ class _FrozenSpeech:
             encoder = copy.deepcopy(encoder)
             for layer in encoder.speech.layers:
                 assert isinstance(layer, AttentionLayer)
-                layer.project = _EightBitProjection(layer.project)
+                setattr(layer, "project", _EightBitProjection(layer.project))  # noqa: B010
                 for name in ("join", "expand", "contract"):
                     setattr(layer, name, _EightBit(getattr(layer, name)))
             conv = encoder.speech.conv2

@@ -168,6 +168,9 @@ class Generator(nn.Module):
 
         Returns:
             Frames (B, T, 3, H, W) in [-1, 1].
+
+        Raises:
+            ConfigError: its decoder is ``layers`` and gives poses; use :meth:`step`.
         """
         state = self.initial_state(still.shape[0])
         decoded, _ = self.step(self.prepare_still(still), windows, noise, state, expression)

@@ -241,7 +241,9 @@ class MouthLayers:
         middle = (lips.upper + lips.lower) / 2
         ring = np.concatenate([middle - wide, (middle + wide)[::-1]])
         line = filled(ring - box[:2], part.shape[0], part.shape[1])
-        line = cv2.GaussianBlur(line, (0, 0), max(0.6 * _CREASE * self._unit, 0.6))
+        line = np.asarray(
+            cv2.GaussianBlur(line, (0, 0), max(0.6 * _CREASE * self._unit, 0.6)), np.float32
+        )
         dark = 1 - _CREASE_DARK * self.open * line
         part[:] = (part * dark[..., None] + 0.5).astype(np.uint8)
 

@@ -215,7 +215,8 @@ class InsideMouth:
             # Those that go on behind the lips are like those that are seen.
             edge = np.interp(u, own.across, own.edge).astype(np.float32)
             drawn = light._replace(teeth=own.colour)
-        upper = _premultiplied(*_teeth(u / scale, (edge - v) / scale, _UPPER, drawn))
+        inward = np.asarray((edge - v) / scale, np.float32)
+        upper = _premultiplied(*_teeth(u / scale, inward, _UPPER, drawn))
         jaw_v = (v - (EDGE - OVERLAP)) / scale + 0.6 * _BOW * (u / scale) ** 2
         lower = _premultiplied(*_teeth(u / scale, jaw_v, _LOWER, drawn))
         lower[..., :3] *= 0.85
@@ -244,7 +245,7 @@ class InsideMouth:
         import cv2
 
         small = cv2.resize(fine, self._size, interpolation=cv2.INTER_AREA)
-        return _soft(small, blur)
+        return _soft(np.asarray(small, np.float32), blur)
 
     def _keep_own(self, picture: Picture, frame: FaceFrame, lips: Lipline, own: _Own) -> None:
         """Lay the teeth that the still shows over those that are drawn."""
@@ -295,7 +296,7 @@ def filled(ring: Points, rows: int, columns: int) -> Floats:
     placed = np.rint(((ring + 0.5) * fine - 0.5) * 16).astype(np.int32)
     cv2.fillPoly(mask, [placed], 255, cv2.LINE_8, 4)
     small = cv2.resize(mask, (columns, rows), interpolation=cv2.INTER_AREA)
-    return np.asarray(small, np.float32) / 255
+    return np.asarray(np.asarray(small, np.float32) / 255, np.float32)
 
 
 def _cut(

@@ -273,6 +273,11 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         data, game = self.data, self.adversarial
+        if self.generator.decoder == "layers":
+            raise ConfigError(
+                "generator.decoder = 'layers' has no pictures to learn; its two parts are trained "
+                "by configs/speech.toml and configs/pose.toml"
+            )
         if data.resident and data.blinks:
             raise ConfigError("data.blinks is not made with data.resident = true; leave one out")
         if (self.augment.audio_reverb or self.augment.audio_mask) and not data.resident:

@@ -143,7 +143,7 @@ class Recordings:
         pieces: list[npt.NDArray[np.float32]] = []
         filled = 0
         while filled < length:
-            sound = voice[random.integers(len(voice))].astype(np.float32) / 32767
+            sound = np.asarray(voice[random.integers(len(voice))] / np.float32(32767), np.float32)
             if not pieces and len(sound) > length:
                 first = random.integers(len(sound) - length + 1)
                 sound = sound[first : first + length]
@@ -256,7 +256,7 @@ class DistillationLesson:
     @torch.no_grad()
     def _features(self, clean: Tensor) -> Tensor:
         """(B, S) -> (B, tokens, width): the teacher's, in the encoder's time."""
-        features = self._teacher(clean[:, REACH - TOKEN :])[-1]
+        features: Tensor = self._teacher(clean[:, REACH - TOKEN :])[-1]
         return features[:, 1 : 1 + self._tokens].float()
 
     # --- learning -----------------------------------------------------------------------
@@ -290,7 +290,8 @@ class DistillationLesson:
             joined = np.concatenate([apart[i] for i in random.permutation(len(apart))[:40]])
             repeated = np.resize(joined, max(length, len(joined)))
             first = random.integers(len(repeated) - length + 1)
-            return repeated[first : first + length].astype(np.float32) / 32767
+            piece = repeated[first : first + length]
+            return np.asarray(piece / np.float32(32767), np.float32)
 
         sums: dict[str, list[float]] = defaultdict(list)
         device = next(network.parameters()).device
@@ -357,4 +358,4 @@ def set_distances(network: SpeechEncoder, teacher: WhisperEncoder, sound: Tensor
                 # From row t to column t + place.
                 values = change.diagonal(place, 1, 2)
                 layer.distance[:, layer.behind + place] = values.mean(1)
-        layer.distance -= layer.distance.mean(1, keepdim=True)
+        layer.distance.sub_(layer.distance.mean(1, keepdim=True))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from stillspeak.data.dataset import AudioBatch, Batch
 from stillspeak.errors import TrainingError
+from stillspeak.models.encoders import ContextEncoder
 from stillspeak.runtime import Precision
 from stillspeak.training.adversary import Adversary, Draw, Opinion, make_adversaries
 from stillspeak.training.config import RunConfig
@@ -112,6 +113,7 @@ class Game:
         if self._listens_only:
             encoder = self._objective.generator.context_encoder
             freeze_norms(encoder)
+            assert isinstance(encoder, ContextEncoder)
             encoder.dropout.eval()
             # A distributed wrapper would wait for the gradients that it was promised.
             encoder.requires_grad_(self._fabric.world_size > 1)

@@ -323,7 +323,7 @@ class PoseLesson:
         encoder, delay = self._encoder, self._encoder.config.delay
         after = TOKEN * (1 + delay) + REACH - HOP
         padded = F.pad(torch.from_numpy(sound)[None], (after, after))
-        features, _ = encoder(padded, encoder.initial_state())
+        features: Tensor = encoder(padded, encoder.initial_state())[0]
         return features[0, -2 * (len(sound) // HOP) :].half()
 
     def _make(self, index: int) -> Heard:

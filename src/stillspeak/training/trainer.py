@@ -340,7 +340,13 @@ class Trainer(Game):
             WeightsError: the file cannot be read.
             TrainingError: nothing in it fits.
         """
-        given = load_model(weights).state_dict()
+        model = load_model(weights)
+        if model.config.decoder == "layers":
+            raise TrainingError(
+                f"{weights}: says the mouth's pose (decoder = 'layers'); nothing in it fits a "
+                "generator that makes frames"
+            )
+        given = model.state_dict()
         own = self._objective.generator.state_dict()
         fitting = {}
         for name, value in given.items():
