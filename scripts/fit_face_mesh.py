@@ -38,7 +38,9 @@ RIDGE_REST, RIDGE_FOLLOW = 0.02, 1e-3
 
 def main(arguments: list[str]) -> int:
     """Run as a script."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("portraits", type=Path)
     parser.add_argument("cache", type=Path)
     parser.add_argument("out", type=Path)
@@ -107,7 +109,7 @@ def average_face(
         mean = framed((mean + mean[mirror] * (-1, 1, 1)) / 2)
     assert mirror is not None
     unpaired = int((mirror[mirror] != np.arange(len(mirror))).sum())
-    print(f"{unpaired} of 478 points have no mirror image")  # noqa: T201
+    print(f"{unpaired} of 478 points have no mirror image")
     return mean, mirror
 
 
@@ -146,7 +148,7 @@ def follow(cache: Path, mirror: npt.NDArray[np.intp]) -> Array:
     ridge = RIDGE_FOLLOW * np.trace(normal) / len(normal) * np.eye(len(normal))
     weights = np.linalg.solve(normal + ridge, x.T @ y / len(x)).T
     left = y - x @ weights.T
-    print(f"follow: {len(x)} frames, {left.std():.4f} of {y.std():.4f} is left")  # noqa: T201
+    print(f"follow: {len(x)} frames, {left.std():.4f} of {y.std():.4f} is left")
     return weights
 
 
@@ -176,7 +178,7 @@ def rest(
         a, b = pairs(numbers)
         guess = (a - mean) @ vt.T @ out + bias
         lips = slice(0, 80)
-        print(  # noqa: T201
+        print(
             f"rest, {name}: {np.abs(guess - b)[:, lips].mean():.4f} off at the lips, "
             f"{np.abs(b - bias)[:, lips].mean():.4f} by the mean smile, "
             f"{np.abs(b)[:, lips].mean():.4f} if nothing moves"

@@ -37,11 +37,14 @@ def edge_blur(picture: Picture, box: tuple[int, int, int, int]) -> float:
     import cv2
 
     x0, y0, x1, y1 = box
-    grey = cv2.cvtColor(np.ascontiguousarray(picture[y0:y1, x0:x1]), cv2.COLOR_RGB2GRAY)
-    grey = cv2.GaussianBlur(grey.astype(np.float32), (0, 0), 0.7)  # against noise
+    part = np.ascontiguousarray(picture[y0:y1, x0:x1])
+    if not part.size:
+        return 1.0
+    grey = cv2.cvtColor(part, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    light = np.asarray(cv2.GaussianBlur(grey, (0, 0), 0.7), np.float32)  # against noise
     again = 1.5
-    first = _slopes(grey)
-    second = _slopes(cv2.GaussianBlur(grey, (0, 0), again))
+    first = _slopes(light)
+    second = _slopes(np.asarray(cv2.GaussianBlur(light, (0, 0), again), np.float32))
     strong = first >= max(float(np.quantile(first, 0.98)), 4.0)
     if not strong.any():
         return 1.0

@@ -127,7 +127,9 @@ def _own_teeth(
     known = wide & (height > 0.3 * height.max())
     arc = np.polyval(np.polyfit(u[known], v[known], 2), u)
     inner = np.clip(u, u[known].min(), u[known].max())
-    arc = np.where(inner == u, arc, np.interp(inner, u, arc) + np.minimum(arc - np.interp(inner, u, arc), 0))
+    arc = np.where(
+        inner == u, arc, np.interp(inner, u, arc) + np.minimum(arc - np.interp(inner, u, arc), 0)
+    )
     # They are at least as long as they would be at rest; the lower lip hides what is not seen.
     hidden = max(EDGE * scale - arc[DRAWN // 2], 0)
     touching = down[known].mean() > 0.85 and rows is None
@@ -203,7 +205,7 @@ class InsideMouth:
         scale = rest.scale
         blur = 0.75 * light.blur
         own = _own_teeth(picture, lips, axes, centre, scale) if rest.open > 0 else None
-        edge = scale * (EDGE - _BOW * np.maximum(np.abs(u) / scale - 0.05, 0) ** 2)
+        edge: Floats = scale * (EDGE - _BOW * np.maximum(np.abs(u) / scale - 0.05, 0) ** 2)
         self._shade = _line_colour(picture, lips, light)
         # The more contrast between teeth and lips' line, the darker what lies deeper.
         contrast = np.clip((self._shade @ _LUMA) / (light.teeth @ _LUMA), 0.1, 0.65)
@@ -214,7 +216,7 @@ class InsideMouth:
             edge = np.interp(u, own.across, own.edge).astype(np.float32)
             drawn = light._replace(teeth=own.colour)
         upper = _premultiplied(*_teeth(u / scale, (edge - v) / scale, _UPPER, drawn))
-        jaw_v = (v - (EDGE - OVERLAP)) / scale + 0.6 * _BOW * (u / scale) ** 2
+        jaw_v: Floats = (v - (EDGE - OVERLAP)) / scale + 0.6 * _BOW * (u / scale) ** 2
         lower = _premultiplied(*_teeth(u / scale, jaw_v, _LOWER, drawn))
         lower[..., :3] *= 0.85
         tongue = _premultiplied(*_tongue(u / scale, jaw_v, light))
@@ -242,7 +244,7 @@ class InsideMouth:
         import cv2
 
         small = cv2.resize(fine, self._size, interpolation=cv2.INTER_AREA)
-        return _soft(small, blur)
+        return _soft(np.asarray(small, np.float32), blur)
 
     def _keep_own(self, picture: Picture, frame: FaceFrame, lips: Lipline, own: _Own) -> None:
         """Lay the teeth that the still shows over those that are drawn."""
@@ -288,7 +290,7 @@ def filled(ring: Points, rows: int, columns: int) -> Floats:
     """(rows, columns) the share of each pixel that lies inside a ring of (K, 2) pixels."""
     import cv2
 
-    fine = 4
+    fine = 4  # times as many rows and columns, which are averaged
     mask = np.zeros((rows * fine, columns * fine), np.uint8)
     placed = np.rint(((ring + 0.5) * fine - 0.5) * 16).astype(np.int32)
     cv2.fillPoly(mask, [placed], 255, cv2.LINE_8, 4)
@@ -297,7 +299,10 @@ def filled(ring: Points, rows: int, columns: int) -> Floats:
 
 
 def _cut(
-    layer: Floats, box: tuple[int, int, int, int], corner: tuple[int, int], move: Points | None = None
+    layer: Floats,
+    box: tuple[int, int, int, int],
+    corner: tuple[int, int],
+    move: Points | None = None,
 ) -> Floats:
     """A box of the picture from a layer; beyond the layer its border is repeated."""
     import cv2
@@ -383,8 +388,8 @@ def _teeth(u: Floats, inward: Floats, arch: _Arch, light: Light) -> tuple[Floats
 
 def _tongue(u: Floats, v: Floats, light: Light) -> tuple[Floats, Floats]:
     """Colour and alpha of the tongue; v from the lower front teeth's edges down."""
-    top = -0.13 + 1.0 * u**2 + 0.012 * np.exp(-((u / 0.03) ** 2))
+    top = -0.16 + 1.1 * u**2 + 0.012 * np.exp(-((u / 0.03) ** 2))
     alpha = smoothstep((v - top) / 0.05 + 0.3) * (1 - smoothstep((np.abs(u) - 0.3) / 0.14))
-    lit = 0.5 + 0.45 * smoothstep((v - top) / 0.2) - 0.22 * smoothstep(np.abs(u) / 0.4)
+    lit = 0.62 + 0.38 * smoothstep((v - top) / 0.16) - 0.22 * smoothstep(np.abs(u) / 0.4)
     colour = light.paint(0.66, 0.38, 0.37) * lit[..., None]
     return colour.astype(np.float32), alpha.astype(np.float32)

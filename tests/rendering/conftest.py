@@ -1,0 +1,28 @@
+"""A portrait with its landmarks."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from stillspeak.face import Face, MediaPipeDetector
+
+
+@pytest.fixture(scope="session")
+def detector() -> Iterator[MediaPipeDetector]:
+    with MediaPipeDetector() as detector:
+        yield detector
+
+
+@pytest.fixture(scope="session")
+def portrait() -> np.ndarray:
+    """(512, 512, 3) uint8: Eileen Collins, NASA, public domain. She smiles and shows her teeth."""
+    picture = pytest.importorskip("skimage.data").astronaut()
+    picture.flags.writeable = False
+    return picture
+
+
+@pytest.fixture(scope="session")
+def portrait_face(detector: MediaPipeDetector, portrait: np.ndarray) -> Face:
+    (face,) = detector.detect(portrait)
+    return face
