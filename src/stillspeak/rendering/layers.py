@@ -18,7 +18,7 @@ Picture = npt.NDArray[np.uint8]
 
 _SHADE = 0.035  # how far the lips' shadow reaches, in distances between the eyes
 _CREASE = 0.007  # half the width of the line between lips that met after the still was taken
-_CREASE_DARK = 0.5
+_CREASE_DARK = 0.8
 _FROM_ABOVE = 0.02  # how much further down it falls
 _LOWER_LIP = 25  # the middle of the lower inner lip, in a pose
 _FOLD = 0.05  # how much of a lip is folded inwards at its contour
@@ -250,8 +250,8 @@ class MouthLayers:
         ring = np.concatenate([middle - wide, (middle + wide)[::-1]])
         line = filled(ring - np.array(box[:2]), part.shape[0], part.shape[1])
         line = _soft(line, max(0.6 * _CREASE * self._unit, 0.6))
-        dark = 1 - _CREASE_DARK * self.open * line
-        part[:] = (part * dark[..., None] + 0.5).astype(np.uint8)
+        share = (_CREASE_DARK * self.open * line)[..., None]
+        part[:] = (part + share * (self._inside.shade - part) + 0.5).astype(np.uint8)
 
 
 def _soft(mask: Floats, sigma: float) -> Floats:

@@ -14,6 +14,7 @@ Floats = npt.NDArray[np.float32]
 Picture = npt.NDArray[np.uint8]
 
 _CHEEKS = (50, 280, 205, 425, 101, 330)
+_LIP, _LIP_EDGE = (87, 14, 317), (84, 17, 314)
 _IRISES = ((468, 469, 470, 471, 472), (473, 474, 475, 476, 477))
 _LUMA = np.array([0.299, 0.587, 0.114])
 
@@ -79,11 +80,9 @@ def _around(picture: npt.NDArray, x: float, y: float, reach: float) -> npt.NDArr
     return picture[y0:y1, x0:x1]
 
 
-def skin_colour(picture: Picture, points: Points, unit: float) -> Points:
-    """(3,) median of the cheeks, in levels of 255."""
-    patches = [
-        _around(picture, x, y, max(0.06 * unit, 2)).reshape(-1, 3) for x, y in points[list(_CHEEKS)]
-    ]
+def median_colour(picture: Picture, places: Points, reach: float) -> Points:
+    """(3,) median around (K, 2) places, in levels of 255, never 0."""
+    patches = [_around(picture, x, y, max(reach, 2)).reshape(-1, 3) for x, y in places]
     found = np.concatenate(patches)
     return np.asarray(np.median(found, axis=0) if len(found) else np.full(3, 128.0)) + 1.0
 
@@ -93,12 +92,14 @@ class Light(NamedTuple):
 
     Attributes:
         teeth: (3,) levels of 255 that well-lit teeth would have.
+        lip: (3,) levels of the lower lip.
         colourful: 0 where the film is grey, 1 where it shows colours as usual.
         blur: of edges, standard deviation in pixels.
         noise: standard deviation in levels of 255.
     """
 
     teeth: Points
+    lip: Points
     colourful: float
     blur: float
     noise: float
@@ -124,7 +125,7 @@ def still_light(
         unit: pixels between the eyes.
         box: of the lower face: x0, y0, x1, y1, ends excluded.
     """
-    skin = skin_colour(picture, points, unit)
+    skin = median_colour(picture, points[list(_CHEEKS)], 0.06 * unit)
     colourful = float(np.clip(np.log(skin[0] / skin[1]) / _SKIN, 0, 1))
     usual = skin * _WHITE**colourful
     seen = _whites(picture, points)
@@ -138,7 +139,9 @@ def still_light(
     luma = _TEETH * np.sqrt((skin @ _LUMA) * (white @ _LUMA))
     teeth = np.sqrt(white * skin) * _TINT**colourful
     teeth = np.minimum(teeth * (luma / (teeth @ _LUMA)), 250.0)
-    return Light(teeth, colourful, edge_blur(picture, box), noise_level(picture, points, unit))
+    lip = median_colour(picture, (points[list(_LIP)] + points[list(_LIP_EDGE)]) / 2, unit / 30)
+    noise = noise_level(picture, points, unit)
+    return Light(teeth, lip, colourful, edge_blur(picture, box), noise)
 
 
 def _whites(picture: Picture, points: Points) -> Points:

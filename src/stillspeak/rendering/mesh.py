@@ -163,8 +163,8 @@ def _eye_distance(p: Points) -> float:
     return float(np.linalg.norm(p[list(_RIGHT_EYE)].mean(axis=0) - p[list(_LEFT_EYE)].mean(axis=0)))
 
 
-SMILE_KEPT = 0.35
-"""Share of a smile that stays as a mood."""
+SMILE_KEPT = np.array([0.35, 0.15])
+"""Share of a smile that stays as a mood, across and down."""
 
 _MET, _OPEN = 0.025, 0.06  # distance of the inner lips: at rest up to here, open from here
 _SEAM = 0.4  # where between the lips of an open mouth they are taken to meet, from above

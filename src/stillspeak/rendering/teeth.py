@@ -181,6 +181,9 @@ class InsideMouth:
         lips: the still's inner lips.
         seam: (ALONG, 2) where they meet at rest, pixels.
         light: of the still.
+
+    Attributes:
+        shade: (3,) float32 levels of the line between closed lips.
     """
 
     def __init__(
@@ -205,11 +208,12 @@ class InsideMouth:
         scale = rest.scale
         blur = 0.75 * light.blur
         own = _own_teeth(picture, lips, axes, centre, scale) if rest.open > 0 else None
-        edge: Floats = scale * (EDGE - _BOW * np.maximum(np.abs(u) / scale - 0.05, 0) ** 2)
-        self._shade = _line_colour(picture, lips, light)
+        bow = _BOW * np.maximum(np.abs(u) / scale - 0.05, 0) ** 2
+        edge = np.asarray(scale * (EDGE - bow), np.float32)
+        self.shade = _line_colour(picture, lips, light)
         # The more contrast between teeth and lips' line, the darker what lies deeper.
-        contrast = np.clip((self._shade @ _LUMA) / (light.teeth @ _LUMA), 0.1, 0.65)
-        deep = min(1.25 * contrast, 0.65) * self._shade * _DEEP**light.colourful
+        contrast = np.clip((self.shade @ _LUMA) / (light.teeth @ _LUMA), 0.1, 0.65)
+        deep = min(1.25 * contrast, 0.65) * self.shade * _DEEP**light.colourful
         drawn = light._replace(teeth=float(np.clip(1.18 - 0.8 * contrast, 0.7, 1)) * light.teeth)
         if own is not None:
             # Those that go on behind the lips are like those that are seen.
@@ -280,13 +284,13 @@ class InsideMouth:
         low = _cut(self._jaw, box, self.corner, jaw)
         out = dark * (1 - low[..., 3:]) + low[..., :3]
         out = out * (1 - upper[..., 3:]) + upper[..., :3]
-        out = self._shade + (out - self._shade) * lit[..., None]
+        out = self.shade + (out - self.shade) * lit[..., None]
         # Grain goes with the light.
         grain = noise.reshape(*out.shape[:2], 1) * (0.2 + out / 200)
         return np.asarray(out + grain, np.float32)
 
 
-def filled(ring: Points, rows: int, columns: int) -> Floats:
+def filled(ring: npt.NDArray[np.floating], rows: int, columns: int) -> Floats:
     """(rows, columns) the share of each pixel that lies inside a ring of (K, 2) pixels."""
     import cv2
 
@@ -295,7 +299,7 @@ def filled(ring: Points, rows: int, columns: int) -> Floats:
     placed = np.rint(((ring + 0.5) * fine - 0.5) * 16).astype(np.int32)
     cv2.fillPoly(mask, [placed], 255, cv2.LINE_8, 4)
     small = cv2.resize(mask, (columns, rows), interpolation=cv2.INTER_AREA)
-    return np.asarray(small, np.float32) / 255
+    return np.multiply(small, np.float32(1 / 255), dtype=np.float32)
 
 
 def _cut(
@@ -391,5 +395,6 @@ def _tongue(u: Floats, v: Floats, light: Light) -> tuple[Floats, Floats]:
     top = -0.16 + 1.1 * u**2 + 0.012 * np.exp(-((u / 0.03) ** 2))
     alpha = smoothstep((v - top) / 0.05 + 0.3) * (1 - smoothstep((np.abs(u) - 0.3) / 0.14))
     lit = 0.62 + 0.38 * smoothstep((v - top) / 0.16) - 0.22 * smoothstep(np.abs(u) / 0.4)
-    colour = light.paint(0.66, 0.38, 0.37) * lit[..., None]
+    # A tongue is as pink as the lips, which may be painted.
+    colour = np.sqrt(light.lip * light.paint(0.66, 0.36, 0.38)) * lit[..., None]
     return colour.astype(np.float32), alpha.astype(np.float32)
