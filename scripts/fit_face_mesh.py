@@ -190,7 +190,9 @@ def rest(
     smiles, speech = pairs(learned), spoken()
     print(f"rest: {len(smiles[0])} smiles, {len(speech[0])} frames of speech")
     times = max(len(speech[0]) // len(smiles[0]), 1)  # as much of the one as of the other
-    x, y = (np.concatenate([np.tile(a, (times, 1)), b]) for a, b in zip(smiles, speech, strict=True))
+    x, y = (
+        np.concatenate([np.tile(a, (times, 1)), b]) for a, b in zip(smiles, speech, strict=True)
+    )
     mean, bias = x.mean(axis=0), y.mean(axis=0)
     _, s, vt = np.linalg.svd(x - mean, full_matrices=False)
     vt, s = vt[:COMPONENTS], s[:COMPONENTS]

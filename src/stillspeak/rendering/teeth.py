@@ -33,6 +33,7 @@ OVERLAP = 0.04
 _BOW = 0.16  # how much the upper row rises towards its ends
 _LEFT, _RIGHT, _TOP, _BOTTOM = -0.7, 0.7, -0.35, 0.85  # what the layers cover
 _ROWS_DARK = 0.86  # of the light around, what a line between two rows of teeth has at most
+_LOWERED = 0.06  # how far teeth that are seen may be moved down at most
 _SHOWN = 0.12  # share of the mouth's middle from which teeth count as shown
 _DEEP = np.array([1.1, 0.95, 0.85])  # tint of the throat over the line between the lips
 _SEED = 20
@@ -73,12 +74,14 @@ class _Own(NamedTuple):
         edge: (DRAWN,) how far down they reach there, behind the lower lip too.
         colour: (3,) levels of 255 of the brightest.
         bottom: (DRAWN, 2) pixels, the end of what is seen of them.
+        lowered: how much further down they are drawn than they are seen.
     """
 
     across: Points
     edge: Points
     colour: Points
     bottom: Points
+    lowered: float = 0.0
 
     def share(self, pixels: npt.NDArray[np.generic]) -> Floats:
         """(...) how likely pixels (..., 3) show a tooth, 0 to 1."""
@@ -133,7 +136,11 @@ def _own_teeth(
     # They are at least as long as they would be at rest; the lower lip hides what is not seen.
     hidden = max(EDGE * scale - arc[DRAWN // 2], 0)
     touching = down[known].mean() > 0.85 and rows is None
-    return own._replace(across=u, edge=arc + (hidden if touching else 0), bottom=bottom)
+    # Or else the upper lip is taken to rest a little too low, and they with it.
+    lowered = 0 if touching else min(hidden, _LOWERED * scale)
+    if touching:
+        arc = arc + hidden
+    return own._replace(across=u, edge=arc + lowered, bottom=bottom, lowered=lowered)
 
 
 def _between_rows(bright: Points, teeth: npt.NDArray[np.bool_]) -> Points | None:
@@ -255,14 +262,16 @@ class InsideMouth:
         import cv2
 
         columns, rows = self._size
-        move = np.array([[1, 0, self.corner[0]], [0, 1, self.corner[1]]], np.float64)
-        flags = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
+        shift = own.lowered * (frame.jacobians[list(LIPS)].mean(axis=0) @ (0.0, 1.0))
+        corner = np.array(self.corner) - shift
+        move = np.column_stack([np.eye(2), corner])
+        flags = (cv2.INTER_CUBIC if own.lowered else cv2.INTER_NEAREST) | cv2.WARP_INVERSE_MAP
         seen = cv2.warpAffine(
             picture, move, self._size, flags=flags, borderMode=cv2.BORDER_REPLICATE
         )
         drawn = cubic_through(len(lips.upper), DRAWN)
         ring = np.concatenate([drawn @ lips.upper_teeth, own.bottom[::-1]])
-        inside = filled(ring - self.corner, rows, columns)
+        inside = filled(ring - corner, rows, columns)
         inside = np.minimum(inside, 2 * np.maximum(_soft(inside, 0.008 * frame.scale) - 0.5, 0))
         teeth = _soft(own.share(seen), 0.004 * frame.scale) * inside
         share = teeth[..., None].astype(np.float32)
@@ -392,9 +401,9 @@ def _teeth(u: Floats, inward: Floats, arch: _Arch, light: Light) -> tuple[Floats
 
 def _tongue(u: Floats, v: Floats, light: Light) -> tuple[Floats, Floats]:
     """Colour and alpha of the tongue; v from the lower front teeth's edges down."""
-    top = -0.16 + 1.1 * u**2 + 0.012 * np.exp(-((u / 0.03) ** 2))
+    top = -0.13 + 1.0 * u**2 + 0.012 * np.exp(-((u / 0.03) ** 2))
     alpha = smoothstep((v - top) / 0.05 + 0.3) * (1 - smoothstep((np.abs(u) - 0.3) / 0.14))
-    lit = 0.62 + 0.38 * smoothstep((v - top) / 0.16) - 0.22 * smoothstep(np.abs(u) / 0.4)
+    lit = 0.5 + 0.5 * smoothstep((v - top) / 0.18) - 0.22 * smoothstep(np.abs(u) / 0.4)
     # A tongue is as pink as the lips, which may be painted.
     colour = np.sqrt(light.lip * light.paint(0.66, 0.36, 0.38)) * lit[..., None]
     return colour.astype(np.float32), alpha.astype(np.float32)
