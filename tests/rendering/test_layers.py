@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from fixtures_mouths import drawing, opened
 
+from fixtures_mouths import drawing, opened
 from stillspeak.face import Face, MediaPipeDetector
 from stillspeak.face.mouth import lip_opening
 from stillspeak.rendering.layers import MouthLayers

@@ -112,9 +112,14 @@ class MouthLayers:
         targets = self._sheets.targets(pose)
         lips = self._sheets.contours(targets)
         sheets = self._sheets.sheets(targets, lips)
-        cells = (0, self._sheets.rows, 0, self._sheets.columns)
-        out[y0:y1, x0:x1] = self._moved(self._picture, (0, 0), sheets.skin, cells, self.box)
-        self._draw_mouth(out, sheets, lips, np.asarray(pose, np.float64))
+        for cells in _around(sheets.cells, self._sheets.rows, self._sheets.columns):
+            box = self._pixels(cells)
+            if box[0] < box[2] and box[1] < box[3]:
+                moved = self._moved(self._picture, (0, 0), sheets.skin, cells, box)
+                out[box[1] : box[3], box[0] : box[2]] = moved
+        box = self._pixels(sheets.cells)
+        if box[0] < box[2] and box[1] < box[3]:
+            self._draw_mouth(out, box, sheets, lips, np.asarray(pose, np.float64))
         return out
 
     def _moved(
@@ -161,21 +166,30 @@ class MouthLayers:
         )
         return np.asarray(cv2.remap(source, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE))
 
-    def _draw_mouth(self, out: Picture, sheets: Sheets, lips: Lips, pose: Points) -> None:
-        """Part the sheets along the lips, and show what is behind them."""
-        import cv2
-
+    def _pixels(self, cells: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+        """x0, y0, x1, y1 of the picture's pixels in rows and columns of cells."""
         step, (left, top) = self._sheets.step, self._sheets.corner
-        r0, r1, c0, c1 = sheets.cells
+        r0, r1, c0, c1 = cells
         x0, y0, x1, y1 = self.box
-        box = (
+        return (
             max(left + c0 * step, x0),
             max(top + r0 * step, y0),
             min(left + c1 * step, x1),
             min(top + r1 * step, y1),
         )
-        if box[0] >= box[2] or box[1] >= box[3]:
-            return
+
+    def _draw_mouth(
+        self,
+        out: Picture,
+        box: tuple[int, int, int, int],
+        sheets: Sheets,
+        lips: Lips,
+        pose: Points,
+    ) -> None:
+        """Part the sheets along the lips, and show what is behind them."""
+        import cv2
+
+        x0, y0 = self.box[:2]
         upper = self._moved(self._upper, (x0, y0), sheets.upper, sheets.cells, box)
         lower = self._moved(self._lower, (x0, y0), sheets.lower, sheets.cells, box)
         middle = (lips.upper + lips.lower) / 2
@@ -247,8 +261,13 @@ class MouthLayers:
         ends = np.sin(np.linspace(0, np.pi, len(near))) ** 0.5
         wide = (_CREASE * self._unit * near * ends)[:, None] * self._down
         middle = (lips.upper + lips.lower) / 2
-        ring = np.concatenate([middle - wide, (middle + wide)[::-1]])
-        line = filled(ring - np.array(box[:2]), part.shape[0], part.shape[1])
+        ring = np.concatenate([middle - wide, (middle + wide)[::-1]]) - np.array(box[:2])
+        reach = int(3 * _CREASE * self._unit) + 3
+        w0, h0, w1, h1 = _box_of(ring, part.shape[0], part.shape[1], reach)
+        part = part[h0:h1, w0:w1]
+        if not part.size:
+            return
+        line = filled(ring - np.array((w0, h0)), part.shape[0], part.shape[1])
         line = _soft(line, max(0.6 * _CREASE * self._unit, 0.6))
         share = (_CREASE_DARK * self.open * line)[..., None]
         part[:] = (part + share * (self._inside.shade - part) + 0.5).astype(np.uint8)
@@ -260,10 +279,18 @@ def _soft(mask: Floats, sigma: float) -> Floats:
     return np.asarray(cv2.GaussianBlur(mask, (0, 0), sigma))
 
 
-def _box_of(points: Points, rows: int, columns: int) -> tuple[int, int, int, int]:
+def _around(
+    cells: tuple[int, int, int, int], rows: int, columns: int
+) -> tuple[tuple[int, int, int, int], ...]:
+    """Rows and columns, ends excluded, of what lies around a block of cells."""
+    r0, r1, c0, c1 = cells
+    return (0, r0, 0, columns), (r1, rows, 0, columns), (r0, r1, 0, c0), (r0, r1, c1, columns)
+
+
+def _box_of(points: Points, rows: int, columns: int, reach: int = 0) -> tuple[int, int, int, int]:
     """x0, y0, x1, y1 around (K, 2) points, ends excluded, cut to the picture."""
-    x0, y0 = np.floor(points.min(axis=0)).astype(int)
-    x1, y1 = np.ceil(points.max(axis=0)).astype(int) + 1
+    x0, y0 = np.floor(points.min(axis=0)).astype(int) - reach
+    x1, y1 = np.ceil(points.max(axis=0)).astype(int) + 1 + reach
     x0, x1 = np.clip((x0, x1), 0, columns)
     y0, y1 = np.clip((y0, y1), 0, rows)
     return int(x0), int(y0), int(x1), int(y1)
