@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from stillspeak.face.align import smoothstep
 from stillspeak.face.eyes import LEFT_EYELIDS, RIGHT_EYELIDS
 
 Points = npt.NDArray[np.float64]
@@ -20,7 +21,8 @@ _LUMA = np.array([0.299, 0.587, 0.114])
 
 # Found on the portraits of Face Research Lab London whose smiles show teeth.
 _TEETH = 1.21  # luma over the geometric mean of the cheeks' and the eyes' white
-_TINT = np.array([0.916, 1.0, 1.017])  # and colour
+_TINT = np.array([0.916, 1.0, 0.983])  # and colour
+_OF_WHITE = np.array([0.5, 0.5, 0.85])  # how much of it is the eyes' white's, the rest the cheeks'
 _WHITE = np.array([0.816, 0.936, 1.02])  # the eyes' white over the cheeks', where it is not seen
 _SKIN = np.log(1.27)  # how red over green the cheeks were there
 _SEEN = 60  # pixels of the eyes' white that tell its colour
@@ -137,11 +139,20 @@ def still_light(
         ratio = (seen[inside].mean(axis=0) + 1) / usual
         white = usual * np.clip(ratio, 0.75, 1.8) ** share
     luma = _TEETH * np.sqrt((skin @ _LUMA) * (white @ _LUMA))
-    teeth = np.sqrt(white * skin) * _TINT**colourful
+    shares = (white / (white @ _LUMA)) ** _OF_WHITE * (skin / (skin @ _LUMA)) ** (1 - _OF_WHITE)
+    teeth = shares * _TINT**colourful
     teeth = np.minimum(teeth * (luma / (teeth @ _LUMA)), 250.0)
     lip = median_colour(picture, (points[list(_LIP)] + points[list(_LIP_EDGE)]) / 2, unit / 30)
     noise = noise_level(picture, points, unit)
     return Light(teeth, lip, colourful, edge_blur(picture, box), noise)
+
+
+def toothy(pixels: npt.NDArray[np.generic], white: Points) -> Floats:
+    """(...) how likely pixels (..., 3) show a tooth, 0 to 1, where the brightest are (3,) white."""
+    seen = pixels.astype(np.float32) + 1
+    bright = smoothstep((seen @ _LUMA / (white @ _LUMA) - 0.3) / 0.2)
+    red = np.log(seen[..., 0] / seen[..., 1]) - np.log(white[0] / white[1])
+    return np.asarray(bright * (1 - smoothstep((red - 0.22) / 0.15)), np.float32)
 
 
 def _whites(picture: Picture, points: Points) -> Points:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from stillspeak.face.align import smoothstep
 from stillspeak.face.mouth import LIPS
-from stillspeak.rendering.light import Light
+from stillspeak.rendering.light import Light, toothy
 from stillspeak.rendering.lipline import Lipline, smooth_path
 from stillspeak.rendering.mesh import FaceFrame, Rest
 from stillspeak.rendering.mouth import DRAWN, cubic_through
@@ -83,14 +83,6 @@ class _Own(NamedTuple):
     bottom: Points
     lowered: float = 0.0
 
-    def share(self, pixels: npt.NDArray[np.generic]) -> Floats:
-        """(...) how likely pixels (..., 3) show a tooth, 0 to 1."""
-        seen = pixels.astype(np.float32) + 1
-        white = self.colour @ _LUMA
-        bright = smoothstep((seen @ _LUMA / white - 0.3) / 0.2)
-        red = np.log(seen[..., 0] / seen[..., 1]) - np.log(self.colour[0] / self.colour[1])
-        return np.asarray(bright * (1 - smoothstep((red - 0.22) / 0.15)), np.float32)
-
 
 def _own_teeth(
     picture: Picture, lips: Lipline, axes: Points, centre: Points, scale: float
@@ -109,7 +101,7 @@ def _own_teeth(
     bright = middle @ _LUMA
     best = (bright >= np.quantile(bright, 0.75)) & (bright <= np.quantile(bright, 0.95))
     own = _Own(np.zeros(0), np.zeros(0), middle[best].mean(axis=0) + 1, bottom)
-    teeth = own.share(seen) > 0.5
+    teeth = toothy(seen, own.colour) > 0.5
     rows = _between_rows(seen @ _LUMA, teeth)
     if rows is not None:
         teeth &= steps[:, None] < rows
@@ -213,7 +205,7 @@ class InsideMouth:
         fine = int(np.clip(np.ceil(220 / frame.scale), 2, 6))
         u, v = self._coordinates(np.linalg.inv(axes), centre, fine)
         scale = rest.scale
-        blur = 0.75 * light.blur
+        blur = 0.85 * light.blur
         own = _own_teeth(picture, lips, axes, centre, scale) if rest.open > 0 else None
         bow = _BOW * np.maximum(np.abs(u) / scale - 0.05, 0) ** 2
         edge = np.asarray(scale * (EDGE - bow), np.float32)
@@ -273,7 +265,7 @@ class InsideMouth:
         ring = np.concatenate([drawn @ lips.upper_teeth, own.bottom[::-1]])
         inside = filled(ring - corner, rows, columns)
         inside = np.minimum(inside, 2 * np.maximum(_soft(inside, 0.008 * frame.scale) - 0.5, 0))
-        teeth = _soft(own.share(seen), 0.004 * frame.scale) * inside
+        teeth = _soft(toothy(seen, own.colour), 0.004 * frame.scale) * inside
         share = teeth[..., None].astype(np.float32)
         seen = np.concatenate([seen.astype(np.float32), np.ones_like(share)], axis=2)
         self._upper = self._upper * (1 - share) + seen * share
