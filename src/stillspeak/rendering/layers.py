@@ -215,7 +215,7 @@ class MouthLayers:
         hole = np.ascontiguousarray(hole[h0:h1, w0:w1])
         at = (box[0] + w0, box[1] + h0, box[0] + w1, box[1] + h1)
         # The chin's skin gives way; the teeth below go between it and the lip.
-        jaw = self._jaw_to_picture @ (0.4 * pose[-1] + 0.6 * pose[_LOWER_LIP])
+        jaw = self._jaw_to_picture @ (0.65 * pose[-1] + 0.35 * pose[_LOWER_LIP])
         inside = self._inside.draw(at, jaw, self._light_within(hole))
         # What lips turn inwards gets less light.
         rim = _soft(hole, _RIM * self._unit)
