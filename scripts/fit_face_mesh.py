@@ -31,9 +31,9 @@ HELD_OUT = ("s20", "s23", "s27", "s29", "s30", "s34", "s2", "s4", "s15")
 MIDLINE = (1, 4, 5, 195, 197, 6, 168, 152, 0, 17)
 CLIPS = 12
 """Clips a speaker."""
-COMPONENTS = 10
-"""Principal components of a smile."""
-RIDGE_REST, RIDGE_FOLLOW = 0.02, 1e-3
+COMPONENTS = 16
+"""Principal components of an open mouth."""
+RIDGE_REST, RIDGE_FOLLOW = 0.002, 1e-3
 
 
 def main(arguments: list[str]) -> int:
@@ -55,8 +55,9 @@ def main(arguments: list[str]) -> int:
     mesh.face_model = lambda: mesh.FaceModel(  # type: ignore[assignment]
         template, stored["slopes"], *[np.zeros(0)] * 4
     )
-    stored["follow"] = follow(options.cache, mirror)
-    stored |= rest(people, learned, held_out, mirror)
+    clips = list(speaking(options.cache))
+    stored["follow"] = follow(clips, mirror)
+    stored |= rest(people, learned, held_out, clips, mirror)
     save_file({k: np.ascontiguousarray(v, np.float32) for k, v in stored.items()}, options.out)
     return 0
 
@@ -130,19 +131,24 @@ def flip(own: Array, mirror: npt.NDArray[np.intp]) -> Array:
     return own[..., mirror, :] * (-1, 1)
 
 
-def follow(cache: Path, mirror: npt.NDArray[np.intp]) -> Array:
-    """(2 F, 82) how the skin follows the mouth, from speaking people."""
-    poses, skins = [], []
+def speaking(cache: Path) -> Iterator[tuple[Array, Array]]:
+    """(T, 478, 2) in the face's own frame and (478, 2) its rest, of each clip."""
     for folder in sorted(p for p in cache.iterdir() if p.is_dir() and p.name not in HELD_OUT):
         for path in sorted(folder.glob("*.safetensors"))[:CLIPS]:
             marks = load_file(path)["landmarks"].astype(np.float64)
             marks = marks[np.isfinite(marks).all(axis=(1, 2))]
             own = np.stack([mesh.face_frame(one).points for one in marks])
             opening = lip_opening(own)
-            still = own[opening <= np.quantile(opening, 0.15)].mean(axis=0)
-            for part in (own - still, flip(own - still, mirror)):
-                poses.append(part[:, POSE].reshape(len(part), -1))
-                skins.append(part[:, AROUND].reshape(len(part), -1))
+            yield own, own[opening <= np.quantile(opening, 0.15)].mean(axis=0)
+
+
+def follow(clips: list[tuple[Array, Array]], mirror: npt.NDArray[np.intp]) -> Array:
+    """(2 F, 82) how the skin follows the mouth, from speaking people."""
+    poses, skins = [], []
+    for own, still in clips:
+        for part in (own - still, flip(own - still, mirror)):
+            poses.append(part[:, POSE].reshape(len(part), -1))
+            skins.append(part[:, AROUND].reshape(len(part), -1))
     x, y = np.concatenate(poses), np.concatenate(skins)
     normal = x.T @ x / len(x)
     ridge = RIDGE_FOLLOW * np.trace(normal) / len(normal) * np.eye(len(normal))
@@ -153,9 +159,13 @@ def follow(cache: Path, mirror: npt.NDArray[np.intp]) -> Array:
 
 
 def rest(
-    people: dict[str, Array], learned: list[str], held_out: list[str], mirror: npt.NDArray[np.intp]
+    people: dict[str, Array],
+    learned: list[str],
+    held_out: list[str],
+    clips: list[tuple[Array, Array]],
+    mirror: npt.NDArray[np.intp],
 ) -> dict[str, Array]:
-    """The regression from a smile to the neutral face."""
+    """The regression from an open mouth, which smiles or speaks, to the mouth at rest."""
 
     def pairs(numbers: list[str]) -> tuple[Array, Array]:
         features, targets = [], []
@@ -167,15 +177,29 @@ def rest(
                 targets.append((b - a)[[*LIPS, *AROUND]].ravel())
         return np.stack(features), np.stack(targets)
 
-    x, y = pairs(learned)
+    def spoken() -> tuple[Array, Array]:
+        features, targets = [], []
+        for own, still in clips:
+            opening = lip_opening(own)
+            for frame in own[np.argsort(opening)[len(own) // 2 :: 12]]:
+                for a, b in ((frame, still), (flip(frame, mirror), flip(still, mirror))):
+                    features.append(mesh.rest_features(a))
+                    targets.append((b - a)[[*LIPS, *AROUND]].ravel())
+        return np.stack(features), np.stack(targets)
+
+    smiles, speech = pairs(learned), spoken()
+    print(f"rest: {len(smiles[0])} smiles, {len(speech[0])} frames of speech")
+    times = max(len(speech[0]) // len(smiles[0]), 1)  # as much of the one as of the other
+    x, y = (
+        np.concatenate([np.tile(a, (times, 1)), b]) for a, b in zip(smiles, speech, strict=True)
+    )
     mean, bias = x.mean(axis=0), y.mean(axis=0)
     _, s, vt = np.linalg.svd(x - mean, full_matrices=False)
     vt, s = vt[:COMPONENTS], s[:COMPONENTS]
     z = (x - mean) @ vt.T
     ridge = RIDGE_REST * s[0] ** 2 * np.eye(len(s))
     out = np.linalg.solve(z.T @ z + ridge, z.T @ (y - bias))
-    for name, numbers in (("learned", learned), ("held out", held_out)):
-        a, b = pairs(numbers)
+    for name, (a, b) in (("smiles", smiles), ("held out", pairs(held_out)), ("speech", speech)):
         guess = (a - mean) @ vt.T @ out + bias
         lips = slice(0, 80)
         print(

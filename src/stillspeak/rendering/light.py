@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from stillspeak.face.align import smoothstep
 from stillspeak.face.eyes import LEFT_EYELIDS, RIGHT_EYELIDS
 
 Points = npt.NDArray[np.float64]
@@ -14,12 +15,14 @@ Floats = npt.NDArray[np.float32]
 Picture = npt.NDArray[np.uint8]
 
 _CHEEKS = (50, 280, 205, 425, 101, 330)
+_LIP, _LIP_EDGE = (87, 14, 317), (84, 17, 314)
 _IRISES = ((468, 469, 470, 471, 472), (473, 474, 475, 476, 477))
 _LUMA = np.array([0.299, 0.587, 0.114])
 
 # Found on the portraits of Face Research Lab London whose smiles show teeth.
 _TEETH = 1.21  # luma over the geometric mean of the cheeks' and the eyes' white
-_TINT = np.array([0.916, 1.0, 1.017])  # and colour
+_TINT = np.array([0.916, 1.0, 0.983])  # and colour
+_OF_WHITE = np.array([0.5, 0.5, 0.85])  # how much of it is the eyes' white's, the rest the cheeks'
 _WHITE = np.array([0.816, 0.936, 1.02])  # the eyes' white over the cheeks', where it is not seen
 _SKIN = np.log(1.27)  # how red over green the cheeks were there
 _SEEN = 60  # pixels of the eyes' white that tell its colour
@@ -37,11 +40,14 @@ def edge_blur(picture: Picture, box: tuple[int, int, int, int]) -> float:
     import cv2
 
     x0, y0, x1, y1 = box
-    grey = cv2.cvtColor(np.ascontiguousarray(picture[y0:y1, x0:x1]), cv2.COLOR_RGB2GRAY)
-    grey = cv2.GaussianBlur(grey.astype(np.float32), (0, 0), 0.7)  # against noise
+    part = np.ascontiguousarray(picture[y0:y1, x0:x1])
+    if not part.size:
+        return 1.0
+    grey = cv2.cvtColor(part, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    light = np.asarray(cv2.GaussianBlur(grey, (0, 0), 0.7), np.float32)  # against noise
     again = 1.5
-    first = _slopes(np.asarray(grey, np.float32))
-    second = _slopes(np.asarray(cv2.GaussianBlur(grey, (0, 0), again), np.float32))
+    first = _slopes(light)
+    second = _slopes(np.asarray(cv2.GaussianBlur(light, (0, 0), again), np.float32))
     strong = first >= max(float(np.quantile(first, 0.98)), 4.0)
     if not strong.any():
         return 1.0
@@ -76,11 +82,9 @@ def _around(picture: npt.NDArray, x: float, y: float, reach: float) -> npt.NDArr
     return picture[y0:y1, x0:x1]
 
 
-def skin_colour(picture: Picture, points: Points, unit: float) -> Points:
-    """(3,) median of the cheeks, in levels of 255."""
-    patches = [
-        _around(picture, x, y, max(0.06 * unit, 2)).reshape(-1, 3) for x, y in points[list(_CHEEKS)]
-    ]
+def median_colour(picture: Picture, places: Points, reach: float) -> Points:
+    """(3,) median around (K, 2) places, in levels of 255, never 0."""
+    patches = [_around(picture, x, y, max(reach, 2)).reshape(-1, 3) for x, y in places]
     found = np.concatenate(patches)
     return np.asarray(np.median(found, axis=0) if len(found) else np.full(3, 128.0)) + 1.0
 
@@ -90,12 +94,14 @@ class Light(NamedTuple):
 
     Attributes:
         teeth: (3,) levels of 255 that well-lit teeth would have.
+        lip: (3,) levels of the lower lip.
         colourful: 0 where the film is grey, 1 where it shows colours as usual.
         blur: of edges, standard deviation in pixels.
         noise: standard deviation in levels of 255.
     """
 
     teeth: Points
+    lip: Points
     colourful: float
     blur: float
     noise: float
@@ -121,7 +127,7 @@ def still_light(
         unit: pixels between the eyes.
         box: of the lower face: x0, y0, x1, y1, ends excluded.
     """
-    skin = skin_colour(picture, points, unit)
+    skin = median_colour(picture, points[list(_CHEEKS)], 0.06 * unit)
     colourful = float(np.clip(np.log(skin[0] / skin[1]) / _SKIN, 0, 1))
     usual = skin * _WHITE**colourful
     seen = _whites(picture, points)
@@ -133,9 +139,20 @@ def still_light(
         ratio = (seen[inside].mean(axis=0) + 1) / usual
         white = usual * np.clip(ratio, 0.75, 1.8) ** share
     luma = _TEETH * np.sqrt((skin @ _LUMA) * (white @ _LUMA))
-    teeth = np.sqrt(white * skin) * _TINT**colourful
+    shares = (white / (white @ _LUMA)) ** _OF_WHITE * (skin / (skin @ _LUMA)) ** (1 - _OF_WHITE)
+    teeth = shares * _TINT**colourful
     teeth = np.minimum(teeth * (luma / (teeth @ _LUMA)), 250.0)
-    return Light(teeth, colourful, edge_blur(picture, box), noise_level(picture, points, unit))
+    lip = median_colour(picture, (points[list(_LIP)] + points[list(_LIP_EDGE)]) / 2, unit / 30)
+    noise = noise_level(picture, points, unit)
+    return Light(teeth, lip, colourful, edge_blur(picture, box), noise)
+
+
+def toothy(pixels: npt.NDArray[np.generic], white: Points) -> Floats:
+    """(...) how likely pixels (..., 3) show a tooth, 0 to 1, where the brightest are (3,) white."""
+    seen = pixels.astype(np.float32) + 1
+    bright = smoothstep((seen @ _LUMA / (white @ _LUMA) - 0.3) / 0.2)
+    red = np.log(seen[..., 0] / seen[..., 1]) - np.log(white[0] / white[1])
+    return np.asarray(bright * (1 - smoothstep((red - 0.22) / 0.15)), np.float32)
 
 
 def _whites(picture: Picture, points: Points) -> Points:

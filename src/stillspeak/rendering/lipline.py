@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from stillspeak.face.align import smoothstep
-from stillspeak.face.mouth import INNER_LIPS
+from stillspeak.face.mouth import INNER_LIPS, OUTER_LIPS
+from stillspeak.rendering.light import toothy
 from stillspeak.rendering.mesh import LOWER, UPPER, FaceFrame, Rest
 from stillspeak.rendering.mouth import ALONG, cubic_through
 
@@ -18,6 +19,9 @@ Picture = npt.NDArray[np.uint8]
 _REACH = 0.035  # how far an edge is looked for, in distances between the eyes
 _STEPS = 29
 _SPOTS = 61
+_LEFT_OVER = 0.03  # how far beyond the edge found teeth are looked for
+_SPARE, _SPARE_ANYWAY = 0.3, 0.015  # how much a lip may lose: of its thickness, and in any case
+_REDDER = 0.2  # by which lips are redder than teeth, if teeth are to be told from them
 _MARGIN = 0.004  # by which an open mouth's lips lose, beyond their blur, where teeth begin
 
 
@@ -63,13 +67,61 @@ def inner_lips(
     edge_upper = sure * _edges(picture, upper, down, reach)
     edge_lower = sure * _edges(picture, lower, down, reach)
     away = smoothstep(30 * from_corner) * margin
+    left = _left_over(
+        picture,
+        upper + edge_upper[:, None] * down,
+        lower + edge_lower[:, None] * down,
+        down,
+        _LEFT_OVER * frame.scale,
+    )
+    # No lip loses more than it can spare: what is left of it is stretched.
+    ring = points[list(OUTER_LIPS)]
+    outer = (finer @ ring[list(UPPER)], finer @ ring[list(LOWER)])
+    spare = [_SPARE * np.abs((b - a) @ down) for a, b in zip(outer, (upper, lower), strict=True)]
+    lost = [
+        np.minimum(away + n, np.maximum(m, _SPARE_ANYWAY * frame.scale))
+        for n, m in zip(left, spare, strict=True)
+    ]
     lines = (
-        upper + (edge_upper - away)[:, None] * down,
-        lower + (edge_lower + away)[:, None] * down,
+        upper + (edge_upper - lost[0])[:, None] * down,
+        lower + (edge_lower + lost[1])[:, None] * down,
         upper + (edge_upper + away)[:, None] * down,
         lower + (edge_lower - away)[:, None] * down,
     )
     return Lipline(*map(_thinned, lines))
+
+
+def _left_over(
+    picture: Picture, upper: Points, lower: Points, down: Points, reach: float
+) -> tuple[Points, Points]:
+    """(_SPOTS,) twice: how far beyond the upper and the lower line teeth go on, up to ``reach``."""
+    import cv2
+
+    def seen(lines: Points) -> Points:
+        x, y = (np.ascontiguousarray(lines[..., k], np.float32) for k in (0, 1))
+        border = cv2.BORDER_REPLICATE
+        found = cv2.remap(picture, x, y, cv2.INTER_LINEAR, borderMode=border)
+        return np.asarray(found, np.float64)
+
+    steps = np.linspace(0, 1, 12)[:, None, None]
+    inside = seen(upper + steps * (lower - upper)).reshape(-1, 3)
+    bright = inside.sum(axis=1)
+    best = (bright >= np.quantile(bright, 0.75)) & (bright <= np.quantile(bright, 0.95))
+    white = inside[best].mean(axis=0) + 1
+    out = []
+    for line, way in ((upper, -1.0), (lower, 1.0)):
+        beyond = seen(line + way * steps * reach * down)
+        lip = np.median(beyond[-1], axis=0) + 1
+        redder = np.log(lip[0] / lip[1]) - np.log(white[0] / white[1])
+        far = np.zeros(_SPOTS)
+        if redder > _REDDER and white.sum() > 1.1 * lip.sum():
+            teeth = toothy(beyond, white) > 0.5
+            far = reach * np.cumprod(teeth, axis=0).sum(axis=0) / len(steps)
+            far = np.array([far[max(k - 2, 0) : k + 3].max() for k in range(_SPOTS)])
+            far = np.convolve(np.pad(far, 2, mode="edge"), np.full(5, 0.2), mode="valid")
+        far[[0, -1]] = 0
+        out.append(far)
+    return out[0], out[1]
 
 
 def _thinned(line: Points) -> Points:

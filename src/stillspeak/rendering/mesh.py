@@ -163,10 +163,11 @@ def _eye_distance(p: Points) -> float:
     return float(np.linalg.norm(p[list(_RIGHT_EYE)].mean(axis=0) - p[list(_LEFT_EYE)].mean(axis=0)))
 
 
-SMILE_KEPT = 0.35
-"""Share of a smile that stays as a mood."""
+SMILE_KEPT = np.array([0.35, 0.15])
+"""Share of a smile that stays as a mood, across and down."""
 
 _MET, _OPEN = 0.025, 0.06  # distance of the inner lips: at rest up to here, open from here
+_SWELL = 0.7  # share of a lip's regained thickness; more would stretch its pixels visibly
 _SEAM = 0.4  # where between the lips of an open mouth they are taken to meet, from above
 
 
@@ -203,7 +204,7 @@ def rest_pose(own: Points) -> Rest:
     seam = _met(inner)
     seam_at_rest = seam + share * (_met(inner + moved[20:]) - seam)
     thick = outer - inner
-    thick_at_rest = thick + opened * (moved[:20] - moved[20:])
+    thick_at_rest = thick + opened * _SWELL * (moved[:20] - moved[20:])
     rest = np.concatenate([seam_at_rest + thick_at_rest, seam_at_rest])
     # A mouth that is closed stays as it is, pixel by pixel, but for the seam.
     closed = np.concatenate([outer, seam])

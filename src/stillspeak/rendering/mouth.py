@@ -85,6 +85,13 @@ class LipSheets:
         lower: (ALONG, 2) of the lower one; the same where the still's mouth is closed.
         points: (478, 2) landmarks in pixels.
         shape: rows and columns of the picture.
+
+    Attributes:
+        seam: (ALONG, 2) pixels, where the inner lips meet at rest.
+        box: x0, y0, x1, y1 of the pixels that can move, ends excluded.
+        corner: x, y of the grid's first pixel, perhaps outside the picture.
+        step: pixels a side of one of its cells.
+        rows, columns: of cells.
     """
 
     def __init__(
@@ -112,7 +119,7 @@ class LipSheets:
         common = np.concatenate([points[list(LIPS[:20])], points[list(AROUND)], held])
         corners = np.stack([(upper[0] + lower[0]) / 2, (upper[-1] + lower[-1]) / 2])
         self._sources = np.concatenate([common, corners, upper[1:-1], lower[1:-1]])
-        self._seam = self._rest_line(points, upper, lower)
+        self.seam = self._rest_line(points, upper, lower)
         n, inner = len(common) + 2, ALONG - 2
         self._sheets = (np.r_[0:n, n : n + inner], np.r_[0:n, n + inner : n + 2 * inner])
         self._n_common = len(common)
@@ -168,8 +175,9 @@ class LipSheets:
         near = cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
         fade = smoothstep(near.astype(np.float32) / (_FADE / CELL * fine))
         small = cv2.resize(fade, (self.columns, self.rows), interpolation=cv2.INTER_AREA)
-        small[[0, -1]] = 0
-        small[:, [0, -1]] = 0
+        # Two cells, so that a cubic through them ends on nothing.
+        small[[0, 1, -2, -1]] = 0
+        small[:, [0, 1, -2, -1]] = 0
         return np.asarray(small, np.float32)[..., None]
 
     def targets(self, pose: npt.NDArray[np.floating]) -> Points:
@@ -186,8 +194,8 @@ class LipSheets:
         lips = np.einsum("kij,kj->ki", self._lips_to_picture, rest.scale * speech[:-1])
         outer = np.einsum("kij,kj->ki", self._lips_to_picture[:20], rest.lips[:20])
         inner = lips[20:]
-        upper = self._seam + self._speech @ inner[list(UPPER)]
-        lower = self._seam + self._speech @ inner[list(LOWER)]
+        upper = self.seam + self._speech @ inner[list(UPPER)]
+        lower = self.seam + self._speech @ inner[list(LOWER)]
         to = self._sources.copy()
         to[:20] += outer + lips[:20]
         to[20 : 20 + len(skin)] += skin

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from stillspeak.face.align import smoothstep
 from stillspeak.face.mouth import LIPS
-from stillspeak.rendering.light import Light
+from stillspeak.rendering.light import Light, toothy
 from stillspeak.rendering.lipline import Lipline, smooth_path
 from stillspeak.rendering.mesh import FaceFrame, Rest
 from stillspeak.rendering.mouth import DRAWN, cubic_through
@@ -33,6 +33,7 @@ OVERLAP = 0.04
 _BOW = 0.16  # how much the upper row rises towards its ends
 _LEFT, _RIGHT, _TOP, _BOTTOM = -0.7, 0.7, -0.35, 0.85  # what the layers cover
 _ROWS_DARK = 0.86  # of the light around, what a line between two rows of teeth has at most
+_LOWERED = 0.06  # how far teeth that are seen may be moved down at most
 _SHOWN = 0.12  # share of the mouth's middle from which teeth count as shown
 _DEEP = np.array([1.1, 0.95, 0.85])  # tint of the throat over the line between the lips
 _SEED = 20
@@ -73,20 +74,14 @@ class _Own(NamedTuple):
         edge: (DRAWN,) how far down they reach there, behind the lower lip too.
         colour: (3,) levels of 255 of the brightest.
         bottom: (DRAWN, 2) pixels, the end of what is seen of them.
+        lowered: how much further down they are drawn than they are seen.
     """
 
     across: Points
     edge: Points
     colour: Points
     bottom: Points
-
-    def share(self, pixels: npt.NDArray[np.generic]) -> Floats:
-        """(...) how likely pixels (..., 3) show a tooth, 0 to 1."""
-        seen = pixels.astype(np.float32) + 1
-        white = self.colour @ _LUMA
-        bright = smoothstep((seen @ _LUMA / white - 0.3) / 0.2)
-        red = np.log(seen[..., 0] / seen[..., 1]) - np.log(self.colour[0] / self.colour[1])
-        return np.asarray(bright * (1 - smoothstep((red - 0.22) / 0.15)), np.float32)
+    lowered: float = 0.0
 
 
 def _own_teeth(
@@ -106,7 +101,7 @@ def _own_teeth(
     bright = middle @ _LUMA
     best = (bright >= np.quantile(bright, 0.75)) & (bright <= np.quantile(bright, 0.95))
     own = _Own(np.zeros(0), np.zeros(0), middle[best].mean(axis=0) + 1, bottom)
-    teeth = own.share(seen) > 0.5
+    teeth = toothy(seen, own.colour) > 0.5
     rows = _between_rows(seen @ _LUMA, teeth)
     if rows is not None:
         teeth &= steps[:, None] < rows
@@ -133,7 +128,11 @@ def _own_teeth(
     # They are at least as long as they would be at rest; the lower lip hides what is not seen.
     hidden = max(EDGE * scale - arc[DRAWN // 2], 0)
     touching = down[known].mean() > 0.85 and rows is None
-    return own._replace(across=u, edge=arc + (hidden if touching else 0), bottom=bottom)
+    # Or else the upper lip is taken to rest a little too low, and they with it.
+    lowered = 0 if touching else min(hidden, _LOWERED * scale)
+    if touching:
+        arc = arc + hidden
+    return own._replace(across=u, edge=arc + lowered, bottom=bottom, lowered=lowered)
 
 
 def _between_rows(bright: Points, teeth: npt.NDArray[np.bool_]) -> Points | None:
@@ -181,6 +180,9 @@ class InsideMouth:
         lips: the still's inner lips.
         seam: (ALONG, 2) where they meet at rest, pixels.
         light: of the still.
+
+    Attributes:
+        shade: (3,) float32 levels of the line between closed lips.
     """
 
     def __init__(
@@ -203,21 +205,21 @@ class InsideMouth:
         fine = int(np.clip(np.ceil(220 / frame.scale), 2, 6))
         u, v = self._coordinates(np.linalg.inv(axes), centre, fine)
         scale = rest.scale
-        blur = 0.75 * light.blur
+        blur = 0.85 * light.blur
         own = _own_teeth(picture, lips, axes, centre, scale) if rest.open > 0 else None
-        edge = scale * (EDGE - _BOW * np.maximum(np.abs(u) / scale - 0.05, 0) ** 2)
-        self._shade = _line_colour(picture, lips, light)
+        bow = _BOW * np.maximum(np.abs(u) / scale - 0.05, 0) ** 2
+        edge = np.asarray(scale * (EDGE - bow), np.float32)
+        self.shade = _line_colour(picture, lips, light)
         # The more contrast between teeth and lips' line, the darker what lies deeper.
-        contrast = np.clip((self._shade @ _LUMA) / (light.teeth @ _LUMA), 0.1, 0.65)
-        deep = min(1.25 * contrast, 0.65) * self._shade * _DEEP**light.colourful
+        contrast = np.clip((self.shade @ _LUMA) / (light.teeth @ _LUMA), 0.1, 0.65)
+        deep = min(1.25 * contrast, 0.65) * self.shade * _DEEP**light.colourful
         drawn = light._replace(teeth=float(np.clip(1.18 - 0.8 * contrast, 0.7, 1)) * light.teeth)
         if own is not None:
             # Those that go on behind the lips are like those that are seen.
             edge = np.interp(u, own.across, own.edge).astype(np.float32)
             drawn = light._replace(teeth=own.colour)
-        inward = np.asarray((edge - v) / scale, np.float32)
-        upper = _premultiplied(*_teeth(u / scale, inward, _UPPER, drawn))
-        jaw_v = (v - (EDGE - OVERLAP)) / scale + 0.6 * _BOW * (u / scale) ** 2
+        upper = _premultiplied(*_teeth(u / scale, (edge - v) / scale, _UPPER, drawn))
+        jaw_v: Floats = (v - (EDGE - OVERLAP)) / scale + 0.6 * _BOW * (u / scale) ** 2
         lower = _premultiplied(*_teeth(u / scale, jaw_v, _LOWER, drawn))
         lower[..., :3] *= 0.85
         tongue = _premultiplied(*_tongue(u / scale, jaw_v, light))
@@ -252,16 +254,18 @@ class InsideMouth:
         import cv2
 
         columns, rows = self._size
-        move = np.array([[1, 0, self.corner[0]], [0, 1, self.corner[1]]], np.float64)
-        flags = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
+        shift = own.lowered * (frame.jacobians[list(LIPS)].mean(axis=0) @ (0.0, 1.0))
+        corner = np.array(self.corner) - shift
+        move = np.column_stack([np.eye(2), corner])
+        flags = (cv2.INTER_CUBIC if own.lowered else cv2.INTER_NEAREST) | cv2.WARP_INVERSE_MAP
         seen = cv2.warpAffine(
             picture, move, self._size, flags=flags, borderMode=cv2.BORDER_REPLICATE
         )
         drawn = cubic_through(len(lips.upper), DRAWN)
         ring = np.concatenate([drawn @ lips.upper_teeth, own.bottom[::-1]])
-        inside = filled(ring - self.corner, rows, columns)
+        inside = filled(ring - corner, rows, columns)
         inside = np.minimum(inside, 2 * np.maximum(_soft(inside, 0.008 * frame.scale) - 0.5, 0))
-        teeth = _soft(own.share(seen), 0.004 * frame.scale) * inside
+        teeth = _soft(toothy(seen, own.colour), 0.004 * frame.scale) * inside
         share = teeth[..., None].astype(np.float32)
         seen = np.concatenate([seen.astype(np.float32), np.ones_like(share)], axis=2)
         self._upper = self._upper * (1 - share) + seen * share
@@ -281,22 +285,22 @@ class InsideMouth:
         low = _cut(self._jaw, box, self.corner, jaw)
         out = dark * (1 - low[..., 3:]) + low[..., :3]
         out = out * (1 - upper[..., 3:]) + upper[..., :3]
-        out = self._shade + (out - self._shade) * lit[..., None]
+        out = self.shade + (out - self.shade) * lit[..., None]
         # Grain goes with the light.
         grain = noise.reshape(*out.shape[:2], 1) * (0.2 + out / 200)
         return np.asarray(out + grain, np.float32)
 
 
-def filled(ring: Points, rows: int, columns: int) -> Floats:
+def filled(ring: npt.NDArray[np.floating], rows: int, columns: int) -> Floats:
     """(rows, columns) the share of each pixel that lies inside a ring of (K, 2) pixels."""
     import cv2
 
-    fine = 4
+    fine = 4  # times as many rows and columns, which are averaged
     mask = np.zeros((rows * fine, columns * fine), np.uint8)
     placed = np.rint(((ring + 0.5) * fine - 0.5) * 16).astype(np.int32)
     cv2.fillPoly(mask, [placed], 255, cv2.LINE_8, 4)
     small = cv2.resize(mask, (columns, rows), interpolation=cv2.INTER_AREA)
-    return np.asarray(np.asarray(small, np.float32) / 255, np.float32)
+    return np.multiply(small, np.float32(1 / 255), dtype=np.float32)
 
 
 def _cut(
@@ -391,6 +395,7 @@ def _tongue(u: Floats, v: Floats, light: Light) -> tuple[Floats, Floats]:
     """Colour and alpha of the tongue; v from the lower front teeth's edges down."""
     top = -0.13 + 1.0 * u**2 + 0.012 * np.exp(-((u / 0.03) ** 2))
     alpha = smoothstep((v - top) / 0.05 + 0.3) * (1 - smoothstep((np.abs(u) - 0.3) / 0.14))
-    lit = 0.5 + 0.45 * smoothstep((v - top) / 0.2) - 0.22 * smoothstep(np.abs(u) / 0.4)
-    colour = light.paint(0.66, 0.38, 0.37) * lit[..., None]
+    lit = 0.5 + 0.5 * smoothstep((v - top) / 0.18) - 0.22 * smoothstep(np.abs(u) / 0.4)
+    # A tongue is as pink as the lips, which may be painted.
+    colour = np.sqrt(light.lip * light.paint(0.66, 0.36, 0.38)) * lit[..., None]
     return colour.astype(np.float32), alpha.astype(np.float32)
