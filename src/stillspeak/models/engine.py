@@ -14,6 +14,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal, Protocol, TypeVar
 
 import torch
@@ -246,9 +247,11 @@ class _FrozenSpeech:
                 setattr(layer, "project", _EightBitProjection(layer.project))  # noqa: B010
                 for name in ("join", "expand", "contract"):
                     setattr(layer, name, _EightBit(getattr(layer, name)))
-            conv = encoder.speech.conv2
-            assert isinstance(conv, nn.Conv1d)
-            encoder.speech.conv2 = _EightBitConv(conv)
+                setattr(layer, "biases", lru_cache(maxsize=8)(layer.biases))  # noqa: B010
+            first, second = encoder.speech.conv1, encoder.speech.conv2
+            assert isinstance(first, nn.Conv1d) and isinstance(second, nn.Conv1d)
+            encoder.speech.conv1 = _Unfolded(first)
+            encoder.speech.conv2 = _Unfolded(second, eight_bits=True)
         self._encoder = encoder.eval()
 
     def __call__(
@@ -295,18 +298,22 @@ class _EightBitProjection(nn.Module):
         return _multiplied(x, self._rest)
 
 
-class _EightBitConv(nn.Module):
-    """A 1-D convolution of three with a stride of two."""
+class _Unfolded(nn.Module):
+    """A 1-D convolution of three as a product of matrices: what comes in is short."""
 
-    def __init__(self, conv: nn.Conv1d) -> None:
+    def __init__(self, conv: nn.Conv1d, *, eight_bits: bool = False) -> None:
         super().__init__()
-        assert conv.kernel_size == (3,) and conv.stride == (2,) and conv.bias is not None
-        self._packed = _eight_bits(conv.weight.flatten(1), conv.bias)
+        assert conv.kernel_size == (3,) and conv.bias is not None
+        self._stride = conv.stride[0]
+        linear = nn.Linear(3 * conv.in_channels, conv.out_channels)
+        linear.weight.data, linear.bias.data = conv.weight.detach().flatten(1), conv.bias.detach()
+        self._linear = _EightBit(linear) if eight_bits else linear
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, in, 2 n + 1) -> (B, out, n)."""
-        pieces = x.unfold(2, 3, 2).permute(0, 2, 1, 3).flatten(2)
-        return _multiplied(pieces, self._packed).transpose(1, 2)
+        """(B, in, (n - 1) * stride + 3) -> (B, out, n)."""
+        pieces = x.unfold(2, 3, self._stride).permute(0, 2, 1, 3).flatten(2)
+        y: Tensor = self._linear(pieces)
+        return y.transpose(1, 2)
 
 
 def _eight_bits(weight: Tensor, bias: Tensor) -> Any:

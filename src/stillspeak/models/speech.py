@@ -131,7 +131,7 @@ class SpeechEncoder(nn.Module):
         self.config = config
         width = config.width
         self.spectra = LogMel()
-        self.conv1 = nn.Conv1d(BANDS, width, 3)
+        self.conv1: nn.Module = nn.Conv1d(BANDS, width, 3)
         self.conv2: nn.Module = nn.Conv1d(width, width, 3, 2)
         self.place = nn.Parameter(torch.zeros(width))
         """In place of positions, the same for all."""
@@ -280,17 +280,22 @@ class AttentionLayer(nn.Module):
         x = x[:, :ready]
         if not ready:
             return x, kept
-        count = keys.shape[2]
-        place = torch.arange(count - self.ahead - ready, count - self.ahead, device=x.device)
-        step = torch.arange(count, device=x.device) - place[:, None]
-        near = (step >= -self.behind) & (step <= self.ahead)
-        bias = self.distance[:, (step + self.behind).clamp(0, reach)]
         query = self._apart(self.project.queries(self.norm(x)))
-        bias = bias.masked_fill(~near, -torch.inf).to(query.dtype)
+        bias = self.biases(keys.shape[2], ready).to(query.dtype)
         seen = F.scaled_dot_product_attention(query, keys, values, attn_mask=bias)
         x = x + self.join(seen.transpose(1, 2).reshape(batch, ready, width))
         x = x + self.contract(F.gelu(self.expand(self.second_norm(x))))
         return x, kept
+
+    def biases(self, count: int, ready: int) -> Tensor:
+        """What is added to the attention of ``ready`` tokens to the last ``count``:
+        (heads, ready, count)."""
+        device, reach = self.distance.device, self.behind + self.ahead
+        place = torch.arange(count - self.ahead - ready, count - self.ahead, device=device)
+        step = torch.arange(count, device=device) - place[:, None]
+        near = (step >= -self.behind) & (step <= self.ahead)
+        bias = self.distance[:, (step + self.behind).clamp(0, reach)]
+        return bias.masked_fill(~near, -torch.inf)
 
     def _apart(self, x: Tensor) -> Tensor:
         """(B, n, D) -> (B, heads, n, d)."""

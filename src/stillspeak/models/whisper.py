@@ -121,7 +121,7 @@ class WhisperEncoder(nn.Module):
     def forward(self, sound: Tensor) -> list[Tensor]:
         """(B, S) at 16 kHz -> each layer's output (B, S / 320, width), before the last norm."""
         body = self.body
-        assert isinstance(body.conv2, nn.Conv1d)
+        assert isinstance(body.conv1, nn.Conv1d) and isinstance(body.conv2, nn.Conv1d)
         x = F.gelu(F.conv1d(self.log_mel(sound), body.conv1.weight, body.conv1.bias, padding=1))
         x = F.gelu(F.conv1d(x, body.conv2.weight, body.conv2.bias, stride=2, padding=1))
         x = x.transpose(1, 2) + body.place + self.places[: x.shape[2]]

@@ -163,7 +163,7 @@ def pose_basis(
 
 _MOST_GAIN = 1.8
 
-_REST_WEIGHT = 0.1
+_REST_WEIGHT = 0.3
 """Of frames without speech in the linear reading, which cannot tell noise from speech."""
 
 _RIDGE = 3000.0
@@ -313,6 +313,13 @@ class PoseLesson:
         reading = torch.linalg.solve(scatter + ridge, products)
         pose.direct.weight.copy_(reading[:-1].T)
         pose.direct.bias.copy_(reading[-1])
+        rests = torch.cat(
+            [s.features[::2][s.poses.abs().amax(1) == 0].float() for s in self._sequences]
+        )
+        if len(rests):
+            # Whatever else is wrong, where nobody speaks the mouth rests.
+            offset = pose.direct((rests - pose.mean) / pose.deviation).mean(0)
+            pose.direct.bias.copy_(reading[-1] - offset)
         pose.direct.requires_grad_(False)
 
     # --- examples -----------------------------------------------------------------------
