@@ -5,8 +5,9 @@
 
 The default model and the one that conceal uses go into the package, others into weights/, where a
 former default moves; with --judge a network that measures goes into the package. The default model
-is one file: a run of configs/pose.toml writes its speech encoder with it, and how that was made. Weights that a run started from and that are
-not released themselves tell their own making with --ancestor. Tensors are left as they are.
+is one file: a run of configs/pose.toml writes its speech encoder with it, and how that was made.
+Weights that a run started from and that are not released themselves tell their own making with
+--ancestor. Tensors are left as they are.
 """
 
 from __future__ import annotations

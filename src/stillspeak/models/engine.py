@@ -42,9 +42,9 @@ TOLERANCE = {torch.float32: 0.05, torch.bfloat16: 2.0}
 released weights: 0.003 and 0.9, the mean over all pixels in bfloat16 being 0.08."""
 
 POSE_TOLERANCE = 0.02
-"""Largest difference of a mouth's pose from the generator's own where the speech encoder is in eight
-bits, in distances between the eyes. Measured on the released weights over 7 s of speech: 0.009, the
-mean over all points being 0.0004."""
+"""Largest difference of a mouth's pose from the generator's own where the speech encoder is in
+eight bits, in distances between the eyes. Measured on the released weights over 7 s of speech:
+0.009, the mean over all points being 0.0004."""
 
 Size = tuple[int, int]
 
