@@ -18,8 +18,11 @@ from stillspeak.face.landmarks import Face, MediaPipeDetector
 from stillspeak.media.audio import frame_windows
 from stillspeak.models.config import GeneratorConfig
 from stillspeak.models.decoders import WarpDecoder
+from stillspeak.models.encoders import SpeechContextEncoder
 from stillspeak.models.generator import Generator
 from stillspeak.models.pixels import to_model
+from stillspeak.models.pose import PoseConfig
+from stillspeak.models.speech import SpeechEncoderConfig
 from stillspeak.weights import save_model
 
 RATE = 16_000
@@ -110,6 +113,13 @@ def config(decoder: str = "warp", **changes: Any) -> GeneratorConfig:
         "identity_dim": 4,
         "noise_dim": 3,
     }
+    if decoder == "layers":
+        values |= {
+            "audio_input": "speech",
+            "noise_dim": 0,
+            "speech": SpeechEncoderConfig(width=16, heads=2, behind=10, ahead=(1, 1)),
+            "pose": PoseConfig(hidden=8, basis=3, dropout=0.0),
+        }
     return GeneratorConfig(**(values | changes))
 
 
@@ -119,6 +129,8 @@ def lively(decoder: str = "warp") -> Generator:
     with torch.random.fork_rng():
         torch.manual_seed(1)
         generator = Generator(config(decoder))
+        if isinstance(generator.context_encoder, SpeechContextEncoder):
+            return listening(generator, generator.context_encoder)
         with torch.no_grad():
             for parameter in generator.parameters():
                 if parameter.dim() == 1:
@@ -138,6 +150,29 @@ def lively(decoder: str = "warp") -> Generator:
             for _ in range(3):
                 noise = generator.draw_noise(1, len(windows), random)
                 generator(still, torch.tensor(windows)[None], noise)
+    return generator.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def listening(generator: Generator, encoder: SpeechContextEncoder) -> Generator:
+    """With poses that open the mouth, widen it and make it crooked, as the sound goes on."""
+    windows = frame_windows(speech(1), generator.config.window, generator.config.hop)
+    sound = encoder.sound(torch.tensor(windows)[None], first=True)
+    for layer in encoder.speech.layers:
+        layer.distance.normal_(0, 0.5)
+    features, _ = encoder.speech(sound, encoder.speech.initial_state())
+    pose, places = encoder.pose, torch.arange(20)
+    pose.mean.copy_(features.mean((0, 1)))
+    pose.deviation.copy_(features.std((0, 1)))
+    below = torch.sin(torch.pi * places / 10).clamp_min(0)
+    across = -torch.cos(torch.pi * places / 10)
+    open_wide_crooked = torch.zeros(3, 41, 2)
+    open_wide_crooked[0, :, 1] = 0.08 * torch.cat((below, below, torch.ones(1)))
+    open_wide_crooked[1, :40, 0] = 0.03 * across.repeat(2)
+    open_wide_crooked[2].normal_(0, 0.002)
+    pose.basis.copy_(open_wide_crooked.flatten(1))
+    pose.leave.weight.normal_(0, 0.5)
+    pose.leave.bias.copy_(torch.tensor([0.8, 0.0, 0.0]))
     return generator.eval().requires_grad_(False)
 
 

@@ -39,6 +39,8 @@ from stillspeak.media.video import iter_frames, probe_video, read_clip, write_vi
 from stillspeak.models.config import GeneratorConfig
 from stillspeak.models.generator import Generator
 from stillspeak.models.lipnet import LIPNET_FORMAT, LipNet, LipNetConfig, golden_reading
+from stillspeak.models.pose import PoseConfig
+from stillspeak.models.speech import SpeechEncoderConfig
 from stillspeak.models.syncnet import SYNC_FORMAT, SyncNet, SyncNetConfig, golden_sync
 from stillspeak.study.config import load_config
 from stillspeak.study.materials import init_study, load_materials
@@ -287,11 +289,22 @@ def tiny_config(**changes: Any) -> GeneratorConfig:
     return GeneratorConfig(**(values | changes))
 
 
+LISTENING = {
+    "audio_input": "speech",
+    "noise_dim": 0,
+    "speech": SpeechEncoderConfig(width=4, heads=2, behind=3, ahead=(1,)),
+    "pose": PoseConfig(hidden=3, basis=2),
+    # As everywhere in speech.
+    "sample_rate": 16_000,
+    "fps": 25,
+}
+
+
 def _generators() -> list[bytes]:
     def make(folder: Path) -> list[Path]:
         made = []
         for number, changes in enumerate(
-            ({}, {"decoder": "unet", "noise_dim": 0}, {"audio_input": "mel", "mel_bands": 4})
+            ({}, {"decoder": "unet", "noise_dim": 0}, {"decoder": "layers", **LISTENING})
         ):
             path = folder / f"{number}.safetensors"
             torch.manual_seed(number)

@@ -427,7 +427,7 @@ def test_every_command_and_option_explains_itself(run, name):
 
 def test_weights_are_listed_and_shown(run, files):
     listed = run("weights").out.decode()
-    assert re.search(r"^fluent .*\(default\)$", listed, re.MULTILINE)
+    assert re.search(r"^layers .*\(default\)$", listed, re.MULTILINE)
     shown = json.loads(run("weights", files / "tiny.safetensors").out)
     assert shown["file"] == str(files / "tiny.safetensors")
     assert shown["info"] == {"made": "for tests"}

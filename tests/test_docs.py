@@ -369,7 +369,7 @@ def test_a_message_in_troubleshooting_can_be_said(message: str) -> None:
 def test_a_message_that_nobody_says_is_noticed() -> None:
     assert len(MESSAGES) > 40
     assert can_be_said("…: no face found; use a picture in which one face looks at the camera")
-    assert not can_be_said("…: no face was found")
+    assert not can_be_said("…: no face has been seen")
     assert not can_be_said("…: the eyes are … pixels apart and … are too few")
 
 

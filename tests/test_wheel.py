@@ -17,6 +17,7 @@ import pytest
 from fixtures_animate import portrait, speech, write_picture, write_wav
 from stillspeak import __version__
 from stillspeak.media.video import probe_video
+from stillspeak.options import CONCEAL_MODEL
 
 ROOT = Path(__file__).parents[1]
 LIMIT = 60_000_000
@@ -107,7 +108,7 @@ def test_the_wheel_is_small_and_holds_the_weights_used_unasked(built: Built) -> 
     with zipfile.ZipFile(built.wheel) as archive:
         table = json.loads(archive.read("stillspeak/resources/weights/catalogue.json"))
         sizes = {info.filename: info.file_size for info in archive.infolist()}
-    shipped = {table["models"][table["default"]]["file"]}
+    shipped = {table["models"][name]["file"] for name in (table["default"], CONCEAL_MODEL)}
     shipped |= {entry["file"] for entry in table["judges"].values()}
     for name in shipped:
         assert sizes[f"stillspeak/resources/weights/{name}"] > 100_000
@@ -120,6 +121,8 @@ def test_the_metadata(built: Built) -> None:
         metadata = archive.read(f"{folder}/METADATA").decode()
         scripts = archive.read(f"{folder}/entry_points.txt").decode()
         assert f"{folder}/licenses/LICENSE" in archive.namelist()
+        notice = archive.read("stillspeak/resources/weights/LICENSE-whisper.txt").decode()
+    assert "Copyright (c) 2022 OpenAI" in notice
     assert f"\nVersion: {__version__}\n" in metadata
     assert "\nLicense-Expression: MIT\n" in metadata
     assert "stillspeak = stillspeak.cli:main" in scripts
@@ -134,7 +137,7 @@ def test_the_source_archive(built: Built) -> None:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {
         "pyproject.toml", "README.md", "LICENSE", "MODEL_CARD.md", "CHANGELOG.md", "CITATION.cff",
-        "SECURITY.md", "configs/fluent.toml", "src/stillspeak/py.typed", "PKG-INFO",
+        "SECURITY.md", "configs/pose.toml", "src/stillspeak/py.typed", "PKG-INFO",
     } <= names  # fmt: skip
     allowed = {"src", "configs", ".gitignore"}
     assert {n.split("/")[0] for n in names if "/" in n} <= allowed
@@ -157,10 +160,10 @@ def test_its_weights_are_those_of_the_wheel(machine: Path, tmp_path: Path) -> No
     assert package.is_relative_to(machine)
     lines = run(machine, tmp_path, "stillspeak", "weights").splitlines()
     rows = {line.split()[0]: line for line in lines}
-    assert "(default)" in rows["fluent"]
-    assert "MiB" in rows["fluent"]
+    assert "(default)" in rows["layers"]
+    assert "MiB" in rows["layers"] and "MiB" in rows[CONCEAL_MODEL]
     assert " - " in rows["temporal"]  # not in the wheel, and said so
-    shown = json.loads(run(machine, tmp_path, "stillspeak", "weights", "fluent"))
+    shown = json.loads(run(machine, tmp_path, "stillspeak", "weights", "layers"))
     assert Path(shown["file"]).is_relative_to(package)
     assert run(machine, tmp_path, "stillspeak", "--version") == f"stillspeak {__version__}\n"
 

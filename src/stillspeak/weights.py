@@ -417,7 +417,7 @@ def _config(table: dict[str, Any], path: Path) -> GeneratorConfig:
             if name in values:
                 values[name] = kind(**_tupled(values[name]))
         return GeneratorConfig(**values)
-    except (TypeError, ConfigError) as error:
+    except (TypeError, AttributeError, ConfigError) as error:
         raise _other_version(path, error) from error
 
 

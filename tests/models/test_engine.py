@@ -1,16 +1,22 @@
 """The inference engine answers as the generator does, frame by frame and in portions."""
 
+import warnings
+from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from fixtures_animate import lively as listener
 from fixtures_animate import portrait, portrait_face
 from stillspeak.face.align import crop_face, face_transform
+from stillspeak.media.audio import frame_windows, load_audio
 from stillspeak.models.config import GeneratorConfig
-from stillspeak.models.engine import TOLERANCE, InferenceEngine, packing_works
+from stillspeak.models.engine import POSE_TOLERANCE, TOLERANCE, InferenceEngine, packing_works
 from stillspeak.models.generator import Generator
 from stillspeak.models.pixels import to_model
+from stillspeak.options import CONCEAL_MODEL
 from stillspeak.weights import DEFAULT_MODEL, load_model
 
 SMALL: dict[str, Any] = {
@@ -33,11 +39,9 @@ KINDS: dict[str, dict[str, Any]] = {
     },
     "warp": WARP,
     "warp, mouth": {**WARP, "mouth_channels": (8, 4)},
-    "warp, mouth, spectra, expression": {
+    "warp, mouth, expression": {
         **WARP,
         "mouth_channels": (8, 4),
-        "audio_input": "mel",
-        "audio_channels": (8, 12, 16),
         "expression_dim": 2,
         "window_seconds": 0.2,
     },
@@ -96,7 +100,7 @@ def test_frames_are_the_generator_s(kind: str, packed: bool) -> None:
     assert worst(generator, engine, [1, 1, 3, 1, 16, 2]) < TOLERANCE[torch.float32]
 
 
-@pytest.mark.parametrize("kind", ["unet", "warp, mouth, spectra, expression"])
+@pytest.mark.parametrize("kind", ["unet", "warp, mouth, expression"])
 def test_portions_do_not_matter(kind: str) -> None:
     generator = grown(kind)
     engine = InferenceEngine(generator)
@@ -126,10 +130,64 @@ def test_bfloat16_is_close(kind: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_default_model_stays_within_its_tolerance(dtype: torch.dtype) -> None:
+def test_a_released_model_stays_within_its_tolerance(dtype: torch.dtype) -> None:
     if not packing_works(dtype):
         pytest.skip("this processor does not multiply it")
-    generator = load_model(DEFAULT_MODEL)
+    generator = load_model(CONCEAL_MODEL)
     engine = InferenceEngine(generator, dtype=dtype)
     face = to_model(crop_face(portrait(), face_transform(portrait_face().points), 128, 96)[None])
     assert 0 < worst(generator, engine, [1, 4, 1], face) < TOLERANCE[dtype]
+
+
+# --- poses --------------------------------------------------------------------------------------
+
+
+@torch.inference_mode()
+def poses(runs: Generator | InferenceEngine, portions: list[int]) -> torch.Tensor:
+    """(1, T, 41, 2) of the bundled sentence's beginning, some frames at a time."""
+    config = runs.config
+    path = Path(str(files("stillspeak"))) / "resources" / "speech.flac"
+    sound = load_audio(path, sample_rate=config.sample_rate)[: sum(portions) * config.hop]
+    windows = torch.tensor(frame_windows(sound, config.window, config.hop))[None]
+    still = runs.prepare_still(torch.zeros(1, 3, config.height, config.width))
+    state, at, given = runs.initial_state(), 0, []
+    for frames in portions:
+        noise = torch.zeros(1, frames, 0)
+        decoded, state = runs.step(still, windows[:, at : at + frames], noise, state)  # type: ignore[arg-type]
+        assert decoded.motion is None and decoded.pose is not None and decoded.length == frames
+        given.append(decoded.pose)
+        at += frames
+    return torch.cat(given, 1)
+
+
+def test_poses_in_eight_bits_stay_within_their_tolerance() -> None:
+    generator = load_model(DEFAULT_MODEL)
+    engine = InferenceEngine(generator)
+    true, made = poses(generator, [75]), poses(engine, [75])
+    assert true.abs().max() > 0.05  # somebody speaks
+    assert (made - true).abs().max() < POSE_TOLERANCE
+    assert (made - true).abs().mean() < POSE_TOLERANCE / 10
+
+
+def test_poses_are_the_same_whatever_their_number() -> None:
+    engine = InferenceEngine(listener("layers"))
+    whole = poses(engine, [12])
+    assert torch.equal(poses(engine, [1] * 12), whole)
+    assert torch.equal(poses(engine, [5, 1, 6]), whole)
+
+
+def test_poses_without_eight_bits_are_the_generators() -> None:
+    generator = listener("layers")
+    engine = InferenceEngine(generator, packed=False)
+    torch.testing.assert_close(poses(engine, [9, 3]), poses(generator, [12]), atol=1e-5, rtol=0)
+
+
+def test_making_eight_bits_warns_nobody_and_leaves_the_generator_alone() -> None:
+    generator = listener("layers")
+    before = {name: value.clone() for name, value in generator.state_dict().items()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        InferenceEngine(generator)
+    after = generator.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)

@@ -456,8 +456,8 @@ def test_what_a_page_needs_to_know(client: TestClient):
 def test_released_models_are_offered_the_default_first():
     from stillspeak.web.shelf import ModelShelf
 
-    assert next(iter(ModelShelf().models())) == "fluent"
-    assert list(ModelShelf(("default",)).models()) == ["fluent"]
+    assert next(iter(ModelShelf().models())) == "layers"
+    assert list(ModelShelf(("default",)).models()) == ["layers"]
 
 
 def test_few_models_stay_loaded(weights_file: Path, tmp_path: Path):

@@ -94,6 +94,8 @@ class GeneratorConfig:
 
     def __post_init__(self) -> None:
         check_types(self, "generator")
+        check_types(self.speech, "generator.speech")
+        check_types(self.pose, "generator.pose")
         levels = len(self.identity_channels)
         if self.decoder not in ("unet", "warp", "layers"):
             raise ConfigError(

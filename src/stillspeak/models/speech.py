@@ -299,7 +299,9 @@ class AttentionLayer(nn.Module):
 
     def _apart(self, x: Tensor) -> Tensor:
         """(B, n, D) -> (B, heads, n, d)."""
-        return x.view(len(x), x.shape[1], self.heads, -1).transpose(1, 2)
+        # No -1: of a portion too small for its future a layer is given no tokens at all.
+        apart = x.unflatten(2, (self.heads, x.shape[2] // self.heads))
+        return apart.transpose(1, 2)
 
 
 class Projection(nn.Linear):

@@ -83,6 +83,8 @@ def _tensors(data: memoryview) -> dict[str, Tensor]:
             values = np.frombuffer(data, kind, size // np.dtype(kind).itemsize, place)
             tensors[name] = torch.from_numpy(values.astype(np.float32).reshape(shape))
         place += size
+        if place > len(data):
+            raise ValueError("cut short")
     return tensors
 
 
