@@ -170,6 +170,7 @@ PARTS = {
     "speech.layers.0.distance": 30,
     "speech.layers.2.norm": 1,
     "pose.gru": 3,
+    "pose.direct": 1,
 }
 
 

@@ -1,11 +1,11 @@
 """A generator as ONNX graphs, for programs that do not bring PyTorch along.
 
-A generator whose frames are drawn without a network is ``hear.onnx``: one frame's sound to the
-mouth's pose. Of the others ``still.onnx`` runs once a picture and gives what all of its frames
-share; ``step.onnx`` makes one frame. States are handed on. All are written node by node with what a
-frame needs and no more: norms of batches are folded into weights, shapes are fixed, and nothing is
-traced. Whoever exports gets files that have answered as PyTorch does, step by step, before they are
-put in their place.
+A generator that says poses is ``hear.onnx``: one frame's sound to the mouth's pose, which is drawn
+without a network. Of any other ``still.onnx`` runs once a picture and gives what all of its frames
+share, and ``step.onnx`` makes one frame. States are handed on. All are written node by node with
+what a frame needs and no more: batch norms are folded into weights, shapes are fixed, and nothing
+is traced. Whoever exports gets files that have answered as PyTorch does, step by step, before they
+are put in their place.
 """
 
 from __future__ import annotations
@@ -791,16 +791,17 @@ def _hear_graph(generator: Generator) -> _Graph:
         assert isinstance(layer, AttentionLayer)
         x = _attend(graph, layer, place, x, twice, waiting)
         waiting += layer.ahead
-    # The features' norm is folded into the first layer.
-    weight = pose.enter.weight / pose.deviation.repeat(2)
-    bias = pose.enter.bias - weight @ pose.mean.repeat(2)
-    x = graph.op("Reshape", x, graph.constant([1, 1, 2 * config.width]))
-    x = graph.op("Tanh", graph.linear(x, weight, bias))
+    x = graph.op("Sub", x, graph.constant(pose.mean))
+    x = graph.op("Div", x, graph.constant(pose.deviation))
+    pair = graph.op("Reshape", x, graph.constant([1, 1, 2 * config.width]))
+    direct = graph.linear(pair, pose.direct.weight.repeat(1, 2) / 2, pose.direct.bias)
+    x = graph.op("Tanh", graph.linear(pair, pose.enter.weight, pose.enter.bias))
     begun = graph.op("GreaterOrEqual", heard, graph.constant(float(_warm_up(generator))))
     begun = graph.op("Cast", begun, to=1)
     y = graph.memory(pose.gru, x, "gru_state", begun)
     x = graph.linear(graph.op("Concat", x, y, axis=2), pose.leave.weight, pose.leave.bias)
-    x = graph.op("MatMul", graph.op("Mul", x, begun), graph.constant(pose.basis))
+    x = graph.op("Mul", graph.op("Add", x, direct), begun)
+    x = graph.op("MatMul", x, graph.constant(pose.basis / 2))
     x = graph.op("Reshape", x, graph.constant([1, len(POSE_POINTS), 2]))
     graph.output(x, "pose", 1, len(POSE_POINTS), 2)
     # From as many calls on, all is there.
