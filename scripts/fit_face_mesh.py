@@ -33,7 +33,9 @@ CLIPS = 12
 """Clips a speaker."""
 COMPONENTS = 16
 """Principal components of an open mouth."""
-RIDGE_REST, RIDGE_FOLLOW = 0.002, 1e-3
+FOLLOWED = 8
+"""Principal components of a speaking mouth that skin follows."""
+RIDGE_REST, RIDGE_FOLLOW = 0.002, 0.02
 
 
 def main(arguments: list[str]) -> int:
@@ -150,9 +152,13 @@ def follow(clips: list[tuple[Array, Array]], mirror: npt.NDArray[np.intp]) -> Ar
             poses.append(part[:, POSE].reshape(len(part), -1))
             skins.append(part[:, AROUND].reshape(len(part), -1))
     x, y = np.concatenate(poses), np.concatenate(skins)
-    normal = x.T @ x / len(x)
-    ridge = RIDGE_FOLLOW * np.trace(normal) / len(normal) * np.eye(len(normal))
-    weights = np.linalg.solve(normal + ridge, x.T @ y / len(x)).T
+    # Along what mouths do, and nothing for what they do not: a pose that nobody has shown must
+    # not pull the cheeks out of shape.
+    vt = np.linalg.eigh(x.T @ x)[1][:, ::-1][:, :FOLLOWED].T
+    z = x @ vt.T
+    ridge = RIDGE_FOLLOW * np.trace(z.T @ z) / len(vt) * np.eye(len(vt))
+    weights = (vt.T @ np.linalg.solve(z.T @ z + ridge, z.T @ y)).T
+    print(f"follow: at most {np.linalg.norm(weights, 2):.2f} times the pose")
     left = y - x @ weights.T
     print(f"follow: {len(x)} frames, {left.std():.4f} of {y.std():.4f} is left")
     return weights

@@ -95,3 +95,12 @@ def test_a_smile_is_let_go_and_its_lips_meet(portrait_face: Face) -> None:
     # Neither lip is turned inside out.
     assert (lips[1:10, 1] > lips[21:30, 1]).all()
     assert (lips[11:20, 1] < lips[31:40, 1]).all()
+
+
+def test_skin_does_not_run_away_from_a_pose_nobody_has_shown() -> None:
+    follow = face_model().follow
+    assert np.linalg.norm(follow, 2) < 3
+    narrow = np.zeros((len(POSE), 2))
+    narrow[:, 0] = -0.3 * face_model().template[list(POSE), 0]
+    moved = np.abs((follow @ narrow.ravel()).reshape(-1, 2))
+    assert moved.max() < np.abs(narrow).max()
