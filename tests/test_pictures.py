@@ -44,7 +44,7 @@ def test_another_architecture_is_noticed(
     from dataclasses import replace
 
     config = figures.default_config()
-    thinner = replace(config, warp_channels=(15, *config.warp_channels[1:]))
+    thinner = replace(config, pose=replace(config.pose, basis=config.pose.basis - 1))
     monkeypatch.setattr(figures, "default_config", lambda: thinner)
     monkeypatch.setattr(sys, "argv", ["figures.py", "--check"])
     assert figures.main() == 1

@@ -1,5 +1,6 @@
 """Gaps in arrays of frames: where they join, what they depend on, what they cost."""
 
+import inspect
 import weakref
 from collections.abc import Iterator
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from fixtures_animate import RATE, portrait, shared_detector, speech
+from fixtures_animate import RATE, lively, portrait, shared_detector, speech
 from fixtures_conceal import FPS, concealer, gentle, lost_places, sound, talking
 from stillspeak.animate import Animator
 from stillspeak.conceal import bridge, core
@@ -17,6 +18,7 @@ from stillspeak.conceal.encodings import Encodings
 from stillspeak.errors import ConfigError, NoFaceError, VideoError
 from stillspeak.face.landmarks import Face
 from stillspeak.media.audio import frame_windows
+from stillspeak.weights import catalogue, read_info
 
 STILL = {"blink": 0.0, "expression": 0.0}
 
@@ -393,3 +395,21 @@ def test_nothing_lost_changes_nothing():
     film = talking(10)
     assert np.array_equal(concealer().conceal(film, np.zeros(10, bool), sound(0.5)), film)
     assert gentle().config.fps == FPS
+
+
+# --- the model ----------------------------------------------------------------------------------
+
+
+def test_unasked_it_uses_a_released_model_whose_own_network_draws():
+    assert inspect.signature(Concealer).parameters["model"].default == core.CONCEAL_MODEL
+    entry = catalogue()[core.CONCEAL_MODEL]
+    assert entry.path.parent.name == "weights" and "resources" in entry.path.parts
+    assert read_info(entry.path)["config"]["decoder"] in ("warp", "unet")
+
+
+@pytest.mark.parametrize("model", ["layers", "default", "in memory"])
+def test_a_model_without_a_drawing_network_is_refused(model):
+    given = lively("layers") if model == "in memory" else model
+    with pytest.raises(ConfigError, match="has no network that draws frames") as error:
+        Concealer(given, device="cpu")
+    assert "\n" not in str(error.value) and core.CONCEAL_MODEL in str(error.value)
