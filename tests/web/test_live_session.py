@@ -299,7 +299,7 @@ def test_several_sessions_share_the_model_and_nothing_else():
             assert max(np.abs(piece).max() for _, piece in silent.sounds) < 200
             faces = [session.talk._face for session in hub.sessions.values()]
             assert len({id(face) for face in faces}) == 2
-            assert len({id(face._generator) for face in faces}) == 1
+            assert len({id(face._face.engine) for face in faces}) == 1
             await talking.close()
             await silent.close()
 

@@ -300,7 +300,7 @@ class AttentionLayer(nn.Module):
     def _apart(self, x: Tensor) -> Tensor:
         """(B, n, D) -> (B, heads, n, d)."""
         # No -1: of a portion too small for its future a layer is given no tokens at all.
-        apart = x.unflatten(2, (self.heads, x.shape[2] // self.heads))
+        apart = torch.unflatten(x, 2, (self.heads, x.shape[2] // self.heads))
         return apart.transpose(1, 2)
 
 
