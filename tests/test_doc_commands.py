@@ -59,6 +59,8 @@ PROGRAMS = {
     "scripts/bad_inputs.py": "tests/fuzz/test_bad_inputs_table.py",
     "scripts/fuzz.py": "tests/fuzz/test_bad_inputs_table.py",
     "scripts/lease.py": "tests/test_lease.py",
+    "scripts/make_rest.py": "tests/test_scripts_voices.py",
+    "scripts/make_voices.py": "tests/test_scripts_voices.py",
 }
 """Programs of this repository that pages name, and the test file that runs each."""
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from stillspeak.data.augment import time_stretch
+from stillspeak.data.augment import time_stretch, time_warp
 
 RATE = 16_000
 
@@ -35,3 +35,13 @@ def test_same_length_is_the_same_sound() -> None:
     voice = np.convolve(random.standard_normal(RATE), np.hanning(40), "same").astype(np.float32)
     out = time_stretch(voice, 1.0, RATE)
     assert np.abs(out[500:-500] - voice[500:-500]).max() < 1e-3 * np.abs(voice).max()
+
+
+def test_the_pace_may_change() -> None:
+    clicks = np.zeros(RATE, np.float32)
+    clicks[[4000, 12000]] = 1
+    clicks = np.convolve(clicks, np.hanning(400), "same").astype(np.float32)
+    out = time_warp(clicks, lambda at: np.interp(at, (0, 8000, RATE), (0, 6000, RATE)), RATE, RATE)
+    assert len(out) == RATE
+    for first, place in ((0, 16 / 3 * 1000), (8000, 8000 + 6000 / 1.25)):
+        assert abs(first + np.argmax(out[first : first + 8000]) - place) < 0.012 * RATE

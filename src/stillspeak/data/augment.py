@@ -6,6 +6,8 @@ speech and nothing else.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -302,9 +304,28 @@ def time_stretch(
     Returns:
         (round(S * factor),) float32.
     """
+    return time_warp(audio, lambda at: at / factor, round(len(audio) * factor), sample_rate)
+
+
+def time_warp(
+    audio: npt.NDArray[np.float32],
+    place: Callable[[float], float],
+    wanted: int,
+    sample_rate: int,
+) -> npt.NDArray[np.float32]:
+    """:func:`time_stretch` at a pace that may change.
+
+    Args:
+        audio: (S,) float32.
+        place: the sample of ``audio`` for a sample of the result, at least 0. It rises.
+        wanted: samples of the result.
+        sample_rate: samples a second.
+
+    Returns:
+        (wanted,) float32.
+    """
     hop = sample_rate // 80  # pieces of 25 ms, half of each shared with the next
     length, reach = 2 * hop, hop // 2
-    wanted = round(len(audio) * factor)
     pieces = wanted // hop + 2
     margin = length + reach
     padded = np.pad(audio, (margin, margin + length + hop))
@@ -312,7 +333,7 @@ def time_stretch(
     out = np.zeros((pieces + 1) * hop, np.float32)
     previous = 0
     for piece in range(pieces):
-        ideal = min(round(margin + piece * hop / factor) - hop, len(padded) - length - reach)
+        ideal = min(round(margin + place(piece * hop)) - hop, len(padded) - length - reach)
         start = ideal  # the first piece is centred on the first sample
         if piece:
             # Of all pieces near the ideal place take the one that goes on like the last one.
