@@ -109,15 +109,16 @@ class FaceWarper:
                 of the crop.
             mask: (h, w) in [0, 1], share of the painted colour.
             colour: (h, w, 3) in [0, 255], floats or uint8.
-            photo: (H, W, 3) uint8, what is drawn of instead, e.g. a frame whose mouth speaks.
+            photo: (H, W, 3) uint8, a frame whose mouth speaks already, to be drawn of instead, and
+                into.
 
         Returns:
-            (H, W, 3) uint8, a new array, equal to the photo where flow and mask are 0.
+            (H, W, 3) uint8, ``photo`` or a new array, equal to the photo where flow and mask are 0.
         """
         import cv2
 
+        out = self._photo.copy() if photo is None else photo
         photo = self._photo if photo is None else photo
-        out = photo.copy()
         box = self._touched((flow[..., 0] != 0) | (flow[..., 1] != 0) | (mask > 0))
         x0, y0, x1, y1 = box
         if x0 >= x1 or y0 >= y1:
