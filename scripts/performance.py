@@ -34,7 +34,10 @@ QUALITY = (
 )
 """Columns of the results' Table 1."""
 
-LIPS = ("lip_correlation", "lip_amplitude", "lip_jitter", "silent_lip_stability", "blink_rate")
+LIPS = (
+    *("lip_correlation", "lip_correlation_mismatched", "lip_amplitude", "width_correlation"),
+    *("closures_found", "closures_chance", "lip_jitter", "silent_lip_stability", "blink_rate"),
+)
 """Rows of the table of all metrics."""
 
 
