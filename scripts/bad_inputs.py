@@ -172,15 +172,16 @@ def broken_tiff(folder: Path) -> None:
 
 
 def weights(change: Callable[[dict[str, str]], object]) -> Callable[[Path], object]:
-    """model.safetensors: the released weights with another header."""
+    """model.safetensors: released weights with another header."""
 
     def make(folder: Path) -> None:
         from safetensors import safe_open
         from safetensors.torch import save_file
 
+        from stillspeak.options import CONCEAL_MODEL
         from stillspeak.weights import catalogue
 
-        with safe_open(catalogue()["default"].path, framework="pt") as file:
+        with safe_open(catalogue()[CONCEAL_MODEL].path, framework="pt") as file:
             metadata = dict(file.metadata())
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         change(metadata)
