@@ -81,6 +81,8 @@ def main() -> None:
     # Idle OpenMP threads spin by default and take the cores from decoding, detection and
     # encoding; set before torch is imported, and only where nobody chose otherwise.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # NumPy's matrices are small here: a second thread of OpenBLAS would only spin beside the first.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     if not sys.warnoptions:  # libraries warn of what an error or nothing at all comes of
         warnings.simplefilter("ignore")
     try:
