@@ -21,6 +21,7 @@ from stillspeak.face.align import (
 from stillspeak.face.mouth import INNER_BOTTOM, INNER_TOP, LIPS, OUTER_LIPS
 
 CHIN = 152
+"""The chin's lowest point."""
 
 POSE_POINTS = (*LIPS, CHIN)
 """Points of the 478-point mesh that a pose moves: outer lips, inner lips, chin."""

@@ -17,14 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from stillspeak.face.mouth import LIPS
+from stillspeak.face.pose import CHIN
+from stillspeak.face.pose import POSE_POINTS as POSE
 
 Points = npt.NDArray[np.float64]
-
-CHIN = 152
-"""The chin's lowest point, the last of a mouth pose."""
-
-POSE = (*LIPS, CHIN)
-"""Rows of the 478-point mesh that a mouth pose moves, in its order: 41 points."""
 
 AROUND = (
     # next to the lips, above and below
