@@ -21,9 +21,10 @@ from scipy.optimize import linear_sum_assignment
 
 from stillspeak.face.landmarks import MediaPipeDetector
 from stillspeak.face.mouth import LIPS, lip_opening
+from stillspeak.face.pose import POSE_POINTS
 from stillspeak.media.image import load_image
 from stillspeak.rendering import mesh
-from stillspeak.rendering.mesh import AROUND, POSE
+from stillspeak.rendering.mesh import AROUND
 
 Array = npt.NDArray[np.float64]
 
@@ -149,7 +150,7 @@ def follow(clips: list[tuple[Array, Array]], mirror: npt.NDArray[np.intp]) -> Ar
     poses, skins = [], []
     for own, still in clips:
         for part in (own - still, flip(own - still, mirror)):
-            poses.append(part[:, POSE].reshape(len(part), -1))
+            poses.append(part[:, POSE_POINTS].reshape(len(part), -1))
             skins.append(part[:, AROUND].reshape(len(part), -1))
     x, y = np.concatenate(poses), np.concatenate(skins)
     # Along what mouths do, and nothing for what they do not: a pose that nobody has shown must

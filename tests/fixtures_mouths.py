@@ -5,7 +5,8 @@ import numpy as np
 
 from stillspeak.face import transform_points
 from stillspeak.face.mouth import INNER_LIPS, OUTER_LIPS
-from stillspeak.rendering.mesh import POSE, face_model
+from stillspeak.face.pose import POSE_POINTS
+from stillspeak.rendering.mesh import face_model
 
 
 def drawing(scale: float = 60.0, turn: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
@@ -25,10 +26,10 @@ def drawing(scale: float = 60.0, turn: float = 0.0) -> tuple[np.ndarray, np.ndar
 
 def opened(lower: float, upper: float = 0.0, chin: float | None = None) -> np.ndarray:
     """(41, 2) a pose whose lower lip is down and whose upper lip is up, most in the middle."""
-    rest = face_model().template[list(POSE), :2]
+    rest = face_model().template[list(POSE_POINTS), :2]
     side = np.abs(rest[:, 0]) / np.abs(rest[0, 0])
     bow = np.sqrt(np.clip(1 - side**2, 0, 1))
-    pose = np.zeros((len(POSE), 2), np.float32)
+    pose = np.zeros((len(POSE_POINTS), 2), np.float32)
     for ring in (0, 20):
         pose[ring + 1 : ring + 10, 1] = lower * bow[ring + 1 : ring + 10]
         pose[ring + 11 : ring + 20, 1] = -upper * bow[ring + 11 : ring + 20]

@@ -5,11 +5,10 @@ import pytest
 
 from stillspeak.face import Face
 from stillspeak.face.mouth import LIPS
+from stillspeak.face.pose import CHIN, POSE_POINTS
 from stillspeak.rendering.mesh import (
     AROUND,
-    CHIN,
     LOWER,
-    POSE,
     UPPER,
     USUAL_WIDTH,
     face_frame,
@@ -39,8 +38,8 @@ def test_the_average_face_is_symmetric_and_a_unit_wide() -> None:
 
 
 def test_a_pose_is_the_lips_and_the_chin() -> None:
-    assert POSE[:-1] == LIPS
-    assert POSE[-1] == 152
+    assert POSE_POINTS[:-1] == LIPS
+    assert POSE_POINTS[-1] == 152
     # Either ring, from the picture's left to its right, upper above lower.
     points = face_model().template
     for rows in (UPPER, LOWER):
@@ -100,7 +99,7 @@ def test_a_smile_is_let_go_and_its_lips_meet(portrait_face: Face) -> None:
 def test_skin_does_not_run_away_from_a_pose_nobody_has_shown() -> None:
     follow = face_model().follow
     assert np.linalg.norm(follow, 2) < 3
-    narrow = np.zeros((len(POSE), 2))
-    narrow[:, 0] = -0.3 * face_model().template[list(POSE), 0]
+    narrow = np.zeros((len(POSE_POINTS), 2))
+    narrow[:, 0] = -0.3 * face_model().template[list(POSE_POINTS), 0]
     moved = np.abs((follow @ narrow.ravel()).reshape(-1, 2))
     assert moved.max() < np.abs(narrow).max()

@@ -6,11 +6,12 @@ import pytest
 from fixtures_mouths import drawing, opened
 from stillspeak.face import Face, MediaPipeDetector
 from stillspeak.face.mouth import lip_opening
+from stillspeak.face.pose import POSE_POINTS
 from stillspeak.rendering.layers import MouthLayers
 from stillspeak.rendering.light import Light, still_light
-from stillspeak.rendering.mesh import POSE, face_frame, rest_pose
+from stillspeak.rendering.mesh import face_frame, rest_pose
 
-REST = np.zeros((len(POSE), 2), np.float32)
+REST = np.zeros((len(POSE_POINTS), 2), np.float32)
 
 
 @pytest.fixture(scope="module")

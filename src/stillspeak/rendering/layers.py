@@ -6,9 +6,10 @@ import numpy as np
 import numpy.typing as npt
 
 from stillspeak.face.align import smoothstep
+from stillspeak.face.pose import CHIN
 from stillspeak.rendering.light import still_light
 from stillspeak.rendering.lipline import inner_lips
-from stillspeak.rendering.mesh import CHIN, face_frame, rest_pose
+from stillspeak.rendering.mesh import face_frame, rest_pose
 from stillspeak.rendering.mouth import ALONG, DRAWN, Lips, LipSheets, Sheets, cubic_through
 from stillspeak.rendering.teeth import InsideMouth, filled
 
@@ -96,8 +97,8 @@ class MouthLayers:
         """The still with its mouth in a pose.
 
         Args:
-            pose: (41, 2) displacements of ``mesh.POSE`` from the mouth at rest, in the face's own
-                frame and in distances between the eyes.
+            pose: (41, 2) displacements of ``face.pose.POSE_POINTS`` from the mouth at rest, in the
+                face's own frame and in distances between the eyes.
             out: (H, W, 3) uint8 to draw into, the still or a frame drawn before; a new copy of
                 the still if None.
 

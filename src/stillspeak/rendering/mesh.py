@@ -17,8 +17,6 @@ import numpy as np
 import numpy.typing as npt
 
 from stillspeak.face.mouth import LIPS
-from stillspeak.face.pose import CHIN
-from stillspeak.face.pose import POSE_POINTS as POSE
 
 Points = npt.NDArray[np.float64]
 
@@ -55,8 +53,8 @@ class FaceModel:
     Attributes:
         template: (478, 3) an average face at rest; z away from the viewer.
         slopes: (478, 2) by how much z grows with x and with y along its skin.
-        follow: (2 F, 82) the displacement of :data:`AROUND` for one of :data:`POSE`, x and y in
-            turn.
+        follow: (2 F, 82) the displacement of :data:`AROUND` for one of ``POSE_POINTS``, x and y
+            in turn.
         rest_mean: (D,) of the landmarks that tell how a smile lets go.
         rest_map: (D, 2 (40 + F)) from their deviation to the displacement of ``LIPS`` and
             :data:`AROUND` towards the mouth at rest.

@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from stillspeak.face.align import smoothstep
 from stillspeak.face.mouth import LIPS
-from stillspeak.rendering.mesh import AROUND, LOWER, POSE, UPPER, FaceFrame, Rest, face_model
+from stillspeak.face.pose import POSE_POINTS
+from stillspeak.rendering.mesh import AROUND, LOWER, UPPER, FaceFrame, Rest, face_model
 
 Floats = npt.NDArray[np.float32]
 Points = npt.NDArray[np.float64]
@@ -184,11 +185,11 @@ class LipSheets:
         """(K, 2) where the points that the sheets hold come to lie, in pixels.
 
         Args:
-            pose: (41, 2) displacements of ``mesh.POSE`` from the mouth at rest.
+            pose: (41, 2) displacements of ``face.pose.POSE_POINTS`` from the mouth at rest.
         """
         rest = self._rest
         speech = np.asarray(pose, np.float64)
-        assert speech.shape == (len(POSE), 2), speech.shape
+        assert speech.shape == (len(POSE_POINTS), 2), speech.shape
         skin = rest.around + rest.scale * (self._follow @ speech.ravel()).reshape(-1, 2)
         skin = np.einsum("kij,kj->ki", self._skin_to_picture, skin)
         lips = np.einsum("kij,kj->ki", self._lips_to_picture, rest.scale * speech[:-1])
