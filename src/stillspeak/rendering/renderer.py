@@ -127,19 +127,18 @@ class FaceRenderer:
     ) -> Iterator[Picture]:
         """Frames whose mouth is drawn in layers, (T, 41, 2), and then eyes and head moved."""
         picture, to_crop = self._surface
-        rows, columns = FRAME_HEIGHT // 2, FRAME_WIDTH // 2
-        moved = None
+        still = torch.zeros(1, len(mouth), 6, FRAME_HEIGHT // 2, FRAME_WIDTH // 2)
+        moved: Motion | None = None
         if curves is not None and self._eyelids is not None:
-            still = torch.zeros(1, len(mouth), 6, rows, columns)
             moved = move_eyelids(Motion(*split(still)), self._eyelids.overlay(curves))
         reach = CROP
         if poses is not None:
-            reach = HEAD
-            moved = moved or Motion(*split(torch.zeros(1, len(mouth), 6, rows, columns)))
-            moved = (
-                move_head_around(moved, poses, reach) if self._whole else move_head(moved, poses)
-            )
-            reach = HEAD if self._whole else CROP
+            moved = moved or Motion(*split(still))
+            if self._whole:
+                reach = HEAD
+                moved = move_head_around(moved, poses, reach)
+            else:
+                moved = move_head(moved, poses)
         if reach not in self._warpers:
             self._warpers[reach] = FaceWarper(picture, to_crop, reach)
         for index, pose in enumerate(mouth.double().cpu().numpy()):
