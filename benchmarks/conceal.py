@@ -1,6 +1,7 @@
-"""Lost frames of GRID clips, made by ``stillspeak conceal`` and by simpler means.
+"""Lost frames of videos, made by ``stillspeak conceal`` and by simpler means.
 
     python benchmarks/conceal.py [--speakers s2 s4 s15] [--clips N] [--output results/conceal]
+    python benchmarks/conceal.py --videos DIR/*.mp4 [--frames 75] [--output results/conceal]
 
 In each clip 5, 20 or 50 % of the frames are lost in bursts, drawn anew for each clip from --seed: a
 Gilbert channel, in which bursts and the stretches between them are geometric. The first and the
@@ -9,7 +10,8 @@ frames on both sides; ours (both sides known); ours --online (the past alone). A
 the real frames on the lost frames alone, in the aligned crop (128 x 96, by the real frame's
 landmarks, the same for all). Lip openings are read by MediaPipe from crops of all kinds alike.
 
-The clips are those of STILLSPEAK_GRID, else ../shared/grid. Writes RESULTS.json and table.md.
+The clips are those of STILLSPEAK_GRID, else ../shared/grid, or the first frames of any videos.
+Writes RESULTS.json and table.md.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import json
 import os
 import platform
 import time
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +37,6 @@ from stillspeak.evaluation.lips import track_lips
 from stillspeak.face.align import crop_face, face_transform, smooth_landmarks
 from stillspeak.face.landmarks import MediaPipeDetector
 from stillspeak.media.video import read_clip
-from stillspeak.options import CONCEAL_MODEL
 
 CONDITIONS = {5: 4.0, 20: 8.0, 50: 16.0}
 """Percent of frames lost, and the mean length of a burst in frames."""
@@ -63,13 +65,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--speakers", nargs="+", default=list(TEST))
     parser.add_argument("--clips", type=int, default=6, help="at most so many of a speaker")
+    parser.add_argument("--videos", nargs="+", type=Path, help="instead of GRID clips")
+    parser.add_argument("--frames", type=int, default=75, help="at most so many of a video")
     parser.add_argument("--repeats", type=int, default=3, help="loss patterns of 5 %% a clip")
-    parser.add_argument("--model", default=CONCEAL_MODEL)
+    parser.add_argument("--model", default="default")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=Path("results/conceal"))
     arguments = parser.parse_args()
     try:
-        files = clip_files(arguments.speakers, arguments.clips)
+        files = arguments.videos or clip_files(arguments.speakers, arguments.clips)
         run(arguments, files)
     except StillspeakError as error:
         raise SystemExit(f"conceal: {error}") from error
@@ -137,7 +141,7 @@ def run(arguments: argparse.Namespace, files: list[Path]) -> None:
     with MediaPipeDetector(max_faces=1) as detector, Concealer(arguments.model) as concealer:
         for number, path in enumerate(files):
             pictures, audio = read_clip(path)
-            frames = np.stack(list(pictures))
+            frames = np.stack(list(islice(pictures, arguments.frames)))
             points = landmarks(frames, detector)
             transforms = [face_transform(p) for p in smooth_landmarks(points)]
             truth = crops(frames, transforms, np.arange(len(frames)))

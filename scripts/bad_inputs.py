@@ -178,10 +178,9 @@ def weights(change: Callable[[dict[str, str]], object]) -> Callable[[Path], obje
         from safetensors import safe_open
         from safetensors.torch import save_file
 
-        from stillspeak.options import CONCEAL_MODEL
         from stillspeak.weights import catalogue
 
-        with safe_open(catalogue()[CONCEAL_MODEL].path, framework="pt") as file:
+        with safe_open(catalogue()["alive"].path, framework="pt") as file:
             metadata = dict(file.metadata())
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         change(metadata)

@@ -37,7 +37,6 @@ from stillspeak.models.generator import Generator
 from stillspeak.models.pose import POSE_NUMBERS
 from stillspeak.models.regions import region_box
 from stillspeak.models.speech import BANDS
-from stillspeak.options import CONCEAL_MODEL
 from stillspeak.training.config import RunConfig, run_config
 from stillspeak.weights import DEFAULT_MODEL, catalogue, load_model, read_info
 
@@ -599,9 +598,9 @@ def figures() -> dict[str, str]:
             configured("paper.toml").generator, "The paper's generator", "configs/paper.toml"
         ).svg(),
         "generator-alive.svg": generator_figure(
-            load_model(CONCEAL_MODEL, verify=False).config,
-            "The generator of conceal",
-            f"the released model {CONCEAL_MODEL}",
+            load_model("alive", verify=False).config,
+            "The former generator",
+            "the released model alive",
         ).svg(),
         "generator-default.svg": pose_figure(
             default_config(), "The default model", f"the released model {default}"

@@ -3,7 +3,7 @@
     python scripts/release_weights.py runs/x/last.safetensors --name warp \
         --summary "moves the still's own pixels" --data "..." --scores scores.json [--default]
 
-The default model and the one that conceal uses go into the package, others into weights/, where a
+The default model goes into the package, others into weights/, where a
 former default moves; with --judge a network that measures goes into the package. The default model
 is one file: a run of configs/pose.toml writes its speech encoder with it, and how that was made.
 Weights that a run started from and that are not released themselves tell their own making with
@@ -22,7 +22,6 @@ from safetensors.torch import save_file
 
 from stillspeak.evaluation.lipreading import load_lip_reader
 from stillspeak.evaluation.sync import load_sync_scorer
-from stillspeak.options import CONCEAL_MODEL
 from stillspeak.weights import file_sha256, load_model, read_info
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -55,7 +54,7 @@ def main() -> None:
     # Commands name the checkout's folder where they were given from elsewhere.
     metadata["info"] = json.dumps(info).replace(f"{ROOT}/", "")
 
-    inside = arguments.default or arguments.judge or arguments.name == CONCEAL_MODEL
+    inside = arguments.default or arguments.judge
     folder = RESOURCES if inside else ROOT / "weights"
     folder.mkdir(exist_ok=True)
     path = folder / f"{arguments.name}.safetensors"
@@ -71,7 +70,7 @@ def main() -> None:
     }
     if arguments.default:
         former = table["models"].get(table["default"])
-        if former and table["default"] not in (arguments.name, CONCEAL_MODEL):
+        if former and table["default"] != arguments.name:
             (RESOURCES / former["file"]).rename(ROOT / "weights" / former["file"])
         table["default"] = arguments.name
     table_path.write_text(json.dumps(table, indent=1) + "\n", "utf-8")

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from copy import deepcopy
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
 
 import av
 import numpy as np
-import torch
 
 from fixtures_animate import RATE, lively, portrait, portrait_face, shared_detector, speech
 from stillspeak.conceal.core import Concealer
@@ -22,21 +20,13 @@ from stillspeak.synthesis import Synthesizer
 FPS = 25
 
 
-@cache
-def gentle() -> Generator:
-    """A warp generator that moves a face by little, so that it stays one."""
-    generator = deepcopy(lively())
-    head = generator.decoder.head
-    with torch.no_grad():
-        head.weight.mul_(0.06)
-        head.bias[:2].zero_()
-        head.bias[2] = -3.0
-    return generator
+def talker() -> Generator:
+    """A small generator whose mouth opens, widens and goes crooked with the sound."""
+    return lively("layers")
 
 
-def concealer(decoder: str = "warp") -> Concealer:
-    generator = gentle() if decoder == "warp" else lively(decoder)
-    return Concealer(generator, device="cpu", detector=shared_detector())
+def concealer() -> Concealer:
+    return Concealer(talker(), device="cpu", detector=shared_detector())
 
 
 @cache
@@ -52,9 +42,9 @@ def talking(count: int) -> np.ndarray:
     there is a camera's grain."""
     import cv2
 
-    face = Portrait.of(portrait(), portrait_face().points, gentle())
+    face = Portrait.of(portrait(), portrait_face().points, talker())
     options = AnimateOptions(seed=5, blink=0.0, expression=0.0)
-    animation = Synthesizer(gentle(), face, options).speak(sound(count / FPS + 0.1))
+    animation = Synthesizer(talker(), face, options).speak(sound(count / FPS + 0.1))
     random = np.random.default_rng(3)
     frames = []
     for k, frame in zip(range(count), animation, strict=False):

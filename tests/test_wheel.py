@@ -17,7 +17,6 @@ import pytest
 from fixtures_animate import portrait, speech, write_picture, write_wav
 from stillspeak import __version__
 from stillspeak.media.video import probe_video
-from stillspeak.options import CONCEAL_MODEL
 
 ROOT = Path(__file__).parents[1]
 LIMIT = 60_000_000
@@ -108,7 +107,7 @@ def test_the_wheel_is_small_and_holds_the_weights_used_unasked(built: Built) -> 
     with zipfile.ZipFile(built.wheel) as archive:
         table = json.loads(archive.read("stillspeak/resources/weights/catalogue.json"))
         sizes = {info.filename: info.file_size for info in archive.infolist()}
-    shipped = {table["models"][name]["file"] for name in (table["default"], CONCEAL_MODEL)}
+    shipped = {table["models"][table["default"]]["file"]}
     shipped |= {entry["file"] for entry in table["judges"].values()}
     for name in shipped:
         assert sizes[f"stillspeak/resources/weights/{name}"] > 100_000
@@ -161,7 +160,7 @@ def test_its_weights_are_those_of_the_wheel(machine: Path, tmp_path: Path) -> No
     lines = run(machine, tmp_path, "stillspeak", "weights").splitlines()
     rows = {line.split()[0]: line for line in lines}
     assert "(default)" in rows["layers"]
-    assert "MiB" in rows["layers"] and "MiB" in rows[CONCEAL_MODEL]
+    assert "MiB" in rows["layers"]
     assert " - " in rows["temporal"]  # not in the wheel, and said so
     shown = json.loads(run(machine, tmp_path, "stillspeak", "weights", "layers"))
     assert Path(shown["file"]).is_relative_to(package)

@@ -13,10 +13,6 @@ from typing import Any, NamedTuple, TypedDict, TypeVar
 
 from stillspeak.errors import ConfigError
 
-CONCEAL_MODEL = "alive"
-"""What ``conceal`` uses unasked: a model whose own network draws the frames. The default model's
-mouth is drawn without one."""
-
 MAX_SEED = 2**63 - 1
 """Largest seed: what every random number generator takes."""
 

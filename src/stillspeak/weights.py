@@ -69,7 +69,7 @@ class ReleasedModel:
 def catalogue() -> dict[str, ReleasedModel]:
     """The released models by name; ``default`` stands for the one that is used unasked.
 
-    The default and the one that ``conceal`` uses travel in the package. Others lie in the
+    The default travels in the package. Others lie in the
     ``weights`` folder of a checkout, or in the folder that STILLSPEAK_WEIGHTS names.
     """
     table = _catalogue_table()

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from fixtures_animate import listing, portrait, shared_detector, speech, write_picture, write_wav
-from fixtures_conceal import FPS, gentle, planes, sound_packets, talking, times, write_timed
+from fixtures_conceal import FPS, planes, sound_packets, talker, talking, times, write_timed
 from stillspeak.cli import main
 from stillspeak.conceal import core, film, occlusion
 from stillspeak.media.rewrite import TimedFrame, timed_frames
@@ -30,7 +30,7 @@ RECTANGLE = (100, 128, 58, 46)  # x, y, width, height: mouth and chin of the por
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     folder = tmp_path_factory.mktemp("conceal")
-    save_model(gentle(), folder / "small.safetensors", {"made": "for tests"})
+    save_model(talker(), folder / "small.safetensors", {"made": "for tests"})
     frames, audio = talking(COUNT), speech(SECONDS)
     blank = frames.copy()
     blank[list(GAP)] = 0

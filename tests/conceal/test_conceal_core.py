@@ -8,17 +8,21 @@ import numpy as np
 import pytest
 import torch
 
-from fixtures_animate import RATE, lively, portrait, shared_detector, speech
-from fixtures_conceal import FPS, concealer, gentle, lost_places, sound, talking
+from fixtures_animate import RATE, lively, portrait, portrait_face, shared_detector, speech
+from fixtures_conceal import FPS, concealer, lost_places, sound, talker, talking
 from stillspeak.animate import Animator
 from stillspeak.conceal import bridge, core
 from stillspeak.conceal.bridge import fading
 from stillspeak.conceal.core import Account, Concealer, Moment, model_place
-from stillspeak.conceal.encodings import Encodings
+from stillspeak.conceal.mouth import HeardMouth, SeenMouth, joined_shapes
+from stillspeak.conceal.poses import HeardPoses
 from stillspeak.errors import ConfigError, NoFaceError, VideoError
+from stillspeak.face.align import transform_points
 from stillspeak.face.landmarks import Face
+from stillspeak.face.mouth import INNER_LIPS
 from stillspeak.media.audio import frame_windows
-from stillspeak.weights import catalogue, read_info
+from stillspeak.rendering.mesh import LOWER, UPPER
+from stillspeak.weights import DEFAULT_MODEL, catalogue, read_info
 
 STILL = {"blink": 0.0, "expression": 0.0}
 
@@ -52,31 +56,30 @@ def test_in_a_long_gap_they_fade_exponentially():
 # --- the sound ----------------------------------------------------------------------------------
 
 
-def test_encodings_are_those_of_the_whole_clip_however_the_sound_comes():
-    generator, audio = gentle(), sound(2.0)
+def test_poses_are_those_of_the_whole_clip_however_the_sound_comes():
+    generator, audio = talker(), sound(2.0)
     config = generator.config
     windows = torch.from_numpy(frame_windows(audio, config.window, config.hop).copy())[None]
-    noise = generator.draw_noise(1, 50, torch.Generator().manual_seed(7))
-    context, encoded, _ = generator.encode(windows, noise, generator.initial_state())
+    noise = generator.draw_noise(1, 50, torch.Generator().manual_seed(0))
+    encoded, _, _ = generator.encode(windows, noise, generator.initial_state())
+    whole = encoded[0].double().numpy().reshape(50, 41, 2)
     for size in (333, 10 * RATE):
-        pieces = (audio[at : at + size] for at in range(0, len(audio), size))
-        heard = Encodings(generator, pieces, 7)
-        a, b = heard.at(np.arange(10.0))
+        heard = HeardPoses(generator, (audio[at : at + size] for at in range(0, len(audio), size)))
+        first = heard.at(np.arange(10.0))
         heard.forget(20)
-        c, d = heard.at(np.arange(20.0, 50.0))
-        torch.testing.assert_close(torch.cat((a, c), 1), context[:, [*range(10), *range(20, 50)]])
-        torch.testing.assert_close(torch.cat((b, d), 1), encoded[:, [*range(10), *range(20, 50)]])
+        np.testing.assert_allclose(first, whole[:10], atol=1e-5)
+        np.testing.assert_allclose(heard.at(np.arange(20.0, 46.0)), whole[20:46], atol=1e-5)
 
 
-def test_between_two_frames_encodings_are_mixed_and_rounding_is_none():
-    heard = Encodings(gentle(), [sound(1.0)], 0)
-    a, b = heard.at(np.array([3.0]))[0], heard.at(np.array([4.0]))[0]
-    torch.testing.assert_close(heard.at(np.array([3.25]))[0], 0.75 * a + 0.25 * b)
-    assert torch.equal(heard.at(np.array([3.02]))[0], a)
+def test_between_two_frames_poses_are_mixed_and_rounding_is_none():
+    heard = HeardPoses(talker(), [sound(1.0)])
+    a, b = heard.at(np.array([3.0])), heard.at(np.array([4.0]))
+    np.testing.assert_allclose(heard.at(np.array([3.25])), 0.75 * a + 0.25 * b)
+    assert np.array_equal(heard.at(np.array([3.02])), a)
 
 
-def test_encodings_keep_little_and_go_on_in_silence():
-    heard = Encodings(gentle(), (speech(0.5) for _ in range(3)), 0)
+def test_little_is_kept_and_the_sound_goes_on_in_silence():
+    heard = HeardPoses(talker(), (speech(0.5) for _ in range(3)))
     for place in range(0, 400, 5):
         heard.forget(place)
         heard.at(np.array([float(place)]))
@@ -86,10 +89,47 @@ def test_encodings_keep_little_and_go_on_in_silence():
 
 
 def test_frames_of_other_rates_are_matched_by_their_middles():
-    generator = gentle()
+    generator = talker()
     assert model_place(2.0, 25, generator) == pytest.approx(50)
     assert model_place(0.0, 50, generator) == pytest.approx(-0.25)
     assert model_place(1 / 50, 50, generator) == pytest.approx(0.25)
+
+
+# --- the mouth ----------------------------------------------------------------------------------
+
+
+def opened_face(opening: float) -> np.ndarray:
+    """The portrait's landmarks with its inner lips so many pixels apart."""
+    points = portrait_face().points.copy()
+    lips = list(INNER_LIPS)
+    points[[lips[k] for k in LOWER]] = points[[lips[k] for k in UPPER]]
+    points[[lips[k] for k in LOWER[1:-1]], 1] += opening
+    return points
+
+
+def test_shapes_meet_what_was_seen_at_both_ends_and_are_what_is_heard_between():
+    heard = np.random.default_rng(0).normal(0, 0.01, (3, 41, 2))
+    shut, wide = SeenMouth.of(opened_face(0.0)), SeenMouth.of(opened_face(14.0))
+    assert shut.open < 0.2 < wide.open
+    ends = [
+        (HeardMouth(shut, heard[0]), np.array([1.0, 0.0, 0.0])),
+        (HeardMouth(wide, heard[2]), np.array([0.0, 0.0, 1.0])),
+    ]
+    made = joined_shapes(heard, ends, [shut, wide])
+    np.testing.assert_allclose(made[0], shut.shape, atol=1e-9)
+    np.testing.assert_allclose(made[2], wide.shape, atol=1e-9)
+    # A mouth that is shut tells how this one rests.
+    np.testing.assert_allclose(made[1] - shut.scale * heard[1], shut.rest, atol=0.02)
+
+
+def test_one_shape_lies_at_its_place_in_both_frames():
+    points = portrait_face().points
+    angle, middle = 0.2, points.mean(axis=0)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    first, second = (SeenMouth.of(p) for p in (points, 1.2 * (points - middle) @ turn.T + middle))
+    lips = points[list(INNER_LIPS)].astype(float)
+    found = transform_points(lips, first.moved_to(second))
+    np.testing.assert_allclose(found, 1.2 * (lips - middle) @ turn.T + middle, atol=0.2)
 
 
 # --- gaps ---------------------------------------------------------------------------------------
@@ -131,13 +171,22 @@ def test_the_filled_frames_are_nearer_than_a_held_one(filled):
     assert ours < 0.8 * theirs
 
 
-def test_the_seed_decides(filled):
+def test_the_same_sound_gives_the_same_frames(filled):
     film, lost, made = filled
     again = concealer().conceal(film, lost, sound(2.1))  # what stands in lost places is not seen
     assert np.array_equal(again, made)
-    other = concealer().conceal(film, lost, sound(2.1), seed=1)
-    assert not np.array_equal(other[lost], made[lost])
-    assert np.array_equal(other[~lost], film[~lost])
+
+
+def test_the_seed_decides_when_it_blinks():
+    film, lost = talking(80), lost_places(80, (5, 75))
+    one, other = (
+        concealer().conceal(film, lost, sound(3.3), seed=seed, blink=3) for seed in (0, 1)
+    )
+    changed = (np.abs(one.astype(int) - other).max(axis=3) > 8).any(axis=(0, 2))
+    rows = np.flatnonzero(changed)
+    eyes = portrait_face().points[[33, 133, 362, 263], 1]
+    assert len(rows) and abs(rows.mean() - eyes.mean()) < 20
+    assert np.array_equal(one[~lost], film[~lost])
 
 
 def test_lips_follow_the_sound(filled):
@@ -165,16 +214,6 @@ def test_a_frame_or_two_are_filled_by_the_pictures_alone():
     assert not np.array_equal(*online)
 
 
-def test_the_painting_decoder_fills_gaps_too():
-    film = talking(20)
-    lost = lost_places(20, (6, 14))
-    made = concealer("unet").conceal(film, lost, sound(1.0))
-    assert np.array_equal(made[~lost], film[~lost])
-    rash = concealer("unet").conceal(film, lost, sound(1.0), memory=0.0)
-    assert jump(made[5], made[6]) < 0.7 * jump(rash[5], rash[6])
-    assert jump(made[13], made[14]) < 0.7 * jump(rash[13], rash[14])
-
-
 @pytest.mark.parametrize("fps", [12.5, 30.0])
 def test_other_frame_rates(fps):
     film = talking(20)
@@ -192,22 +231,23 @@ def test_all_but_the_first_frame_lost_is_an_animation(strengths):
     lost = lost_places(40, (1, 40))
     made = concealer().conceal(film, lost, sound(1.6), memory=0.0, **strengths)
     same = {"device": "cpu", "precision": "float32", "detector": shared_detector()}
-    with Animator(gentle(), **same) as animator:
+    with Animator(talker(), **same) as animator:
         animation = animator.animate(portrait(), (sound(1.6), RATE), **strengths).frames
     first = 1 if strengths else 22  # eyes and brows rest beside a good frame
-    difference = np.abs(made[first:40].astype(int) - animation[first:40])
-    assert difference.max() <= 1
+    # The animation hears in eight bits, and the first frames take on what the drawing missed.
+    far = [jump(made[k], animation[k]) for k in range(max(first, 4), 40)]
+    assert max(far) < 0.05
     assert jump(animation[5], portrait()) > 0.2
 
 
 def test_with_a_memory_it_becomes_one():
     film = np.repeat(portrait()[None], 75, axis=0)
     made = concealer().conceal(film, lost_places(75, (1, 75)), sound(3.0), memory=0.2, **STILL)
-    with Animator(gentle(), device="cpu", detector=shared_detector()) as animator:
+    with Animator(talker(), device="cpu", detector=shared_detector()) as animator:
         animation = animator.animate(portrait(), (sound(3.0), RATE), **STILL).frames
     distance = [jump(a, b) for a, b in zip(made, animation, strict=True)]
     assert distance[1] > 0.05
-    assert max(distance[40:]) < 0.01
+    assert max(distance[40:]) < 0.05
 
 
 def test_lost_at_the_beginning_and_at_the_end():
@@ -228,7 +268,7 @@ def test_online_frames_depend_on_the_past_alone():
     other = film.copy()
     other[20:] = 255 - other[20:]
     later = sound(1.3).copy()
-    ahead = (gentle().config.window - gentle().config.hop) // 2
+    ahead = (talker().config.window - talker().config.hop) // 2
     later[20 * 640 + ahead :] = 0
     again = concealer().conceal(other, lost, later, online=True)
     assert np.array_equal(again[:20], made[:20])
@@ -236,12 +276,11 @@ def test_online_frames_depend_on_the_past_alone():
     assert not np.array_equal(offline[8:20], made[8:20])
 
 
-@pytest.mark.parametrize("decoder", ["warp", "unet"])
-def test_online_the_motion_comes_up_over_three_frames(decoder, monkeypatch):
+def test_online_the_motion_comes_up_over_three_frames(monkeypatch):
     film, lost = talking(24), lost_places(24, (10, 18))
-    soft = concealer(decoder).conceal(film, lost, sound(1.0), online=True)
+    soft = concealer().conceal(film, lost, sound(1.0), online=True)
     monkeypatch.setattr(bridge, "RISE", 1e-3)
-    hard = concealer(decoder).conceal(film, lost, sound(1.0), online=True)
+    hard = concealer().conceal(film, lost, sound(1.0), online=True)
     for place in (10, 11):
         assert jump(soft[place], film[9]) < jump(hard[place], film[9])
     assert np.array_equal(soft[12:], hard[12:])
@@ -297,7 +336,7 @@ def test_eyes_that_were_shut_before_a_gap_open_in_it():
     spot = (slice(eye[1] - 2, eye[1] + 3), slice(eye[0] - 2, eye[0] + 3))
     film[9][spot] = 250
     film[9, 0, 0] = 255
-    with Concealer(gentle(), device="cpu", detector=Blinking()) as blinking:
+    with Concealer(talker(), device="cpu", detector=Blinking()) as blinking:
         made = blinking.conceal(film, lost, sound(1.3), online=True, **STILL)
     plain = concealer().conceal(film, lost, sound(1.3), online=True, **STILL)
     assert plain[25][spot].mean() > 200
@@ -394,22 +433,18 @@ def test_one_good_frame_is_needed():
 def test_nothing_lost_changes_nothing():
     film = talking(10)
     assert np.array_equal(concealer().conceal(film, np.zeros(10, bool), sound(0.5)), film)
-    assert gentle().config.fps == FPS
+    assert talker().config.fps == FPS
 
 
 # --- the model ----------------------------------------------------------------------------------
 
 
-def test_unasked_it_uses_a_released_model_whose_own_network_draws():
-    assert inspect.signature(Concealer).parameters["model"].default == core.CONCEAL_MODEL
-    entry = catalogue()[core.CONCEAL_MODEL]
-    assert entry.path.parent.name == "weights" and "resources" in entry.path.parts
-    assert read_info(entry.path)["config"]["decoder"] in ("warp", "unet")
+def test_unasked_it_uses_the_default_model():
+    assert inspect.signature(Concealer).parameters["model"].default == DEFAULT_MODEL
+    assert read_info(catalogue()[DEFAULT_MODEL].path)["config"]["decoder"] == "layers"
 
 
-@pytest.mark.parametrize("model", ["layers", "default", "in memory"])
-def test_a_model_without_a_drawing_network_is_refused(model):
-    given = lively("layers") if model == "in memory" else model
-    with pytest.raises(ConfigError, match="has no network that draws frames") as error:
-        Concealer(given, device="cpu")
-    assert "\n" not in str(error.value) and core.CONCEAL_MODEL in str(error.value)
+def test_a_model_that_makes_whole_frames_is_refused():
+    with pytest.raises(ConfigError, match="this generator: makes whole frames") as error:
+        Concealer(lively("unet"), device="cpu")
+    assert "\n" not in str(error.value) and "'default'" in str(error.value)

@@ -16,7 +16,6 @@ from stillspeak.models.config import GeneratorConfig
 from stillspeak.models.engine import POSE_TOLERANCE, TOLERANCE, InferenceEngine, packing_works
 from stillspeak.models.generator import Generator
 from stillspeak.models.pixels import to_model
-from stillspeak.options import CONCEAL_MODEL
 from stillspeak.weights import DEFAULT_MODEL, load_model
 
 SMALL: dict[str, Any] = {
@@ -133,7 +132,7 @@ def test_bfloat16_is_close(kind: str) -> None:
 def test_a_released_model_stays_within_its_tolerance(dtype: torch.dtype) -> None:
     if not packing_works(dtype):
         pytest.skip("this processor does not multiply it")
-    generator = load_model(CONCEAL_MODEL)
+    generator = load_model("alive")
     engine = InferenceEngine(generator, dtype=dtype)
     face = to_model(crop_face(portrait(), face_transform(portrait_face().points), 128, 96)[None])
     assert 0 < worst(generator, engine, [1, 4, 1], face) < TOLERANCE[dtype]

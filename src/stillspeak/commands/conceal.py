@@ -17,6 +17,7 @@ from stillspeak.commands.common import (
     Expression,
     FaceIndex,
     Key,
+    Model,
     NoMark,
     Overwrite,
     Quiet,
@@ -25,7 +26,7 @@ from stillspeak.commands.common import (
     progress_bar,
     say_unmarked,
 )
-from stillspeak.options import CONCEAL_MODEL, AnimateOptions
+from stillspeak.options import AnimateOptions
 
 if TYPE_CHECKING:
     from stillspeak.conceal.film import Concealed
@@ -82,12 +83,7 @@ def conceal(
             min=0, max=1, help="Face widths by which the mask is widened; 0.04 unless told."
         ),
     ] = None,
-    model: Annotated[
-        str,
-        typer.Option(
-            help="A released model's name, or a weights file; one whose own network draws."
-        ),
-    ] = CONCEAL_MODEL,
+    model: Model = "default",
     seed: Seed = AnimateOptions.seed,
     face: FaceIndex = None,
     device: Device = "auto",

@@ -1,26 +1,26 @@
 """Fill one gap: from the good frame before it to the good frame after it.
 
-Each good frame is the still of its own rendering: the model's motion moves its pixels. What the
-model would make of a good frame's own moment is not what the camera saw; that difference, known at
-both ends of the gap, is taken out of the motion and fades inwards, so that the generated frames
-meet the real ones. Both renderings follow the head's drift and are mixed by nearness. In a gap of
-a frame or two no mouth gets far, and the optical flow between its ends alone fills it.
+Each good frame is the still of its own rendering, whose mouth is drawn in layers in the shapes of
+:mod:`stillspeak.conceal.mouth`. Both renderings follow the head's drift and are mixed by nearness.
+In a gap of a frame or two no mouth gets far, and the optical flow between its ends alone fills it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from stillspeak.conceal.encodings import Encodings
 from stillspeak.conceal.motion import Maps, dense_flow, pull, without_speech
+from stillspeak.conceal.mouth import HeardMouth, SeenMouth, joined_shapes
+from stillspeak.conceal.poses import HeardPoses, Poses
 from stillspeak.face.align import smoothstep
-from stillspeak.models.decoders import Decoded, Motion
+from stillspeak.models.decoders import Decoded
 from stillspeak.models.generator import Generator
 from stillspeak.rendering.portrait import Portrait
 from stillspeak.rendering.renderer import FaceRenderer
@@ -38,8 +38,9 @@ SHORT = 0.12
 more than the sound does: gaps of two frames at 25 a second."""
 
 RISE = 0.12
-"""Seconds from a good frame, the other end of the gap being unknown, in which the model's motion
-comes up: so near to it the mouth that was seen is a better guess than one that is heard."""
+"""Seconds from a good frame in which what the drawing of it misses is made up for; and, the other
+end of the gap being unknown, in which the mouth begins to move: so near to it the mouth that was
+seen is a better guess than one that is heard."""
 
 OPENING = (0.04, 0.2)
 """Seconds from a good frame in which the eyes are shut at which they begin to open and are open."""
@@ -91,89 +92,56 @@ class Anchor:
     place: float
 
 
-@dataclass(frozen=True, eq=False)
-class Difference:
-    """What the model makes of an anchor's own moment, instead of what the camera saw."""
-
-    decoded: Decoded
-    still: Tensor  # (1, 1, 3, H, W), what the camera saw, as the model sees it
-
-
 class Side:
     """Draws frames out of one anchor."""
 
     def __init__(self, anchor: Anchor, generator: Generator) -> None:
         assert anchor.points is not None
         self.anchor = anchor
-        self.difference: Difference | None = None
+        self.seen = SeenMouth.of(anchor.points)
+        self.heard: HeardMouth | None = None
         self.opened: Side | None = None
         """The same with its eyes open, where they are shut in the anchor."""
-        self._generator = generator
-        self._portrait = Portrait.of(anchor.picture, anchor.points, generator)
-        self._renderer = FaceRenderer(self._portrait)
+        self._renderer = FaceRenderer(Portrait.of(anchor.picture, anchor.points, generator))
 
-    @torch.inference_mode()
-    def compare(self, encodings: Encodings) -> None:
-        """Find out what the model would have made of the anchor's own moment."""
-        heard = encodings.at(np.array([self.anchor.place]))
-        self.difference = Difference(self.decode(heard), self._portrait.still[:, None])
+    def compare(self, heard: HeardPoses) -> None:
+        """Find out what the sound says of the anchor's own moment."""
+        self.heard = HeardMouth.at(self.anchor.place, self.seen, heard)
 
-    def decode(self, encodings: tuple[Tensor, Tensor]) -> Decoded:
-        """What the model makes of some moments, one grid for all of the face."""
-        decoded = self._generator.decode(self._portrait.prepared, *encodings)
-        if decoded.motion is None:
-            return decoded
-        return Decoded(decoded.frames, decoded.motion.flat())
+    @cached_property
+    def _missed(self) -> npt.NDArray[np.int16]:
+        """(H, W, 3) the anchor less the drawing of its own mouth."""
+        (drawn,) = self._draw(self.seen.shape[None], None)
+        return self.anchor.picture.astype(np.int16) - drawn
 
-    def render(self, decoded: Decoded, curves: Tensor | None) -> Iterator[Picture]:
-        """Whole pictures."""
-        yield from self._renderer.render(decoded, None, curves)
+    def _draw(self, shapes: Poses, curves: Tensor | None) -> Iterator[Picture]:
+        pose = torch.from_numpy(self.seen.pose(shapes))[None]
+        yield from self._renderer.render(Decoded(None, None, pose=pose), None, curves)
 
+    def render(
+        self, shapes: Poses, curves: Tensor | None, distance: npt.NDArray[np.float64]
+    ) -> Iterator[Picture]:
+        """Whole pictures.
 
-def corrected(decoded: Decoded, ends: list[tuple[Difference, npt.NDArray[np.float64]]]) -> Decoded:
-    """Take the differences at a gap's ends out of what the model made.
-
-    Args:
-        decoded: T frames.
-        ends: differences with their shares (T,), see :func:`fading`.
-    """
-    motion = decoded.motion
-    if motion is None:
-        frames = decoded.frames
-        for end, share in ends:
-            weight = _as_weight(share, frames)
-            frames = frames + weight * (end.still - end.decoded.frames)
-        return Decoded(frames.clamp(-1, 1), None)
-    flow, mask = motion.flow, motion.mask
-    for end, share in ends:
-        assert end.decoded.motion is not None
-        weight = _as_weight(share, flow)
-        flow = flow - weight * end.decoded.motion.flow
-        mask = mask - weight * end.decoded.motion.mask
-    return Decoded(decoded.frames, Motion(flow, mask.clamp(0, 1), motion.colour))
-
-
-def risen(decoded: Decoded, share: npt.NDArray[np.float64], still: Tensor) -> Decoded:
-    """What the model made, a share (T,) of it; the rest is ``still`` (1, 1, 3, H, W) as it is."""
-    motion = decoded.motion
-    if motion is None:
-        frames = decoded.frames
-        return Decoded(still + _as_weight(share, frames) * (frames - still), None)
-    weight = _as_weight(share, motion.flow)
-    moved = motion._replace(flow=motion.flow * weight, mask=motion.mask * weight)
-    return Decoded(decoded.frames, moved)
-
-
-def _as_weight(share: npt.NDArray[np.float64], like: Tensor) -> Tensor:
-    return torch.from_numpy(share).to(like)[None, :, None, None, None]
+        Args:
+            shapes: (T, 41, 2) of the mouth, see :class:`~stillspeak.conceal.mouth.SeenMouth`.
+            curves: (T, 2) of eyes and brows; None leaves them.
+            distance: (T,) seconds from the anchor.
+        """
+        near = 1 - np.clip(distance / RISE, 0, 1)
+        for picture, share in zip(self._draw(shapes, curves), near, strict=True):
+            if share > 0:
+                whole = np.rint(picture + share * self._missed)
+                picture = whole.clip(0, 255).astype(np.uint8)
+            yield picture
 
 
 class Bridge:
     """Generates the frames of one gap.
 
     Args:
-        encodings: of the sound.
-        generator: in evaluation mode.
+        heard: what the sound says.
+        fps: model frames a second.
         before: the good frame before the gap, or None at the beginning; an anchor without a face
             is only mixed and held.
         after: the good frame after it, or None where it is not known. Sides have been compared.
@@ -184,8 +152,8 @@ class Bridge:
 
     def __init__(
         self,
-        encodings: Encodings,
-        generator: Generator,
+        heard: HeardPoses,
+        fps: int,
         before: Side | Anchor | None,
         after: Side | Anchor | None,
         *,
@@ -194,8 +162,8 @@ class Bridge:
     ) -> None:
         if before is None and after is None:
             raise ValueError("a gap needs a good frame beside it")
-        self._encodings = encodings
-        self._fps = generator.config.fps
+        self._heard = heard
+        self._fps = fps
         self._memory = memory
         self._mixing_from = mixing_from
         self._ends: tuple[Side | Anchor | None, Side | Anchor | None] = (before, after)
@@ -208,9 +176,6 @@ class Bridge:
         )
         if self._short:
             self._ends = (first, second)
-        self._differences = [
-            side.difference if isinstance(side, Side) else None for side in self._ends
-        ]
         self._flows = self._drift()
 
     @torch.inference_mode()
@@ -245,17 +210,14 @@ class Bridge:
             if until is not None and before is not None and after is not None:
                 start = before.place if self._mixing_from is None else self._mixing_from
                 nearness = np.clip((places - start) / (after.place - start), 0, 1)
-        ends = [
-            (difference, share)
-            for difference, share in zip(self._differences, shares, strict=True)
-            if difference is not None
-        ]
+        sides = [end for end in self._ends if isinstance(end, Side)]
+        shapes = self._shapes(places, sides, shares) if sides else None
         drawn: list[Iterator[Picture] | None] = []
         for end in self._ends:
             if isinstance(end, Side):
                 distance = since if end.anchor is before else until
-                assert distance is not None
-                drawn.append(self._rendered(end, places, distance, ends, curves))
+                assert distance is not None and shapes is not None
+                drawn.append(_rendered(end, shapes, distance, curves))
             elif end is not None:
                 drawn.append(iter([end.picture] * len(places)))
             else:
@@ -263,32 +225,26 @@ class Bridge:
         for share in nearness:
             yield self._mixed([None if one is None else next(one) for one in drawn], float(share))
 
-    def _rendered(
+    def _shapes(
         self,
-        side: Side,
         places: npt.NDArray[np.float64],
-        distance: npt.NDArray[np.float64],
-        ends: list[tuple[Difference, npt.NDArray[np.float64]]],
-        curves: Tensor | None,
-    ) -> Iterator[Picture]:
-        """One side's pictures, with eyes that open a moment away from it."""
-        opened = side.opened
-        open_: npt.NDArray[np.floating] = np.zeros(len(places))
-        if opened is not None:
-            open_ = smoothstep((distance - OPENING[0]) / (OPENING[1] - OPENING[0]))
-        made = corrected(side.decode(self._encodings.at(places)), ends)
-        alone = None in self._ends
-        if alone and self._memory > 0 and side.difference is not None and distance.min() < RISE:
-            made = risen(made, np.clip(distance / RISE, 0, 1), side.difference.still)
-        asleep = None if opened is None or curves is None else torch.zeros_like(curves)
-        shut = side.render(made, curves if opened is None else asleep)
-        if opened is None or not open_.any():
-            yield from shut
-            return
-        # The mouth is the same in both, and so is what the model makes of it.
-        awake = opened.render(made, curves)
-        for first, second, share in zip(shut, awake, open_, strict=True):
-            yield _mean(first, second, float(share))
+        sides: list[Side],
+        shares: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]],
+    ) -> Poses:
+        """(T, 41, 2) the mouth at places."""
+        ends = [
+            (end.heard, share)
+            for end, share in zip(self._ends, shares, strict=True)
+            if isinstance(end, Side) and end.heard is not None
+        ]
+        heard = self._heard.at(places)
+        shapes = joined_shapes(heard, ends, [side.seen for side in sides])
+        if None in self._ends and self._memory > 0:
+            (side,) = sides
+            away = np.abs(places - side.anchor.place) / self._fps
+            shown = side.seen.shape
+            shapes = shown + np.clip(away / RISE, 0, 1)[:, None, None] * (shapes - shown)
+        return shapes
 
     def _mixed(self, pictures: list[Picture | None], share: float) -> Picture:
         """The two sides' pictures of one moment, a share of ``share`` being that of after."""
@@ -303,14 +259,16 @@ class Bridge:
         return _mean(first, second, share)
 
     def _drift(self) -> tuple[Maps, Maps] | None:
-        before, after = (_anchor(end) for end in self._ends)
+        before, after = self._ends
         if before is None or after is None:
             return None
         flows = []
         for one, other in ((before, after), (after, before)):
-            flow = dense_flow(one.picture, other.picture)
-            if not self._short and one.points is not None and other.points is not None:
-                flow = without_speech(flow, one.points)
+            first, second = _anchor(one), _anchor(other)
+            assert first is not None and second is not None
+            flow = dense_flow(first.picture, second.picture)
+            if isinstance(one, Side) and isinstance(other, Side) and first.points is not None:
+                flow = without_speech(flow, first.points, one.seen.moved_to(other.seen))
             flows.append(flow)
         return flows[0], flows[1]
 
@@ -324,6 +282,25 @@ def pass_over(first: Picture, second: Picture, share: float) -> Picture:
     """
     there, back = dense_flow(first, second), dense_flow(second, first)
     return _mean(pull(first, there, share), pull(second, back, 1 - share), share)
+
+
+def _rendered(
+    side: Side, shapes: Poses, distance: npt.NDArray[np.float64], curves: Tensor | None
+) -> Iterator[Picture]:
+    """One side's pictures, with eyes that open a moment away from it."""
+    opened = side.opened
+    if opened is None:
+        yield from side.render(shapes, curves, distance)
+        return
+    open_ = smoothstep((distance - OPENING[0]) / (OPENING[1] - OPENING[0]))
+    asleep = None if curves is None else torch.zeros_like(curves)
+    shut = side.render(shapes, asleep, distance)
+    if not open_.any():
+        yield from shut
+        return
+    awake = opened.render(shapes, curves, distance)
+    for first, second, share in zip(shut, awake, open_, strict=True):
+        yield _mean(first, second, float(share))
 
 
 def _mean(first: Picture, second: Picture, share: float) -> Picture:

@@ -13,8 +13,8 @@ import numpy.typing as npt
 import torch
 
 from stillspeak.conceal.bridge import MEMORY, Anchor, Bridge, Picture, Side, pass_over
-from stillspeak.conceal.encodings import Encodings, Waveform
 from stillspeak.conceal.motion import RIGID, eye_region, pull, rigid_flow
+from stillspeak.conceal.poses import HeardPoses, Waveform
 from stillspeak.errors import ConfigError, FaceError, NoFaceError, VideoError
 from stillspeak.face.align import similarity_transform, smoothstep, transform_points
 from stillspeak.face.eyes import EYELIDS
@@ -27,10 +27,10 @@ from stillspeak.face.landmarks import (
 )
 from stillspeak.media.provenance import Marks, Origin, describe_video
 from stillspeak.models.generator import Generator
-from stillspeak.options import CONCEAL_MODEL, AnimateOptions
+from stillspeak.options import AnimateOptions
 from stillspeak.rendering.expression import ExpressionProcess
 from stillspeak.runtime import choose_device
-from stillspeak.weights import identify_model, load_model
+from stillspeak.weights import DEFAULT_MODEL, identify_model, load_model
 
 LONG = 20.0
 """Seconds of a gap after which frames are made without waiting for its end."""
@@ -89,29 +89,29 @@ class Concealer:
     """Generates the lost frames of videos; keeps the model and the detector loaded.
 
     Args:
-        model: a released model's name, a weights file, or a generator; one whose own network
-            draws frames.
+        model: a released model's name, a weights file, or a generator; one with decoder =
+            "layers", which says how the mouth moves.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         detector: finds the face; MediaPipe's by default, loaded when first needed.
 
     Raises:
         WeightsError: the weights cannot be used.
-        ConfigError: the device is not there, or the model's own network draws nothing.
+        ConfigError: the device is not there, or the model makes whole frames.
     """
 
     def __init__(
         self,
-        model: str | Path | Generator = CONCEAL_MODEL,
+        model: str | Path | Generator = DEFAULT_MODEL,
         *,
         device: str = "auto",
         detector: LandmarkDetector | None = None,
     ) -> None:
         loaded = model if isinstance(model, Generator) else load_model(model)
-        if loaded.config.decoder == "layers":
+        if loaded.config.decoder != "layers":
             name = "this generator" if isinstance(model, Generator) else model
             raise ConfigError(
-                f"{name}: has no network that draws frames (decoder = 'layers'), which conceal "
-                f"needs; give another model, such as {CONCEAL_MODEL}"
+                f"{name}: makes whole frames (decoder = {loaded.config.decoder!r}), and conceal "
+                f"needs a model that says how the mouth moves; give {DEFAULT_MODEL!r}"
             )
         self.generator = loaded.to(choose_device(device)).eval()
         self._model = None if isinstance(model, Generator) else model
@@ -217,12 +217,12 @@ class Concealer:
         Args:
             moments: the frames in order, (H, W, 3) uint8 of one size.
             sound: pieces (S,) float32 in [-1, 1] at the generator's rate; sample 0 is place 0.
-            seed: decides what the sound does not: the same seed gives the same frames.
+            seed: decides when it blinks and moves its brows.
             online: make each lost frame from the past alone, at once, as a telephone must.
             face: which face speaks, 0 being the largest of the first frame looked at.
             blink: times as many blinks as people make, in gaps long enough for one; 0: none.
             expression: size of the brows' movements there, 1 being people's.
-            memory: seconds in which the difference between model and camera fades, see
+            memory: seconds in which the difference between sound and camera fades, see
                 :func:`~stillspeak.conceal.bridge.fading`; 0: at once.
             ease: with ``online``, the number of good frames after a gap over which the picture
                 passes from the generated one to the real one; ``account`` counts them apart.
@@ -236,7 +236,7 @@ class Concealer:
         """
         options = AnimateOptions(face=face, seed=seed, blink=blink, expression=expression)
         check_ease(ease, online)
-        run = _Run(self, Encodings(self.generator, sound, seed), account or Account(), name)
+        run = _Run(self, HeardPoses(self.generator, sound), account or Account(), name)
         run.online, run.face, run.memory, run.ease = online, face, memory, ease
         run.gestures = Gestures(options, self.generator.config.fps)
         yield from run.all(moments)
@@ -305,11 +305,11 @@ class _Run:
     gestures: Gestures
 
     def __init__(
-        self, concealer: Concealer, encodings: Encodings, account: Account, name: str
+        self, concealer: Concealer, heard: HeardPoses, account: Account, name: str
     ) -> None:
         self._concealer = concealer
         self._generator = concealer.generator
-        self._encodings = encodings
+        self._heard = heard
         self._account = account
         self._name = name
         self._good: Moment | None = None  # the last good frame
@@ -352,7 +352,7 @@ class _Run:
             shown = self._eased(moment)
             self._good, self._end = moment, None
             self._recent.append(moment)
-            self._encodings.forget(moment.place)
+            self._heard.forget(moment.place)
             yield moment.picture if shown is None else shown, shown is not None
         if seen and self._good is None:
             raise VideoError(f"{self._name}: every frame is lost; one good frame is needed")
@@ -370,7 +370,7 @@ class _Run:
             return None
         end, done = self._easing
         self._easing = (end, done + 1) if done + 1 < self.ease else None
-        bridge = Bridge(self._encodings, self._generator, end, None, memory=self.memory)
+        bridge = Bridge(self._heard, self._generator.config.fps, end, None, memory=self.memory)
         (guess,) = bridge.draw(np.array([moment.place]), self.gestures.at)
         self._account.eased += 1
         return pass_over(guess, moment.picture, (done + 1) / (self.ease + 1))
@@ -402,8 +402,8 @@ class _Run:
             if first_part and not any(isinstance(end, Side) for end in ends):
                 self._account.without_face += 1
             bridge = Bridge(
-                self._encodings,
-                self._generator,
+                self._heard,
+                self._generator.config.fps,
                 first,
                 second,
                 memory=self.memory,
@@ -416,7 +416,7 @@ class _Run:
                 yield picture, True
         assert drawn == len(places)
         if moment is None:
-            self._encodings.forget(places[-1])
+            self._heard.forget(places[-1])
         elif after is not None:
             self._end = after
 
@@ -433,7 +433,7 @@ class _Run:
             return Anchor(moment.picture, None, moment.place)
         self._faces += 1
         side = Side(Anchor(moment.picture, found.points, moment.place), self._generator)
-        side.compare(self._encodings)
+        side.compare(self._heard)
         if _closure(found) >= SHUT:
             side.opened = self._opened(moment, found)
         return side

@@ -18,8 +18,8 @@ from stillspeak.conceal.core import (
     check_ease,
     model_place,
 )
-from stillspeak.conceal.encodings import Waveform
 from stillspeak.conceal.lost import Interval, PictureCheck, lost_from
+from stillspeak.conceal.poses import Waveform
 from stillspeak.errors import AudioError, ConfigError, InputError, VideoError
 from stillspeak.media.audio import read_track
 from stillspeak.media.rewrite import (

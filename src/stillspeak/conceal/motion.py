@@ -13,6 +13,7 @@ import numpy.typing as npt
 from stillspeak.face.align import (
     FloatArray,
     Image,
+    Transform,
     face_transform,
     similarity_transform,
     smoothstep,
@@ -54,20 +55,17 @@ def dense_flow(first: Image, second: Image) -> Maps:
     return np.asarray(flow * (width / size[0], height / size[1]), np.float32)
 
 
-def without_speech(flow: Maps, points: FloatArray) -> Maps:
-    """A flow whose lower face moves as the rigid points do.
+def without_speech(flow: Maps, points: FloatArray, head: Transform) -> Maps:
+    """A flow whose lower face moves as the head does, whatever the mouth says.
 
     Args:
         flow: (H, W, 2) of a picture.
         points: (478, 2) landmarks of its face.
+        head: (2, 3) where the flow should lead around the mouth.
     """
-    places = np.asarray(points, np.float64)[list(RIGID)]
-    rows = np.rint(places[:, 1]).astype(int).clip(0, flow.shape[0] - 1)
-    columns = np.rint(places[:, 0]).astype(int).clip(0, flow.shape[1] - 1)
-    head = similarity_transform(places, places + flow[rows, columns])
-    share = lower_face(points, flow.shape[0], flow.shape[1])[..., None]
-    rigid = _displacement(head, flow.shape[0], flow.shape[1])
-    return np.asarray(flow + share * (rigid - flow), np.float32)
+    height, width = flow.shape[:2]
+    share = lower_face(points, height, width)[..., None]
+    return np.asarray(flow + share * (_displacement(head, height, width) - flow), np.float32)
 
 
 def lower_face(points: FloatArray, height: int, width: int) -> Maps:

@@ -1,7 +1,7 @@
 """Generate the part of a face that a hand or a microphone hides; the rest stays the real picture.
 
-A clean picture of the same face is the still that the model moves. It is laid over each frame by
-the landmarks outside the mask, its colours are brought to the frame's along the mask's edge, and
+A clean picture of the same face is the still whose mouth is drawn anew. It is laid over each frame
+by the landmarks outside the mask, its colours are brought to the frame's along the mask's edge, and
 it shows where the mask is white. Beyond a narrow stripe around the mask pixels stay bit for bit.
 """
 
@@ -19,10 +19,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from stillspeak.conceal.bridge import MEMORY, Anchor, Picture, Side, corrected, fading
+from stillspeak.conceal.bridge import MEMORY, Anchor, Picture, Side, fading
 from stillspeak.conceal.core import Concealer, Gestures, model_place
-from stillspeak.conceal.encodings import Encodings
 from stillspeak.conceal.film import Progress, picture_sound
+from stillspeak.conceal.mouth import joined_shapes
+from stillspeak.conceal.poses import HeardPoses
 from stillspeak.errors import (
     AudioError,
     ConfigError,
@@ -379,7 +380,7 @@ def uncover_video(
         reference: a picture of the same face, bare, or the number of a frame that shows it so;
             None looks for the first frame in which the mask does not touch the face.
         concealer: with the model; by default one is made.
-        seed: decides what the sound does not.
+        seed: decides when it blinks and moves its brows.
         face: which face, 0 being the largest of the reference.
         blink, expression: as for ``animate``, where both eyes are hidden.
         grow: see :func:`blend`.
@@ -422,7 +423,7 @@ def uncover_video(
         uncoverer = _Uncoverer(own, chosen, options, grow)
         generator = own.generator
         rate = generator.config.sample_rate
-        encodings = Encodings(generator, picture_sound(video, scan.start, rate), seed)
+        heard = HeardPoses(generator, picture_sound(video, scan.start, rate))
         fps = float(scan.fps)
         with Rewriter(video, output, scan, overwrite=overwrite, crf=crf, marks=marks) as writer:
             writer.start(first)
@@ -432,7 +433,7 @@ def uncover_video(
                     place = model_place(frame.time - scan.start, fps, generator)
                     yield uncoverer.look(frame, hidden, place)
 
-            for one, picture in uncoverer.draw(_steady(seen()), encodings):
+            for one, picture in uncoverer.draw(_steady(seen()), heard):
                 if picture is None:
                     writer.keep(one.frame)
                 else:
@@ -594,28 +595,29 @@ class _Uncoverer:
 
     @torch.inference_mode()
     def draw(
-        self, frames: Iterator[_Seen], encodings: Encodings
+        self, frames: Iterator[_Seen], heard: HeardPoses
     ) -> Iterator[tuple[_Seen, Picture | None]]:
         """Each frame with its new picture, or None where nothing is hidden."""
         for index, one in enumerate(frames):
-            encodings.forget(one.place)
+            heard.forget(one.place)
             if index == self._index:
-                # From here on the difference between the model and the camera is known.
+                # From here on the difference between the sound and the camera is known.
                 self._side.anchor = Anchor(self._reference, self._points, one.place)
-                self._side.compare(encodings)
+                self._side.compare(heard)
             if one.to_frame is None or not (one.mask > HIDDEN).any():
                 yield one, None
                 continue
             places = np.array([one.place])
-            decoded = self._side.decode(encodings.at(places))
-            if self._side.difference is not None:
+            ends, since = [], np.full(1, np.inf)
+            if self._side.heard is not None:
                 since = (places - self._side.anchor.place) / self._fps
                 share, _ = fading(since, None, MEMORY)
-                decoded = corrected(decoded, [(self._side.difference, share)])
+                ends = [(self._side.heard, share)]
+            shapes = joined_shapes(heard.at(places), ends, [self._side.seen])
             curves = self._gestures.at(places, None, None)
             if not self._eyes_hidden(one):
                 curves = torch.zeros_like(curves)
-            (face,) = self._side.render(decoded, curves)
+            (face,) = self._side.render(shapes, curves, since)
             drawn = lay_over(face, one.to_frame, self._points, one.picture)
             self.generated += 1
             self.hidden += float((one.mask > HIDDEN).mean())

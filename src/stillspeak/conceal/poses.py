@@ -1,4 +1,4 @@
-"""The sound as the generator hears it: one encoding a model frame, in a bounded memory."""
+"""What the sound says of the mouth: one pose a model frame, in a bounded memory."""
 
 from __future__ import annotations
 
@@ -8,40 +8,39 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from stillspeak.models.generator import Generator
 from stillspeak.synthesis import CHUNK, Recurrence
 
 Waveform = npt.NDArray[np.float32]
+Poses = npt.NDArray[np.float64]
 
 _ON_THE_GRID = 0.06
 """Frames by which a place may miss a model frame and still be it: time stamps in milliseconds."""
 
 
-class Encodings:
-    """Context and noise encodings of a sound, in order, with a bounded memory.
+class HeardPoses:
+    """Mouth poses of a sound, in order, with a bounded memory.
 
     The recurrent state hears the sound from its beginning, whichever frames are asked for.
     Behind the sound's end there is silence.
 
     Args:
-        generator: in evaluation mode.
+        generator: in evaluation mode, with decoder = "layers".
         sound: pieces (S,) float32 in [-1, 1] at the generator's rate; sample 0 is at place 0.
-        seed: of the noise.
     """
 
-    def __init__(self, generator: Generator, sound: Iterable[Waveform], seed: int) -> None:
+    def __init__(self, generator: Generator, sound: Iterable[Waveform]) -> None:
         config = generator.config
         self._generator = generator
         self._sound: Iterator[Waveform] = iter(sound)
-        self._heard = Recurrence(generator, seed)
+        self._heard = Recurrence(generator, 0)
         self._waiting: Waveform = np.zeros((config.window - config.hop) // 2, np.float32)
-        self._kept: deque[tuple[Tensor, Tensor]] = deque()
+        self._kept: deque[Poses] = deque()
         self._first = 0
 
-    def at(self, places: npt.NDArray[np.float64]) -> tuple[Tensor, Tensor]:
-        """Encodings at places, in model frames from the sound's beginning on.
+    def at(self, places: npt.NDArray[np.float64]) -> Poses:
+        """Poses at places, in model frames from the sound's beginning on.
 
         Between two frames they are mixed, for videos with another rate than the model's.
 
@@ -49,13 +48,9 @@ class Encodings:
             places: (T,), none before what :meth:`forget` was given.
 
         Returns:
-            z_c (1, T, context_dim) and z_n (1, T, noise_dim).
+            (T, 41, 2) displacements from the mouth at rest, see :mod:`stillspeak.face.pose`.
         """
-        pairs = [self._mixed(max(float(place), 0.0)) for place in places]
-        return (
-            torch.stack([context for context, _ in pairs])[None],
-            torch.stack([noise for _, noise in pairs])[None],
-        )
+        return np.stack([self._mixed(max(float(place), 0.0)) for place in places])
 
     def forget(self, place: float) -> None:
         """Nothing before this place will be asked for any more."""
@@ -63,29 +58,28 @@ class Encodings:
         while self._first + len(self._kept) < first:
             self._first += len(self._kept)
             self._kept.clear()
-            self._encode()
+            self._hear()
         while self._first < first:
             self._kept.popleft()
             self._first += 1
 
-    def _mixed(self, place: float) -> tuple[Tensor, Tensor]:
+    def _mixed(self, place: float) -> Poses:
         nearest = round(place)
         if abs(place - nearest) <= _ON_THE_GRID:
             return self._frame(nearest)
         first = int(np.floor(place))
         a, b = self._frame(first), self._frame(first + 1)
-        share = place - first
-        return torch.lerp(a[0], b[0], share), torch.lerp(a[1], b[1], share)
+        return a + (place - first) * (b - a)
 
-    def _frame(self, index: int) -> tuple[Tensor, Tensor]:
+    def _frame(self, index: int) -> Poses:
         if index < self._first:
             raise ValueError(f"frame {index} was forgotten, the first one kept is {self._first}")
         while index >= self._first + len(self._kept):
-            self._encode()
+            self._hear()
         return self._kept[index - self._first]
 
     @torch.inference_mode()
-    def _encode(self) -> None:
+    def _hear(self) -> None:
         """Hear the next :data:`CHUNK` frames, as many at a time as ``animate`` does."""
         config = self._generator.config
         needed = (CHUNK - 1) * config.hop + config.window
@@ -99,6 +93,6 @@ class Encodings:
         heard = np.concatenate(pieces)
         windows = np.lib.stride_tricks.sliding_window_view(heard[:needed], config.window)
         inputs = self._heard.inputs(windows[:: config.hop])
-        context, noise, self._heard.state = self._generator.encode(*inputs)
+        poses, _, self._heard.state = self._generator.encode(*inputs)
         self._waiting = heard[CHUNK * config.hop :].copy()
-        self._kept.extend(zip(context[0], noise[0], strict=True))
+        self._kept.extend(poses[0].double().cpu().numpy().reshape(CHUNK, -1, 2))
