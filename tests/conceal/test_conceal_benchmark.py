@@ -66,7 +66,7 @@ def test_a_small_run(benchmark, tmp_path, monkeypatch, capsys):
     clip = tmp_path / "grid" / "s2" / "bbaf2n.mp4"
     clip.parent.mkdir(parents=True)
     write_timed(clip, talking(20), range(20), speech(0.9))
-    model = save_lively(tmp_path / "small.safetensors")
+    model = save_lively(tmp_path / "small.safetensors", "layers")
     monkeypatch.setenv("STILLSPEAK_GRID", str(tmp_path / "grid"))
     monkeypatch.setattr(core, "MediaPipeDetector", shared_detector)
     monkeypatch.setattr(benchmark, "CONDITIONS", {20: 4.0})

@@ -171,10 +171,10 @@ def test_online_and_its_eased_return(files, conceal, tmp_path):
 
 
 def test_the_same_seed_gives_the_same_file(files, conceal, tmp_path):
-    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
-        conceal.record(files.holes, tmp_path / f"{name}.mp4", "--seed", seed, "--no-mark")
-    first, again, other = ((tmp_path / f"{name}.mp4").read_bytes() for name in "abc")
-    assert first == again != other
+    for name in "ab":
+        conceal.record(files.holes, tmp_path / f"{name}.mp4", "--seed", 3, "--no-mark")
+    first, again = ((tmp_path / f"{name}.mp4").read_bytes() for name in "ab")
+    assert first == again
 
 
 def test_another_container_and_codec(files, conceal, tmp_path):
