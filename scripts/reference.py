@@ -37,7 +37,7 @@ GROUPS = (
 )
 """Where a public name stands on the page; names that are in no group come last."""
 
-GIVEN = ("stream.Frame", "stream.Latency")
+GIVEN = ("rendering.check.StillWarning", "stream.Frame", "stream.Latency")
 """What public functions return that nobody makes, or needs to import."""
 
 SECTIONS = ("Args", "Returns", "Raises", "Yields", "Attributes")

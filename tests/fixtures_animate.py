@@ -38,6 +38,17 @@ def portrait() -> np.ndarray:
     return picture
 
 
+def masked_portrait() -> np.ndarray:
+    """(256, 256, 3) uint8: the same head behind a surgical mask."""
+    import cv2
+
+    ring = (197, 454, 323, 361, 288, 397, 365, 152, 136, 172, 58, 132, 93, 234)
+    picture = portrait().copy()
+    place = portrait_face().points[list(ring)].astype(np.int32)
+    cv2.fillPoly(picture, [place], (150, 190, 215), cv2.LINE_AA)
+    return picture
+
+
 class SharedDetector:
     """The one detector of the session; closing it only counts."""
 

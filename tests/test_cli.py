@@ -17,7 +17,9 @@ import typer
 import stillspeak
 from fixtures_animate import (
     listing,
+    masked_portrait,
     portrait,
+    portrait_face,
     save_lively,
     speech,
     use_shared_detector,
@@ -109,8 +111,37 @@ def test_json_tells_what_was_made(animate):
         "seconds": 0.4,
         "model": "tiny.safetensors",
         "seed": 3,
+        "warnings": [],
     }
     assert outcome.err == ""
+
+
+def test_a_covered_mouth_is_warned_of_in_one_line_and_in_json(animate, files):
+    write_picture(files / "masked.png", masked_portrait())
+    outcome = animate("masked.png", "speech.wav", "-o", "o.gif", "--json", "--crop")
+    (warning,) = json.loads(outcome.out)["warnings"]
+    assert warning["code"] == "mouth_covered"
+    assert outcome.err == f"stillspeak: warning: masked.png: {warning['message']}\n"
+    assert animate("masked.png", "speech.wav", "-o", "p.gif", "-q", "--crop").err == ""
+
+
+def test_jobs_carry_warnings(animate, files):
+    write_picture(files / "masked.png", masked_portrait())
+    rows = "photo,speech,output\nphoto.png,speech.wav,0.gif\nmasked.png,speech.wav,1.gif\n"
+    (files / "jobs.csv").write_text(rows)
+    outcome = animate("--jobs", "jobs.csv", "--crop", "--json")
+    found = [json.loads(line)["warnings"] for line in outcome.out.splitlines()]
+    assert [[one["code"] for one in each] for each in found] == [[], ["mouth_covered"]]
+    assert outcome.code == 0
+    assert outcome.err == f"stillspeak: warning: jobs.csv, line 3: {found[1][0]['message']}\n"
+
+
+def test_a_mouth_beyond_the_edge_is_refused(animate, files):
+    row = int(portrait_face().points[13, 1])
+    write_picture(files / "cut.png", portrait()[:row])
+    outcome = animate("cut.png", "speech.wav", "-o", "o.gif")
+    assert outcome.code == 1 and gifs(files) == set()
+    assert outcome.err.startswith("stillspeak: cut.png: the mouth is cut off by the picture's edge")
 
 
 def test_options_arrive(animate, files):

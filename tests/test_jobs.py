@@ -110,6 +110,8 @@ def test_a_wrong_shard_is_refused(text):
 class Recorder:
     """Stands for an Animator: notes what it is asked for and writes a stub."""
 
+    warnings = ()
+
     def __init__(self, failing=()):
         self.asked = []
         self.failing = failing

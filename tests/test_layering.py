@@ -34,7 +34,7 @@ LOWER: dict[str, set[str]] = {
     "training": BOTTOM | {"media", "face", "models", "weights", "data", "training"},
     "rendering": BOTTOM | {"media", "face", "models", "rendering"},
     "synthesis": BOTTOM | {"media", "models", "options", "rendering"},
-    "animation": BOTTOM | {"media", "synthesis"},
+    "animation": BOTTOM | {"media", "rendering", "synthesis"},
 }
 """What each of these units may import of this package."""
 

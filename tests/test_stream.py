@@ -16,6 +16,7 @@ from fixtures_animate import (
     RATE,
     config,
     lively,
+    masked_portrait,
     portrait,
     save_lively,
     shared_detector,
@@ -657,3 +658,9 @@ def test_the_documents_example_runs():
     block = block.replace("import stillspeak\n", "")
     exec(block, names | {"stillspeak": SimpleNamespace(StreamSession=opened)})  # noqa: S102
     assert shown == [1920 * index for index in range(12 + 25)]
+
+
+def test_a_covered_mouth_is_told():
+    assert session().warnings == ()
+    live = StreamSession(masked_portrait(), animator=animator(), crop=True)
+    assert [warning.code for warning in live.warnings] == ["mouth_covered"]

@@ -18,7 +18,6 @@ from stillspeak.errors import AudioError
 from stillspeak.face.landmarks import (
     LandmarkDetector,
     MediaPipeDetector,
-    check_face,
     choose_face,
 )
 from stillspeak.media.audio import load_audio
@@ -28,6 +27,7 @@ from stillspeak.media.source import source_name
 from stillspeak.models.engine import InferenceEngine, packing_works
 from stillspeak.models.generator import Generator
 from stillspeak.options import AnimateOptions, OptionKeywords, takes_options
+from stillspeak.rendering.check import check_still
 from stillspeak.rendering.portrait import Portrait, fit_picture
 from stillspeak.runtime import choose_decoder_type, choose_device
 from stillspeak.synthesis import Synthesizer
@@ -193,8 +193,8 @@ class Animator:
         picture = fit_picture(loaded, None if options.crop else size)
         shown = name if options.crop or size is None else f"{name} at size {size}"
         found = choose_face(self.detector.detect(picture), options.face, name=shown)
-        check_face(found, name=shown)
-        portrait = Portrait.of(picture, found.points, self.engine, still)
+        warnings = check_still(picture, found, name=shown)
+        portrait = Portrait.of(picture, found.points, self.engine, still, warnings)
         return Synthesizer(self.engine, portrait, options)
 
 

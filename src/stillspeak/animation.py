@@ -13,6 +13,7 @@ import numpy.typing as npt
 from stillspeak.media.marking import MarkChoices
 from stillspeak.media.provenance import Marks, Origin
 from stillspeak.media.video import write_video
+from stillspeak.rendering.check import StillWarning
 from stillspeak.synthesis import Synthesizer
 
 COMMENT = "Synthetic talking-face video, made with stillspeak"
@@ -53,6 +54,11 @@ class Animation:
     def width(self) -> int:
         """Width of a frame in pixels."""
         return self.synthesizer.renderer.width
+
+    @property
+    def warnings(self) -> tuple[StillWarning, ...]:
+        """What about the still makes its video worse; none for a good one."""
+        return self.synthesizer.warnings
 
     def __len__(self) -> int:
         return len(self.audio) // self.synthesizer.engine.config.hop

@@ -41,6 +41,7 @@ from stillspeak.commands.common import (
     progress_bar,
     save,
     say_unmarked,
+    say_warnings,
     source,
     source_name,
     with_options,
@@ -218,6 +219,7 @@ def animate(
             image_name=source_name(photo),
             audio_name=source_name(speech),
         )
+        say_warnings(animation.warnings, source_name(photo), quiet)
         with tempfile.TemporaryDirectory() if to_stdout else nothing() as folder:
             target = str(Path(folder, f"video.{stdout_format or 'mp4'}")) if folder else output
             frames = save(animation, target, overwrite=overwrite, quiet=quiet, choices=choices)
@@ -238,6 +240,7 @@ def animate(
             "model": model,
             "seed": options.seed,
             "identifier": f"{animation.origin.identifier:08x}" if choices.mark else None,
+            "warnings": [asdict(warning) for warning in animation.warnings],
             "took": round(time.perf_counter() - started, 3),
         }
         print(json.dumps(result))
@@ -306,6 +309,8 @@ def _animate_jobs(
         )
     say_unmarked(choices, quiet)
     failed = [result for result in results if result.error]
+    for result in results:
+        say_warnings(result.warnings, f"{table}, line {result.job.line}", quiet)
     if as_json:
         for result in results:
             row = {
@@ -314,6 +319,7 @@ def _animate_jobs(
                 "frames": result.frames,
                 "skipped": result.skipped,
                 "error": result.error,
+                "warnings": [asdict(warning) for warning in result.warnings],
             }
             print(json.dumps(row))
     elif not quiet:

@@ -83,6 +83,10 @@ class FaceTooSmallError(FaceError):
     """The face has too few pixels."""
 
 
+class MouthOutsideError(FaceError):
+    """The mouth is cut off by the picture's edge."""
+
+
 class FaceTurnedError(FaceError):
     """The face looks too far away from the camera."""
 

@@ -11,6 +11,7 @@ from stillspeak.animate import Animator
 from stillspeak.errors import ConfigError, InputError, StillspeakError
 from stillspeak.media.source import reason
 from stillspeak.options import AnimateOptions
+from stillspeak.rendering.check import StillWarning
 
 COLUMNS = ("photo", "speech", "output")
 OPTIONS = ("seed", "face", "size")
@@ -31,12 +32,13 @@ class Job:
 
 @dataclass(frozen=True)
 class JobResult:
-    """What became of a job: frames written, or the error's one line."""
+    """What became of a job: frames written and warnings, or the error's one line."""
 
     job: Job
     frames: int = 0
     skipped: bool = False
     error: str | None = None
+    warnings: tuple[StillWarning, ...] = ()
 
 
 def read_jobs(path: Path) -> list[Job]:
@@ -135,7 +137,7 @@ def run_jobs(
                     certificate=certificate,
                     key=key,
                 )
-                result = JobResult(job, frames=frames)
+                result = JobResult(job, frames=frames, warnings=animation.warnings)
         except StillspeakError as error:
             result = JobResult(job, error=str(error))
         except MemoryError:  # the next job may be smaller

@@ -27,6 +27,7 @@ from stillspeak.media.audio import ChunkResampler, Waveform, mono_chunk, whole_r
 from stillspeak.media.provenance import Marks
 from stillspeak.models.generator import Generator
 from stillspeak.options import AnimateOptions, OptionKeywords, takes_options
+from stillspeak.rendering.check import StillWarning
 from stillspeak.runtime import torch_threads
 from stillspeak.weights import DEFAULT_MODEL
 
@@ -168,6 +169,11 @@ class StreamSession:
     def width(self) -> int:
         """Width of a frame in pixels."""
         return self._face.renderer.width
+
+    @property
+    def warnings(self) -> tuple[StillWarning, ...]:
+        """What about the still makes its video worse; none for a good one."""
+        return self._face.warnings
 
     @property
     def video_settings(self) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from stillspeak.models.decoders import Decoded
 from stillspeak.models.engine import Engine
 from stillspeak.models.generator import GeneratorState
 from stillspeak.options import AnimateOptions
+from stillspeak.rendering.check import StillWarning
 from stillspeak.rendering.expression import ExpressionProcess, HeadProcess
 from stillspeak.rendering.portrait import Picture, Portrait
 from stillspeak.rendering.renderer import FaceRenderer
@@ -82,6 +83,11 @@ class Synthesizer:
             self._moments, fps=fps, blink=options.blink, strength=options.expression
         )
         self._head = HeadProcess(self._moments, fps=fps, strength=options.head_motion)
+
+    @property
+    def warnings(self) -> tuple[StillWarning, ...]:
+        """What about the still makes its video worse."""
+        return self.portrait.warnings
 
     def restarted(self) -> Synthesizer:
         """Another one of the same face, before the first window."""

@@ -437,8 +437,9 @@ def test_the_sample_is_the_picture_unless_one_is_sent():
     async def work() -> None:
         async with live(size=256) as (url, hub):
             peer = Peer(url)
-            status, _ = await peer.offer()
+            status, answer = await peer.offer()
             assert status == 200
+            assert [warning["code"] for warning in answer["warnings"]] == ["face_small"]
             (session,) = hub.sessions.values()
             assert (session.talk._face.width, session.talk._face.height) == (256, 256)
             await until(lambda: peer.frames, "a picture")

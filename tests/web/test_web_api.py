@@ -1,5 +1,6 @@
 """The API from an upload to a video, and all that can go otherwise."""
 
+import io
 import re
 import shlex
 import shutil
@@ -10,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
-from fixtures_animate import use_shared_detector
+from fixtures_animate import masked_portrait, use_shared_detector
 from fixtures_web import URL, finished, kept
 from stillspeak import cli
 from stillspeak.media.inspection import inspect_file
@@ -75,6 +77,20 @@ def gate(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> threading.Event
     return opened
 
 
+def test_a_covered_mouth_is_warned_of_at_the_upload_and_by_the_job(
+    client: TestClient, sound_bytes: bytes
+):
+    file = io.BytesIO()
+    PIL.Image.fromarray(masked_portrait()).save(file, "PNG")
+    still = picture(client, file.getvalue())
+    (warning,) = still["faces"][0]["warnings"]
+    assert warning["code"] == "mouth_covered" and "covered" in warning["message"]
+    speech = sound(client, sound_bytes)
+    asked = client.post("/api/jobs", json={"picture": still["id"], "sound": speech["id"]})
+    job = finished(client, asked.json()["id"])
+    assert job["state"] == "done" and job["warnings"] == [warning]
+
+
 def test_a_picture_and_a_sound_become_a_video(
     client: TestClient, picture_bytes: bytes, sound_bytes: bytes, tmp_path: Path
 ):
@@ -83,7 +99,7 @@ def test_a_picture_and_a_sound_become_a_video(
     (face,) = still["faces"]
     left, top, width, height = face["box"]
     assert 0 < left < left + width < 1 and 0 < top < top + height < 1
-    assert len(face["crop"]) == 4 and face["problem"] is None
+    assert len(face["crop"]) == 4 and face["problem"] is None and face["warnings"] == []
     for url in (still["preview_url"], face["crop_url"]):
         answer = client.get(url)
         assert answer.headers["content-type"] == "image/jpeg"

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from stillspeak.animate import Animator
     from stillspeak.animation import Animation
     from stillspeak.media.marking import MarkChoices
+    from stillspeak.rendering.check import StillWarning
 
 MAX_STDIN_BYTES = 512 * 2**20
 
@@ -125,6 +126,13 @@ def say_unmarked(choices: MarkChoices, quiet: bool) -> None:
             "stillspeak: note: written without marks; say yourself that it is synthetic",
             file=sys.stderr,
         )
+
+
+def say_warnings(warnings: Iterable[StillWarning], photo: str, quiet: bool) -> None:
+    """One line each on standard error."""
+    if not quiet:
+        for warning in warnings:
+            print(f"stillspeak: warning: {photo}: {warning.message}", file=sys.stderr)
 
 
 def fail(message: str, *, code: int = 1) -> NoReturn:

@@ -28,6 +28,7 @@ from stillspeak.commands.common import (
     WithLabel,
     mark_choices,
     say_unmarked,
+    say_warnings,
     with_options,
 )
 from stillspeak.errors import InputError, MissingDependencyError, OutputError
@@ -115,6 +116,7 @@ def stream(
         if mic:
             devices = _sound_devices()
         session = StreamSession(photo, options, model=model, device=device)
+        say_warnings(session.warnings, photo, quiet)
         outputs.mark(choices.applied(session.video_settings["marks"]))
         patient = not mic and not live
 

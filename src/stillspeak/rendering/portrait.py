@@ -23,6 +23,7 @@ from stillspeak.models.config import GeneratorConfig
 from stillspeak.models.engine import Engine
 from stillspeak.models.pixels import to_model
 from stillspeak.models.regions import LOWER_BOX, scale_box
+from stillspeak.rendering.check import StillWarning
 
 Picture = npt.NDArray[np.uint8]
 
@@ -44,6 +45,7 @@ class Portrait:
     still: (1, 3, h, w) in [-1, 1], the same as the engine sees it.
     prepared: what all frames share, as the engine's ``prepare_still`` gave it.
     source: where the photo comes from, for the credentials of what is written.
+    warnings: what makes videos of it worse.
     """
 
     photo: Picture
@@ -53,6 +55,7 @@ class Portrait:
     still: torch.Tensor
     prepared: Any
     source: Source | None = None
+    warnings: tuple[StillWarning, ...] = ()
 
     @classmethod
     def of(
@@ -61,12 +64,13 @@ class Portrait:
         points: npt.NDArray[np.float32],
         engine: Engine[Any],
         source: Source | None = None,
+        warnings: tuple[StillWarning, ...] = (),
     ) -> Portrait:
         """A face whose landmarks (478, 2) in a photo are known."""
         config, pose = engine.config, face_transform(points)
         crop = crop_at(photo, pose, config.height, config.width)
         lower = lower_part(photo, pose, config)
-        return cls(photo, points, pose, crop, *_prepared(engine, crop, lower), source)
+        return cls(photo, points, pose, crop, *_prepared(engine, crop, lower), source, warnings)
 
     @classmethod
     def of_crop(

@@ -28,6 +28,8 @@ from stillspeak.web.studio import Studio
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from stillspeak.rendering.check import StillWarning
+
 _PIECE = 2**20
 
 # Only the caller may keep it, and only as long as it wants.
@@ -42,6 +44,13 @@ _BINARY = {
 FileName = Annotated[str | None, Query(max_length=1000, description="The file's name.")]
 
 
+class WarningOut(BaseModel):
+    """Something about a face that makes its video worse."""
+
+    code: str = Field(description="stays as it is, for programs")
+    message: str
+
+
 class FaceOut(BaseModel):
     """A face; places are shares of the picture's width and height."""
 
@@ -51,6 +60,7 @@ class FaceOut(BaseModel):
     eye_distance: float = Field(description="pixels between the eyes")
     yaw: float = Field(description="degrees; positive: the nose points to the picture's right")
     problem: str | None = Field(description="why it cannot be animated, if so")
+    warnings: list[WarningOut]
     crop_url: str
 
 
@@ -95,6 +105,7 @@ class JobOut(BaseModel):
     done: int = Field(description="frames drawn")
     total: int = Field(description="frames to draw; 0 while that is not known")
     error: str | None
+    warnings: list[WarningOut] = Field(description="about the face, once it was looked at")
     video: VideoOut | None
     command: str = Field(description="command lines that make the same video")
     expires_in: float
@@ -456,6 +467,7 @@ def api_router(studio: Studio) -> APIRouter:
             done=item.done,
             total=item.total,
             error=item.error,
+            warnings=_warnings_out(item.warnings),
             video=None
             if made is None or item.state != "done"
             else VideoOut(url=f"/api/jobs/{item.id}/video", **asdict(made)),
@@ -559,6 +571,7 @@ def _picture_out(item: PictureItem) -> PictureOut:
                 eye_distance=face.eye_distance,
                 yaw=face.yaw,
                 problem=face.problem,
+                warnings=_warnings_out(face.warnings),
                 crop_url=f"{url}/faces/{face.index}",
             )
             for face in item.faces
@@ -567,6 +580,10 @@ def _picture_out(item: PictureItem) -> PictureOut:
         original_url=f"{url}/original",
         expires_in=_left(item),
     )
+
+
+def _warnings_out(warnings: tuple[StillWarning, ...]) -> list[WarningOut]:
+    return [WarningOut(code=one.code, message=one.message) for one in warnings]
 
 
 def _sound_out(item: SoundItem) -> SoundOut:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from stillspeak.face.landmarks import LandmarkDetector
+    from stillspeak.rendering.check import StillWarning
 
 SOURCE = "source"
 """Name of an item's file as it was handed in."""
@@ -64,6 +65,8 @@ class FoundFace:
     """Degrees; positive: the nose points to the picture's right."""
     problem: str | None
     """Why it cannot be animated, if so."""
+    warnings: tuple[StillWarning, ...] = ()
+    """What makes its video worse."""
 
 
 @dataclass(eq=False)
@@ -147,8 +150,9 @@ def look_at_picture(
         invert_transform,
         transform_points,
     )
-    from stillspeak.face.landmarks import check_face, choose_face
+    from stillspeak.face.landmarks import choose_face
     from stillspeak.media.image import load_image
+    from stillspeak.rendering.check import check_still
     from stillspeak.rendering.portrait import fit_picture
 
     # As the animator does it, so that faces have the same numbers.
@@ -163,9 +167,10 @@ def look_at_picture(
     faces: list[FoundFace] = []
     problems: list[FaceError] = []
     for index, face in enumerate(found):
-        problem = None
+        problem: str | None = None
+        warnings: tuple[StillWarning, ...] = ()
         try:
-            check_face(face, name=name)
+            warnings = check_still(picture, face, name=name)
         except FaceError as error:
             problems.append(error)
             problem = str(error).removeprefix(f"{name}: ")
@@ -179,6 +184,7 @@ def look_at_picture(
                 eye_distance=face.eye_distance,
                 yaw=face.yaw,
                 problem=problem,
+                warnings=warnings,
             )
         )
         crop = crop_face(

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from stillspeak.rendering.check import StillWarning
+
 State = Literal["waiting", "running", "done", "failed", "cancelled"]
 
 VIDEO = "video.mp4"
@@ -76,6 +78,7 @@ class Job(Item):
     total: int = 0
     """Frames to draw, once it is known."""
     error: str | None = None
+    warnings: tuple[StillWarning, ...] = ()
     made: Made | None = None
     stop: bool = False
     """Set to end it as soon as possible."""
@@ -273,6 +276,7 @@ class JobQueue:
             image_name=job.picture.name,
             audio_name=job.sound.name,
         )
+        job.warnings = animation.warnings
         go_on()
         job.total = len(animation)
         job.stage = "drawing"

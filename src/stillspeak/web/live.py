@@ -24,7 +24,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,6 +55,7 @@ except ImportError as error:
 
 if TYPE_CHECKING:
     from stillspeak.animate import Animator
+    from stillspeak.rendering.check import StillWarning
 
 log = logging.getLogger(__name__)
 
@@ -274,6 +275,8 @@ class LiveSession:
         self.talk = talk
         self.sdp = ""
         """The answer, once there is one."""
+        self.warnings: tuple[StillWarning, ...] = ()
+        """What about the still makes its picture worse."""
         self.sound, self.picture = SoundTrack(talk), PictureTrack(talk.fps)
         self.reason: str | None = None
         """Why it ended."""
@@ -537,6 +540,7 @@ class LiveHub:
             face = await loop.run_in_executor(self.pool, self._face, still, options)
             talk = LiveTalk(face, rate=RATE, live=True, executor=self.pool)
             session = LiveSession(talk, self.settings, self._forget)
+            session.warnings = face.warnings
             session.sdp = await session.answer(sdp)
             if self._shut:
                 raise RefusedError(503, "closing", "the server is shutting down")
@@ -653,6 +657,7 @@ def live_router(
                 "id": session.id,
                 "fps": session.talk.fps,
                 "delay_seconds": session.talk.delay / session.talk.fps,
+                "warnings": [asdict(warning) for warning in session.warnings],
             }
         )
 

@@ -131,6 +131,7 @@ async function start() {
     if (!answer.ok) throw new Error(content.error.message);
     session.id = content.id;
     if (live !== session) return stop(session);
+    complain(content.warnings.map(({ message }) => `Note: ${message}.`).join(" "));
     byId("delay").textContent = `${Math.round(1000 * content.delay_seconds)} ms`;
     await peer.setRemoteDescription({ type: "answer", sdp: content.sdp });
   } catch (problem) {

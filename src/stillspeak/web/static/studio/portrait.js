@@ -197,6 +197,8 @@ export class Portrait extends EventTarget {
     const image = $("crop-image");
     image.src = this.crop;
     image.alt = "The face as the model sees it";
+    const { warnings } = this.picture.faces[this.face];
+    complain("portrait-note", warnings.map(({ message }) => `Note: ${message}.`).join(" "));
   }
 
   async #openCamera() {
