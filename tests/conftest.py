@@ -125,6 +125,7 @@ def write_clip() -> Callable[..., CachedClip]:
         pictures: np.ndarray | None = None,
         opening: np.ndarray | None = None,
         landmarks: np.ndarray | None = None,
+        mouths: np.ndarray | None = None,
     ) -> CachedClip:
         if audio is None:
             audio = np.zeros(frames * HOP, np.float32)
@@ -142,6 +143,8 @@ def write_clip() -> Callable[..., CachedClip]:
             "blendshapes": np.zeros((frames, 52), np.float16),
             "head_pose": np.zeros((frames, 3), np.float32),
         }
+        if mouths is not None:
+            tensors["mouth"] = mouths
         _write_tensors(file, tensors, {"key": json.dumps("k"), "speaker": json.dumps(speaker)})
         row = {
             "file": f"{speaker}/{name}.safetensors",

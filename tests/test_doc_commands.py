@@ -166,7 +166,7 @@ def _translate(name: str, words: list[str], weights: Path) -> list[str] | None:
             run.mkdir(parents=True)
             shutil.copy(judges()[Path(config).stem].path, run / "best.safetensors")
             return None
-        if config in ("configs/speech.toml", "configs/pose.toml"):
+        if config in ("configs/speech.toml", "configs/pose.toml", "configs/refiner.toml"):
             run.mkdir(parents=True)  # in miniature in tests/training as well
             return None
         if run.exists() and "--resume" not in words:

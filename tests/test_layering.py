@@ -31,8 +31,8 @@ LOWER: dict[str, set[str]] = {
         "models.pixels",
         "models.regions",
     },
-    "training": BOTTOM | {"media", "face", "models", "weights", "data", "training"},
-    "rendering": BOTTOM | {"media", "face", "models", "rendering"},
+    "training": BOTTOM | {"media", "face", "models", "weights", "data", "rendering", "training"},
+    "rendering": BOTTOM | {"media", "face", "models", "weights", "rendering"},
     "synthesis": BOTTOM | {"media", "models", "options", "rendering"},
     "animation": BOTTOM | {"media", "rendering", "synthesis"},
 }

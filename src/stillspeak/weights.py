@@ -30,6 +30,7 @@ from stillspeak.models.config import GeneratorConfig
 from stillspeak.models.generator import Generator
 from stillspeak.models.lipnet import LIPNET_FORMAT
 from stillspeak.models.pose import PoseConfig
+from stillspeak.models.refiner import REFINER_FORMAT
 from stillspeak.models.speech import (
     SPEECH_FORMAT,
     SpeechEncoder,
@@ -40,7 +41,7 @@ from stillspeak.models.syncnet import SYNC_FORMAT
 from stillspeak.runtime import torch_threads
 
 FORMAT = "stillspeak-generator-1"
-FORMATS = (FORMAT, LIPNET_FORMAT, SYNC_FORMAT, SPEECH_FORMAT)
+FORMATS = (FORMAT, LIPNET_FORMAT, SYNC_FORMAT, SPEECH_FORMAT, REFINER_FORMAT)
 """All kinds of weights files: generators, lip readers, sync networks."""
 DEFAULT_MODEL = "default"
 GOLDEN_TOLERANCE = 0.02

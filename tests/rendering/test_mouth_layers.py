@@ -5,11 +5,11 @@ import pytest
 
 from fixtures_mouths import drawing, opened
 from stillspeak.face import Face, MediaPipeDetector
-from stillspeak.face.mouth import lip_opening
+from stillspeak.face.mouth import LIPS, lip_opening
 from stillspeak.face.pose import POSE_POINTS
 from stillspeak.rendering.layers import MouthLayers
 from stillspeak.rendering.light import Light, still_light
-from stillspeak.rendering.mesh import face_frame, rest_pose
+from stillspeak.rendering.mesh import AROUND, face_frame, rest_pose
 
 REST = np.zeros((len(POSE_POINTS), 2), np.float32)
 
@@ -172,3 +172,31 @@ def test_blur_and_noise_are_noticed(portrait: np.ndarray, portrait_face: Face) -
     assert plain.blur < 1.5
     assert blurred.blur == pytest.approx(2.5, abs=0.7)
     assert noisy.noise > plain.noise + 2
+
+
+def test_lips_that_nearly_touch_do() -> None:
+    picture, points = drawing()
+    layers = MouthLayers(picture, points, None)
+    shown = []
+    for lower in (0.0, 0.008, 0.03, 0.08):
+        layers.draw(opened(lower))
+        assert layers.last is not None
+        shown.append(float(layers.last.share.sum()))
+    assert shown[0] == shown[1] == 0 < shown[2] < shown[3] / 4
+
+
+def test_skin_under_the_lip_goes_with_it(layers: MouthLayers, portrait_face: Face) -> None:
+    # A jaw that the lip leaves behind must not draw out what lies between them.
+    sheets = layers._sheets
+    moved = sheets.targets(opened(0.2, chin=0.0)) - sheets.targets(REST)
+    lip = moved[LIPS.index(17)] @ sheets.down
+    under = moved[20 + AROUND.index(18)] @ sheets.down
+    assert 0.6 * lip < under < lip
+
+
+def test_a_lip_is_not_stretched_beyond_its_pixels(portrait_face: Face) -> None:
+    frame = face_frame(portrait_face.points)
+    lips = frame.points[list(LIPS)]
+    at_rest = lips + rest_pose(frame.points).lips
+    thick, swollen = (np.linalg.norm(s[:20] - s[20:], axis=1) for s in (lips, at_rest))
+    assert (swollen[1:10] <= 1.45 * thick[1:10] + 0.01).all()

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Literal, NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 
 from stillspeak.face.align import smoothstep
 from stillspeak.face.pose import CHIN
+from stillspeak.models.refiner import MouthRefiner
 from stillspeak.rendering.light import still_light
 from stillspeak.rendering.lipline import inner_lips
 from stillspeak.rendering.mesh import face_frame, rest_pose
 from stillspeak.rendering.mouth import ALONG, DRAWN, Lips, LipSheets, Sheets, cubic_through
+from stillspeak.rendering.refine import Refinement, View, released_refiner
 from stillspeak.rendering.teeth import InsideMouth, filled
 
 Points = npt.NDArray[np.float64]
@@ -23,25 +27,49 @@ _CREASE_DARK = 0.8
 _FROM_ABOVE = 0.02  # how much further down it falls
 _LOWER_LIP = 25  # the middle of the lower inner lip, in a pose
 _FOLD = 0.05  # how much of a lip is folded inwards at its contour
+_ONE_MAP = np.empty(0, np.float32)  # x and y of what is fetched are in the first map
+_STILL = 0.03  # pixels by which nothing is seen to move
 _RIM, _RIM_DARK = 0.014, 0.3  # how far the lips' inner rim is darker, and how much
+
+
+class Hole(NamedTuple):
+    """Where one frame shows the inside of the mouth.
+
+    Attributes:
+        share: (h, w) float32, of each pixel, 0 to 1.
+        corner: x, y of the first pixel in the picture.
+        moved: 0 where the mouth is the still's, 1 where it has moved.
+    """
+
+    share: Floats
+    corner: tuple[int, int]
+    moved: float
 
 
 class MouthLayers:
     """Draws one still with its mouth in any pose. What is constant is made once.
 
-    A frame depends on its pose alone: nothing is kept from one to the next.
+    A frame depends on its pose alone: nothing goes from one into the next.
 
     Args:
         picture: (H, W, 3) uint8.
         points: (478, 2) landmarks of the face in pixels of the picture, or (478, 3) with depth.
+        refiner: corrects what is drawn; the one that comes with the package if "released".
 
     Attributes:
         box: x0, y0, x1, y1 of the pixels that can change, ends excluded.
         open: share, 0 to 1, by which the still's own mouth counts as open.
         light: of the still.
+        view: what a refiner sees.
+        last: how the last frame was drawn, for who learns from it.
     """
 
-    def __init__(self, picture: Picture, points: npt.NDArray[np.floating]) -> None:
+    def __init__(
+        self,
+        picture: Picture,
+        points: npt.NDArray[np.floating],
+        refiner: MouthRefiner | Literal["released"] | None = "released",
+    ) -> None:
         self._picture = np.ascontiguousarray(picture)
         rows, columns = picture.shape[:2]
         frame = face_frame(points)
@@ -57,11 +85,23 @@ class MouthLayers:
         self._blur = max(0.75 * light.blur, 0.004 * frame.scale)
         lips = inner_lips(self._picture, frame, flat, rest, light.blur)
         self._sheets = LipSheets(frame, rest, lips.upper, lips.lower, flat, (rows, columns))
-        self.box = self._sheets.box
+        self.box = x0, y0, x1, y1 = self._sheets.box
+        self._places = np.stack(np.meshgrid(np.arange(x0, x1), np.arange(y0, y1)), axis=-1).astype(
+            np.float32
+        )
         seam = self._sheets.seam
         self._inside = InsideMouth(self._picture, frame, rest, lips, seam, light)
         self._upper = self._folded(lips.upper, 1)
         self._lower = self._folded(lips.lower, -1)
+        self.view = View(seam[[0, -1]].mean(axis=0), frame.axes, frame.scale)
+        self.last: Hole | None = None
+        self._refinement: Refinement | None = None
+        if refiner is not None and self.box[0] < self.box[2] and self.box[1] < self.box[3]:
+            network = released_refiner() if refiner == "released" else refiner
+            fade = self._sheets.fade_in(self.view)
+            self._refinement = Refinement(
+                self._picture, self.view, light.teeth, self.box, fade, network
+            )
 
     def _folded(self, line: Points, beyond: int) -> Picture:
         """The still's box with a lip going on beyond its inner contour.
@@ -113,14 +153,19 @@ class MouthLayers:
         targets = self._sheets.targets(pose)
         lips = self._sheets.contours(targets)
         sheets = self._sheets.sheets(targets, lips)
+        share = self._sheets.moved(targets)
         for cells in _around(sheets.cells, self._sheets.rows, self._sheets.columns):
+            cells = _moving(sheets.skin, cells)
             box = self._pixels(cells)
             if box[0] < box[2] and box[1] < box[3]:
                 moved = self._moved(self._picture, (0, 0), sheets.skin, cells, box)
                 out[box[1] : box[3], box[0] : box[2]] = moved
         box = self._pixels(sheets.cells)
         if box[0] < box[2] and box[1] < box[3]:
-            self._draw_mouth(out, box, sheets, lips, np.asarray(pose, np.float64))
+            hole = self._draw_mouth(out, box, sheets, lips, np.asarray(pose, np.float64))
+            self.last = Hole(hole, box[:2], share)
+            if self._refinement is not None and share:
+                self._refinement.apply(out, hole, box[:2], share)
         return out
 
     def _moved(
@@ -152,20 +197,15 @@ class MouthLayers:
             slice(y0 - top - r0 * step, y1 - top - r0 * step),
             slice(x0 - left - c0 * step, x1 - left - c0 * step),
         )
-        places = (
-            np.arange(x0 - corner[0], x1 - corner[0], dtype=np.float32),
-            np.arange(y0 - corner[1], y1 - corner[1], dtype=np.float32)[:, None],
+        coarse = offsets[r0:r1, c0:c1] - np.array(corner, np.float32)
+        fine = cv2.resize(coarse, size, interpolation=cv2.INTER_CUBIC)
+        places = np.array(fine[window], np.float32)
+        places += self._places[
+            y0 - self.box[1] : y1 - self.box[1], x0 - self.box[0] : x1 - self.box[0]
+        ]
+        return np.asarray(
+            cv2.remap(source, places, _ONE_MAP, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
         )
-        x, y = (
-            cv2.resize(
-                np.ascontiguousarray(offsets[r0:r1, c0:c1, axis]),
-                size,
-                interpolation=cv2.INTER_CUBIC,
-            )[window]
-            + place
-            for axis, place in enumerate(places)
-        )
-        return np.asarray(cv2.remap(source, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE))
 
     def _pixels(self, cells: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
         """x0, y0, x1, y1 of the picture's pixels in rows and columns of cells."""
@@ -186,8 +226,8 @@ class MouthLayers:
         sheets: Sheets,
         lips: Lips,
         pose: Points,
-    ) -> None:
-        """Part the sheets along the lips, and show what is behind them."""
+    ) -> Floats:
+        """Part the sheets along the lips, and show what is behind them: the hole (h, w)."""
         import cv2
 
         x0, y0 = self.box[:2]
@@ -198,9 +238,12 @@ class MouthLayers:
         part = out[box[1] : box[3], box[0] : box[2]]
         part[:] = cv2.blendLinear(lower, upper, below, 1 - below)
         self._draw_crease(part, lips, box)
-        if lips.gap.any():
-            hole = self._below(lips.upper, box) - self._below(lips.lower, box)
-            self._fill(part, _soft(hole, self._blur), box, pose)
+        if not lips.gap.any():
+            return np.zeros(part.shape[:2], np.float32)
+        hole = self._below(lips.upper, box) - self._below(lips.lower, box)
+        hole = _soft(hole, self._blur)
+        self._fill(part, hole, box, pose)
+        return hole
 
     def _fill(
         self, part: Picture, hole: Floats, box: tuple[int, int, int, int], pose: Points
@@ -286,6 +329,21 @@ def _around(
     """Rows and columns, ends excluded, of what lies around a block of cells."""
     r0, r1, c0, c1 = cells
     return (0, r0, 0, columns), (r1, rows, 0, columns), (r0, r1, 0, c0), (r0, r1, c1, columns)
+
+
+def _moving(offsets: Floats, cells: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+    """The part of a block of cells, and one more around it, beyond which no pixel moves visibly."""
+    r0, r1, c0, c1 = cells
+    moves = np.abs(offsets[r0:r1, c0:c1]).max(axis=2) > _STILL
+    rows, columns = np.flatnonzero(moves.any(axis=1)), np.flatnonzero(moves.any(axis=0))
+    if not len(rows):
+        return r0, r0, c0, c0
+    return (
+        max(r0 + int(rows[0]) - 1, r0),
+        min(r0 + int(rows[-1]) + 2, r1),
+        max(c0 + int(columns[0]) - 1, c0),
+        min(c0 + int(columns[-1]) + 2, c1),
+    )
 
 
 def _box_of(points: Points, rows: int, columns: int, reach: int = 0) -> tuple[int, int, int, int]:

@@ -157,12 +157,13 @@ def _eye_distance(p: Points) -> float:
     return float(np.linalg.norm(p[list(_RIGHT_EYE)].mean(axis=0) - p[list(_LEFT_EYE)].mean(axis=0)))
 
 
-SMILE_KEPT = np.array([0.35, 0.15])
+SMILE_KEPT = np.array([0.35, 0.05])
 """Share of a smile that stays as a mood, across and down."""
 
-_MET, _OPEN = 0.025, 0.06  # distance of the inner lips: at rest up to here, open from here
-_SWELL = 0.7  # share of a lip's regained thickness; more would stretch its pixels visibly
-_SEAM = 0.4  # where between the lips of an open mouth they are taken to meet, from above
+_MET, _OPEN = 0.012, 0.03  # distance of the inner lips: at rest up to here, open from here
+_SWELL = 0.85  # share of its thickness that a lip regains,
+_STRETCH = 1.4  # and how many times as thick as the still's it becomes: more shows in its pixels
+_SEAM = 0.25  # where between the lips of an open mouth they are taken to meet, from above
 
 
 @dataclass(frozen=True)
@@ -199,6 +200,10 @@ def rest_pose(own: Points) -> Rest:
     seam_at_rest = seam + share * (_met(inner + moved[20:]) - seam)
     thick = outer - inner
     thick_at_rest = thick + opened * _SWELL * (moved[:20] - moved[20:])
+    regained = np.linalg.norm(thick_at_rest, axis=1) / np.maximum(
+        np.linalg.norm(thick, axis=1), 1e-6
+    )
+    thick_at_rest *= (np.minimum(regained, _STRETCH) / np.maximum(regained, 1e-6))[:, None]
     rest = np.concatenate([seam_at_rest + thick_at_rest, seam_at_rest])
     # A mouth that is closed stays as it is, pixel by pixel, but for the seam.
     closed = np.concatenate([outer, seam])

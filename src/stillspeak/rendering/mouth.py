@@ -15,7 +15,9 @@ import numpy.typing as npt
 from stillspeak.face.align import smoothstep
 from stillspeak.face.mouth import LIPS
 from stillspeak.face.pose import POSE_POINTS
+from stillspeak.models.refiner import COLUMNS, ROWS
 from stillspeak.rendering.mesh import AROUND, LOWER, UPPER, FaceFrame, Rest, face_model
+from stillspeak.rendering.refine import View
 
 Floats = npt.NDArray[np.float32]
 Points = npt.NDArray[np.float64]
@@ -38,6 +40,11 @@ HELD = (
 )  # fmt: skip
 """Points that no mouth moves."""
 
+_UNDER = {106: 91, 335: 321, 182: 181, 406: 405, 83: 84, 313: 314, 18: 17}
+"""Points right under the lower lip, and those of the lip that they hang on."""
+
+_HUNG = 0.7  # share of what they are moved less than the lip that is made up
+
 _JAW = (93, 132, 58, 172, 136, 150, 176, 152, 400, 379, 365, 397, 288, 361, 323)
 _NOSE_TIP = 4
 _RING = 1.35  # times as far from the nose as the jaw: there nothing moves
@@ -46,7 +53,12 @@ _FADE = 0.25  # over which movement fades inside the border
 _APART = 0.06  # from the lips on, the two sheets become one
 _JOINED = 0.16  # and are one from here
 _SIDES = 0.1  # over which they are blended beyond the corners
-_CLOSED = 0.012  # distance up to which lips are drawn together
+_MOVED = 0.03
+# What is heard is a mean of what may have been said, and so lips hover that should touch: up to
+_TOUCH, _FREE = 0.01, 0.05  # the first distance they do, from the second on they are as heard
+_CLOSED = 0.012  # distance at which lips that part let go of one another sideways
+_GAP, _GAP_CORNER = 0.85, 0.5  # landmarks show an opening this much too wide, most at its corners
+_GAP_BELOW = 0.8  # share of it that is the lower lip's
 
 
 class Sheets(NamedTuple):
@@ -110,6 +122,8 @@ class LipSheets:
         self._lips_to_picture = frame.jacobians[list(LIPS)]
         self._skin_to_picture = frame.jacobians[list(AROUND)]
         self.across, self.down = frame.axes.T
+        self._under = [20 + AROUND.index(point) for point in _UNDER]
+        self._over = [LIPS.index(point) for point in _UNDER.values()]
         self._finer = cubic_through(11, ALONG)
         # Landmarks along a lip make a polygon; a lip has no corners but its ends.
         self._speech = self._finer @ _evened(11)
@@ -127,6 +141,10 @@ class LipSheets:
         self._outer = 20
         self._box(points, shape)
         self._fade = self._border(points)
+        # Where nothing moves nothing is computed.
+        self._moving = np.flatnonzero(self._fade)
+        cells = self._cells.reshape(-1, 2)[self._moving]
+        self._grid = np.ascontiguousarray(cells / self.unit, np.float32)
 
     def _rest_line(self, points: Points, upper: Points, lower: Points) -> Points:
         """(ALONG, 2) pixels, where the inner lips meet at rest."""
@@ -148,7 +166,6 @@ class LipSheets:
         x = low[0] + (np.arange(self.columns) + 0.5) * step - 0.5
         y = low[1] + (np.arange(self.rows) + 0.5) * step - 0.5
         self._cells = np.stack(np.meshgrid(x, y), axis=-1)
-        self._grid = np.ascontiguousarray(self._cells.reshape(-1, 2) / self.unit, np.float32)
         self._grid_across = self._cells @ self.across
         self._grid_down = self._cells @ self.down
         x0, y0 = self.corner
@@ -181,6 +198,20 @@ class LipSheets:
         small[:, [0, 1, -2, -1]] = 0
         return np.asarray(small, np.float32)[..., None]
 
+    def fade_in(self, view: View) -> Floats:
+        """How much of a correction is let through, at every other pixel of a view."""
+        import cv2
+
+        x, y = np.meshgrid(np.arange(0.5, COLUMNS, 2), np.arange(0.5, ROWS, 2))
+        places = np.stack([x, y], axis=-1) @ view.to_picture[:, :2].T + view.to_picture[:, 2]
+        cells = ((places - self.corner + 0.5) / self.step - 0.5).astype(np.float32)
+        return np.asarray(cv2.remap(self._fade[..., 0], cells[..., 0], cells[..., 1], 1))
+
+    def moved(self, targets: Points) -> float:
+        """0 where the mouth stays as the still has it, 1 where it moved."""
+        far = np.abs(targets - self._sources).max() / self.unit
+        return float(smoothstep(far / _MOVED))
+
     def targets(self, pose: npt.NDArray[np.floating]) -> Points:
         """(K, 2) where the points that the sheets hold come to lie, in pixels.
 
@@ -195,11 +226,16 @@ class LipSheets:
         lips = np.einsum("kij,kj->ki", self._lips_to_picture, rest.scale * speech[:-1])
         outer = np.einsum("kij,kj->ki", self._lips_to_picture[:20], rest.lips[:20])
         inner = lips[20:]
-        upper = self.seam + self._speech @ inner[list(UPPER)]
-        lower = self.seam + self._speech @ inner[list(LOWER)]
+        upper, lower = self._narrowed(
+            self.seam + self._speech @ inner[list(UPPER)],
+            self.seam + self._speech @ inner[list(LOWER)],
+        )
         to = self._sources.copy()
         to[:20] += outer + lips[:20]
         to[20 : 20 + len(skin)] += skin
+        # Or the shade under the lip is drawn out to a stain.
+        moved = to - self._sources
+        to[self._under] += _HUNG * (moved[self._over] - moved[self._under])
         n = self._n_common
         to[n] = (upper[0] + lower[0]) / 2
         to[n + 1] = (upper[-1] + lower[-1]) / 2
@@ -207,13 +243,21 @@ class LipSheets:
         to[self._sheets[1][n + 2 :]] = lower[1:-1]
         return self._parted(to)
 
+    def _narrowed(self, upper: Points, lower: Points) -> tuple[Points, Points]:
+        """The opening as it is seen between inner lips whose landmarks are (ALONG, 2) each."""
+        gap = np.maximum((lower - upper) @ self.down, 0)
+        off_middle = np.abs(np.linspace(-1, 1, len(gap)))
+        less = np.minimum(1 - _GAP + _GAP_CORNER * off_middle**2, 1)
+        move = (less * gap)[:, None] * self.down
+        return upper + (1 - _GAP_BELOW) * move, lower - _GAP_BELOW * move
+
     def _parted(self, to: Points) -> Points:
         """Bring together the lips where they all but meet, and take apart those that cross."""
         n = self._n_common + 2
         rows = [part[n:] for part in self._sheets]
         upper, lower = to[rows[0]], to[rows[1]]
         gap = (lower - upper) @ self.down
-        wanted = gap * smoothstep(gap / (_CLOSED * self.unit))
+        wanted = gap * smoothstep((gap / self.unit - _TOUCH) / (_FREE - _TOUCH))
         move = ((gap - np.where(gap > 0, wanted, 0)) / 2)[:, None] * self.down
         sideways = ((lower - upper) @ self.across)[:, None] * self.across / 2
         shut = (1 - smoothstep(gap / (2 * _CLOSED * self.unit)))[:, None]
@@ -247,7 +291,8 @@ class LipSheets:
         parts = []
         for rows in self._sheets:
             weights, plane = _spline(targets[rows] / self.unit, offsets[rows])
-            field = kernel[:, rows] @ weights + self._grid @ plane[1:] + plane[0]
+            field = np.zeros((self.rows * self.columns, 2), np.float32)
+            field[self._moving] = kernel[:, rows] @ weights + self._grid @ plane[1:] + plane[0]
             parts.append(field.reshape(shape) * self._fade)
         upper, lower = parts
         # Beyond the corners the two are blended, and away from the lips they become one.
@@ -290,9 +335,11 @@ def _spline(centres: Points, values: Points) -> tuple[Floats, Floats]:
     """The thin-plate spline through values (K, 2) at centres (K, 2): weights (K, 2) and the
     plane (3, 2) of 1, x and y."""
     k = len(centres)
-    apart = ((centres[:, None] - centres[None]) ** 2).sum(axis=-1)
+    near = centres - centres.mean(axis=0)
+    squares = (near**2).sum(axis=1)
+    apart = np.maximum(squares[:, None] + squares - 2 * (near @ near.T), 1e-12)
     system = np.zeros((k + 3, k + 3))
-    system[:k, :k] = apart * np.log(np.maximum(apart, 1e-12))
+    system[:k, :k] = apart * np.log(apart)
     system[range(k), range(k)] = _STIFF
     system[:k, k] = system[k, :k] = 1
     system[:k, k + 1 :] = centres

@@ -17,6 +17,7 @@ from stillspeak.data.prepare import CachedClip, load_manifest
 from stillspeak.errors import ConfigError, DataError
 from stillspeak.models.lipnet import LipNetConfig
 from stillspeak.models.pose import PoseConfig
+from stillspeak.models.refiner import RefinerConfig
 from stillspeak.models.speech import SpeechEncoderConfig
 from stillspeak.models.syncnet import SyncNetConfig
 from stillspeak.runtime import Precision, choose_device, choose_precision
@@ -26,6 +27,7 @@ from stillspeak.training.fabric import launch_fabric
 from stillspeak.training.lessons import Lesson, LessonConfig, LessonTrainer
 from stillspeak.training.lipreading import LipReadingDataConfig, LipReadingLesson
 from stillspeak.training.pose import PoseDataConfig, PoseLesson
+from stillspeak.training.refiner import RefinerDataConfig, RefinerLesson
 from stillspeak.training.sync import SyncDataConfig, SyncLesson
 
 
@@ -120,6 +122,24 @@ class PoseRunConfig:
         )
 
 
+@dataclass(frozen=True)
+class RefinerRunConfig:
+    """Everything that defines a training of the mouth refiner."""
+
+    __pydantic_config__: ClassVar[dict[str, object]] = FORBID_UNKNOWN
+
+    refiner: RefinerConfig = field(default_factory=RefinerConfig)
+    refiner_data: RefinerDataConfig = field(default_factory=RefinerDataConfig)
+    training: LessonConfig = field(default_factory=LessonConfig)
+
+    def lesson(self, data: Path) -> RefinerLesson:
+        """The lesson on a cache's clips."""
+        training, validation = real_clips(data)
+        return RefinerLesson(
+            self.refiner, self.refiner_data, training, validation, seed=self.training.seed
+        )
+
+
 class LessonRunConfig(Protocol):
     """Everything that defines a training of a network beside the generator's game."""
 
@@ -151,6 +171,7 @@ _KINDS: dict[str, type[LessonRunConfig]] = {
     "sync": SyncConfig,
     "speech": SpeechConfig,
     "pose": PoseRunConfig,
+    "refiner": RefinerRunConfig,
 }
 """What is trained, by the table that its configuration has."""
 
