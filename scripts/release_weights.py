@@ -4,7 +4,8 @@
         --summary "moves the still's own pixels" --data "..." --scores scores.json [--default]
 
 The default model goes into the package, others into weights/, where a
-former default moves; with --judge a network that measures goes into the package. The default model
+former default moves; with --judge a network that measures goes into the package, with --refiner the
+one that corrects drawn mouths, which is in no catalogue. The default model
 is one file: a run of configs/pose.toml writes its speech encoder with it, and how that was made.
 Weights that a run started from and that are not released themselves tell their own making with
 --ancestor. Tensors are left as they are.
@@ -22,6 +23,7 @@ from safetensors.torch import save_file
 
 from stillspeak.evaluation.lipreading import load_lip_reader
 from stillspeak.evaluation.sync import load_sync_scorer
+from stillspeak.rendering.refine import load_refiner
 from stillspeak.weights import file_sha256, load_model, read_info
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,6 +41,7 @@ def main() -> None:
     parser.add_argument("--ancestor", type=Path, nargs="*", default=[], help="what it started from")
     parser.add_argument("--default", action="store_true")
     parser.add_argument("--judge", action="store_true", help="a network that measures")
+    parser.add_argument("--refiner", action="store_true", help="the one of drawn mouths")
     arguments = parser.parse_args()
 
     with safe_open(arguments.weights, framework="pt") as file:
@@ -49,11 +52,18 @@ def main() -> None:
     info["licence"] = "MIT"
     info["data"] = arguments.data
     scores = json.loads(arguments.scores.read_text("utf-8"))
-    info["scores"] = scores if arguments.judge else scores["median"]
+    info["scores"] = scores if arguments.judge or arguments.refiner else scores["median"]
     info["ancestors"] = [_making(path) for path in arguments.ancestor]
     # Commands name the checkout's folder where they were given from elsewhere.
     metadata["info"] = json.dumps(info).replace(f"{ROOT}/", "")
 
+    if arguments.refiner:
+        path = RESOURCES.parent / "mouth_refiner.safetensors"
+        save_file(tensors, path, metadata)
+        path.chmod(0o644)
+        load_refiner(path)
+        print(f"{path.relative_to(ROOT)}: {path.stat().st_size / 2**20:.1f} MiB, loads and answers")
+        return
     inside = arguments.default or arguments.judge
     folder = RESOURCES if inside else ROOT / "weights"
     folder.mkdir(exist_ok=True)

@@ -30,6 +30,7 @@ TOP = -0.45
 """Its upper border, in distances between the eyes below the line where the lips meet."""
 
 _MOST = 0.5  # by which share a place is made brighter or darker at most
+_INSIDE = 0.4  # and how much of that inside the mouth: a mean of many mouths is grey
 _BORDER = (0.12, 0.1)  # share of width and height over which the correction fades in
 
 
@@ -45,10 +46,14 @@ class RefinerConfig:
 
     channels: tuple[int, int, int] = (16, 32, 48)
     """Of the maps at a half, a quarter and an eighth of the size that it sees."""
+    dropout: float = 0.2
+    """Share of the coarsest maps left out in training."""
 
     def __post_init__(self) -> None:
         if not all(1 <= width <= 1024 for width in self.channels):
             raise ConfigError("refiner.channels must lie in 1..1024")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError("refiner.dropout must lie in [0, 1)")
 
 
 class MouthRefiner(nn.Module):
@@ -67,6 +72,7 @@ class MouthRefiner(nn.Module):
         self.enter = nn.ModuleList([_conv(28, a), _conv(a, a)])
         self.down = nn.ModuleList([_conv(a, b, 2), _conv(b, b)])
         self.deep = nn.ModuleList([_conv(b, c, 2), _conv(c, c), _conv(c, c)])
+        self.dropout = nn.Dropout2d(config.dropout)
         self.up = nn.ModuleList([_conv(c + b, b), _conv(b + a, a)])
         self.leave = _conv(a, 1)
         nn.init.zeros_(self.leave.weight)
@@ -91,10 +97,11 @@ class MouthRefiner(nn.Module):
         middle = _through(self.down, fine)
         first, *others = self.deep
         coarse = _act(first(middle))
-        coarse = coarse + _through(others, coarse)
+        coarse = self.dropout(coarse + _through(others, coarse))
         middle = _act(self.up[0](torch.cat((_doubled(coarse), middle), 1)))
         fine = _act(self.up[1](torch.cat((_doubled(middle), fine), 1)))
-        correction: Tensor = _MOST * torch.tanh(self.leave(fine)) * self.window
+        allowed = self.window * (1 - (1 - _INSIDE) * F.avg_pool2d(hole, 2))
+        correction: Tensor = _MOST * torch.tanh(self.leave(fine)) * allowed
         return correction
 
 

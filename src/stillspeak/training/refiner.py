@@ -85,6 +85,8 @@ class RefinerDataConfig:
     """Weight of the discriminator's term; 0: there is none."""
     grey: float = 0.15
     """Share of examples without colours."""
+    shift: int = 4
+    """Pixels by which an example is shifted at most."""
 
     def __post_init__(self) -> None:
         for name in ("held_out", "clips", "stills", "frames", "batch"):
@@ -93,6 +95,8 @@ class RefinerDataConfig:
         for name in ("common", "pair", "hole", "mouth", "small", "adversarial"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"refiner_data.{name} must be zero or a positive number")
+        if not 0 <= self.shift <= 20:
+            raise ConfigError("refiner_data.shift must lie in 0..20")
         if not 0 <= self.grey <= 1:
             raise ConfigError("refiner_data.grey must lie in [0, 1]")
 
@@ -333,8 +337,13 @@ class RefinerLesson:
         for picture in (still, drawn, real):
             light = torch.where(mirror, picture.flip(3), picture) * gains
             pictures.append(torch.lerp(light, (light * luma).sum(1, keepdim=True), grey))
-        hole = torch.where(mirror, hole.flip(3), hole)
-        return (*pictures, hole, share, inside)
+        pictures.append(torch.where(mirror, hole.flip(3), hole))
+        # What comes in at the other side lies where nothing is corrected.
+        by = random.integers(-self._data.shift, self._data.shift + 1, (count, 2))
+        for picture in pictures:
+            for index, (down, across) in enumerate(by.tolist()):
+                picture[index] = picture[index].roll((down, across), (1, 2))
+        return (*pictures, share, inside)
 
     def loss(
         self, network: nn.Module, batch: tuple[Tensor, ...], step: int
@@ -404,7 +413,7 @@ class RefinerLesson:
         save_network(
             network.refiner,
             path,
-            {**info, "speakers": self.speakers, "pairs": len(self._held_pairs) // 2},
+            {**info, "speakers": self.speakers, "pairs_held_out": len(self._held_pairs) // 2},
             format_name=REFINER_FORMAT,
             config=asdict(self._config),
             rounded=MouthRefiner(self._config),
