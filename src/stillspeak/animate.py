@@ -142,7 +142,7 @@ class Animator:
                 a multiple of 4, so that its shape stays.
             seed: decides what the sound does not: the same seed gives the same video.
             blink: times as many blinks as people make; 0: none.
-            expression: size of the brows' movements, 1 being people's.
+            expression: size of the movements of brows and gaze, 1 being people's.
             head_motion: size of small movements of the head; 0: it rests.
 
         Returns:

@@ -71,7 +71,7 @@ class AnimateOptions:
     )
     seed: int = _option(int, 0, "Decides what the sound does not.", 0, MAX_SEED)
     blink: float = _option(float, 1.0, "Blinks; 0 none, 1 as people do.", 0, MAX_STRENGTH)
-    expression: float = _option(float, 1.0, "Movement of the brows.", 0, MAX_STRENGTH)
+    expression: float = _option(float, 1.0, "Movement of brows and gaze.", 0, MAX_STRENGTH)
     head_motion: float = _option(float, 0.0, "Small movements of the head.", 0, MAX_STRENGTH)
 
     def __post_init__(self) -> None:

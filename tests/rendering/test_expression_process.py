@@ -10,6 +10,8 @@ from stillspeak.rendering.expression import (
     BLINK_PAUSE,
     BROW_DEVIATION,
     BROW_MEMORY,
+    GAZE_HOLD,
+    GAZE_MOST,
     HEAD_DEGREES,
     HEAD_PIXELS,
     ExpressionProcess,
@@ -41,6 +43,22 @@ def test_blinks_come_at_the_rate_asked_for(blink: float, low: float, high: float
 
 def test_no_blinks_and_no_brows() -> None:
     assert not ExpressionProcess(1, blink=0.0, strength=0.0).draw(3000).any()
+
+
+def test_the_gaze_jumps_rests_and_mostly_comes_back() -> None:
+    gaze = ExpressionProcess(1).draw(20_000)[0, :, 2:].double().numpy()
+    size = np.hypot(*gaze.T)
+    assert size.max() <= GAZE_MOST + 1e-6
+    assert 0.2 < (size > 0).mean() < 0.5  # the rest of the time at the camera
+    # A move is done within two frames, then the eyes rest.
+    moves = np.flatnonzero(np.abs(np.diff(gaze, axis=0)).max(axis=1) > 0)
+    starts = moves[np.diff(moves, prepend=-9) > 2]
+    assert len(moves) <= 2 * len(starts)
+    assert np.diff(starts).min() >= GAZE_HOLD[0] * 25 - 1
+    # Blinks and brows are the same without it, and it is the same with more blinks.
+    assert np.array_equal(gaze, ExpressionProcess(1, blink=3).draw(20_000)[0, :, 2:].double())
+    half = ExpressionProcess(1, strength=0.5).draw(20_000)[0, :, 2:].double().numpy()
+    np.testing.assert_allclose(half, gaze / 2, atol=1e-6)
 
 
 def test_brows_move_as_much_and_as_slowly_as_peoples() -> None:

@@ -186,8 +186,8 @@ class Bridge:
 
         Args:
             places: within the gap.
-            gestures: gives the curves (T, 2) of eyes and brows at places, told where the good
-                frames are, see :mod:`stillspeak.rendering.eyelids`; None leaves them.
+            gestures: gives the curves (T, 4) of eyes and brows at places, told where the good
+                frames are, see :mod:`stillspeak.rendering.eyes`; None leaves them.
         """
         before, after = (_anchor(end) for end in self._ends)
         known = [None if end is None else end.place for end in (before, after)]

@@ -221,7 +221,7 @@ class Concealer:
             online: make each lost frame from the past alone, at once, as a telephone must.
             face: which face speaks, 0 being the largest of the first frame looked at.
             blink: times as many blinks as people make, in gaps long enough for one; 0: none.
-            expression: size of the brows' movements there, 1 being people's.
+            expression: size of the movements of brows and gaze there, 1 being people's.
             memory: seconds in which the difference between sound and camera fades, see
                 :func:`~stillspeak.conceal.bridge.fading`; 0: at once.
             ease: with ``online``, the number of good frames after a gap over which the picture
@@ -277,7 +277,7 @@ class Gestures:
     def at(
         self, places: npt.NDArray[np.float64], before: float | None, after: float | None
     ) -> torch.Tensor:
-        """Curves (T, 2) at places in order; ``before`` and ``after`` are the good frames'."""
+        """Curves (T, 4) at places in order; ``before`` and ``after`` are the good frames'."""
         share = np.ones(len(places))
         if before is not None:
             share *= smoothstep(((places - before) / self._fps - REST) / REST)

@@ -1,8 +1,8 @@
-"""When a face blinks and moves its brows: what speech does not say.
+"""When a face blinks, moves its brows and looks aside: what speech does not say.
 
-The paper leaves both to its noise generator and an adversary (section 2.1.2). Here the noise
-drives two curves with a meaning, which the decoder is trained to follow on real faces: so blinks
-come at a human rate, close the eyes, and can be turned up and down.
+The paper leaves it to its noise generator and an adversary (section 2.1.2). Here the noise drives
+curves with a meaning, which geometry follows: so blinks come at a human rate, close the eyes, and
+can be turned up and down.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor
 
-from stillspeak.constants import BLINK_PEAK, BROW_PIXELS, EXPRESSION_DIM
+from stillspeak.constants import BLINK_PEAK, BROW_PIXELS
 
 BLINK_RATE = 0.4
 """Blinks a second (people who speak: 0.3 to 0.5)."""
@@ -31,14 +31,34 @@ BROW_MEMORY = 0.85
 """Correlation of the brows' height from one frame to the next, over the same clips."""
 
 
+GAZE_DEGREES = (1.0, 0.4)
+"""Standard deviation of a glance, across and down."""
+
+GAZE_MOST = 2.0
+"""Degrees beyond which no glance goes, at strength 1."""
+
+GAZE_HOLD = (0.5, 3.0)
+"""Seconds between two saccades: least and most. Most are nearer to the least."""
+
+GAZE_AWAY = 0.4
+"""Probability that a saccade from the camera leads to somewhere else; the others only seem none.
+From elsewhere two in three lead back."""
+
+SACCADE_SECONDS = 0.035
+"""How long a saccade takes."""
+
+CURVES = 4
+"""Numbers a frame, see :meth:`ExpressionProcess.draw`."""
+
+
 class ExpressionProcess:
-    """Draws the two curves frame by frame; how many are asked for at a time does not matter.
+    """Draws the curves frame by frame; how many are asked for at a time does not matter.
 
     Args:
         seed: decides everything.
         fps: frames a second.
         blink: times as many blinks as :data:`BLINK_RATE`; 0: none.
-        strength: size of the brows' movements; 1: as people's, 0: none.
+        strength: size of the movements of brows and gaze; 1: as people's, 0: none.
     """
 
     def __init__(
@@ -51,12 +71,22 @@ class ExpressionProcess:
         self._since = math.inf  # seconds since the last blink began
         self._peak = 0.0
         self._brow = 0.0
+        self._gaze = _Gaze(seed, fps)
 
     def draw(self, frames: int) -> Tensor:
-        """The next frames' expression: (1, T, 2) float32."""
+        """The next frames' expression, relative to the still's.
+
+        Returns:
+            (1, T, 4) float32: how much further the eyes are closed (``constants.EXPRESSION_DIM``),
+            how much higher the brows are (units of ``constants.BROW_PIXELS``), and how far the
+            gaze is turned to the right and down, in degrees.
+        """
         # A first frame like the still: the curves start at rest.
-        curves = torch.tensor([self._next() for _ in range(frames)], dtype=torch.float32)
-        return curves.view(1, frames, EXPRESSION_DIM)
+        rows = []
+        for _ in range(frames):
+            across, down = self._gaze.next()
+            rows.append((*self._next(), self._strength * across, self._strength * down))
+        return torch.tensor(rows, dtype=torch.float32).view(1, frames, CURVES)
 
     def _next(self) -> tuple[float, float]:
         # As many draws in every frame, whatever happens in it.
@@ -87,6 +117,42 @@ class ExpressionProcess:
         second = BLINK_PROFILE[first + 1] if first + 1 < len(BLINK_PROFILE) else 0.0
         share = place - first
         return self._peak * ((1 - share) * BLINK_PROFILE[first] + share * second)
+
+
+class _Gaze:
+    """Small saccades about the camera, in degrees to the right and down."""
+
+    def __init__(self, seed: int, fps: float) -> None:
+        # Another stream than the blinks', which stay when the gaze is none.
+        self._random = torch.Generator().manual_seed((seed + 0x6A2E) % 2**63)
+        self._fps = fps
+        self._from = self._to = (0.0, 0.0)
+        self._since, self._hold = SACCADE_SECONDS, self._duration()
+
+    def next(self) -> tuple[float, float]:
+        share = min(self._since / SACCADE_SECONDS, 1.0)
+        here = tuple(a + share * (b - a) for a, b in zip(self._from, self._to, strict=True))
+        self._since += 1 / self._fps
+        if self._since >= self._hold:
+            # A frame in the middle of a saccade, if any, comes next.
+            self._since -= self._hold
+            self._from, self._to = self._to, self._aim()
+            self._hold = self._duration()
+        return here[0], here[1]
+
+    def _duration(self) -> float:
+        least, most = GAZE_HOLD
+        chance = float(torch.rand(1, generator=self._random))
+        return min(least - 0.7 * math.log(1 - chance), most)
+
+    def _aim(self) -> tuple[float, float]:
+        away = GAZE_AWAY if self._to == (0.0, 0.0) else 1 / 3
+        across, down = torch.randn(2, generator=self._random).tolist()
+        if float(torch.rand(1, generator=self._random)) >= away:
+            return 0.0, 0.0
+        across, down = across * GAZE_DEGREES[0], down * GAZE_DEGREES[1]
+        size = min(1.0, GAZE_MOST / max(math.hypot(across, down), 1e-9))
+        return across * size, down * size
 
 
 HEAD_DEGREES = 1.2

@@ -16,11 +16,10 @@ import numpy.typing as npt
 import torch
 
 from stillspeak.constants import FRAME_HEIGHT, FRAME_WIDTH
-from stillspeak.face.align import invert_transform, scale_transform, transform_points
-from stillspeak.face.eyes import eye_outlines
+from stillspeak.face.align import Transform, invert_transform, scale_transform, transform_points
 from stillspeak.models.decoders import Decoded, Motion, compose, split
 from stillspeak.models.pixels import from_model, to_model
-from stillspeak.rendering.eyelids import Eyelids, Overlay, move_eyelids, move_eyelids_in_frames
+from stillspeak.rendering.eyes import EyeLayers
 from stillspeak.rendering.head import (
     CROP,
     HEAD,
@@ -47,10 +46,6 @@ class FaceRenderer:
     def __init__(self, portrait: Portrait, *, crop: bool = False, size: int | None = None) -> None:
         self.portrait = portrait
         self._whole = not crop
-        self._eyelids: Eyelids | None = None
-        if portrait.points is not None:
-            points = transform_points(portrait.points, portrait.pose)
-            self._eyelids = Eyelids(portrait.crop, eye_outlines(points))
         height, width = portrait.crop.shape[:2]
         self._crop = (height, width)
         lines = size if crop and size is not None else height
@@ -82,22 +77,22 @@ class FaceRenderer:
     ) -> Iterator[Picture]:
         """Frames (H, W, 3) uint8 of what the decoder gave for one clip.
 
-        ``poses`` (T, 3) moves the head, see :mod:`stillspeak.rendering.head`, and ``curves`` (T, 2)
-        eyes and brows, see :mod:`stillspeak.rendering.eyelids`; None leaves them.
+        ``poses`` (T, 3) moves the head, see :mod:`stillspeak.rendering.head`, and ``curves`` (T, 4)
+        eyes and brows, see :mod:`stillspeak.rendering.eyes`; None leaves them.
         """
         if decoded.pose is not None:
             yield from self._draw_layers(decoded.pose[0], poses, curves)
             return
-        if curves is not None and self._eyelids is not None:
-            decoded = self._move_eyelids(decoded, self._eyelids.overlay(curves))
         if self._whole and decoded.motion is not None:
-            yield from self._warp_picture(decoded.motion, poses)
+            yield from self._warp_picture(decoded.motion, poses, curves)
             return
         if self._whole:
             support = self._support(*self._crop).to(decoded.frames)
             decoded = Decoded(
                 torch.lerp(self.portrait.still[:, None], decoded.frames, support), None
             )
+        if curves is not None and self._eyes_of_crop is not None:
+            decoded = self._draw_eyes(decoded, self._eyes_of_crop, curves)
         if poses is not None:
             decoded = self._move_head(decoded, poses)
         for index in range(decoded.frames.shape[1]):
@@ -116,33 +111,50 @@ class FaceRenderer:
     @cached_property
     def _layers(self) -> MouthLayers | None:
         """What draws the mouth; None: nobody found a face."""
+        points = self._points_in(self._surface[1])
+        return None if points is None else MouthLayers(self._surface[0], points)
+
+    @cached_property
+    def eyes(self) -> EyeLayers | None:
+        """What draws eyes and brows into the picture that is shown; None: nobody found a face."""
+        points = self._points_in(self._surface[1])
+        return None if points is None else EyeLayers(self._surface[0], points)
+
+    @cached_property
+    def _eyes_of_crop(self) -> EyeLayers | None:
+        """The same for frames as the generator paints them."""
+        crop = self.portrait.crop
+        points = self._points_in(scale_transform(np.eye(2, 3), FRAME_HEIGHT / len(crop)))
+        return None if points is None else EyeLayers(crop, points)
+
+    def _points_in(self, to_crop: Transform) -> npt.NDArray[np.float64] | None:
+        """The landmarks in a picture whose pixels' places in the crop of 128 x 96 are known."""
         if self.portrait.points is None:
             return None
-        picture, to_crop = self._surface
         points = transform_points(self.portrait.points, self.portrait.pose)
-        return MouthLayers(picture, transform_points(points, invert_transform(to_crop)))
+        return np.asarray(transform_points(points, invert_transform(to_crop)), np.float64)
 
     def _draw_layers(
         self, mouth: torch.Tensor, poses: torch.Tensor | None, curves: torch.Tensor | None
     ) -> Iterator[Picture]:
-        """Frames whose mouth is drawn in layers, (T, 41, 2), and then eyes and head moved."""
+        """Frames whose mouth is drawn in layers, (T, 41, 2), then the eyes, and the head moved."""
         picture, to_crop = self._surface
-        still = torch.zeros(1, len(mouth), 6, FRAME_HEIGHT // 2, FRAME_WIDTH // 2)
         moved: Motion | None = None
-        if curves is not None and self._eyelids is not None:
-            moved = move_eyelids(Motion(*split(still)), self._eyelids.overlay(curves))
         reach = CROP
         if poses is not None:
-            moved = moved or Motion(*split(still))
+            still = torch.zeros(1, len(mouth), 6, FRAME_HEIGHT // 2, FRAME_WIDTH // 2)
+            moved = Motion(*split(still))
             if self._whole:
                 reach = HEAD
                 moved = move_head_around(moved, poses, reach)
             else:
                 moved = move_head(moved, poses)
-        if reach not in self._warpers:
+        if moved is not None and reach not in self._warpers:
             self._warpers[reach] = FaceWarper(picture, to_crop, reach)
         for index, pose in enumerate(mouth.double().cpu().numpy()):
             frame = picture.copy() if self._layers is None else self._layers.draw(pose)
+            if curves is not None and self.eyes is not None:
+                frame = self.eyes.draw(curves[index].numpy(), frame)
             if moved is not None:
                 flow, mask, colour = (
                     part[0, index].permute(1, 2, 0).float().cpu().numpy()
@@ -152,7 +164,9 @@ class FaceRenderer:
                 frame = self._warpers[reach].draw(flow, shown, _levels(colour, shown), frame)
             yield frame
 
-    def _warp_picture(self, motion: Motion, poses: torch.Tensor | None) -> Iterator[Picture]:
+    def _warp_picture(
+        self, motion: Motion, poses: torch.Tensor | None, curves: torch.Tensor | None
+    ) -> Iterator[Picture]:
         """The whole picture with the motion applied to its own pixels."""
         motion = motion.flat()
         support = self._support(*motion.flow.shape[-2:]).to(motion.flow)
@@ -170,7 +184,10 @@ class FaceRenderer:
         for index in range(len(flow)):
             shown = mask[index, ..., 0]
             levels = _levels(colour[index], shown)
-            yield self._warpers[reach].draw(flow[index], shown, levels)
+            photo = None
+            if curves is not None and self.eyes is not None:
+                photo = self.eyes.draw(curves[index].numpy())
+            yield self._warpers[reach].draw(flow[index], shown, levels, photo)
 
     def _support(self, height: int, width: int) -> torch.Tensor:
         """How much of what the decoder does a grid over the crop lets through: (height, width)."""
@@ -181,10 +198,13 @@ class FaceRenderer:
             self._supports[size] = torch.from_numpy(support)
         return self._supports[size]
 
-    def _move_eyelids(self, decoded: Decoded, overlay: Overlay) -> Decoded:
-        if decoded.motion is None:
-            return Decoded(move_eyelids_in_frames(decoded.frames[0], overlay)[None], None)
-        return self._composed(decoded, move_eyelids(decoded.motion, overlay))
+    @staticmethod
+    def _draw_eyes(decoded: Decoded, eyes: EyeLayers, curves: torch.Tensor) -> Decoded:
+        """Frames of the generator's size with eyes and brows drawn in."""
+        frames = from_model(decoded.frames[0])
+        for frame, row in zip(frames, curves.numpy(), strict=True):
+            eyes.draw(row, frame)
+        return Decoded(to_model(frames)[None].to(decoded.frames), decoded.motion)
 
     def _composed(self, decoded: Decoded, motion: Motion) -> Decoded:
         """With another motion; frames are made only where the crop's own are shown."""
