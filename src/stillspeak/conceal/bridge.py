@@ -125,7 +125,7 @@ class Side:
 
         Args:
             shapes: (T, 41, 2) of the mouth, see :class:`~stillspeak.conceal.mouth.SeenMouth`.
-            curves: (T, 2) of eyes and brows; None leaves them.
+            curves: (T, 4) of eyes and brows; None leaves them.
             distance: (T,) seconds from the anchor.
         """
         near = 1 - np.clip(distance / RISE, 0, 1)

@@ -153,7 +153,8 @@ class FaceRenderer:
             self._warpers[reach] = FaceWarper(picture, to_crop, reach)
         for index, pose in enumerate(mouth.double().cpu().numpy()):
             frame = picture.copy() if self._layers is None else self._layers.draw(pose)
-            if curves is not None and self.eyes is not None:
+            # Who never moves needs no eyes measured.
+            if curves is not None and curves[index].any() and self.eyes is not None:
                 frame = self.eyes.draw(curves[index].numpy(), frame)
             if moved is not None:
                 flow, mask, colour = (
