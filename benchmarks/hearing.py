@@ -1,6 +1,6 @@
 """What the default model's ears cost and withstand: time a frame, level, telephone, rest.
 
-    python benchmarks/hearing.py [--models layers alive] [--minutes 2] [--speech FILE ...]
+    python benchmarks/hearing.py [--models layers temporal] [--minutes 2] [--speech FILE ...]
 
 Times a frame's audio step of each model on one thread, in turns, and the first model's at the end
 of a long sound beside its beginning. Then the first model, which has to say poses, hears every
@@ -164,7 +164,7 @@ def at_rest(ear: Ear, speech: Sound, seconds: float = 6.0) -> dict[str, dict[str
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--models", nargs="+", default=["layers", "alive"])
+    parser.add_argument("--models", nargs="+", default=["layers", "temporal"])
     parser.add_argument("--frames", type=int, default=1000, help="timed frames of each model")
     parser.add_argument("--minutes", type=float, default=2.0, help="length of the long sound")
     parser.add_argument("--speech", type=Path, nargs="*", default=[SENTENCE])

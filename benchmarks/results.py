@@ -33,7 +33,7 @@ from stillspeak.evaluation.registry import all_metrics
 
 ROOT = Path(__file__).resolve().parents[1]
 
-SYSTEMS = ("layers", "alive", "warp", "temporal", "baseline", "still", "real")
+SYSTEMS = ("layers", "temporal", "baseline", "still", "real")
 
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 

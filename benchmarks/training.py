@@ -1,6 +1,6 @@
 """What a step of training costs, part by part, and how far from the machine's limit it runs.
 
-    python benchmarks/training.py --data CACHE [--configs slim warp] [--output results.json]
+    python benchmarks/training.py --data CACHE [--configs slim baseline] [--output results.json]
 
 Each configuration is built as `stillspeak train` builds it and stepped in memory with all its
 discriminators at work; nothing of a run is written. Parts are timed on their own, on the same
@@ -30,7 +30,7 @@ from stillspeak.training.measure import FlopCounter, synchronize
 from stillspeak.training.run import Assembly, assemble
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-ALL = ("slim", "baseline", "control", "warp", "warp_gan", "paper")
+ALL = ("slim", "baseline", "paper")
 REDUCED_ON_CPU = {"paper": ("data.batch=2",)}
 """What is made smaller where there is no accelerator; the table names it."""
 PENALTY = "R1 (a step's share)"

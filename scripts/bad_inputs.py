@@ -180,7 +180,7 @@ def weights(change: Callable[[dict[str, str]], object]) -> Callable[[Path], obje
 
         from stillspeak.weights import catalogue
 
-        with safe_open(catalogue()["alive"].path, framework="pt") as file:
+        with safe_open(catalogue()["default"].path, framework="pt") as file:
             metadata = dict(file.metadata())
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         change(metadata)

@@ -23,10 +23,10 @@ from xml.sax.saxutils import escape
 import torch
 from torch import Tensor, nn
 
-from stillspeak.configuration import build, read_toml
+from stillspeak.configuration import read_toml
 from stillspeak.constants import FRAME_HEIGHT, FRAME_WIDTH
 from stillspeak.models.config import GeneratorConfig
-from stillspeak.models.decoders import MouthBranch, UNetDecoder, WarpDecoder
+from stillspeak.models.decoders import UNetDecoder
 from stillspeak.models.discriminators import (
     FrameDiscriminator,
     SequenceDiscriminator,
@@ -38,7 +38,7 @@ from stillspeak.models.pose import POSE_NUMBERS
 from stillspeak.models.regions import region_box
 from stillspeak.models.speech import BANDS
 from stillspeak.training.config import RunConfig, run_config
-from stillspeak.weights import DEFAULT_MODEL, catalogue, load_model, read_info
+from stillspeak.weights import DEFAULT_MODEL, catalogue, load_model
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "docs" / "figures"
@@ -134,8 +134,7 @@ class Canvas:
 
 def default_config() -> GeneratorConfig:
     """The default model's, from inside its weights file."""
-    entry = catalogue()[DEFAULT_MODEL]
-    return build(GeneratorConfig, read_info(entry.path)["config"], name=entry.name)
+    return load_model(DEFAULT_MODEL, verify=False).config
 
 
 def configured(name: str) -> RunConfig:
@@ -267,7 +266,7 @@ def overview() -> Canvas:
 def system() -> Canvas:
     """The paper's Figure 2: the generator and what judges its frames."""
     run = configured("paper.toml")
-    ours = configured("warp_gan.toml")
+    ours = configured("slim.toml")
     config = run.generator
     generator = on_meta(lambda: Generator(config))
     frame: FrameDiscriminator = on_meta(lambda: FrameDiscriminator(run.frame_discriminator, config))
@@ -344,19 +343,16 @@ def system() -> Canvas:
     picture.arrow((100, 238), (100, 286), (548, 286), (548, 222), (604, 222), dashed=True)
     picture.arrow((548, 286), (548, 312), (604, 312), dashed=True)
     picture.text(330, 281, "the sound as a condition", size=11, colour=FAINT)
-    picture.text(
-        450, 408, "configs/paper.toml; the sync discriminator: configs/warp_gan.toml", size=11
-    )
+    picture.text(450, 408, "configs/paper.toml; the sync discriminator: configs/slim.toml", size=11)
     return picture
 
 
 def generator_figure(config: GeneratorConfig, title: str, source: str) -> Canvas:
-    """The paper's Figure 3a, for any decoder: encoder down, decoder up, codes from below."""
+    """The paper's Figure 3a: encoder down, decoder up, codes from below."""
     generator, shapes = traced(config)
     levels = len(config.identity_channels)
     decoder = generator.decoder
-    warps = isinstance(decoder, WarpDecoder)
-    assert warps or isinstance(decoder, UNetDecoder)
+    assert isinstance(decoder, UNetDecoder)
     picture = Canvas(940, 62 * (levels + 1) + 234, title)
     row = [52 + 62 * level for level in range(levels + 2)]
 
@@ -390,17 +386,7 @@ def generator_figure(config: GeneratorConfig, title: str, source: str) -> Canvas
     head = shapes["decoder.head"]
     y = row[0] - 14
     picture.arrow((520, row[1] - 14), (520, y + 38))
-    if isinstance(decoder, WarpDecoder):
-        flow = f"flow 2, mask 1, colour 3: {area(head)}"
-        picture.box(410, y, 220, 38, [flow], "decode")
-        picture.arrow((630, y + 19), (690, y + 19))
-        frame = ["frame", "(1 - mask) * warp(still, flow)", "+ mask * colour"]
-        picture.box(690, y - 14, 226, 66, frame, "input")
-        picture.arrow((240, y + 12), (262, y + 12), (262, 9), (803, 9), (803, y - 14), dashed=True)
-        if decoder.mouth is not None:
-            _mouth_branch(picture, decoder.mouth, config, shapes, row)
-    else:
-        picture.box(435, y, 170, 38, [f"frame, {area(head)} x {head[1]}"], "input")
+    picture.box(435, y, 170, 38, [f"frame, {area(head)} x {head[1]}"], "input")
 
     # The codes.
     low = row[-1] + 10
@@ -452,38 +438,9 @@ def generator_figure(config: GeneratorConfig, title: str, source: str) -> Canvas
     picture.text(534, low + 44, f"z_c {config.context_dim}", anchor="start", size=11, colour=FAINT)
     picture.arrow((690, base + 58), (650, base + 58), (650, low + 2), (620, low + 2))
     picture.text(656, low + 30, f"z_n {config.noise_dim}", anchor="start", size=11, colour=FAINT)
-    if config.expression_dim:
-        picture.box(690, low - 42, 226, 36, [f"eyes and brows, {config.expression_dim}"], "input")
-        picture.arrow((690, low - 24), (640, low - 24), (640, low - 8), (620, low - 8))
     picture.arrow((520, low - 18), (520, row[levels] + 20))
     picture.text(470, base + 100, f"{source}; {parameters(generator)} parameters", size=11)
     return picture
-
-
-def _mouth_branch(
-    picture: Canvas,
-    branch: MouthBranch,
-    config: GeneratorConfig,
-    shapes: dict[str, tuple[int, ...]],
-    row: Sequence[int],
-) -> None:
-    """The mouth branch to the right of the decoder's finest level."""
-    top, bottom, left, right = region_box("mouth", config.height, config.width)
-    y = row[1] - 14
-    fine = shapes["decoder.mouth.head"]
-    coarse, middle = shapes["decoder.mouth.enter"], shapes["decoder.mouth.up"]
-    lines = [
-        f"Mouth branch, {parameters(branch)}",
-        f"rows {top} to {bottom}, columns {left} to {right}",
-        f"{area(coarse)} x {coarse[1]}, {area(middle)} x {middle[1]}",
-        f"flow, mask, colour: {area(fine)}",
-    ]
-    picture.box(690, y + 6, 226, 84, lines, "decode")
-    picture.arrow((605, y + 17), (690, y + 17))
-    picture.arrow((803, y + 6), (803, y - 10))
-    picture.text(
-        803, y + 108, "and the still at twice the crop's resolution", size=11, colour=FAINT
-    )
 
 
 def pose_figure(config: GeneratorConfig, title: str, source: str) -> Canvas:
@@ -596,11 +553,6 @@ def figures() -> dict[str, str]:
         "system.svg": system().svg(),
         "generator-paper.svg": generator_figure(
             configured("paper.toml").generator, "The paper's generator", "configs/paper.toml"
-        ).svg(),
-        "generator-alive.svg": generator_figure(
-            load_model("alive", verify=False).config,
-            "The former generator",
-            "the released model alive",
         ).svg(),
         "generator-default.svg": pose_figure(
             default_config(), "The default model", f"the released model {default}"

@@ -1,14 +1,13 @@
 """Put a run's weights into the catalogue, with their scores written inside.
 
-    python scripts/release_weights.py runs/x/last.safetensors --name warp \
-        --summary "moves the still's own pixels" --data "..." --scores scores.json [--default]
+    python scripts/release_weights.py runs/x/last.safetensors --name temporal \
+        --summary "the paper's temporal GAN" --data "..." --scores scores.json [--default]
 
-The default model goes into the package, others into weights/, where a
-former default moves; with --judge a network that measures goes into the package, with --refiner the
-one that corrects drawn mouths, which is in no catalogue. The default model
-is one file: a run of configs/pose.toml writes its speech encoder with it, and how that was made.
-Weights that a run started from and that are not released themselves tell their own making with
---ancestor. Tensors are left as they are.
+The default model goes into the package, others into weights/, where a former default moves; with
+--judge a network that measures goes into the package, with --refiner the one that corrects drawn
+mouths, which is in no catalogue. The default model is one file: a run of configs/pose.toml writes
+its speech encoder with it, and how that was made. Weights that a run started from and that are not
+released themselves tell their own making with --ancestor. Tensors are left as they are.
 """
 
 from __future__ import annotations

@@ -14,7 +14,6 @@ from fixtures_faces import HEIGHT, WIDTH, face_pictures, face_points
 from fixtures_kill import Killer, killer
 from stillspeak.data.prepare import MANIFEST, CachedClip, _write_tensors, load_manifest
 from stillspeak.models.config import GeneratorConfig
-from stillspeak.models.decoders import WarpDecoder
 from stillspeak.models.generator import Generator
 
 HOP = 640
@@ -47,11 +46,10 @@ def kill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Killer]:
 def tiny() -> Callable[..., GeneratorConfig]:
     """Makes a configuration of a generator that runs in milliseconds."""
 
-    def make(decoder: str = "warp", **changes: Any) -> GeneratorConfig:
+    def make(decoder: str = "unet", **changes: Any) -> GeneratorConfig:
         values: dict[str, Any] = {
             "decoder": decoder,
             "identity_channels": (4, 5, 6, 7, 8),
-            "warp_channels": (4, 5, 6, 7, 9),
             "audio_channels": (4, 4, 5, 6, 7, 8),
             "audio_dim": 11,
             "context_dim": 12,
@@ -79,8 +77,6 @@ def lively() -> Callable[[GeneratorConfig], Generator]:
                 for parameter in generator.parameters():
                     if parameter.dim() == 1:
                         parameter.add_(0.1 * torch.randn_like(parameter))
-                if isinstance(generator.decoder, WarpDecoder):
-                    generator.decoder.head.weight[:3].normal_(0, 0.3)
                 for _ in range(30):
                     generator(
                         torch.randn(2, 3, config.height, config.width, generator=random),

@@ -17,7 +17,6 @@ from stillspeak.face.align import crop_face, face_transform
 from stillspeak.face.landmarks import Face, MediaPipeDetector
 from stillspeak.media.audio import frame_windows
 from stillspeak.models.config import GeneratorConfig
-from stillspeak.models.decoders import WarpDecoder
 from stillspeak.models.encoders import SpeechContextEncoder
 from stillspeak.models.generator import Generator
 from stillspeak.models.pixels import to_model
@@ -113,11 +112,10 @@ def write_picture(path: Path, picture: np.ndarray) -> Path:
     return path
 
 
-def config(decoder: str = "warp", **changes: Any) -> GeneratorConfig:
+def config(decoder: str = "unet", **changes: Any) -> GeneratorConfig:
     values: dict[str, Any] = {
         "decoder": decoder,
         "identity_channels": (4, 4, 4, 4, 4),
-        "warp_channels": (4, 4, 4, 4, 4),
         "audio_channels": (4, 4, 4, 4, 4, 4),
         "audio_dim": 8,
         "context_dim": 8,
@@ -135,7 +133,7 @@ def config(decoder: str = "warp", **changes: Any) -> GeneratorConfig:
 
 
 @cache
-def lively(decoder: str = "warp") -> Generator:
+def lively(decoder: str = "unet") -> Generator:
     """A generator whose frames depend visibly on the sound, the noise and the still."""
     with torch.random.fork_rng():
         torch.manual_seed(1)
@@ -146,8 +144,6 @@ def lively(decoder: str = "warp") -> Generator:
             for parameter in generator.parameters():
                 if parameter.dim() == 1:
                     parameter.add_(0.1 * torch.randn_like(parameter))
-            if isinstance(generator.decoder, WarpDecoder):
-                generator.decoder.head.weight.normal_(0, 0.3)
             # The batch norms see this very face: what varies then is sound and noise alone, and
             # they bring that to full size.
             transform = face_transform(portrait_face().points)
@@ -187,17 +183,7 @@ def listening(generator: Generator, encoder: SpeechContextEncoder) -> Generator:
     return generator.eval().requires_grad_(False)
 
 
-def still_generator(mask: float, **changes: Any) -> Generator:
-    """A warp generator that moves nothing and paints black with a weight of sigmoid(``mask``)."""
-    generator = Generator(config(**changes))
-    head = generator.decoder.head
-    with torch.no_grad():
-        head.weight.zero_()
-        head.bias.copy_(torch.tensor([0.0, 0.0, mask, -10.0, -10.0, -10.0]))
-    return generator.eval().requires_grad_(False)
-
-
-def save_lively(path: Path, decoder: str = "warp") -> Path:
+def save_lively(path: Path, decoder: str = "unet") -> Path:
     save_model(lively(decoder), path, {"made": "for tests"})
     return path
 

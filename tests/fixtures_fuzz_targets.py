@@ -274,11 +274,10 @@ def _read_both(path: Path) -> None:
 def tiny_config(**changes: Any) -> GeneratorConfig:
     """A generator that is built and run in milliseconds."""
     values: dict[str, Any] = {
-        "decoder": "warp",
+        "decoder": "unet",
         "height": 16,
         "width": 16,
         "identity_channels": (3, 4),
-        "warp_channels": (3, 4),
         "audio_channels": (3, 3, 4),
         "audio_dim": 4,
         "context_dim": 5,

@@ -182,7 +182,7 @@ def test_float_sound_as_such_is_good(files, monkeypatch):
             lambda path: save_file(lively().state_dict(), path),
             "a safetensors file, but not stillspeak weights",
         ),
-        (lambda path: path.unlink(), "no such weights file, and no released model (alive, "),
+        (lambda path: path.unlink(), "no such weights file, and no released model (baseline, "),
         (lambda path: (path.unlink(), path.mkdir()), "no such weights file"),
     ],
 )

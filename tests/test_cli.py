@@ -462,7 +462,7 @@ def test_weights_are_listed_and_shown(run, files):
     shown = json.loads(run("weights", files / "tiny.safetensors").out)
     assert shown["file"] == str(files / "tiny.safetensors")
     assert shown["info"] == {"made": "for tests"}
-    assert shown["config"]["decoder"] == "warp"
+    assert shown["config"]["decoder"] == "unet"
 
 
 def test_a_message_of_several_lines_is_put_on_one(run, files):

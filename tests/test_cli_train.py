@@ -45,7 +45,7 @@ def test_train_resume_and_use(
     assert [chapter["from_step"] for chapter in info["history"]] == [0, 6]
     assert info["history"][1]["changed"] == {"training": {"steps": 8}}
     assert "--resume" in info["history"][1]["command"]
-    assert load_model(folder / "last.safetensors").config.decoder == "warp"
+    assert load_model(folder / "last.safetensors").config.decoder == "unet"
 
 
 def test_train_names_what_is_wrong(

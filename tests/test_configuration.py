@@ -150,4 +150,4 @@ def test_every_file_in_configs(path: Path) -> None:
 
 
 def test_there_are_configurations() -> None:
-    assert {"warp.toml", "smoke.toml"} <= {path.name for path in CONFIGS}
+    assert {"slim.toml", "smoke.toml"} <= {path.name for path in CONFIGS}

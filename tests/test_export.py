@@ -20,7 +20,6 @@ from typer.testing import CliRunner
 from fixtures_animate import (
     lively,
     portrait,
-    portrait_face,
     save_lively,
     speech,
     use_shared_detector,
@@ -52,12 +51,9 @@ from stillspeak.export import (
 from stillspeak.face.pose import POSE_POINTS
 from stillspeak.media.audio import frame_windows, load_audio
 from stillspeak.models.config import GeneratorConfig
-from stillspeak.models.decoders import Decoded, Maps, Motion
 from stillspeak.models.generator import Generator
 from stillspeak.models.pose import PoseConfig
 from stillspeak.models.speech import SpeechEncoderConfig
-from stillspeak.rendering.portrait import Portrait
-from stillspeak.rendering.renderer import FaceRenderer
 from stillspeak.stream import StreamSession
 from stillspeak.weights import (
     DEFAULT_MODEL,
@@ -74,19 +70,14 @@ SMALL: dict[str, Any] = {
     "audio_dim": 16,
     "context_dim": 16,
 }
-WARP: dict[str, Any] = {**SMALL, "decoder": "warp", "warp_channels": (8, 8, 12, 12, 16)}
-ALIVE: dict[str, Any] = {**WARP, "mouth_channels": (8, 4), "expression_dim": 2}
 LAYERS: dict[str, Any] = {"decoder": "layers", "audio_input": "speech", "noise_dim": 0}
 EXAMPLE = Path(__file__).parents[1] / "examples" / "onnx_mouth.py"
 KINDS: dict[str, dict[str, Any]] = {
     "temporal": {**SMALL, "decoder": "unet"},
-    "finest skip": {**SMALL, "decoder": "unet", "finest_skip": True},
     "baseline": {**SMALL, "decoder": "unet", "context_layers": 0, "noise_dim": 0},
     "one layer": {**SMALL, "decoder": "unet", "context_layers": 1},
-    "warp": WARP,
-    "alive": {**ALIVE, "expression_gain": 4.0},
-    "larger": {**ALIVE, "height": 192, "width": 144, "identity_channels": (8,) * 4}
-    | {"warp_channels": (8,) * 4},
+    "larger": {**SMALL, "decoder": "unet", "height": 192, "width": 144}
+    | {"identity_channels": (8,) * 4},
 }
 SPEAKING = {
     "layers": (SpeechEncoderConfig(32, 4, 75, (3, 2, 2)), PoseConfig(16, 1, 4)),
@@ -116,7 +107,7 @@ def grown(kind: str) -> Generator:
             torch.nn.init.normal_(module_.bias, std=0.2)
             module_.running_mean.normal_(std=0.2)
             module_.running_var.uniform_(0.5, 1.5)
-        if name in ("decoder.head", "decoder.mouth.head"):
+        if name == "decoder.head":
             torch.nn.init.normal_(module_.weight, std=0.1)
             torch.nn.init.normal_(module_.bias, std=0.3)
     return generator.eval()
@@ -146,8 +137,7 @@ def test_frames_are_pytorch_s_over_many_steps(kind: str, tmp_path: Path) -> None
     ports = {port.name for port in open_onnx(made.step).get_inputs()}
     assert ("noise" in ports) == (generator.config.noise_dim > 0)
     assert ("context_state" in ports) == (generator.config.context_layers > 0)
-    assert ("expression" in ports) == (generator.config.expression_dim > 0)
-    assert ("still" in ports) == (generator.config.decoder == "warp")
+    assert "still" not in ports
 
 
 @pytest.mark.parametrize("kind", SPEAKING)
@@ -188,7 +178,7 @@ def test_the_comparison_notices_what_a_pose_is_made_of(part: str, tmp_path: Path
 @pytest.mark.parametrize("part", ["context_encoder", "noise_generator", "identity_encoder"])
 def test_the_comparison_notices(part: str, tmp_path: Path) -> None:
     """Each part of a generator shows in what is compared."""
-    generator = grown("alive")
+    generator = grown("temporal")
     export_onnx(generator, tmp_path, check=False)
     with torch.no_grad():
         for parameter in getattr(generator, part).parameters():
@@ -198,7 +188,7 @@ def test_the_comparison_notices(part: str, tmp_path: Path) -> None:
 
 ABOUT = {
     DEFAULT_MODEL: (POSE_TOLERANCE, "hear", (16_000, 25, 5520, 640, 2440), 0.1525),
-    "alive": (TOLERANCE, "step", (16_000, 25, 3200, 640, 1280), 0.08),
+    "temporal": (TOLERANCE, "step", (16_000, 25, 2560, 640, 960), 0.06),
 }
 
 
@@ -270,7 +260,7 @@ def test_poses_see_no_picture(tmp_path: Path) -> None:
 
 
 def test_a_generator_in_training_stays_so(tmp_path: Path) -> None:
-    generator = grown("warp").train()
+    generator = grown("temporal").train()
     before = {name: value.clone() for name, value in generator.state_dict().items()}
     export_onnx(generator, tmp_path / "model")
     assert generator.training
@@ -281,46 +271,35 @@ def test_a_generator_in_training_stays_so(tmp_path: Path) -> None:
 def test_a_face_s_inputs_give_the_session_s_frames(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From the picture to the frames, crop and whole photo, beside a session."""
+    """From the picture to the frames, beside a session."""
     monkeypatch.setattr(module, "MediaPipeDetector", lambda **_: _Shared())
     use_shared_detector(monkeypatch)
     generator = lively()
     made = export_onnx(generator, tmp_path / "model", image=portrait(), check=False)
     with np.load(made.face) as file:
         face = dict(file)
-    assert set(face) == {"still"}
+    assert {name: value.shape for name, value in face.items()} == {"still": (1, 3, 128, 96)}
     sound = speech(0.6)
-    sessions = {
-        crop: StreamSession(
-            portrait(), model=generator, crop=crop, precision="float32", blink=0, expression=0
-        )
-        for crop in (True, False)
-    }
-    expected = {crop: s.push(sound) for crop, s in sessions.items()}
+    plain = {"precision": "float32", "blink": 0, "expression": 0}
+    expected = StreamSession(portrait(), model=generator, crop=True, **plain).push(sound)
     first, each = open_onnx(made.still), open_onnx(made.step)
     names = [port.name for port in first.get_outputs()]
-    feed = dict(zip(names, first.run(names, face), strict=True)) | face
+    feed = dict(zip(names, first.run(names, face), strict=True))
     shapes = {port.name: port.shape for port in each.get_inputs()}
     states = [name for name in shapes if name.endswith("_state")]
     feed |= {name: np.zeros(shapes[name], np.float32) for name in states}
     outputs = [port.name for port in each.get_outputs()]
     random = torch.Generator().manual_seed(0)
     heard = np.concatenate((np.zeros(made_int(made, "before"), np.float32), sound))
-    renderer = FaceRenderer(Portrait.of(portrait(), portrait_face().points, generator))
-    for place, (small, large) in enumerate(zip(expected[True], expected[False], strict=True)):
+    for place, shown in enumerate(expected):
         begin = place * made_int(made, "hop")
         feed["window"] = heard[None, begin : begin + made_int(made, "window")]
         feed["noise"] = generator.draw_noise(1, 1, random)[0].numpy()
         got = dict(zip(outputs, each.run(outputs, feed), strict=True))
         feed |= {name: got[f"next_{name}"] for name in states}
         frame = np.rint((got["frame"][0].transpose(1, 2, 0) + 1) * 127.5)
-        assert np.abs(frame - small.picture).max() <= 1
-        maps = Maps(*(torch.from_numpy(got[n])[None] for n in ("flow", "mask", "colour")))
-        decoded = Decoded(None, Motion(*maps), renderer.portrait.still)
-        (photo,) = renderer.render(decoded, None, torch.zeros(1, 2))
-        assert np.abs(photo.astype(int) - large.picture).max() <= 1
+        assert np.abs(frame - shown.picture).max() <= 1
     assert place > 10
-    assert np.abs(large.picture.astype(int) - portrait()).max() > 20
 
 
 class _Shared:
@@ -337,17 +316,10 @@ def made_int(made: Any, key: str) -> int:
     return int(made.metadata[key])
 
 
-def test_a_face_s_inputs_hold_what_a_mouth_branch_sees(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_picture_without_a_face_has_no_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MediaPipeDetector", lambda **_: _Shared())
-    face = face_inputs(portrait(), grown("alive"))
-    assert {name: value.shape for name, value in face.items()} == {
-        "still": (1, 3, 128, 96),
-        "lower": (1, 3, 144, 144),
-    }
-    for value in face.values():
-        assert value.dtype == np.float32 and -1 <= value.min() < value.max() <= 1
     with pytest.raises(NoFaceError):
-        face_inputs(np.zeros((200, 200, 3), np.uint8), grown("alive"))
+        face_inputs(np.zeros((200, 200, 3), np.uint8), grown("temporal"))
 
 
 # --- files and mistakes -----------------------------------------------------------------------

@@ -147,4 +147,4 @@ def test_what_is_private_stays_out(
             run(gallery, monkeypatch, "--output", tmp_path / "g", *words)
         assert problem in capsys.readouterr().err
     with pytest.raises(SystemExit, match=r"gallery: .*no prepared clips here"):
-        run(gallery, monkeypatch, "--model", "warp", "--data", tmp_path)
+        run(gallery, monkeypatch, "--model", "temporal", "--data", tmp_path)

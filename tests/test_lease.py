@@ -86,7 +86,7 @@ def test_there_and_back_again(
     half = tmp_path / "half"
     assert call(lease, "collect", came[0], half) == 1
     assert "fetch them first" in capsys.readouterr().err
-    assert load_model(half / "best.safetensors").config.decoder == "warp"
+    assert load_model(half / "best.safetensors").config.decoder == "unet"
     assert latest_checkpoint(half) is None
     done = summary["handed_out"]
     while done < summary["pieces"]:

@@ -121,8 +121,14 @@ def test_what_the_container_copies_is_there_and_not_ignored() -> None:
     for source in copied:
         assert (ROOT / source).exists()
         assert not ignored(source.removeprefix("./"))
-    assert not ignored("src/stillspeak/resources/weights/alive.safetensors")
-    for path in (".git/config", "cache/grid", "weights/warp.safetensors", "runs/x", ".venv/bin"):
+    assert not ignored("src/stillspeak/resources/weights/layers.safetensors")
+    for path in (
+        ".git/config",
+        "cache/grid",
+        "weights/temporal.safetensors",
+        "runs/x",
+        ".venv/bin",
+    ):
         assert ignored(path)
     assert ignored("src/stillspeak/__pycache__/cli.pyc")
 

@@ -11,7 +11,7 @@ NAMES = sorted(set(catalogue()) - {"default"})
 
 
 def test_the_papers_two_systems_are_released() -> None:
-    assert {"temporal", "baseline", "warp"} <= set(NAMES)
+    assert {"temporal", "baseline", "layers"} <= set(NAMES)
     baseline = read_info(catalogue()["baseline"].path)["config"]
     assert baseline["context_layers"] == baseline["noise_dim"] == 0
     temporal = read_info(catalogue()["temporal"].path)["config"]

@@ -32,7 +32,7 @@ from stillspeak.stream import TIMED_STEPS, Frame, StreamSession
 HOP, LOOK_AHEAD = 640, 960
 """Samples at 16 kHz in a frame, and beyond it in the half of its window."""
 
-DECODERS = ("warp", "unet", "layers")
+DECODERS = ("unet", "layers")
 
 
 def look_ahead(decoder: str) -> int:
@@ -41,17 +41,17 @@ def look_ahead(decoder: str) -> int:
 
 
 @cache
-def animator(decoder: str = "warp") -> Animator:
+def animator(decoder: str = "unet") -> Animator:
     return Animator(lively(decoder), detector=shared_detector())
 
 
-def session(decoder: str = "warp", **options) -> StreamSession:
+def session(decoder: str = "unet", **options) -> StreamSession:
     """A session of the bare crop, which is drawn fastest."""
     return StreamSession(portrait(), animator=animator(decoder), **({"crop": True} | options))
 
 
 @cache
-def offline(decoder: str = "warp", seconds: float = 0.9, rate: int = RATE, **options) -> np.ndarray:
+def offline(decoder: str = "unet", seconds: float = 0.9, rate: int = RATE, **options) -> np.ndarray:
     """What animate makes of the first seconds of sound(rate): (T, H, W, 3) uint8."""
     heard = sound(rate)[: round(seconds * rate)]
     made = animator(decoder).animate(portrait(), (heard, rate), **({"crop": True} | options))
@@ -358,7 +358,7 @@ def test_idle_frames_are_counted_in_whole_numbers(frames):
         session().idle(frames)
 
 
-@pytest.mark.parametrize(("decoder", "rate"), [("warp", RATE), ("unet", RATE), ("warp", 16_001)])
+@pytest.mark.parametrize(("decoder", "rate"), [("layers", RATE), ("unet", RATE), ("unet", 16_001)])
 def test_reset_is_a_new_session_whose_time_goes_on(decoder, rate):
     options = {"sample_rate": rate, "head_motion": 1.0, "blink": 3.0}
     live = session(decoder, **options)

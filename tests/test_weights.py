@@ -32,7 +32,7 @@ def no_released_models(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weights_module, "catalogue", dict)
 
 
-@pytest.fixture(scope="module", params=["unet", "warp"])
+@pytest.fixture(scope="module", params=["unet"])
 def generator(
     request: pytest.FixtureRequest,
     tiny: Callable[..., GeneratorConfig],
@@ -66,6 +66,12 @@ def rewrite(
 def read_tensor(path: Path, name: str) -> torch.Tensor:
     with safe_open(path, framework="pt") as file:
         return file.get_tensor(name)
+
+
+def read_info_text(path: Path) -> str:
+    """The configuration as the header has it."""
+    with safe_open(path, framework="pt") as file:
+        return str(file.metadata()["config"])
 
 
 def refusal(path: Path | str) -> str:
@@ -214,6 +220,31 @@ def test_tensors_that_do_not_fit(
 ) -> None:
     rewrite(saved, tensors=change)
     assert "do not fit" in refusal(saved)
+
+
+def test_what_only_08_can_use_is_told_in_a_line(saved: Path) -> None:
+    plain = json.loads(read_info_text(saved))
+    for old, says in (
+        (
+            {"decoder": "warp", "warp_channels": [8]},
+            "made by 0.8's warp decoder, which 0.9 removed",
+        ),
+        ({"expression_dim": 2}, "made with generator.expression_dim, which 0.9 removed"),
+        ({"finest_skip": True}, "made with generator.finest_skip, which 0.9 removed"),
+    ):
+        rewrite(saved, header=lambda h, old=old: h.update(config=json.dumps(plain | old)))
+        said = refusal(saved)
+        assert f"{saved}: {says}; use the default model or stillspeak 0.8" in said
+    for name in ("alive", "warp", "warp_gan", "fluent"):
+        assert f"{name}: made by 0.8's warp decoder" in refusal(name)
+
+
+def test_a_u_net_of_08_still_loads(saved: Path) -> None:
+    old = {"warp_channels": [24], "mouth_channels": [], "expression_dim": 0, "mel_bands": 80}
+    old |= {"expression_gain": 1.0, "finest_skip": False}
+    plain = json.loads(read_info_text(saved))
+    rewrite(saved, header=lambda h: h.update(config=json.dumps(plain | old)))
+    assert load_model(saved).config.decoder == "unet"
 
 
 def test_a_missing_file_and_an_unknown_name(

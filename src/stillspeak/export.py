@@ -38,13 +38,12 @@ from stillspeak.face.pose import POSE_POINTS
 from stillspeak.media.audio import frame_windows
 from stillspeak.media.image import load_image
 from stillspeak.media.source import source_name
-from stillspeak.models.decoders import MouthBranch, UNetDecoder, WarpDecoder
+from stillspeak.models.decoders import UNetDecoder
 from stillspeak.models.encoders import ContextEncoder, IdentityEncoder, SpeechContextEncoder
-from stillspeak.models.engine import affine, interpolation
+from stillspeak.models.engine import affine
 from stillspeak.models.generator import Generator
-from stillspeak.models.layers import SkipFusion, identity_grid
+from stillspeak.models.layers import SkipFusion
 from stillspeak.models.pixels import to_model
-from stillspeak.models.regions import LOWER_BOX, mouth_in_lower, region_box, scale_box
 from stillspeak.models.speech import (
     BANDS,
     FALL,
@@ -58,7 +57,6 @@ from stillspeak.models.speech import (
     AttentionLayer,
 )
 from stillspeak.models.speech import STEP as SPECTRUM_STEP
-from stillspeak.rendering.portrait import lower_part
 from stillspeak.weights import file_sha256, load_model, read_info, resolve_model
 
 if TYPE_CHECKING:
@@ -203,8 +201,7 @@ def face_inputs(
         face: which face, 0 being the largest; None takes the largest.
 
     Returns:
-        ``still`` (1, 3, H, W), the aligned crop, and for a decoder with a mouth branch ``lower``
-        (1, 3, h, w), its lower part at twice the resolution; float32 in [-1, 1].
+        ``still`` (1, 3, H, W), the aligned crop, float32 in [-1, 1].
 
     Raises:
         ImageError: the picture cannot be read.
@@ -217,10 +214,7 @@ def face_inputs(
     points, config = found.points, generator.config
     to_crop = face_transform(points, scale=config.height / FRAME_HEIGHT)
     still = crop_face(picture, to_crop, config.height, config.width)
-    inputs = {"still": to_model(still[None]).numpy()}
-    if config.mouth_channels:
-        inputs["lower"] = lower_part(picture, face_transform(points), config).numpy()
-    return inputs
+    return {"still": to_model(still[None]).numpy()}
 
 
 def open_onnx(path: Path, *, threads: int = 1) -> Any:
@@ -257,13 +251,12 @@ def compare_onnx(
         generator: in evaluation mode.
         folder: with the files.
         steps: frames, one at a time.
-        seed: of still, sound, noise and expression.
+        seed: of still, sound and noise.
         progress: called with the steps done and their number.
 
     Returns:
-        The largest difference of a frame's colour in levels of 255. What a warp decoder gives
-        besides, flow, shares and colours, and the states count in the same units: 127.5 to 1.
-        Where poses are said, that of a pose in distances between the eyes.
+        The largest difference of a frame's colour in levels of 255; states count in the same
+        units, 127.5 to 1. Where poses are said, that of a pose in distances between the eyes.
     """
     if _says_poses(generator):
         return _compare_poses(generator, folder, steps, seed, progress)
@@ -273,44 +266,27 @@ def compare_onnx(
     first, each = open_onnx(folder / STILL), open_onnx(folder / STEP)
     still = torch.rand(1, 3, 8, 6, generator=random) * 2 - 1
     still = nn.functional.interpolate(still, (config.height, config.width), mode="bicubic")
-    given = {"still": still.clamp(-1, 1)}
-    if config.mouth_channels:
-        given["lower"] = torch.rand(1, 3, *_lower_size(generator), generator=random) * 2 - 1
+    still = still.clamp(-1, 1)
     names = [out.name for out in first.get_outputs()]
-    made = first.run(names, {name: value.numpy() for name, value in given.items()})
-    feed: Arrays = dict(zip(names, made, strict=True))
-    if config.decoder == "warp":
-        feed["still"] = given["still"].numpy()
+    feed: Arrays = dict(zip(names, first.run(names, {"still": still.numpy()}), strict=True))
     shapes = {port.name: port.shape for port in each.get_inputs()}
     states = [name for name in shapes if name.endswith("_state")]
     feed |= {name: np.zeros(shapes[name], np.float32) for name in states}
     outputs = [out.name for out in each.get_outputs()]
     worst = 0.0
     with torch.inference_mode():
-        on_device = {name: value.to(device) for name, value in given.items()}
-        context = generator.prepare_still(on_device["still"], on_device.get("lower"))
+        context = generator.prepare_still(still.to(device))
         state = generator.initial_state()
         for step in range(steps):
             # Quiet and loud stretches, so that the listener's states move.
             loud = 0.02 + 0.5 * (step // 8 % 2)
             window = loud * (torch.rand(1, 1, config.window, generator=random) * 2 - 1)
             noise = generator.draw_noise(1, 1, random)
-            expression = None
             feed["window"] = window[0].numpy()
             if config.noise_dim:
                 feed["noise"] = noise[0].cpu().numpy()
-            if config.expression_dim:
-                expression = torch.rand(1, 1, config.expression_dim, generator=random)
-                feed["expression"] = expression[0].numpy()
-                expression = expression.to(device)
-            decoded, state = generator.step(context, window.to(device), noise, state, expression)
+            decoded, state = generator.step(context, window.to(device), noise, state)
             wanted = {"frame": decoded.frames[:, 0]}
-            if decoded.motion is not None:
-                motion = decoded.motion
-                maps = {"": motion[:3]} | ({"mouth_": motion.mouth} if motion.mouth else {})
-                for prefix, parts in maps.items():
-                    for name, part in zip(("flow", "mask", "colour"), parts, strict=True):
-                        wanted[prefix + name] = part[:, 0]
             for name, after in zip(("context_state", "noise_state"), state, strict=True):
                 if name in states:
                     assert isinstance(after, Tensor)
@@ -584,16 +560,6 @@ class _Graph:
         ends = [self.constant([place]) for place in (begin, end, axis)]
         return str(self.op("Slice", x, *ends))
 
-    def box(self, x: str, box: tuple[int, int, int, int]) -> str:
-        """Rows and columns of (N, C, H, W)."""
-        top, bottom, left, right = box
-        places = [self.constant(place) for place in ([top, left], [bottom, right], [2, 3])]
-        return str(self.op("Slice", x, *places))
-
-    def lerp(self, start: str, end: str, share: str) -> str:
-        """start + share * (end - start)."""
-        return str(self.op("Add", start, self.op("Mul", share, self.op("Sub", end, start))))
-
     def save(self, path: Path, metadata: Mapping[str, str]) -> None:
         """Write the file, checked."""
         import onnx
@@ -614,32 +580,20 @@ class _Graph:
         path.write_bytes(model.SerializeToString())
 
 
-def _lower_size(generator: Generator) -> tuple[int, int]:
-    config = generator.config
-    top, bottom, left, right = scale_box(LOWER_BOX, 2 * config.height, 2 * config.width)
-    return bottom - top, right - left
-
-
 def _still_maps(generator: Generator) -> dict[str, tuple[int, ...]]:
     """Names and shapes of what the still's graph hands to the step's."""
-    config, decoder = generator.config, generator.decoder
-    assert isinstance(decoder, WarpDecoder | UNetDecoder)
-    height, width = config.coarse_size
+    decoder = generator.decoder
+    assert isinstance(decoder, UNetDecoder)
+    height, width = generator.config.coarse_size
     norm = decoder.root[1]
     assert isinstance(norm, nn.BatchNorm2d)
     maps: dict[str, tuple[int, ...]] = {"root": (1, norm.num_features * height * width)}
     for level, fuse in enumerate(_fusions(decoder)):
         maps[f"skip_{level}"] = (*(1, fuse.norm.num_features, height << level, width << level),)
-    if isinstance(decoder, WarpDecoder) and decoder.mouth is not None:
-        top, bottom, left, right = decoder.mouth.box
-        for level, width_ in enumerate(config.mouth_channels):
-            maps[f"mouth_{level}"] = (
-                *(1, width_, (bottom - top) << level, (right - left) << level),
-            )
     return maps
 
 
-def _fusions(decoder: WarpDecoder | UNetDecoder) -> list[SkipFusion]:
+def _fusions(decoder: UNetDecoder) -> list[SkipFusion]:
     fusions = list(decoder.fuse)
     assert all(isinstance(one, SkipFusion) for one in fusions)
     return fusions  # type: ignore[return-value]
@@ -647,7 +601,7 @@ def _fusions(decoder: WarpDecoder | UNetDecoder) -> list[SkipFusion]:
 
 def _still_graph(generator: Generator) -> _Graph:
     config, decoder = generator.config, generator.decoder
-    assert isinstance(decoder, WarpDecoder | UNetDecoder)
+    assert isinstance(decoder, UNetDecoder)
     graph = _Graph("still")
     x = graph.input("still", 1, 3, config.height, config.width)
     identity = generator.identity_encoder
@@ -664,24 +618,13 @@ def _still_graph(generator: Generator) -> _Graph:
     code = graph.op("Flatten", graph.op("Tanh", code))
     weight, bias = _root(generator)
     root = graph.op(
-        *("Gemm", code, graph.constant(weight[_identity_rows(generator)]), graph.constant(bias))
+        *("Gemm", code, graph.constant(weight[-config.identity_dim :]), graph.constant(bias))
     )
     values = {"root": root}
     for level, (fuse, skip) in enumerate(zip(_fusions(decoder), maps[::-1], strict=False)):
         scale, bias = affine(fuse.norm)
         weight = _turned(fuse.conv.weight[: fuse.skip_channels]) * scale[:, None, None, None]
         values[f"skip_{level}"] = graph.conv(skip, weight, bias, relu=False)
-    if isinstance(decoder, WarpDecoder) and decoder.mouth is not None:
-        branch = decoder.mouth
-        lower = graph.input("lower", 1, 3, *_lower_size(generator))
-        seen = graph.box(lower, mouth_in_lower(config.height, config.width))
-        fine = graph.conv(seen, branch.see_fine.weight, branch.see_fine.bias, stride=(2, 2))
-        coarse = graph.conv(fine, branch.see_coarse.weight, branch.see_coarse.bias, stride=(2, 2))
-        # With the biases of the layers that they are added to.
-        for level, (still, layer_, seen_) in enumerate(
-            ((branch.enter_still, branch.enter, coarse), (branch.fuse_still, branch.fuse, fine))
-        ):
-            values[f"mouth_{level}"] = graph.conv(seen_, still.weight, layer_.bias, relu=False)
     for name, shape in _still_maps(generator).items():
         graph.output(values[name], name, *shape)
     return graph
@@ -689,10 +632,8 @@ def _still_graph(generator: Generator) -> _Graph:
 
 def _step_graph(generator: Generator) -> _Graph:
     config, decoder = generator.config, generator.decoder
-    assert isinstance(decoder, WarpDecoder | UNetDecoder)
+    assert isinstance(decoder, UNetDecoder)
     graph = _Graph("step")
-    if isinstance(decoder, WarpDecoder):
-        graph.input("still", 1, 3, config.height, config.width)
     for name, shape in _still_maps(generator).items():
         graph.input(name, *shape)
     parts = [_listen(graph, generator)]
@@ -704,35 +645,21 @@ def _step_graph(generator: Generator) -> _Graph:
         coded = graph.gru(generator.noise_generator.gru, 0, row, state)
         graph.output(coded, "next_noise_state", 1, 1, config.noise_dim)
         parts.append(graph.op("Squeeze", coded, graph.constant([0])))
-    if config.expression_dim:
-        curves = graph.input("expression", 1, config.expression_dim)
-        parts.append(graph.op("Mul", curves, graph.constant(float(config.expression_gain))))
     latent = graph.op("Concat", *parts, axis=1) if len(parts) > 1 else parts[0]
     weight, _ = _root(generator)
-    rows = torch.ones(len(weight), dtype=torch.bool)
-    rows[_identity_rows(generator)] = False
-    x = graph.op("MatMul", latent, graph.constant(weight[rows]))
+    x = graph.op("MatMul", latent, graph.constant(weight[: -config.identity_dim]))
     x = graph.op("Relu", graph.op("Add", x, "root"))
     x = graph.op("Reshape", x, graph.constant([1, -1, *config.coarse_size]))
-    fusions = _fusions(decoder)
-    for level in range(len(decoder.up) + 1):
-        if level:
-            up = decoder.up[level - 1]
-            assert isinstance(up, nn.Sequential) and isinstance(up[0], nn.ConvTranspose2d)
-            scale, bias = affine(up[1])
-            x = graph.double(x, up[0].weight * scale[None, :, None, None], bias)
-        if level < len(fusions):
-            fuse = fusions[level]
-            scale, _ = affine(fuse.norm)
-            weight = _turned(fuse.conv.weight[fuse.skip_channels :]) * scale[:, None, None, None]
-            x = graph.conv(x, weight, None, add=f"skip_{level}")
+    for level, (fuse, up) in enumerate(zip(_fusions(decoder), decoder.up, strict=True)):
+        scale, _ = affine(fuse.norm)
+        weight = _turned(fuse.conv.weight[fuse.skip_channels :]) * scale[:, None, None, None]
+        x = graph.conv(x, weight, None, add=f"skip_{level}")
+        assert isinstance(up, nn.Sequential) and isinstance(up[0], nn.ConvTranspose2d)
+        scale, bias = affine(up[1])
+        x = graph.double(x, up[0].weight * scale[None, :, None, None], bias)
     head = decoder.head
     assert head.bias is not None
-    if isinstance(decoder, UNetDecoder):
-        frame = graph.op("Tanh", graph.double(x, head.weight, head.bias, relu=False))
-    else:
-        raw = graph.conv(x, head.weight, head.bias, relu=False)
-        frame = _compose(graph, generator, x, raw)
+    frame = graph.op("Tanh", graph.double(x, head.weight, head.bias, relu=False))
     graph.output(frame, "frame", 1, 3, config.height, config.width)
     return graph
 
@@ -908,96 +835,16 @@ def _attend(
     return str(graph.op("Add", x, y))
 
 
-def _compose(graph: _Graph, generator: Generator, x: str, raw: str) -> str:
-    """What the warp decoder's head gives -> flow, mask and colour as outputs, and the frame."""
-    config, decoder = generator.config, generator.decoder
-    assert isinstance(decoder, WarpDecoder)
-    height, width = config.height, config.width
-    whole = _named_maps(graph, decoder, raw)
-    for name, value in whole.items():
-        channels = _MAPS[name]
-        graph.output(value, name, 1, channels, height // 2, width // 2)
-    joined = graph.op("Concat", *whole.values(), axis=1)
-    scales = graph.constant(np.array([1, 1, 2, 2], np.float32))
-    maps = graph.op("Resize", joined, "", scales, mode="linear")
-    if decoder.mouth is not None:
-        fine = _mouth(graph, decoder, decoder.mouth, x, raw, joined)
-        top, bottom, left, right = region_box("mouth", height, width)
-        rows, columns = 2 * (bottom - top), 2 * (right - left)
-        ends = {"flow": (0, 2), "mask": (2, 3), "colour": (3, 6)}
-        for name, (begin, end) in ends.items():
-            value = graph.part(fine, 1, begin, end)
-            graph.output(value, f"mouth_{name}", 1, _MAPS[name], rows, columns)
-        # Half the size, with two interpolated lines to each: the mean of four.
-        halved = graph.op("AveragePool", fine, kernel_shape=[2, 2], strides=[2, 2])
-        edges = graph.constant([0, 0, top, left, 0, 0, height - bottom, width - right])
-        inside = torch.zeros(1, 1, height, width)
-        inside[..., top:bottom, left:right] = 1
-        where = graph.constant(inside.numpy().astype(bool))
-        maps = graph.op("Where", where, graph.op("Pad", halved, edges), maps)
-    flow, mask, colour = (graph.part(maps, 1, *ends) for ends in ((0, 2), (2, 3), (3, 6)))
-    grid = graph.constant(identity_grid(height, width)[None])
-    places = graph.op("Add", grid, graph.op("Transpose", flow, perm=[0, 2, 3, 1]))
-    moved = graph.op(
-        *("GridSample", "still", places), mode="bilinear", padding_mode="border", align_corners=0
-    )
-    return graph.lerp(moved, colour, mask)
-
-
-_MAPS = {"flow": 2, "mask": 1, "colour": 3}
-"""What a warp decoder gives, and its channels."""
-
-
-def _named_maps(graph: _Graph, decoder: WarpDecoder, raw: str) -> dict[str, str]:
-    flow, mask, colour = (graph.part(raw, 1, *ends) for ends in ((0, 2), (2, 3), (3, 6)))
-    return {
-        "flow": graph.op("Mul", flow, graph.constant(float(decoder.FLOW_UNIT))),
-        "mask": graph.op("Sigmoid", mask),
-        "colour": graph.op("Tanh", colour),
-    }
-
-
-def _mouth(
-    graph: _Graph, decoder: WarpDecoder, branch: MouthBranch, x: str, raw: str, joined: str
-) -> str:
-    """The mouth's six maps on its own grid."""
-    top, bottom, left, right = branch.box
-    rows = graph.constant(interpolation(bottom - top + 2, branch.SCALE))
-    columns = graph.constant(interpolation(right - left + 2, branch.SCALE).t())
-
-    def spread(value: str) -> str:
-        around = graph.box(value, (top - 1, bottom + 1, left - 1, right + 1))
-        return str(graph.op("MatMul", graph.op("MatMul", rows, around), columns))
-
-    # Biases came with the still's maps.
-    y = graph.conv(graph.box(x, branch.box), branch.enter.weight, None, add="mouth_0")
-    assert branch.up.bias is not None and branch.head.bias is not None
-    y = graph.double(y, branch.up.weight, branch.up.bias)
-    y = graph.conv(y, branch.fuse.weight, None, add="mouth_1")
-    change = graph.double(y, branch.head.weight, branch.head.bias, relu=False)
-    fine = _named_maps(graph, decoder, graph.op("Add", change, spread(raw)))
-    detail = graph.op("Concat", *fine.values(), axis=1)
-    window = graph.constant(branch.window[None, None])
-    return graph.lerp(spread(joined), detail, window)
-
-
 def _root(generator: Generator) -> tuple[Tensor, Tensor]:
     """The decoder's first layer as a matrix (latent, C * h * w) and a bias (C * h * w,)."""
     decoder = generator.decoder
-    assert isinstance(decoder, WarpDecoder | UNetDecoder)
+    assert isinstance(decoder, UNetDecoder)
     conv, norm = decoder.root[0], decoder.root[1]
     assert isinstance(conv, nn.ConvTranspose2d)
     scale, bias = affine(norm)
     weight = (conv.weight * scale[None, :, None, None]).flatten(1)
     cells = weight.shape[1] // len(bias)
     return weight.detach(), bias.repeat_interleave(cells).detach()
-
-
-def _identity_rows(generator: Generator) -> slice:
-    """Where in the latent the identity's code stands."""
-    config = generator.config
-    begin = config.context_dim + config.noise_dim
-    return slice(begin, begin + config.identity_dim)
 
 
 def _turned(weight: Tensor) -> Tensor:

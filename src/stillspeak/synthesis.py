@@ -52,9 +52,6 @@ class Recurrence:
 class Synthesizer:
     """Turns audio windows into frames of one face.
 
-    A decoder that has eyes and brows as inputs is told that they stay as in the still: they are
-    moved afterwards, see :mod:`stillspeak.rendering.eyes`.
-
     Args:
         engine: in evaluation mode.
         portrait: the face, prepared by the same engine.

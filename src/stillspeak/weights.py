@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from stillspeak.atomic import whole_file
 from stillspeak.configuration import read_json
 from stillspeak.errors import ConfigError, OutputError, WeightsError
-from stillspeak.models.config import GeneratorConfig
+from stillspeak.models.config import RETIRED, GeneratorConfig
 from stillspeak.models.generator import Generator
 from stillspeak.models.lipnet import LIPNET_FORMAT
 from stillspeak.models.pose import PoseConfig
@@ -50,8 +50,9 @@ on another machine does, far below what a wrong tensor does."""
 MAX_BYTES = 4 * 2**30
 """Size of a weights file that is read: forty times the paper's generator."""
 _NO_ANSWER = 1e6
-_RETIRED = frozenset(("mel_bands",))
-"""Fields of a generator's configuration that older files still have, and that say nothing there."""
+_REMOVED = frozenset(("warp", "warp_gan", "alive", "fluent"))
+"""Models that were released once."""
+_NO_WARP = "made by 0.8's warp decoder, which 0.9 removed; use the default model or stillspeak 0.8"
 GOLDEN_PIXELS = 499
 """How many values of the frames a golden answer holds. A prime, so that they do not fall into
 one column of the picture but all over it, the mouth included."""
@@ -122,6 +123,8 @@ def resolve_model(model: str | Path) -> tuple[Path, str | None]:
             )
         return entry.path, entry.sha256
     path = Path(model)
+    if not path.is_file() and model in _REMOVED:
+        raise WeightsError(f"{model}: {_NO_WARP}")
     if not path.is_file():
         names = ", ".join(sorted(known))
         raise WeightsError(f"{model}: no such weights file, and no released model ({names})")
@@ -412,7 +415,15 @@ def _header(
 
 
 def _config(table: dict[str, Any], path: Path) -> GeneratorConfig:
-    values = _tupled({k: v for k, v in table.items() if k not in _RETIRED})
+    if table.get("decoder") == "warp":
+        raise WeightsError(f"{path}: {_NO_WARP}")
+    for name in ("expression_dim", "finest_skip"):
+        if table.get(name):
+            raise WeightsError(
+                f"{path}: made with generator.{name}, which 0.9 removed; use the default model or "
+                "stillspeak 0.8"
+            )
+    values = _tupled({k: v for k, v in table.items() if k not in RETIRED})
     try:
         for name, kind in (("speech", SpeechEncoderConfig), ("pose", PoseConfig)):
             if name in values:

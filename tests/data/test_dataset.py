@@ -1,6 +1,5 @@
 """Training examples: pure functions of (seed, step, number), with sound and picture in step."""
 
-import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,22 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import load_file, save_file
 
-from stillspeak.constants import BROW_PIXELS
 from stillspeak.data.config import AugmentConfig, DataConfig
 from stillspeak.data.dataset import (
     AudioBatch,
     Batch,
     Prefetcher,
     TrainingData,
-    clip_expression,
     read_frames,
     whole_clip,
 )
 from stillspeak.data.prepare import CachedClip, load_manifest, open_clip
 from stillspeak.errors import ConfigError, DataError
-from stillspeak.face.eyes import EYE_CORNERS, LEFT_BROW, RIGHT_BROW
 from stillspeak.face.mouth import MIRRORED_PAIRS, mouth_distances
 from stillspeak.media.audio import frame_windows
 from stillspeak.models.config import GeneratorConfig
@@ -85,11 +80,6 @@ def test_shapes_types_and_ranges(clips: list[CachedClip]) -> None:
         "still": ((3, 3, 128, 96), torch.float32),
         "frames": ((3, 3, 3, 128, 96), torch.float32),
         "positions": ((3, 3), torch.int64),
-        "still_points": ((3, 478, 2), torch.float32),
-        "frame_points": ((3, 3, 478, 2), torch.float32),
-        "expression": ((3, 3, 2), torch.float32),
-        "still_mouth": ((3, 0, 0, 0), torch.float32),
-        "frame_mouths": ((3, 3, 0, 0, 0), torch.float32),
     }
     for name in ("windows", "still", "frames"):
         values = getattr(batch, name)
@@ -151,7 +141,6 @@ def test_windows_are_centred_on_their_frames(clips: list[CachedClip]) -> None:
             at = first + batch.positions[b].numpy()
             shown = from_model(batch.frames[b])
             assert np.abs(shown.astype(int) - content["frames"][at]).max() <= 1
-            np.testing.assert_allclose(batch.frame_points[b], content["landmarks"][at], atol=1e-3)
             mouth = mouth_distances(content["landmarks"])
             normal = (mouth - mouth.mean(0)) / np.maximum(mouth.std(0), 0.25)
             np.testing.assert_allclose(
@@ -211,9 +200,6 @@ def test_a_mirrored_example_is_mirrored_throughout(tmp_path: Path, write_clip: W
         torch.testing.assert_close(
             getattr(mirrored, name), getattr(plain, name).flip(-1), atol=1e-3, rtol=0
         )
-    for name in ("still_points", "frame_points"):
-        expected = getattr(plain, name) * torch.tensor([-1.0, 1.0]) + torch.tensor([95.0, 0.0])
-        torch.testing.assert_close(getattr(mirrored, name), expected, atol=1e-3, rtol=0)
     assert torch.equal(mirrored.mouth, plain.mouth[..., list(MIRRORED_PAIRS)])
     assert torch.equal(mirrored.windows, plain.windows)
     assert not torch.equal(mirrored.mouth, plain.mouth)
@@ -362,15 +348,12 @@ def test_whole_clip(clips: list[CachedClip]) -> None:
     )
     np.testing.assert_array_equal(from_model(example.frames[0]), content["frames"][::3])
     np.testing.assert_array_equal(from_model(example.still)[0], content["frames"][0])
-    np.testing.assert_array_equal(example.still_points[0], content["landmarks"][0])
-    np.testing.assert_array_equal(example.frame_points[0], content["landmarks"][::3])
 
 
 def test_read_frames_in_any_order(clips: list[CachedClip]) -> None:
     content = tensors(clips[0])
-    frames, points = read_frames(clips[0], np.array([7, 0, 7]))
+    frames = read_frames(clips[0], np.array([7, 0, 7]))
     np.testing.assert_array_equal(frames, content["frames"][[7, 0, 7]])
-    np.testing.assert_array_equal(points, content["landmarks"][[7, 0, 7]])
 
 
 # ---------------------------------------------------------------- prefetcher
@@ -441,28 +424,3 @@ def test_prefetcher_without_steps() -> None:
     loader = prefetch(Numbers(), range(5, 5), audio_steps=0)
     assert list(loader) == []
     loader.close()
-
-
-def test_expression_is_the_difference_to_the_still(
-    tmp_path: Path, write_clip: Callable[..., CachedClip]
-) -> None:
-    clip = write_clip(tmp_path, frames=24)
-    tensors = load_file(clip.file)
-    closure = np.zeros(24, np.float16)
-    closure[8:] = 0.5
-    tensors["blendshapes"][:, 9:11] = closure[:, None]
-    names = [f"other{i}" for i in range(52)]
-    names[9:11] = ["eyeBlinkLeft", "eyeBlinkRight"]
-    raised = tensors["landmarks"].copy()
-    raised[:, list(EYE_CORNERS)] = (24, 43), (72, 43)
-    raised[12:, list(LEFT_BROW + RIGHT_BROW), 1] -= 3.0
-    tensors["landmarks"] = raised
-    save_file(tensors, clip.file, {"key": '"k"', "blendshapes": json.dumps(names)})
-    with open_clip(clip) as opened:
-        curves = clip_expression(opened, raised)
-    assert curves.shape == (24, 2) and curves.dtype == np.float32
-    moved = curves - curves[0]
-    assert moved[:8] == pytest.approx(0, abs=1e-5)
-    assert moved[8:, 0] == pytest.approx(0.5)
-    assert moved[12:, 1] == pytest.approx(3.0 / BROW_PIXELS, abs=1e-3)
-    assert moved[8:12, 1] == pytest.approx(0, abs=1e-5)

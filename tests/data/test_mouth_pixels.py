@@ -1,8 +1,7 @@
-"""The mouth at twice the crops' scale: prepared from the source, and in training's batches."""
+"""The mouth at twice the crops' scale: prepared from the source, and packed."""
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -10,29 +9,16 @@ import av
 import cv2
 import numpy as np
 import pytest
-import torch
 from safetensors.numpy import load_file, save_file
 
 from stillspeak.constants import SAMPLE_RATE, VIDEO_FPS
-from stillspeak.data.augment import augment_frames
 from stillspeak.data.clips import Clip
-from stillspeak.data.config import AugmentConfig, DataConfig
-from stillspeak.data.dataset import (
-    Batch,
-    TrainingData,
-    enlarge_region,
-    read_frames,
-    read_mouths,
-    whole_clip,
-)
 from stillspeak.data.pack import pack, unpack
 from stillspeak.data.prepare import CachedClip, Summary, load_manifest, open_clip, prepare
 from stillspeak.errors import DataError
 from stillspeak.face import Face
 from stillspeak.face.align import canonical_face
-from stillspeak.models.config import GeneratorConfig
-from stillspeak.models.pixels import from_model, to_model
-from stillspeak.models.regions import LOWER_BOX, MOUTH_BOX, crop_region
+from stillspeak.models.regions import LOWER_BOX, MOUTH_BOX
 
 T = 6
 TOP, BOTTOM, LEFT, RIGHT = LOWER_BOX
@@ -194,7 +180,7 @@ def test_other_scales_are_refused(clips: list[Clip], tmp_path: Path) -> None:
         run(clips, tmp_path, mouth_scale=3)
 
 
-# ------------------------------------------------------------------- enlarged
+# ------------------------------------------------------------------- packed
 
 
 def fine(examples: int, count: int, grain: int = 8) -> np.ndarray:
@@ -214,167 +200,26 @@ def halves(pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return crops, pictures[:, 2 * TOP : 2 * BOTTOM, 2 * LEFT : 2 * RIGHT]
 
 
-def test_an_enlarged_region_has_its_pixels_in_place() -> None:
-    crops, mouths = halves(fine(3, 1, grain=12)[:, 0])
-    large = enlarge_region(crops)
-    assert (large.dtype, large.shape) == (np.uint8, (3, 144, 144, 3))
-    region = cut(crops).astype(float)
-    error = np.abs(averaged(large) - region).mean()
-    assert error < 1.5
-    assert np.abs(large.astype(float) - mouths).mean() < 4
-    for shift in ((0, 1), (1, 0), (0, -1), (-1, 0)):
-        assert np.abs(averaged(np.roll(large, shift, axis=(1, 2))) - region).mean() > 2 * error
-    # What lies around the box counts: its rim is drawn as well as its middle.
-    rim = np.abs(averaged(large) - region)[:, :, [0, -1]].mean()
-    assert rim < 1.5 * error
-    assert enlarge_region(crops[:0]).shape == (0, 144, 144, 3)
-
-
-def test_a_mirrored_crop_has_a_mirrored_region() -> None:
-    crops, _ = halves(fine(1, 1)[:, 0])
-    mirrored = enlarge_region(np.ascontiguousarray(crops[:, :, ::-1]))
-    assert np.abs(mirrored[:, :, ::-1].astype(int) - enlarge_region(crops)).max() <= 1
-
-
-# ------------------------------------------------------------------- augmented
-
-
-def in_mouth_box(region: torch.Tensor) -> torch.Tensor:
-    """Mouths (..., 144, 144), averaged 2 x 2, inside ``MOUTH_BOX``: (..., 40, 52)."""
-    small = torch.nn.functional.avg_pool2d(region.flatten(0, -4), 2).unflatten(0, region.shape[:-3])
-    top, bottom, left, right = MOUTH_BOX
-    return small[..., top - TOP : bottom - TOP, left - LEFT : right - LEFT]
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"rotate": 6.0},
-        {"scale": 0.1},
-        {"shift": 3.0},
-        {"warp": 2.0},
-        {"gain": 0.4, "gamma": 0.5, "colour": 0.3},
-        {"rotate": 4.0, "scale": 0.06, "shift": 3.0, "warp": 2.0, "gain": 0.2, "colour": 0.1},
-    ],
-)
-def test_a_mouth_changes_as_its_frame_does(changes: dict[str, float]) -> None:
-    nothing = dict.fromkeys(("rotate", "scale", "shift", "warp", "gain", "gamma", "colour"), 0.0)
-    config = AugmentConfig(**(nothing | changes))
-    # Smooth, so that the blur of the crop's coarser grid does not count as a difference.
-    pictures = fine(4, 2, grain=24)
-    crops, mouths = halves(pictures.reshape(8, 256, 192, 3))
-    frames = to_model(crops).unflatten(0, (4, 2))
-    large = to_model(mouths).unflatten(0, (4, 2))
-    points = torch.full((4, 2, 478, 2), 50.0)
-    changed, moved, mouth = augment_frames(frames, points, config, np.random.default_rng(3), large)
-    assert mouth.shape == large.shape
-    assert mouth.abs().max() <= 1
-    expected = crop_region(changed, "mouth")
-    error = (in_mouth_box(mouth) - expected).abs().mean()
-    before = (in_mouth_box(large) - expected).abs().mean()
-    assert error < 0.012  # one and a half of 255 levels
-    assert before > 6 * error  # without the change it would be far off
-    # No draw depends on the mouths.
-    again, points_again, none = augment_frames(frames, points, config, np.random.default_rng(3))
-    assert torch.equal(changed, again)
-    assert torch.equal(moved, points_again)
-    assert none.shape == (4, 2, 0, 0, 0)
-
-
-def test_nothing_changes_a_mouth_where_nothing_changes_the_frame() -> None:
-    config = AugmentConfig(rotate=0, scale=0, shift=0, warp=0, gain=0, gamma=0, colour=0)
-    crops, mouths = halves(fine(2, 1, grain=4)[:, 0])
-    large = to_model(mouths)[:, None]
-    points = torch.zeros(2, 1, 478, 2)
-    _, _, mouth = augment_frames(
-        to_model(crops)[:, None], points, config, np.random.default_rng(0), large
-    )
-    torch.testing.assert_close(mouth, large, atol=1e-3, rtol=0)
-
-
-# ------------------------------------------------------------------- batches
-
-DATA = DataConfig(batch=3, window_frames=10, decoded_frames=3, lead_frames=2)
-MOUTHS = replace(DATA, mouth_pixels=True)
-
-
 @pytest.fixture
 def cache(tmp_path: Path, write_clip: Callable[..., CachedClip]) -> list[CachedClip]:
     """Two clips: ``one`` has mouths whose pixels are finer than its frames', ``two`` has none."""
-    made = []
-    for name in ("one", "two"):
-        crops, mouths = halves(fine(24, 1, grain=16)[:, 0])
-        clip = write_clip(tmp_path, name=name, pictures=crops)
-        if name == "one":
-            with open_clip(clip) as opened:
-                header = {key: json.dumps(value) for key, value in opened.metadata.items()}
-            save_file(
-                load_file(clip.file) | {"mouth": np.ascontiguousarray(mouths)},
-                clip.file,
-                metadata=header,
-            )
-        made.append(clip)
+    crops, mouths = halves(fine(24, 1, grain=16)[:, 0])
+    made = [write_clip(tmp_path, name=name, pictures=crops) for name in ("one", "two")]
+    with open_clip(made[0]) as opened:
+        header = {key: json.dumps(value) for key, value in opened.metadata.items()}
+    mouth = {"mouth": np.ascontiguousarray(mouths)}
+    save_file(load_file(made[0].file) | mouth, made[0].file, metadata=header)
     return made
-
-
-def batch(clips: list[CachedClip], config: DataConfig, step: int = 0) -> Batch:
-    return TrainingData(clips, config, AugmentConfig(), GeneratorConfig(), seed=4).batch(step)
-
-
-@pytest.mark.parametrize("step", range(3))
-def test_all_else_in_a_batch_stays_the_same(cache: list[CachedClip], step: int) -> None:
-    without, given = batch(cache, DATA, step), batch(cache, MOUTHS, step)
-    old = without._fields[:-2]
-    assert old[-1] == "expression"
-    for name in old:
-        assert torch.equal(getattr(without, name), getattr(given, name)), name
-    assert without.still_mouth.shape == (3, 0, 0, 0)
-    assert without.frame_mouths.shape == (3, 3, 0, 0, 0)
-
-
-@pytest.mark.parametrize("which", [slice(0, 1), slice(1, 2), slice(0, 2)])
-def test_mouths_of_a_batch_are_its_frames(cache: list[CachedClip], which: slice) -> None:
-    """Mirrored or not, of clips that were prepared with mouths, without, and of both."""
-    for step in range(4):
-        made = batch(cache[which], MOUTHS, step)
-        assert made.still_mouth.shape == (3, 3, 144, 144)
-        assert made.frame_mouths.shape == (3, 3, 3, 144, 144)
-        assert made.still_mouth.dtype == made.frame_mouths.dtype == torch.float32
-        for mouths, frames in (
-            (made.still_mouth, made.still),
-            (made.frame_mouths, made.frames),
-        ):
-            assert mouths.abs().max() <= 1
-            assert (in_mouth_box(mouths) - crop_region(frames, "mouth")).abs().mean() < 0.025
-
-
-def test_mouths_are_read_where_they_are_kept(cache: list[CachedClip]) -> None:
-    wanted = np.array([7, 0, 7])
-    with open_clip(cache[0]) as clip:
-        np.testing.assert_array_equal(
-            read_mouths(cache[0], wanted), clip.get_tensor("mouth")[wanted]
-        )
-    frames, _ = read_frames(cache[1], wanted)
-    np.testing.assert_array_equal(read_mouths(cache[1], wanted), enlarge_region(frames))
-
-
-def test_a_whole_clip_has_its_stills_mouth(cache: list[CachedClip]) -> None:
-    for clip in cache:
-        example = whole_clip(clip, GeneratorConfig(), every=5)
-        assert example._fields[-1] == "still_mouth"
-        assert example.still_mouth.shape == (1, 3, 144, 144)
-        np.testing.assert_array_equal(
-            from_model(example.still_mouth), read_mouths(clip, np.array([0]))
-        )
 
 
 def test_mouths_are_packed_as_video(cache: list[CachedClip], tmp_path: Path) -> None:
     packed = pack(cache[0].file.parents[1], tmp_path / "parts")
     unpack(tmp_path / "parts", tmp_path / "there")
     assert packed.bytes < sum(clip.file.stat().st_size for clip in cache) / 4
-    wanted = np.arange(24)
-    for old, new in zip(cache, load_manifest(tmp_path / "there"), strict=True):
-        error = read_mouths(old, wanted).astype(float) - read_mouths(new, wanted)
+    one, two = load_manifest(tmp_path / "there")
+    with open_clip(cache[0]) as old, open_clip(one) as new:
+        assert new.get_tensor("mouth").shape == (24, 144, 144, 3)
+        error = old.get_tensor("mouth").astype(float) - new.get_tensor("mouth")
         assert np.abs(error).mean() < 3
-    with open_clip(load_manifest(tmp_path / "there")[0]) as clip:
-        assert clip.get_tensor("mouth").shape == (24, 144, 144, 3)
+    with open_clip(two) as new:
+        assert not new.has("mouth")

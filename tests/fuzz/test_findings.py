@@ -128,7 +128,7 @@ def test_unchanged_weights_load(changed: Callable[..., Path]) -> None:
         {"identity_channels": [3] * 3000},
         {"identity_channels": [4096, 4096]},
         {"sample_rate": 10**9, "fps": 1},
-        {"warp_channels": [10**18, 4]},
+        {"audio_channels": [10**18, 4]},
         {"speech": 3},
         {"speech": {"width": 10**12}},
         {"speech": {"behind": 7.5}},
@@ -142,7 +142,7 @@ def test_unchanged_weights_load(changed: Callable[..., Path]) -> None:
         {"audio_channels": [3, "3", 4]},
         {"noise_std": math.nan},
         {"audio_dropout": []},
-        {"decoder": ["warp"]},
+        {"decoder": ["unet"]},
         {"line\nbreak": 1},
     ],
 )

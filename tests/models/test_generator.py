@@ -15,7 +15,7 @@ Inputs = Callable[..., tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
 FRAMES = 7
 
 
-@pytest.fixture(scope="module", params=["unet", "warp"])
+@pytest.fixture(scope="module", params=["unet"])
 def generator(request: pytest.FixtureRequest, tiny: Make, lively: Lively) -> Generator:
     return lively(tiny(request.param))
 
@@ -120,16 +120,13 @@ def test_noise_drawn_in_chunks_is_the_whole_noise(tiny: Make) -> None:
     assert not torch.equal(whole[:, 0], whole[:, 1])
 
 
-@pytest.mark.parametrize("decoder", ["unet", "warp"])
 @torch.no_grad()
-def test_windows_of_200_ms_and_other_sizes(decoder: str, tiny: Make, inputs: Inputs) -> None:
+def test_windows_of_200_ms_and_other_sizes(tiny: Make, inputs: Inputs) -> None:
     config = tiny(
-        decoder,
         window_seconds=0.2,
         height=64,
         width=48,
         identity_channels=(4, 5, 6, 7),
-        warp_channels=(4, 5, 6, 7),
     )
     assert config.window == 3200
     assert Generator(config).eval()(*inputs(config, 1, 2)).shape == (1, 2, 3, 64, 48)
@@ -163,11 +160,8 @@ def test_the_names_in_a_state_dict(tiny: Make) -> None:
         common += [f"noise_generator.gru.{part}_l0"]
     common += ["decoder.root.0.weight", *norm_names("decoder.root.1")]
     common += ["decoder.head.weight", "decoder.head.bias"]
-    for decoder, fuses in (("unet", 4), ("warp", 5)):
-        names = list(common)
-        for level in range(fuses):
-            names += [f"decoder.fuse.{level}.conv.weight"]
-            names += norm_names(f"decoder.fuse.{level}.norm")
-        for level in range(4):
-            names += [f"decoder.up.{level}.0.weight", *norm_names(f"decoder.up.{level}.1")]
-        assert sorted(Generator(tiny(decoder)).state_dict()) == sorted(names)
+    for level in range(4):
+        common += [f"decoder.fuse.{level}.conv.weight"]
+        common += norm_names(f"decoder.fuse.{level}.norm")
+        common += [f"decoder.up.{level}.0.weight", *norm_names(f"decoder.up.{level}.1")]
+    assert sorted(Generator(tiny()).state_dict()) == sorted(common)

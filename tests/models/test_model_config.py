@@ -40,7 +40,6 @@ def test_steps_are_milliseconds_at_any_whole_rate() -> None:
         ({"identity_channels": ()}, "generator.identity_channels"),
         ({"identity_channels": (64, 0, 8, 8, 8)}, "generator.identity_channels"),
         ({"audio_channels": ()}, "generator.audio_channels"),
-        ({"warp_channels": (0, 1, 1, 1, 1)}, "generator.warp_channels"),
         ({"identity_dim": 0}, "generator.identity_dim must be at least 1"),
         ({"audio_dim": 0}, "generator.audio_dim must be at least 1"),
         ({"context_dim": -1}, "generator.context_dim must be at least 1"),
@@ -51,7 +50,7 @@ def test_steps_are_milliseconds_at_any_whole_rate() -> None:
         ({"width": -96}, "generator.width must be at least 1"),
         ({"fps": 0}, "generator.fps must be at least 1"),
         ({"sample_rate": 0}, "generator.sample_rate must be at least 1"),
-        ({"decoder": "warp", "warp_channels": (8, 8)}, "one width a level"),
+        ({"decoder": "warp"}, "generator.decoder is 'warp'"),
         ({"height": 120}, "multiples of 32, not 120x96"),
         ({"width": 100}, "multiples of 32, not 128x100"),
         ({"sample_rate": 44_100}, "whole number of kHz"),
@@ -68,10 +67,6 @@ def test_steps_are_milliseconds_at_any_whole_rate() -> None:
 def test_each_rule(changes: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(says)):
         GeneratorConfig(**changes)
-
-
-def test_a_u_net_does_not_mind_the_warp_decoder_s_widths() -> None:
-    GeneratorConfig(decoder="unet", warp_channels=(8, 8))
 
 
 def test_it_is_frozen() -> None:

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from stillspeak.models.decoders import Motion, compose
+from fixtures_motion import compose
+from stillspeak.models.decoders import Motion
 from stillspeak.rendering.head import (
     HEAD,
     SHOULDERS,

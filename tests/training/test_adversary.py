@@ -49,11 +49,6 @@ def batch() -> Batch:
         still=-(torch.arange(CLIPS)[:, None, None, None] + 1.0).expand(-1, 3, 128, 96),
         frames=values[:, :, None, None, None].expand(-1, -1, 3, 128, 96).float().contiguous(),
         positions=positions,
-        still_points=torch.zeros(CLIPS, 478, 2),
-        frame_points=torch.zeros(CLIPS, FRAMES, 478, 2),
-        expression=torch.zeros(CLIPS, FRAMES, 2),
-        still_mouth=torch.zeros(CLIPS, 0, 0, 0),
-        frame_mouths=torch.zeros(CLIPS, FRAMES, 0, 0, 0),
     )
 
 
@@ -284,11 +279,6 @@ def test_a_discriminator_learns_to_tell(kind: type[Adversary], game: Game) -> No
         still=real[:, 0],
         frames=real,
         positions=(3 + torch.arange(FRAMES)).expand(2, -1),
-        still_points=torch.zeros(2, 478, 2),
-        frame_points=torch.zeros(2, FRAMES, 478, 2),
-        expression=torch.zeros(2, FRAMES, 2),
-        still_mouth=torch.zeros(2, 0, 0, 0),
-        frame_mouths=torch.zeros(2, FRAMES, 0, 0, 0),
     )
     optimizer = torch.optim.Adam(adversary.parameters(), lr=1e-2)
     for _ in range(12):
@@ -478,7 +468,7 @@ def test_advice_leaves_no_gradient_in_a_discriminator(game: Game, make: Make) ->
     batch = trainer._data.batch(0)
     frames = (batch.frames * 0.5).requires_grad_()
     draws = [a.draw(batch, drawn()) for a in trainer._adversaries]
-    terms, total = trainer._advice(batch, [frames] * len(draws), draws)
+    terms, total = trainer._advice(batch, frames, draws)
     total.backward()
     assert all(p.grad is None for a in trainer._adversaries for p in a.parameters())
     assert frames.grad is not None

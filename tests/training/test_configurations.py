@@ -33,14 +33,6 @@ DIFFERENCES: dict[str, tuple[str, dict[str, Any]]] = {
             "adversarial.sync": 0.0,
         },
     ),
-    "control.toml": (
-        "warp.toml",
-        {
-            "generator.decoder": "unet",
-            "generator.identity_channels": [32, 64, 128, 256, 512],
-            "generator.finest_skip": True,
-        },
-    ),
     "variants/hinge.toml": (
         "slim.toml",
         {
@@ -105,10 +97,9 @@ def test_who_plays_in_each() -> None:
 
     assert players("paper.toml") == {"frame", "sequence"}
     everyone = {"frame", "sequence", "sync"}
-    for name in ("slim.toml", "warp_gan.toml", "smoke.toml"):
+    for name in ("slim.toml", "smoke.toml"):
         assert players(name) == everyone
     assert players("baseline.toml") == {"frame"}
-    assert players("warp.toml") == players("control.toml") == set()
     assert [a.name for a in make_adversaries(load("slim.toml"))] == ["frame", "sequence", "sync"]
 
 
@@ -121,7 +112,6 @@ def test_paper_toml_holds_the_papers_numbers() -> None:
     assert (generator.identity_dim, generator.context_dim, generator.noise_dim) == (50, 256, 10)
     assert generator.context_layers == 2
     assert len(generator.identity_channels) == 5  # and one more that gives the encoding
-    assert not generator.finest_skip and not generator.expression_dim
     # Section 2.2.1: six layers.
     assert len(config.frame_discriminator.channels) == 5
     # Section 2.3: log-likelihoods, lambda 400, the lower half alone and evenly.
@@ -132,10 +122,7 @@ def test_paper_toml_holds_the_papers_numbers() -> None:
     assert objective.pop("l1") == 400
     assert (objective.pop("upper"), objective.pop("lower")) == (0, 1)
     assert objective.pop("mouth") == 1
-    # What else has a weight concerns the warp decoder alone.
-    warp = {"warped", "painted", "smooth", "mask", "interior", "landmarks"}
-    warp |= {"lip_landmarks", "eyelid_landmarks"}
-    assert {name for name, weight in objective.items() if weight} <= warp
+    assert not [name for name, weight in objective.items() if weight]
     # Optimisation.
     assert training.optimizer == "adam"
     assert training.learning_rate == 2e-4

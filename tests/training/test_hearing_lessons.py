@@ -388,7 +388,10 @@ def test_the_lessons_start_from_nothing_but_their_own(
 ) -> None:
     with pytest.raises(ConfigError, match="--from is for generators"):
         train(
-            ROOT / "configs" / f"{name}.toml", speaking_cache, tmp_path / "run", start_from="alive"
+            ROOT / "configs" / f"{name}.toml",
+            speaking_cache,
+            tmp_path / "run",
+            start_from="temporal",
         )
 
 

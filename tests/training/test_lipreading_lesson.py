@@ -194,7 +194,7 @@ def test_a_run_learns_to_read_and_its_weights_load(cache: Path, tmp_path: Path) 
     with pytest.raises(ConfigError, match="holds a run already"):
         train(config, cache, run)
     with pytest.raises(ConfigError, match="--from is for generators"):
-        train(config, cache, tmp_path / "other", start_from="warp")
+        train(config, cache, tmp_path / "other", start_from="temporal")
     assert "all 150 steps" in train(config, cache, run, resume=True)
 
 

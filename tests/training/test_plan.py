@@ -80,10 +80,9 @@ def test_phases_steps_and_epochs(game: tuple[Plan, Path]) -> None:
     assert audio.activation_bytes < alone.activation_bytes
     # 2 clips of 8 windows of 2560 samples and 7 mouth distances.
     assert audio.batch_bytes == 4 * 2 * 8 * (2560 + 7)
-    picture, points = 3 * 128 * 96, 478 * 2
-    # 12 windows, a still and 5 frames with their landmarks, 5 positions and expressions.
-    pictures = 6 * 4 * (picture + points)
-    assert alone.batch_bytes == 2 * (4 * 12 * (2560 + 7) + pictures + 5 * 8 + 5 * 2 * 4)
+    # 12 windows, a still and 5 frames, 5 positions.
+    pictures = 6 * 4 * 3 * 128 * 96
+    assert alone.batch_bytes == 2 * (4 * 12 * (2560 + 7) + pictures + 5 * 8)
     spent = sum(p.steps_left * max(p.step_seconds, p.batch_seconds) for p in plan.phases)
     assert plan.seconds_left == pytest.approx(spent + 2 * plan.validation_seconds)
     assert plan.table()["seconds_left"] == plan.seconds_left

@@ -40,7 +40,7 @@ def test_training(changes: dict[str, Any], says: str) -> None:
         TrainingConfig(**changes)
 
 
-@pytest.mark.parametrize("changes", [{"l1": -1.0}, {"landmarks": NAN}, {"smooth": float("inf")}])
+@pytest.mark.parametrize("changes", [{"l1": -1.0}, {"gradient": NAN}, {"eyes": float("inf")}])
 def test_objective(changes: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=f"objective.{next(iter(changes))}"):
         ObjectiveConfig(**changes)

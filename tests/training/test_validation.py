@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +10,7 @@ import torch
 from stillspeak.data.dataset import whole_clip
 from stillspeak.data.prepare import CachedClip, load_manifest
 from stillspeak.models.config import GeneratorConfig
-from stillspeak.models.decoders import Decoded, Motion, StillContext
+from stillspeak.models.decoders import Decoded, StillContext
 from stillspeak.models.generator import Generator
 from stillspeak.training.losses import mouth_crop, psnr
 from stillspeak.training.validation import validate
@@ -28,13 +27,7 @@ class Given(Generator):
         self.answers = answers
         self.eval()
 
-    def decode(
-        self,
-        still: StillContext,
-        context: torch.Tensor,
-        noise: torch.Tensor,
-        expression: torch.Tensor | None = None,
-    ) -> Decoded:
+    def decode(self, still: StillContext, context: torch.Tensor, noise: torch.Tensor) -> Decoded:
         answer = self.answers.pop(0)
         assert context.shape[1] == answer.frames.shape[1]
         return answer
@@ -49,7 +42,7 @@ def test_perfect_and_spoilt_frames(clips: list[CachedClip], tiny: Tiny) -> None:
     examples = [whole_clip(c, tiny(), every=2) for c in clips]
     spoilt = examples[1].frames.clone()
     spoilt[..., 0:10, :] += 0.2  # far from the mouth
-    answers = [Decoded(examples[0].frames, None), Decoded(spoilt, None)]
+    answers = [Decoded(examples[0].frames), Decoded(spoilt)]
     result = validate(Given(tiny(), answers), clips, device=CPU)
     best = 10 * np.log10(4e12)
     share = 10 / 128
@@ -65,12 +58,11 @@ def test_perfect_and_spoilt_frames(clips: list[CachedClip], tiny: Tiny) -> None:
     )
     assert result.metrics["still_mouth_psnr"] == pytest.approx(still, rel=1e-4)
     assert still < 40
-    assert "opening_r" not in result.metrics
 
 
 def test_pictures_to_look_at(clips: list[CachedClip], tiny: Tiny) -> None:
     examples = [whole_clip(c, tiny(), every=2) for c in clips]
-    answers = [Decoded(e.frames, None) for e in examples]
+    answers = [Decoded(e.frames) for e in examples]
     result = validate(Given(tiny(), answers), clips, device=CPU, shown=4, max_pictures=1)
     ((still, real, made),) = result.pictures
     assert still.shape == (128, 96, 3)
@@ -88,42 +80,3 @@ def test_clips_of_a_few_frames(
     result = validate(Generator(tiny()).eval(), [clip], device=CPU)
     assert len(result.pictures[0][1]) == 5
     assert all(np.isfinite(value) for value in result.metrics.values())
-
-
-def stretch(opening: np.ndarray, first: float, gain: float = 1.0) -> Motion:
-    """A flow that opens lips of ``first`` pixels at row 86 to ``first + gain * change``."""
-    wanted = first + gain * (opening - first)
-    slope = torch.from_numpy(first / wanted - 1).float().view(1, -1, 1, 1)
-    rows = (torch.arange(64.0) * 2 + 0.5 - 86).view(1, 1, 64, 1)
-    flow = torch.zeros(1, len(opening), 2, 64, 48)
-    flow[:, :, 1] = slope * rows * 2 / 128
-    return Motion(
-        flow,
-        torch.zeros(1, len(opening), 1, 64, 48),
-        torch.zeros(1, len(opening), 3, 64, 48),
-    )
-
-
-@pytest.mark.parametrize(
-    ("gain", "expected"), [(1.0, (1.0, 1.0)), (0.5, (1.0, 0.5)), (-0.5, (-1.0, 0.5))]
-)
-def test_lip_opening_is_read_from_the_flow(
-    gain: float,
-    expected: tuple[float, float],
-    tmp_path: Path,
-    write_clip: Callable[..., CachedClip],
-    tiny: Tiny,
-) -> None:
-    opening = 10 + 2 * np.sin(np.arange(24))
-    clip = write_clip(tmp_path, opening=opening)
-    frames = torch.zeros(1, 24, 3, 128, 96)
-    answers = [Decoded(frames, stretch(opening, opening[0], gain))]
-    metrics: dict[str, Any] = validate(Given(tiny(), answers), [clip], device=CPU, every=1).metrics
-    assert metrics["opening_r"] == pytest.approx(expected[0], abs=1e-3)
-    assert metrics["opening_amplitude"] == pytest.approx(expected[1], rel=1e-2)
-
-
-def test_lips_that_do_not_move_correlate_with_nothing(clips: list[CachedClip], tiny: Tiny) -> None:
-    metrics = validate(Generator(tiny()).eval(), clips[:1], device=CPU).metrics
-    assert metrics["opening_r"] == 0
-    assert metrics["opening_amplitude"] == pytest.approx(0, abs=1e-4)

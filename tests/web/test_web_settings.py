@@ -49,9 +49,9 @@ def test_wrong_values_are_refused(change: dict, said: str):
 
 def test_a_toml_table_becomes_settings():
     settings = build(
-        ServeSettings, {"models": ["warp"], "folder": "/x", "keep_seconds": 60}, name="t"
+        ServeSettings, {"models": ["temporal"], "folder": "/x", "keep_seconds": 60}, name="t"
     )
-    assert settings.models == ("warp",)
+    assert settings.models == ("temporal",)
     assert settings.folder == Path("/x")
     with pytest.raises(ConfigError, match="keep_second"):
         build(ServeSettings, {"keep_second": 60}, name="t")

@@ -116,7 +116,7 @@ class Side:
 
     def _draw(self, shapes: Poses, curves: Tensor | None) -> Iterator[Picture]:
         pose = torch.from_numpy(self.seen.pose(shapes))[None]
-        yield from self._renderer.render(Decoded(None, None, pose=pose), None, curves)
+        yield from self._renderer.render(Decoded(pose=pose), None, curves)
 
     def render(
         self, shapes: Poses, curves: Tensor | None, distance: npt.NDArray[np.float64]

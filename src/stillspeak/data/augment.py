@@ -17,30 +17,18 @@ from torch import Tensor
 from stillspeak.constants import SAMPLE_RATE
 from stillspeak.data.config import AugmentConfig
 from stillspeak.models.layers import identity_grid
-from stillspeak.models.regions import LOWER_BOX
 
 
-def augment_frames(
-    frames: Tensor,
-    points: Tensor,
-    config: AugmentConfig,
-    random: np.random.Generator,
-    mouths: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
+def augment_frames(frames: Tensor, config: AugmentConfig, random: np.random.Generator) -> Tensor:
     """Geometry and light, one draw an example.
 
     Args:
         frames: (B, F, 3, H, W) float32 in [-1, 1]; the F frames of an example change alike.
-        points: (B, F, 478, 2) float32 landmarks in pixels.
         config: strengths.
         random: the source of all draws.
-        mouths: (B, F, 3, h, w) float32 in [-1, 1]: :data:`~stillspeak.models.regions.LOWER_BOX`
-            of the frames at a larger scale. They change as the frames do; no draw depends on
-            whether they are given.
 
     Returns:
-        Frames, landmarks and mouths, changed, of the same shapes; without mouths a tensor of
-        the shape (B, F, 0, 0, 0).
+        The frames, changed.
     """
     examples, count, _, height, width = frames.shape
     device = frames.device
@@ -48,7 +36,6 @@ def augment_frames(
     grid = identity_grid(height, width, device=device) + offsets.permute(0, 2, 3, 1)
     flat = frames.flatten(1, 2)  # the frames of an example share the grid: treat as channels
     moved = F.grid_sample(flat, grid, "bilinear", "border", align_corners=False)
-    moved_points = _move_points(points, offsets, height, width)
 
     def draw(low: float, high: float, *shape: int) -> Tensor:
         drawn = random.uniform(low, high, (examples, *shape)).astype(np.float32)
@@ -57,47 +44,9 @@ def augment_frames(
     gamma = torch.exp2(draw(-config.gamma, config.gamma, 1, 1, 1, 1))
     gain = 1 + draw(-config.gain, config.gain, 1, 1, 1, 1)
     tint = 1 + draw(-config.colour, config.colour, 1, 3, 1, 1)
-    light = gain * tint
 
-    def lit(pictures: Tensor) -> Tensor:
-        unit = torch.unflatten(pictures, 1, (count, 3)).add(1).mul_(0.5).clamp_(0, 1)
-        return unit.pow_(gamma).mul_(light).clamp_(0, 1).mul_(2).sub_(1)
-
-    if mouths is None:
-        return lit(moved), moved_points, frames.new_empty((examples, count, 0, 0, 0))
-    moved_mouths = F.grid_sample(
-        mouths.flatten(1, 2),
-        _mouth_grid(offsets, mouths.shape[-2], mouths.shape[-1]),
-        "bilinear",
-        "border",
-        align_corners=False,
-    )
-    return lit(moved), moved_points, lit(moved_mouths)
-
-
-def _mouth_grid(offsets: Tensor, height: int, width: int) -> Tensor:
-    """Where the pixels of a larger mouth are taken from, so that it moves as its frame does.
-
-    Args:
-        offsets: (B, 2, H, W) of the whole frame, in its [-1, 1] units.
-        height, width: of the picture of ``LOWER_BOX``, at the same scale of the frame.
-
-    Returns:
-        (B, height, width, 2) float32 for ``grid_sample``, in the mouth picture's [-1, 1] units.
-    """
-    # The box as fractions of the frame, whatever its size.
-    top, bottom, left, right = (
-        edge / size for edge, size in zip(LOWER_BOX, (128, 128, 96, 96), strict=True)
-    )
-    rows, columns = round(height / (bottom - top)), round(width / (right - left))
-    fine = F.interpolate(offsets, (rows, columns), mode="bilinear", align_corners=False)
-    grid = identity_grid(rows, columns, device=offsets.device) + fine.permute(0, 2, 3, 1)
-    first, start = round(top * rows), round(left * columns)
-    grid = grid[:, first : first + height, start : start + width]
-    # From -1 and 1 at the frame's edges to -1 and 1 at the box's.
-    middle = offsets.new_tensor([left + right - 1, top + bottom - 1])
-    extent = offsets.new_tensor([right - left, bottom - top])
-    return (grid - middle) / extent
+    unit = torch.unflatten(moved, 1, (count, 3)).add(1).mul_(0.5).clamp_(0, 1)
+    return unit.pow_(gamma).mul_(gain * tint).clamp_(0, 1).mul_(2).sub_(1)
 
 
 def draw_offsets(
@@ -141,17 +90,6 @@ def _offsets(
             align_corners=True,
         )
     return offset.mul_(offset.new_tensor([2 / width, 2 / height]).view(1, 2, 1, 1))
-
-
-def _move_points(points: Tensor, offsets: Tensor, height: int, width: int) -> Tensor:
-    """Landmarks under the warp: the fixed point of p + offset(p) = q, in pixels."""
-    size = points.new_tensor([width, height])
-    target = (points.flatten(1, 2) + 0.5) * (2 / size) - 1  # (B, F*478, 2)
-    moved = target
-    for _ in range(4):  # contracts by about 0.1 a round for warps of a few pixels
-        at = F.grid_sample(offsets, moved.unsqueeze(1), "bilinear", "border", align_corners=False)
-        moved = target - at.squeeze(2).transpose(1, 2)
-    return ((moved + 1) * (size / 2) - 0.5).view_as(points)
 
 
 def augment_audio(

@@ -38,11 +38,6 @@ class DataConfig:
     audio_batch: int = 16
     """Clips in a batch of the audio warm start."""
     audio_window_frames: int = 32
-    blinks: float = 0.0
-    """Share of examples that show a blink, of speakers with a clip that has one."""
-    mouth_pixels: bool = False
-    """Whether examples hold the mouth at twice the frames' scale as well. Clips that were
-    prepared without it (``stillspeak prepare --mouth-scale 2``) give their frames' enlarged."""
     resident: bool = False
     """Whether all clips go to the accelerator's memory and examples are made there: 8 MB a clip
     of three seconds, and many times as many examples a second."""
@@ -56,10 +51,7 @@ class DataConfig:
                 raise ConfigError(f"data.{name} must be at least 1")
         if self.lead_frames < 0 or self.window_frames - self.lead_frames < self.decoded_frames:
             raise ConfigError("data.window_frames must hold lead_frames and decoded_frames")
-        for name in (
-            *("speaker_balance", "audio_speaker_balance"),
-            *("other_clip", "first_frame", "blinks"),
-        ):
+        for name in ("speaker_balance", "audio_speaker_balance", "other_clip", "first_frame"):
             if not 0 <= (getattr(self, name) or 0) <= 1:
                 raise ConfigError(f"data.{name} must lie in [0, 1]")
 

@@ -20,23 +20,18 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from stillspeak.constants import BLINK_PEAK, BROW_PIXELS, FRAME_HEIGHT
 from stillspeak.data.augment import augment_audio, augment_frames, time_stretch
 from stillspeak.data.config import AugmentConfig, DataConfig
 from stillspeak.data.prepare import (
     CachedClip,
-    CachedClipReader,
     open_clip,
     sound_and_landmarks,
 )
 from stillspeak.errors import DataError
-from stillspeak.face.align import resample
-from stillspeak.face.eyes import brow_heights
 from stillspeak.face.mouth import MIRRORED_PAIRS, mouth_distances
 from stillspeak.media.audio import frame_windows
 from stillspeak.models.config import GeneratorConfig
 from stillspeak.models.pixels import to_model
-from stillspeak.models.regions import LOWER_BOX
 
 T = TypeVar("T")
 
@@ -49,13 +44,6 @@ class Batch(NamedTuple):
     still: (B, 3, H, W) float32 in [-1, 1].
     frames: (B, K, 3, H, W) float32 in [-1, 1].
     positions: (B, K) int64, which of the T windows each frame belongs to.
-    still_points: (B, 478, 2) float32, the still's landmarks in pixels of the crop.
-    frame_points: (B, K, 478, 2) float32.
-    expression: (B, K, 2) float32, eyes and brows relative to the still's, as
-        ``rendering.expression`` defines them.
-    still_mouth: (B, 3, 144, 144) float32 in [-1, 1], ``models.regions.LOWER_BOX`` of the still
-        at twice the scale of a 128 x 96 crop; (B, 0, 0, 0) without ``data.mouth_pixels``.
-    frame_mouths: (B, K, 3, 144, 144), the same of the frames; or (B, K, 0, 0, 0).
     """
 
     windows: Tensor
@@ -63,11 +51,6 @@ class Batch(NamedTuple):
     still: Tensor
     frames: Tensor
     positions: Tensor
-    still_points: Tensor
-    frame_points: Tensor
-    expression: Tensor
-    still_mouth: Tensor
-    frame_mouths: Tensor
 
 
 class AudioBatch(NamedTuple):
@@ -84,8 +67,6 @@ class _Track:
     clip: CachedClip
     audio: npt.NDArray[np.float32]  # (S,)
     mouth: npt.NDArray[np.float32]  # (T, 7)
-    expression: npt.NDArray[np.float32]  # (T, 2)
-    blinks: npt.NDArray[np.int64]  # frames at which the eyes are most closed
 
 
 class Examples(Protocol):
@@ -150,10 +131,6 @@ class TrainingData:
         for index, track in enumerate(self._tracks):
             self._by_speaker[track.clip.speaker].append(index)
         self._speakers = sorted(self._by_speaker)
-        self._blinking = {
-            speaker: [i for i in indices if len(self._tracks[i].blinks)]
-            for speaker, indices in self._by_speaker.items()
-        }
         counts = np.array([len(self._by_speaker[s]) for s in self._speakers], float)
         self._speaker_weights = balanced(counts, data.speaker_balance)
         balance = data.audio_speaker_balance
@@ -190,44 +167,24 @@ class TrainingData:
 
     def _example(self, step: int, number: int) -> Batch:
         """One example, as a batch of one."""
-        config, generator = self._data, self._generator
+        config = self._data
         random = np.random.default_rng((self._seed, 1, step, number))
         track = self._draw(random, self._speaker_weights)
-        blink: int | None = None
-        if config.blinks and random.random() < config.blinks:
-            track, blink = self._draw_blink(track, random)
-        windows, mouth, sources = self._speech(track, config.window_frames, random, blink)
+        windows, mouth, sources = self._speech(track, config.window_frames, random)
         positions = self._positions(random)
-        if blink is not None:
-            positions = self._including(positions, int(np.abs(sources - blink).argmin()))
-        shown, points, mouths, expression = self._pictures(track, sources[positions], random)
+        shown = self._pictures(track, sources[positions], random)
         if random.random() < self._augment.mirror:
             shown = np.ascontiguousarray(shown[:, :, ::-1])
-            points = points * np.array([-1, 1], np.float32)
-            points += np.array([generator.width - 1, 0], np.float32)
-            if mouths is not None:  # their box has its place in the mirrored crop too
-                mouths = np.ascontiguousarray(mouths[:, :, ::-1])
             mouth = mouth[:, MIRRORED_PAIRS]
         frames = torch.from_numpy(shown).permute(0, 3, 1, 2).contiguous().float()
         frames = frames.div_(127.5).sub_(1).unsqueeze(0)
-        frames, moved, moved_mouths = augment_frames(
-            frames,
-            torch.from_numpy(points)[None],
-            self._augment,
-            random,
-            None if mouths is None else to_model(mouths)[None],
-        )
+        frames = augment_frames(frames, self._augment, random)
         return Batch(
             windows=torch.from_numpy(windows)[None],
             mouth=torch.from_numpy(mouth)[None],
             still=frames[:, 0],
             frames=frames[:, 1:],
             positions=torch.from_numpy(positions)[None],
-            still_points=moved[:, 0],
-            frame_points=moved[:, 1:],
-            expression=torch.from_numpy(expression)[None],
-            still_mouth=moved_mouths[:, 0],
-            frame_mouths=moved_mouths[:, 1:],
         )
 
     def _positions(self, random: np.random.Generator) -> npt.NDArray[np.int64]:
@@ -240,22 +197,6 @@ class TrainingData:
         else:
             chosen = np.sort(random.choice(count, config.decoded_frames, replace=False))
         positions: npt.NDArray[np.int64] = config.lead_frames + chosen
-        return positions
-
-    def _including(self, positions: npt.NDArray[np.int64], place: int) -> npt.NDArray[np.int64]:
-        """Positions as drawn, but with one of them at a place, as near as it can be decoded."""
-        config = self._data
-        place = max(place, config.lead_frames)
-        if place in positions:
-            return positions
-        if config.consecutive:
-            # Moved as little as is needed.
-            shift = min(place - positions[0], 0) + max(place - positions[-1], 0)
-            return positions + int(shift)
-        nearest = int(np.abs(positions - place).argmin())
-        positions = positions.copy()
-        positions[nearest] = place
-        positions.sort()
         return positions
 
     def audio_batch(self, step: int, part: int = 0) -> AudioBatch:
@@ -276,24 +217,10 @@ class TrainingData:
         speaker = self._speakers[random.choice(len(self._speakers), p=speaker_weights)]
         return self._tracks[int(random.choice(self._by_speaker[speaker]))]
 
-    def _draw_blink(self, track: _Track, random: np.random.Generator) -> tuple[_Track, int | None]:
-        """A clip of the same speaker with a blink and the blink's frame; without one the track as
-        it is and None."""
-        blinking = self._blinking[track.clip.speaker]
-        if not blinking:
-            return track, None
-        track = self._tracks[int(random.choice(blinking))]
-        return track, int(random.choice(track.blinks))
-
     def _speech(
-        self,
-        track: _Track,
-        frames: int,
-        random: np.random.Generator,
-        around: int | None = None,
+        self, track: _Track, frames: int, random: np.random.Generator
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-        """Audio windows (T, N), mouth (T, 7) and source frames (T,) of a random stretch, which
-        holds the frame ``around``, past the lead, where the clip allows it.
+        """Audio windows (T, N), mouth (T, 7) and source frames (T,) of a random stretch.
 
         A change of speed by the factor a reads a T long stretch for T frames: voice pitch,
         formants and articulation rate change together, and the frames follow.
@@ -304,12 +231,7 @@ class TrainingData:
             speed = float(np.exp(random.uniform(-1, 1) * np.log1p(self._augment.speed)))
         speed = min(speed, (track.clip.frames - 1) / max(frames - 1, 1))
         last = max(track.clip.frames - 1 - (frames - 1) * speed, 0)
-        if around is None:
-            first = random.uniform(0, last)
-        else:
-            low = min(max(around - (frames - 1) * speed, 0), last)
-            high = min(max(around - self._data.lead_frames * speed, low), last)
-            first = random.uniform(low, high)
+        first = random.uniform(0, last)
         if speed == 1.0:
             first = float(round(first))
         times = first + speed * np.arange(frames)
@@ -346,35 +268,16 @@ class TrainingData:
 
     def _pictures(
         self, track: _Track, sources: npt.NDArray[np.int64], random: np.random.Generator
-    ) -> tuple[
-        npt.NDArray[np.uint8],
-        npt.NDArray[np.float32],
-        npt.NDArray[np.uint8] | None,
-        npt.NDArray[np.float32],
-    ]:
-        """The still and the frames at ``sources``: (1+K, H, W, 3), their landmarks, their
-        mouths (1+K, 144, 144, 3) if asked for, and the frames' expression relative to the
-        still's (K, 2)."""
+    ) -> npt.NDArray[np.uint8]:
+        """The still and the frames at ``sources``: (1+K, H, W, 3)."""
         other = track
         if random.random() < self._data.other_clip:
             other = self._tracks[random.choice(self._by_speaker[track.clip.speaker])]
         moment = 0
         if random.random() >= self._data.first_frame:
             moment = int(random.integers(other.clip.frames))
-        moments = np.array([moment])
-        still, still_points = read_frames(other.clip, moments)
-        frames, frame_points = read_frames(track.clip, sources)
-        mouths = None
-        if self._data.mouth_pixels:
-            mouths = np.concatenate(
-                (read_mouths(other.clip, moments), read_mouths(track.clip, sources))
-            )
-        return (
-            np.concatenate((still, frames)),
-            np.concatenate((still_points, frame_points)),
-            mouths,
-            track.expression[sources] - other.expression[moment],
-        )
+        still = read_frames(other.clip, np.array([moment]))
+        return np.concatenate((still, read_frames(track.clip, sources)))
 
 
 def balanced(counts: npt.NDArray[np.float64], balance: float) -> npt.NDArray[np.float64]:
@@ -398,8 +301,7 @@ def _load_track(clip: CachedClip, generator: GeneratorConfig) -> _Track:
                 f"{clip.file}: holds {len(audio) / clip.frames:g} samples a frame, but the "
                 f"generator wants {generator.hop} (generator.sample_rate, generator.fps)"
             )
-        expression = clip_expression(tensors, landmarks)
-    return _Track(clip, audio, mouth_shape(landmarks), expression, _blinks(expression))
+    return _Track(clip, audio, mouth_shape(landmarks))
 
 
 def mouth_shape(landmarks: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -413,93 +315,18 @@ def mouth_shape(landmarks: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return shape
 
 
-def _blinks(expression: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
-    """Frames at which the eyes are most closed in a blink. (T, 2) -> (N,)."""
-    closure = expression[:, 0]
-    # Half of what a blink of BLINK_PEAK reaches, over how open the clip's eyes are mostly.
-    closed = closure > np.median(closure) + BLINK_PEAK[0] / 2
-    padded = np.pad(closed, 1).astype(np.int8)
-    starts, ends = (np.flatnonzero(np.diff(padded) == sign) for sign in (1, -1))
-    peaks = [a + int(closure[a:b].argmax()) for a, b in zip(starts, ends, strict=True)]
-    return np.array(peaks, np.int64)
-
-
-def clip_expression(
-    tensors: CachedClipReader, landmarks: npt.NDArray[np.float32]
-) -> npt.NDArray[np.float32]:
-    """Eyes and brows of a prepared clip's frames, as ``rendering.expression`` defines them: (T, 2).
-
-    Only differences mean something: eyes that are open have another closure in every face.
-    """
-    names = tensors.blendshape_names
-    blendshapes = tensors.get_tensor("blendshapes").astype(np.float32)
-    closure = np.zeros(len(landmarks), np.float32)
-    if "eyeBlinkLeft" in names and "eyeBlinkRight" in names:
-        eyes = [names.index("eyeBlinkLeft"), names.index("eyeBlinkRight")]
-        closure = blendshapes[:, eyes].mean(axis=1)
-    brows = brow_heights(landmarks).mean(axis=1).astype(np.float32) / BROW_PIXELS
-    return np.stack((closure, brows), axis=1)
-
-
-def read_frames(
-    clip: CachedClip, indices: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
-    """Some frames of a prepared clip: (K, H, W, 3) uint8 and landmarks (K, 478, 2) float32."""
+def read_frames(clip: CachedClip, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+    """Some frames of a prepared clip: (K, H, W, 3) uint8."""
     with open_clip(clip) as tensors:
-        frames, landmarks = tensors.get_slice("frames"), tensors.get_slice("landmarks")
-        return (
-            np.concatenate([frames[int(i) : int(i) + 1] for i in indices]),
-            np.concatenate([landmarks[int(i) : int(i) + 1] for i in indices]),
-        )
-
-
-def read_mouths(clip: CachedClip, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
-    """``models.regions.LOWER_BOX`` of some frames at double scale: (K, 144, 144, 3) uint8.
-
-    As prepared from the source, or the frames' enlarged where a clip was prepared without.
-    """
-    with open_clip(clip) as tensors:
-        kept = tensors.has("mouth")
-        pictures = tensors.get_slice("mouth" if kept else "frames")
-        chosen = np.concatenate([pictures[int(i) : int(i) + 1] for i in indices])
-    return chosen if kept else enlarge_region(chosen)
-
-
-def enlarge_region(frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """``models.regions.LOWER_BOX`` of crops, drawn at double size: what stands in for mouths
-    of clips that were prepared without.
-
-    Bicubic; pixel edges stay in place, and the pixels around the box count at its edges.
-
-    Args:
-        frames: (N, 128, 96, 3) uint8. Crops of another size of the same shape give the same
-            region at the same 144 x 144 pixels.
-
-    Returns:
-        (N, 144, 144, 3) uint8.
-    """
-    top, bottom, left, right = LOWER_BOX
-    step = frames.shape[1] / (2 * FRAME_HEIGHT)  # pixels of the crop a pixel of the region
-    # Centre u of the region's grid lies at edge coordinate u + 0.5 of it.
-    to_crop = np.array(
-        [
-            [step, 0, (2 * left + 0.5) * step - 0.5],
-            [0, step, (2 * top + 0.5) * step - 0.5],
-        ]
-    )
-    height, width = 2 * (bottom - top), 2 * (right - left)
-    if not len(frames):
-        return np.empty((0, height, width, 3), np.uint8)
-    return np.stack([resample(frame, to_crop, height, width) for frame in frames])
+        frames = tensors.get_slice("frames")
+        return np.concatenate([frames[int(i) : int(i) + 1] for i in indices])
 
 
 class ClipExample(NamedTuple):
     """A whole prepared clip, as validation wants it.
 
     windows (1, T, N); still (1, 3, H, W), the clip's first frame; frames (1, K, 3, H, W);
-    positions (1, K); still_points (1, 478, 2); frame_points (1, K, 478, 2); expression
-    (1, K, 2), relative to the still; still_mouth (1, 3, 144, 144), the still's at twice the
-    scale of a 128 x 96 crop as in :class:`Batch`, enlarged where the clip was prepared without.
+    positions (1, K).
     """
 
     clip: CachedClip
@@ -507,30 +334,19 @@ class ClipExample(NamedTuple):
     still: Tensor
     frames: Tensor
     positions: Tensor
-    still_points: Tensor
-    frame_points: Tensor
-    expression: Tensor
-    still_mouth: Tensor
 
 
 def whole_clip(clip: CachedClip, generator: GeneratorConfig, *, every: int = 1) -> ClipExample:
     """A clip with its first frame as the still; of its frames every ``every``-th."""
     positions = np.arange(0, clip.frames, every)
     with open_clip(clip) as tensors:
-        audio, landmarks = sound_and_landmarks(tensors)
-        expression = clip_expression(tensors, landmarks)
-    frames, points = read_frames(clip, positions)
-    still, still_points = read_frames(clip, np.array([0]))
+        audio, _ = sound_and_landmarks(tensors)
     return ClipExample(
         clip,
         torch.from_numpy(frame_windows(audio, generator.window, generator.hop).copy())[None],
-        to_model(still),
-        to_model(frames)[None],
+        to_model(read_frames(clip, np.array([0]))),
+        to_model(read_frames(clip, positions))[None],
         torch.from_numpy(positions)[None],
-        torch.from_numpy(still_points),
-        torch.from_numpy(points)[None],
-        torch.from_numpy(expression[positions] - expression[0])[None],
-        to_model(read_mouths(clip, np.array([0]))),
     )
 
 

@@ -30,8 +30,6 @@ from stillspeak.data.dataset import (
     Examples,
     Prefetcher,
     balanced,
-    clip_expression,
-    enlarge_region,
     mouth_shape,
 )
 from stillspeak.data.prepare import CachedClip, open_clip, sound_and_landmarks
@@ -45,10 +43,7 @@ class _Clip(NamedTuple):
 
     audio: npt.NDArray[np.float32]  # (S,)
     mouth: npt.NDArray[np.float32]  # (T, 7)
-    expression: npt.NDArray[np.float32]  # (T, 2)
     frames: npt.NDArray[np.uint8] | None  # (T, H, W, 3)
-    points: npt.NDArray[np.float32] | None  # (T, 478, 2)
-    mouths: npt.NDArray[np.uint8] | None  # (T, 144, 144, 3)
 
 
 class _Draw(NamedTuple):
@@ -66,7 +61,7 @@ class ResidentData:
 
     Args:
         clips: of the training split.
-        data, augment: how examples are drawn and changed. ``data.blinks`` is not supported.
+        data, augment: how examples are drawn and changed.
         generator: sizes and rates.
         seed: with the step and the part, decides each batch.
         device: where the clips go and the batches are made.
@@ -108,15 +103,7 @@ class ResidentData:
         self._shown_from = np.cumsum(shown) - shown
         self._audio = self._put([clip.audio for clip in read])
         self._mouth = self._put([clip.mouth for clip in read])
-        self._expression = self._put([clip.expression for clip in read])
-        self._frames, self._points, self._mouths = (
-            self._put([part for part in parts if part is not None])
-            for parts in (
-                [clip.frames for clip in read],
-                [clip.points for clip in read],
-                [clip.mouths for clip in read],
-            )
-        )
+        self._frames = self._put([clip.frames for clip in read if clip.frames is not None])
         self._audio_frames = int(min(data.audio_window_frames, self._lengths.min()))
 
         self._by_speaker: dict[str, list[int]] = defaultdict(list)
@@ -158,34 +145,19 @@ class ResidentData:
         stills = (self._shown_from[others] + moments)[:, None]
         places = self._index(np.concatenate((stills, own), axis=1))
         frames = self._pictures(self._frames, places)
-        points = self._points[places]
-        mouths = self._pictures(self._mouths, places) if config.mouth_pixels else None
 
         mirrored = random.random(config.batch) < self._augment.mirror
         flip = torch.from_numpy(mirrored).to(self._device)
-        wide = flip.view(-1, 1, 1, 1, 1)
-        frames = torch.where(wide, frames.flip(-1), frames)
-        turned = points * points.new_tensor([-1, 1])
-        turned = turned + points.new_tensor([self._generator.width - 1, 0])
-        points = torch.where(flip.view(-1, 1, 1, 1), turned, points)
-        if mouths is not None:  # their box has its place in the mirrored crop too
-            mouths = torch.where(wide, mouths.flip(-1), mouths)
+        frames = torch.where(flip.view(-1, 1, 1, 1, 1), frames.flip(-1), frames)
         mouth = torch.where(flip.view(-1, 1, 1), mouth[..., MIRRORED_PAIRS], mouth)
 
-        frames, points, mouths = augment_frames(frames, points, self._augment, random, mouths)
-        expression = self._expression[self._index(self._begins[draw.clips][:, None] + shown)]
-        before = self._expression[self._index(self._begins[others] + moments)]
+        frames = augment_frames(frames, self._augment, random)
         return Batch(
             windows=windows,
             mouth=mouth,
             still=frames[:, 0],
             frames=frames[:, 1:],
             positions=self._index(positions),
-            still_points=points[:, 0],
-            frame_points=points[:, 1:],
-            expression=expression - before.unsqueeze(1),
-            still_mouth=mouths[:, 0],
-            frame_mouths=mouths[:, 1:],
         )
 
     def audio_batch(self, step: int, part: int = 0) -> AudioBatch:
@@ -297,9 +269,9 @@ class ResidentData:
                     f"{clip.file}: holds {len(audio) / clip.frames:g} samples a frame, but the "
                     f"generator wants {generator.hop} (generator.sample_rate, generator.fps)"
                 )
-            mouth, expression = mouth_shape(landmarks), clip_expression(tensors, landmarks)
+            mouth = mouth_shape(landmarks)
             if not tensors.has("frames"):
-                return _Clip(audio, mouth, expression, None, None, None)
+                return _Clip(audio, mouth, None)
             frames = tensors.get_tensor("frames")
             if frames.shape[1:3] != (generator.height, generator.width):
                 height, width = frames.shape[1:3]
@@ -307,11 +279,7 @@ class ResidentData:
                     f"{clip.file}: prepared as {height}x{width}, but the generator wants "
                     f"{generator.height}x{generator.width}; prepare the corpus at that size"
                 )
-            mouths = None
-            if self._data.mouth_pixels:
-                mouths = tensors.get_tensor("mouth") if tensors.has("mouth") else None
-                mouths = enlarge_region(frames) if mouths is None else mouths
-        return _Clip(audio, mouth, expression, frames, landmarks, mouths)
+        return _Clip(audio, mouth, frames)
 
     def _put(self, parts: Sequence[npt.NDArray[np.generic]]) -> Tensor:
         """Arrays one after the other, on the device; pictures with their channels first."""

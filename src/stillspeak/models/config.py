@@ -8,7 +8,6 @@ from typing import Any, ClassVar, Literal
 
 from stillspeak.constants import (
     AUDIO_WINDOW_SECONDS,
-    EXPRESSION_DIM,
     FRAME_HEIGHT,
     FRAME_WIDTH,
     SAMPLE_RATE,
@@ -18,10 +17,19 @@ from stillspeak.errors import ConfigError
 from stillspeak.models.pose import PoseConfig
 from stillspeak.models.speech import REACH, SPEECH_RATE, TOKEN, SpeechEncoderConfig
 
-DecoderName = Literal["unet", "warp", "layers"]
+DecoderName = Literal["unet", "layers"]
 AudioInput = Literal["waveform", "speech"]
 Norm = Literal["none", "batch", "spectral"]
 Region = Literal["frame", "lower", "mouth", "eyes"]
+
+RETIRED = frozenset(
+    (
+        *("mel_bands", "warp_channels", "mouth_channels"),
+        *("expression_dim", "expression_gain", "finest_skip", "fine"),
+    )
+)
+"""Fields of networks' configurations that older files still have, and that say nothing of a network
+that can still be built."""
 
 SYNC_SECONDS = 0.2
 """What the sync discriminator sees and hears at once."""
@@ -80,37 +88,22 @@ class GeneratorConfig:
     """Size of the noise encoding; 0 leaves the noise generator out."""
     noise_std: float = 0.33
     """Standard deviation of the noise GRU's input."""
-    expression_dim: int = 0
-    """2: blinks and brows are inputs of the decoder, drawn by ``rendering.expression``; 0: they
-    are left to the noise."""
-    expression_gain: float = 1.0
-    """What the expression is multiplied by before it enters the decoder."""
-    warp_channels: tuple[int, ...] = (24, 52, 88, 144, 224)
-    """Channels of the warp decoder, fine to coarse; unused by the U-Net."""
-    mouth_channels: tuple[int, ...] = ()
-    """Channels of the warp decoder's mouth branch, coarse to fine; none: no such branch."""
-    finest_skip: bool = False
-    """U-Net: a skip from the identity encoder's finest map too, as the warp decoder has."""
 
     def __post_init__(self) -> None:
         check_types(self, "generator")
         check_types(self.speech, "generator.speech")
         check_types(self.pose, "generator.pose")
         levels = len(self.identity_channels)
-        if self.decoder not in ("unet", "warp", "layers"):
-            raise ConfigError(
-                f"generator.decoder is {self.decoder!r}; give 'unet', 'warp' or 'layers'"
-            )
+        if self.decoder not in ("unet", "layers"):
+            raise ConfigError(f"generator.decoder is {self.decoder!r}; give 'unet' or 'layers'")
         if (self.decoder == "layers") != (self.audio_input == "speech"):
             raise ConfigError(
                 "generator.decoder = 'layers' and generator.audio_input = 'speech' go together: "
                 "one says the mouth's pose, the other draws it"
             )
-        if self.decoder == "layers" and (self.noise_dim or self.expression_dim):
-            raise ConfigError(
-                "generator.decoder = 'layers' needs generator.noise_dim = 0 and .expression_dim = 0"
-            )
-        for name in ("identity_channels", "audio_channels", "warp_channels"):
+        if self.decoder == "layers" and self.noise_dim:
+            raise ConfigError("generator.decoder = 'layers' needs generator.noise_dim = 0")
+        for name in ("identity_channels", "audio_channels"):
             _check_widths(f"generator.{name}", getattr(self, name))
         for name in (
             *("height", "width", "fps", "sample_rate"),
@@ -132,33 +125,16 @@ class GeneratorConfig:
         ):
             if getattr(self, name) > most:
                 raise ConfigError(f"generator.{name} must be at most {most}")
-        if self.expression_dim not in (0, EXPRESSION_DIM):
-            raise ConfigError(f"generator.expression_dim must be 0 or {EXPRESSION_DIM}")
         if not self.context_layers and self.context_dim != self.audio_dim:
             raise ConfigError(
                 "generator.context_dim must be generator.audio_dim where there is no context GRU "
                 "(context_layers = 0)"
-            )
-        if self.decoder == "warp" and len(self.warp_channels) != levels:
-            raise ConfigError(
-                "generator.warp_channels and generator.identity_channels need one width a level"
             )
         if self.height % 2**levels or self.width % 2**levels:
             raise ConfigError(
                 f"generator.height and .width must be multiples of {2**levels}, "
                 f"not {self.height}x{self.width}"
             )
-        if self.mouth_channels:
-            if self.decoder != "warp":
-                raise ConfigError("generator.mouth_channels needs generator.decoder = 'warp'")
-            if len(self.mouth_channels) != 2 or min(self.mouth_channels) < 1:
-                raise ConfigError("generator.mouth_channels must be two positive widths, or none")
-            _check_widths("generator.mouth_channels", self.mouth_channels)
-            if self.height % 32 or self.width % 48:
-                raise ConfigError(
-                    "generator.mouth_channels needs a height of whole times 32 and a width of "
-                    "whole times 48, so that the mouth's box falls on whole pixels"
-                )
         if self.audio_input not in ("waveform", "speech"):
             raise ConfigError(
                 f"generator.audio_input is {self.audio_input!r}; give 'waveform' or 'speech'"
@@ -180,17 +156,13 @@ class GeneratorConfig:
             raise ConfigError("generator.window_seconds is too short for generator.audio_channels")
         if max(self._frame_maps(), self.audio_steps[0] * max(self.audio_channels)) > LARGEST_MAPS:
             raise ConfigError("generator: so many pixels, samples and channels are too much memory")
-        if not 0 < self.expression_gain < math.inf:
-            raise ConfigError("generator.expression_gain must be a positive number")
         if not 0 <= self.noise_std < math.inf:
             raise ConfigError("generator.noise_std must be zero or a positive number")
 
     def _frame_maps(self) -> int:
         """Numbers in the feature maps of a frame: each level has half the rows and columns."""
         pixels = self.height * self.width
-        fine = 4 * pixels * max(self.mouth_channels, default=0)
-        levels = (*self.identity_channels, *self.warp_channels)
-        return max(fine, pixels // 4 * max(levels), 3 * pixels)
+        return max(pixels // 4 * max(self.identity_channels), 3 * pixels)
 
     @property
     def hop(self) -> int:
@@ -224,7 +196,7 @@ class GeneratorConfig:
     @property
     def latent_dim(self) -> int:
         """Size of the joined latent: context, noise and identity encodings, expression."""
-        return self.context_dim + self.noise_dim + self.identity_dim + self.expression_dim
+        return self.context_dim + self.noise_dim + self.identity_dim
 
 
 @dataclass(frozen=True)
@@ -244,15 +216,10 @@ class FrameDiscriminatorConfig:
     whatever the frames look like, so none is the default."""
     region: Region = "frame"
     """What of the frame it looks at."""
-    fine: bool = False
-    """Whether it looks at the mouth at twice the crop's resolution, as a mouth branch makes it,
-    instead of at the frame."""
 
     def __post_init__(self) -> None:
         check_types(self, "frame_discriminator")
         _check_widths("frame_discriminator.channels", self.channels)
-        if self.fine and self.region != "mouth":
-            raise ConfigError("frame_discriminator.fine needs frame_discriminator.region = 'mouth'")
 
 
 @dataclass(frozen=True)

@@ -44,18 +44,12 @@ class FrameDiscriminator(nn.Module):
 
     def __init__(self, config: FrameDiscriminatorConfig, generator: GeneratorConfig) -> None:
         super().__init__()
-        # A fine mouth comes cut out already.
-        self.region: Region = "frame" if config.fine else config.region
-        self.layers, size = _strided_layers(
-            "frame", 6, config, generator, scale=2 if config.fine else 1
-        )
+        self.region: Region = config.region
+        self.layers, size = _strided_layers("frame", 6, config, generator)
         self.head = _normed(nn.Conv2d(config.channels[-1], 1, size), config.norm)[0]
 
     def forward(self, still: Tensor, frame: Tensor) -> Tensor:
-        """Still and frame, each (B, 3, H, W) in [-1, 1] -> logits (B,).
-
-        With ``config.fine`` both are the mouth's box alone, at twice the crop's resolution.
-        """
+        """Still and frame, each (B, 3, H, W) in [-1, 1] -> logits (B,)."""
         return self.judge(still, frame)[0]
 
     def judge(self, still: Tensor, frame: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -184,16 +178,14 @@ class _WaveformEncoder(nn.Module):
 
 
 def _strided_layers(
-    name: str, in_channels: int, config: _Config, generator: GeneratorConfig, scale: int = 1
+    name: str, in_channels: int, config: _Config, generator: GeneratorConfig
 ) -> tuple[nn.Sequential, tuple[int, int]]:
     """Convolutions that halve a picture of the region's size, and the size that they leave.
 
     Raises:
         ConfigError: they leave nothing.
     """
-    top, bottom, left, right = region_box(
-        config.region, scale * generator.height, scale * generator.width
-    )
+    top, bottom, left, right = region_box(config.region, generator.height, generator.width)
     height, width = bottom - top, right - left
     count = len(config.channels)
     size = (height >> count, width >> count)

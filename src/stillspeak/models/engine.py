@@ -4,16 +4,15 @@
 spends most of its time on what training needs: weights are put into the order that the processor
 multiplies in, anew for every frame, and norms are layers of their own. Here both are done once.
 In float32 the sums are the same up to their order. In bfloat16 the decoder reads half as many
-bytes, which one frame at a time is what it waits for; sound, memory and the composition of the
-picture stay in float32. :data:`TOLERANCE` says how far frames may be off,
-and ``docs/experiments.md``, section 19, what was measured.
+bytes, which one frame at a time is what it waits for; sound and memory stay in float32.
+:data:`TOLERANCE` says how far frames may be off, and ``docs/experiments.md``, section 19, what was
+measured.
 """
 
 from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal, Protocol, TypeVar
@@ -26,12 +25,8 @@ from stillspeak.models.config import GeneratorConfig
 from stillspeak.models.decoders import (
     Decoded,
     LayersDecoder,
-    Motion,
-    MouthBranch,
     StillContext,
     UNetDecoder,
-    WarpDecoder,
-    split,
 )
 from stillspeak.models.encoders import ContextEncoder, ContextState, SpeechContextEncoder
 from stillspeak.models.generator import Generator, GeneratorState
@@ -62,7 +57,7 @@ class Engine(Protocol[Still]):
     @property
     def device(self) -> torch.device: ...
 
-    def prepare_still(self, still: Tensor, lower: Tensor | None = None) -> Still: ...
+    def prepare_still(self, still: Tensor) -> Still: ...
 
     def initial_state(self, clips: int = 1) -> GeneratorState: ...
 
@@ -74,7 +69,6 @@ class Engine(Protocol[Still]):
         windows: Tensor,
         noise: Tensor,
         state: GeneratorState,
-        expression: Tensor | None = None,
     ) -> tuple[Decoded, GeneratorState]: ...
 
 
@@ -138,9 +132,9 @@ class InferenceEngine:
         return self.generator.draw_noise(clips, frames, generator)
 
     @torch.inference_mode()
-    def prepare_still(self, still: Tensor, lower: Tensor | None = None) -> EngineStill:
+    def prepare_still(self, still: Tensor) -> EngineStill:
         """What depends on the still alone, as :meth:`Generator.prepare_still`, for one still."""
-        return self._decoder.prepare(self.generator.prepare_still(still, lower))
+        return self._decoder.prepare(self.generator.prepare_still(still))
 
     @torch.inference_mode()
     def step(
@@ -149,7 +143,6 @@ class InferenceEngine:
         windows: Tensor,
         noise: Tensor,
         state: GeneratorState,
-        expression: Tensor | None = None,
     ) -> tuple[Decoded, GeneratorState]:
         """The next T frames, as :meth:`Generator.step` makes them.
 
@@ -158,21 +151,14 @@ class InferenceEngine:
             windows: (1, T, N) float32 in [-1, 1].
             noise: (1, T, noise_dim), from :meth:`draw_noise`.
             state: of the step before.
-            expression: (1, T, expression_dim), or None: the face stays as in the still.
 
         Returns:
-            The frames, composed only if they are looked at, and the new state.
+            The frames or poses, and the new state.
         """
-        config, generator = self.config, self.generator
         context_state, noise_state = state
         encoded, context_state = self._audio(windows, context_state)
-        coded, noise_state = generator.noise_generator(noise, noise_state)
-        parts = [encoded[0], coded[0]]
-        if config.expression_dim:
-            if expression is None:
-                expression = encoded.new_zeros(*encoded.shape[:2], config.expression_dim)
-            parts.append(config.expression_gain * expression[0])
-        decoded = self._decoder(still, torch.cat(parts, 1))
+        coded, noise_state = self.generator.noise_generator(noise, noise_state)
+        decoded = self._decoder(still, torch.cat((encoded[0], coded[0]), 1))
         return decoded, GeneratorState(context_state, noise_state)
 
     def _freeze_audio(self) -> _FrozenWaveform | _FrozenSpeech:
@@ -182,12 +168,10 @@ class InferenceEngine:
         assert isinstance(encoder, ContextEncoder)
         return _FrozenWaveform(encoder, self.config, packed=self.packed)
 
-    def _freeze_decoder(self) -> _FrozenDecoder | _NoNetwork:
+    def _freeze_decoder(self) -> _FrozenUNet | _NoNetwork:
         decoder = self.generator.decoder
         if isinstance(decoder, LayersDecoder):
             return _NoNetwork(decoder)
-        if isinstance(decoder, WarpDecoder):
-            return _FrozenWarp(decoder, self.config, self.dtype, packed=self.packed)
         assert isinstance(decoder, UNetDecoder)
         return _FrozenUNet(decoder, self.config, self.dtype, packed=self.packed)
 
@@ -467,17 +451,11 @@ class _NoNetwork:
         return decoded
 
 
-class _FrozenDecoder:
-    """The parts that both decoders have: a root, and levels of skip fusion and doubling."""
+class _FrozenUNet:
+    """The U-Net: a root, levels of skip fusion and doubling, and a head."""
 
     def __init__(
-        self,
-        decoder: UNetDecoder | WarpDecoder,
-        config: GeneratorConfig,
-        fusions: Sequence[nn.Module],
-        dtype: torch.dtype,
-        *,
-        packed: bool,
+        self, decoder: UNetDecoder, config: GeneratorConfig, dtype: torch.dtype, *, packed: bool
     ) -> None:
         self._dtype = dtype
         conv, norm = decoder.root[0], decoder.root[1]
@@ -489,14 +467,13 @@ class _FrozenDecoder:
         self._channels = len(scale)
         root = root.flatten(0, 2)
         code = config.context_dim + config.noise_dim
-        end = code + config.identity_dim
-        self._root_code = root[:, code:end].contiguous()
-        self._root = torch.cat((root[:, :code], root[:, end:]), 1).to(dtype).contiguous()
+        self._root_code = root[:, code:].contiguous()
+        self._root = root[:, :code].to(dtype).contiguous()
         self._norms: list[tuple[Tensor, Tensor]] = []
         self._fuse: list[FrozenConv] = []
         self._up: list[FrozenConv] = []
         height, width = config.coarse_size
-        for place, fuse in enumerate(fusions):
+        for place, fuse in enumerate(decoder.fuse):
             assert isinstance(fuse, SkipFusion)
             self._norms.append(affine(fuse.norm))
             size = (height << place, width << place)
@@ -518,131 +495,32 @@ class _FrozenDecoder:
                     packed=packed,
                 )
             )
+        size = (config.height // 2, config.width // 2)
+        assert decoder.head.bias is not None
+        self._head = FrozenUp(decoder.head.weight, decoder.head.bias, size, dtype, packed=packed)
 
     def prepare(self, context: StillContext) -> EngineStill:
+        """What all frames of a still share."""
         adds = [
             skip * scale[:, None, None] + bias[:, None, None]
             for skip, (scale, bias) in zip(context.skips, self._norms, strict=True)
         ]
         bias = self._root_bias.repeat(self._coarse[0] * self._coarse[1])
         root = F.linear(context.code, self._root_code, bias)[0]
-        adds = [_channels_last(part.to(self._dtype)) for part in (*adds, *context.mouth)]
+        adds = [_channels_last(part.to(self._dtype)) for part in adds]
         return EngineStill(context, root.to(self._dtype), adds)
 
     def __call__(self, still: EngineStill, latent: Tensor) -> Decoded:
-        raise NotImplementedError
+        adds = still.added(len(latent))
+        x = self._start(still, latent)
+        for fuse, up, add in zip(self._fuse, self._up, adds, strict=True):
+            x = up(fuse(x, add))
+        return Decoded(torch.tanh_(self._head(x).float())[None])
 
     def _start(self, still: EngineStill, latent: Tensor) -> Tensor:
         """Latents (T, D) -> the coarsest map."""
         x = F.relu_(F.linear(latent.to(self._dtype), self._root, still.root))
         return x.view(len(latent), *self._coarse, self._channels).permute(0, 3, 1, 2)
-
-
-class _FrozenUNet(_FrozenDecoder):
-    def __init__(
-        self, decoder: UNetDecoder, config: GeneratorConfig, dtype: torch.dtype, *, packed: bool
-    ) -> None:
-        super().__init__(decoder, config, list(decoder.fuse), dtype, packed=packed)
-        size = (config.height // 2, config.width // 2)
-        assert decoder.head.bias is not None
-        self._head = FrozenUp(decoder.head.weight, decoder.head.bias, size, dtype, packed=packed)
-
-    def __call__(self, still: EngineStill, latent: Tensor) -> Decoded:
-        adds = still.added(len(latent))
-        x = self._start(still, latent)
-        for place, fuse in enumerate(self._fuse):
-            x = fuse(x, adds[place])
-            if place < len(self._up):
-                x = self._up[place](x)
-        return Decoded(torch.tanh_(self._head(x).float())[None], None)
-
-
-class _FrozenWarp(_FrozenDecoder):
-    def __init__(
-        self, decoder: WarpDecoder, config: GeneratorConfig, dtype: torch.dtype, *, packed: bool
-    ) -> None:
-        super().__init__(decoder, config, list(decoder.fuse), dtype, packed=packed)
-        self._unit = decoder.FLOW_UNIT
-        size = (config.height // 2, config.width // 2)
-        self._head = FrozenConv(
-            *(decoder.head.weight, decoder.head.bias, size),
-            dtype=dtype,
-            relu=False,
-            packed=packed,
-        )
-        self._mouth: _FrozenMouth | None = None
-        if decoder.mouth is not None:
-            self._mouth = _FrozenMouth(decoder.mouth, dtype, packed=packed)
-
-    def __call__(self, still: EngineStill, latent: Tensor) -> Decoded:
-        adds = still.added(len(latent))
-        x = self._fuse[0](self._start(still, latent), adds[0])
-        for place, up in enumerate(self._up):
-            x = self._fuse[place + 1](up(x), adds[place + 1])
-        raw = self._head(x).float().contiguous()
-        whole = self._maps(raw)
-        mouth = None
-        if self._mouth is not None:
-            fine = self._maps(self._mouth(x, raw, adds[len(self._fuse) :]))
-            mouth = split(torch.lerp(self._mouth.spread(whole), fine, self._mouth.window)[None])
-        return Decoded(None, Motion(*split(whole[None]), mouth), still.context.still)
-
-    def _maps(self, raw: Tensor) -> Tensor:
-        """What the head gives (T, 6, h, w) -> flow, mask and colour in one."""
-        maps = torch.tanh(raw)
-        torch.mul(raw[:, :2], self._unit, out=maps[:, :2])
-        torch.sigmoid(raw[:, 2:3], out=maps[:, 2:3])
-        return maps
-
-
-class _FrozenMouth:
-    def __init__(self, branch: MouthBranch, dtype: torch.dtype, *, packed: bool) -> None:
-        self.window = branch.window
-        self._box = branch.box
-        top, bottom, left, right = self._box
-        size = (bottom - top, right - left)
-        double = (2 * size[0], 2 * size[1])
-        self._enter = FrozenConv(
-            *(branch.enter.weight, branch.enter.bias, size), dtype=dtype, packed=packed
-        )
-        self._up = FrozenConv(
-            *(branch.up.weight, branch.up.bias, size),
-            dtype=dtype,
-            stride=(2, 2),
-            transposed=True,
-            packed=packed,
-        )
-        self._fuse = FrozenConv(
-            *(branch.fuse.weight, branch.fuse.bias, double), dtype=dtype, packed=packed
-        )
-        assert branch.head.bias is not None
-        self._head = FrozenUp(branch.head.weight, branch.head.bias, double, dtype, packed=packed)
-        # MouthBranch.spread along rows and along columns is a product with what it makes of each
-        # row and column alone: a fifth of the time of interpolating.
-        device = branch.window.device
-        self._rows = interpolation(size[0] + 2, branch.SCALE).to(device)
-        self._columns = interpolation(size[1] + 2, branch.SCALE).t().contiguous().to(device)
-
-    def __call__(self, x: Tensor, raw: Tensor, adds: list[Tensor]) -> Tensor:
-        """The decoder's last map and what its head made of it -> the mouth's (T, 6, rows, cols)."""
-        top, bottom, left, right = self._box
-        x = self._enter(x[..., top:bottom, left:right], adds[0])
-        x = self._fuse(self._up(x), adds[1])
-        return self._head(x).float().add_(self.spread(raw))
-
-    def spread(self, coarse: Tensor) -> Tensor:
-        """As :meth:`MouthBranch.spread`."""
-        top, bottom, left, right = self._box
-        part = coarse[..., top - 1 : bottom + 1, left - 1 : right + 1]
-        return self._rows @ part @ self._columns
-
-
-def interpolation(count: int, scale: int) -> Tensor:
-    """The matrix that interpolates ``count`` places to ``scale`` times as many, but for what lies
-    within the first and the last one: (scale * (count - 2), count)."""
-    one_each = torch.eye(count)[None]
-    spread = F.interpolate(one_each, scale_factor=float(scale), mode="linear", align_corners=False)
-    return spread[0, :, scale:-scale].t().contiguous()
 
 
 def packing_works(dtype: torch.dtype = torch.float32) -> bool:

@@ -14,7 +14,6 @@ from stillspeak.models.decoders import (
     LayersDecoder,
     StillContext,
     UNetDecoder,
-    WarpDecoder,
 )
 from stillspeak.models.encoders import (
     ContextEncoder,
@@ -69,9 +68,8 @@ class Generator(nn.Module):
             else ContextEncoder(config)
         )
         self.noise_generator = NoiseGenerator(config)
-        decoders = {"unet": UNetDecoder, "warp": WarpDecoder}
         self.decoder: nn.Module = (
-            LayersDecoder() if config.decoder == "layers" else decoders[config.decoder](config)
+            LayersDecoder() if config.decoder == "layers" else UNetDecoder(config)
         )
 
     @property
@@ -94,15 +92,9 @@ class Generator(nn.Module):
         ]
         return torch.stack(noise, 1).mul_(self.config.noise_std).to(next(self.parameters()).device)
 
-    def prepare_still(self, still: Tensor, lower: Tensor | None = None) -> StillContext:
-        """What depends on the still alone, computed once a clip.
-
-        Args:
-            still: (B, 3, H, W) in [-1, 1].
-            lower: (B, 3, h, w), its ``regions.LOWER_BOX`` with twice as many pixels each way, for
-                a decoder with a mouth branch; None: made from the still.
-        """
-        return self._decoder.prepare(still, self.identity_encoder(still), lower)
+    def prepare_still(self, still: Tensor) -> StillContext:
+        """What depends on the still (B, 3, H, W) in [-1, 1] alone, computed once a clip."""
+        return self._decoder.prepare(still, self.identity_encoder(still))
 
     def encode(
         self, windows: Tensor, noise: Tensor, state: GeneratorState
@@ -121,26 +113,11 @@ class Generator(nn.Module):
         noise_encoding, noise_state = self.noise_generator(noise, state.noise)
         return context, noise_encoding, GeneratorState(context_state, noise_state)
 
-    def decode(
-        self,
-        still: StillContext,
-        context: Tensor,
-        noise: Tensor,
-        expression: Tensor | None = None,
-    ) -> Decoded:
-        """Encodings z_c (B, T, D) and z_n (B, T, noise_dim) to frames (B, T, 3, H, W).
-
-        ``expression`` (B, T, expression_dim) is what :mod:`stillspeak.rendering.expression` draws;
-        None: the face stays as in the still.
-        """
+    def decode(self, still: StillContext, context: Tensor, noise: Tensor) -> Decoded:
+        """Encodings z_c (B, T, D) and z_n (B, T, noise_dim) to frames (B, T, 3, H, W), or to poses
+        (B, T, 41, 2)."""
         code = still.code.unsqueeze(1).expand(-1, context.shape[1], -1)
-        parts = [context, noise.to(context), code.to(context)]
-        if self.config.expression_dim:
-            if expression is None:
-                expression = context.new_zeros(*context.shape[:2], self.config.expression_dim)
-            # A number among hundreds has to be a large one to be heard.
-            parts.append(self.config.expression_gain * expression.to(context))
-        return self._decoder(still, torch.cat(parts, dim=-1))
+        return self._decoder(still, torch.cat((context, noise.to(context), code.to(context)), -1))
 
     def step(
         self,
@@ -148,23 +125,19 @@ class Generator(nn.Module):
         windows: Tensor,
         noise: Tensor,
         state: GeneratorState,
-        expression: Tensor | None = None,
     ) -> tuple[Decoded, GeneratorState]:
         """The next T frames, with the state handed on. Shapes as in :meth:`encode` and
         :meth:`decode`."""
         context, noise_encoding, new_state = self.encode(windows, noise, state)
-        return self.decode(still, context, noise_encoding, expression), new_state
+        return self.decode(still, context, noise_encoding), new_state
 
-    def forward(
-        self, still: Tensor, windows: Tensor, noise: Tensor, expression: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, still: Tensor, windows: Tensor, noise: Tensor) -> Tensor:
         """A whole clip.
 
         Args:
             still: (B, 3, H, W) float in [-1, 1].
             windows: (B, T, N) float in [-1, 1].
             noise: (B, T, noise_dim).
-            expression: (B, T, expression_dim), or None, as for :meth:`decode`.
 
         Returns:
             Frames (B, T, 3, H, W) in [-1, 1].
@@ -173,7 +146,7 @@ class Generator(nn.Module):
             ConfigError: its decoder is ``layers`` and gives poses; use :meth:`step`.
         """
         state = self.initial_state(still.shape[0])
-        decoded, _ = self.step(self.prepare_still(still), windows, noise, state, expression)
+        decoded, _ = self.step(self.prepare_still(still), windows, noise, state)
         return decoded.frames
 
     @property

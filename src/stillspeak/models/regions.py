@@ -14,7 +14,7 @@ MOUTH_BOX = (72, 112, 24, 76)
 (36, 88) and (64, 87), with room for an open jaw and for the augmentation's shifts."""
 
 LOWER_BOX = (56, 128, 12, 84)
-"""Rows and columns, in a 128 x 96 crop, that are kept at double scale for a mouth branch:
+"""Rows and columns, in a 128 x 96 crop, that ``prepare --mouth-scale 2`` keeps at double scale:
 :data:`MOUTH_BOX` (72, 112, 24, 76) plus a margin for warps and augmentation. As far from the
 crop's left edge as from its right one, so that a mirrored crop has it in the same place."""
 
@@ -51,10 +51,3 @@ def crop_box(frames: Tensor, box: tuple[int, int, int, int]) -> Tensor:
     """Rows and columns of frames (..., H, W)."""
     top, bottom, left, right = box
     return frames[..., top:bottom, left:right]
-
-
-def mouth_in_lower(height: int, width: int) -> tuple[int, int, int, int]:
-    """The mouth's box within :data:`LOWER_BOX` at twice the resolution of a crop of that size."""
-    top, bottom, left, right = region_box("mouth", 2 * height, 2 * width)
-    down, _, across, _ = scale_box(LOWER_BOX, 2 * height, 2 * width)
-    return top - down, bottom - down, left - across, right - across

@@ -64,7 +64,6 @@ def move_head(motion: Motion, poses: Tensor, reach: Reach = CROP) -> Motion:
         poses: (T, 3), see :func:`head_field`.
         reach: what the motion's grid covers, see :func:`widen`.
     """
-    motion = motion.flat()
     height, width = motion.flow.shape[-2:]
     field = head_field(poses, height, width, reach).to(motion.flow)
     flow, mask, colour = (
@@ -82,7 +81,6 @@ def move_head_around(motion: Motion, poses: Tensor, reach: Reach) -> Motion:
         poses: (T, 3), see :func:`head_field`.
         reach: what the result covers.
     """
-    motion = motion.flat()
     small = torch.cat((motion.flow, motion.mask, motion.colour), 2)[0]
     height, width = small.shape[-2:]
     x, y = round((reach[0] - 1) * width / 2), round((reach[1] - 1) * height / 2)
@@ -108,7 +106,6 @@ def move_head_around(motion: Motion, poses: Tensor, reach: Reach) -> Motion:
 
 def widen(motion: Motion, reach: Reach) -> Motion:
     """A motion of the crop on a grid that goes further and rests there."""
-    motion = motion.flat()
     height, width = motion.flow.shape[-2:]
     x, y = round((reach[0] - 1) * width / 2), round((reach[1] - 1) * height / 2)
     flow, mask, colour = (

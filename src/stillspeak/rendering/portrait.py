@@ -19,10 +19,8 @@ from stillspeak.face.align import (
     scale_transform,
 )
 from stillspeak.media.provenance import Source
-from stillspeak.models.config import GeneratorConfig
 from stillspeak.models.engine import Engine
 from stillspeak.models.pixels import to_model
-from stillspeak.models.regions import LOWER_BOX, scale_box
 from stillspeak.rendering.check import StillWarning
 
 Picture = npt.NDArray[np.uint8]
@@ -69,8 +67,7 @@ class Portrait:
         """A face whose landmarks (478, 2) in a photo are known."""
         config, pose = engine.config, face_transform(points)
         crop = crop_at(photo, pose, config.height, config.width)
-        lower = lower_part(photo, pose, config)
-        return cls(photo, points, pose, crop, *_prepared(engine, crop, lower), source, warnings)
+        return cls(photo, points, pose, crop, *_prepared(engine, crop), source, warnings)
 
     @classmethod
     def of_crop(
@@ -78,40 +75,18 @@ class Portrait:
     ) -> Portrait:
         """A face that is aligned already, with its landmarks (478, 2) if they were found."""
         pose = scale_transform(np.eye(2, 3), FRAME_HEIGHT / len(crop))
-        return cls(crop, points, pose, crop, *_prepared(engine, crop, None))
+        return cls(crop, points, pose, crop, *_prepared(engine, crop))
 
 
-def _prepared(
-    engine: Engine[Any], crop: Picture, lower: torch.Tensor | None
-) -> tuple[torch.Tensor, Any]:
-    device = engine.device
+def _prepared(engine: Engine[Any], crop: Picture) -> tuple[torch.Tensor, Any]:
     with torch.inference_mode():
-        still = to_model(crop[None]).to(device)
-        lower = None if lower is None else lower.to(device)
-        return still, engine.prepare_still(still, lower)
+        still = to_model(crop[None]).to(engine.device)
+        return still, engine.prepare_still(still)
 
 
 def crop_at(photo: Picture, pose: Transform, height: int, width: int) -> Picture:
     """The aligned crop with so many rows and columns: (height, width, 3) uint8."""
     return crop_face(photo, scale_transform(pose, height / FRAME_HEIGHT), height, width)
-
-
-def lower_part(photo: Picture, pose: Transform, config: GeneratorConfig) -> torch.Tensor:
-    """The still's ``regions.LOWER_BOX`` at twice the crop's resolution, from the photo.
-
-    Args:
-        photo: (H, W, 3) uint8.
-        pose: of the face, see :class:`Portrait`.
-        config: of the generator, for the crop's size.
-
-    Returns:
-        (1, 3, h, w) float32 in [-1, 1].
-    """
-    height, width = 2 * config.height, 2 * config.width
-    top, bottom, left, right = scale_box(LOWER_BOX, height, width)
-    to_box = scale_transform(pose, height / FRAME_HEIGHT)
-    to_box[:, 2] -= left, top
-    return to_model(crop_face(photo, to_box, bottom - top, right - left)[None])
 
 
 def fit_picture(picture: Picture, height: int | None) -> Picture:

@@ -1,9 +1,8 @@
 """From what the decoder gives to the frames that are shown.
 
-The generator works on the aligned crop of 128 x 96 pixels. The warp decoder's motion has no
-resolution of its own, so it is applied to the picture's own pixels; a U-Net's frames are
-shown at the crop's size, or drawn into the picture where they differ from the still. In a whole
-picture both fade to nothing at the face's outline.
+A mouth's pose is drawn in layers into the picture's own pixels. A U-Net paints the aligned crop of
+128 x 96 pixels; its frames are shown at the crop's size, or drawn into the picture where they
+differ from the still, fading to nothing at the face's outline.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import torch
 
 from stillspeak.constants import FRAME_HEIGHT, FRAME_WIDTH
 from stillspeak.face.align import Transform, invert_transform, scale_transform, transform_points
-from stillspeak.models.decoders import Decoded, Motion, compose, split
+from stillspeak.models.decoders import Decoded, Motion, split
 from stillspeak.models.pixels import from_model, to_model
 from stillspeak.rendering.eyes import EyeLayers
 from stillspeak.rendering.head import (
@@ -58,12 +57,6 @@ class FaceRenderer:
         self.height, self.width = int(shape[0]), int(shape[1])
 
     @cached_property
-    def _source(self) -> torch.Tensor:
-        """The bare crop at the size that is shown: (1, 3, rows, columns)."""
-        crop = crop_at(self.portrait.photo, self.portrait.pose, *self._size)
-        return to_model(crop[None]).to(self.portrait.still.device)
-
-    @cached_property
     def _paster(self) -> FacePaster:
         transform = scale_transform(self.portrait.pose, self._size[0] / FRAME_HEIGHT)
         return FacePaster(self.portrait.photo, transform, *self._size)
@@ -83,18 +76,13 @@ class FaceRenderer:
         if decoded.pose is not None:
             yield from self._draw_layers(decoded.pose[0], poses, curves)
             return
-        if self._whole and decoded.motion is not None:
-            yield from self._warp_picture(decoded.motion, poses, curves)
-            return
         if self._whole:
             support = self._support(*self._crop).to(decoded.frames)
-            decoded = Decoded(
-                torch.lerp(self.portrait.still[:, None], decoded.frames, support), None
-            )
+            decoded = Decoded(torch.lerp(self.portrait.still[:, None], decoded.frames, support))
         if curves is not None and self._eyes_of_crop is not None:
             decoded = self._draw_eyes(decoded, self._eyes_of_crop, curves)
         if poses is not None:
-            decoded = self._move_head(decoded, poses)
+            decoded = Decoded(move_head_in_frames(decoded.frames[0], poses)[None])
         for index in range(decoded.frames.shape[1]):
             crop = self._draw(decoded, index)
             yield self._paster.paste(crop) if self._whole else crop
@@ -165,31 +153,6 @@ class FaceRenderer:
                 frame = self._warpers[reach].draw(flow, shown, _levels(colour, shown), frame)
             yield frame
 
-    def _warp_picture(
-        self, motion: Motion, poses: torch.Tensor | None, curves: torch.Tensor | None
-    ) -> Iterator[Picture]:
-        """The whole picture with the motion applied to its own pixels."""
-        motion = motion.flat()
-        support = self._support(*motion.flow.shape[-2:]).to(motion.flow)
-        motion = motion._replace(flow=motion.flow * support, mask=motion.mask * support)
-        reach = CROP
-        if poses is not None:
-            reach = HEAD
-            motion = move_head_around(motion, poses, reach)
-        if reach not in self._warpers:
-            self._warpers[reach] = FaceWarper(self.portrait.photo, self.portrait.pose, reach)
-        flow, mask, colour = (
-            part[0].permute(0, 2, 3, 1).float().cpu().numpy()
-            for part in (motion.flow, motion.mask, motion.colour)
-        )
-        for index in range(len(flow)):
-            shown = mask[index, ..., 0]
-            levels = _levels(colour[index], shown)
-            photo = None
-            if curves is not None and self.eyes is not None:
-                photo = self.eyes.draw(curves[index].numpy())
-            yield self._warpers[reach].draw(flow[index], shown, levels, photo)
-
     def _support(self, height: int, width: int) -> torch.Tensor:
         """How much of what the decoder does a grid over the crop lets through: (height, width)."""
         size = (height, width)
@@ -205,28 +168,14 @@ class FaceRenderer:
         frames = from_model(decoded.frames[0])
         for frame, row in zip(frames, curves.numpy(), strict=True):
             eyes.draw(row, frame)
-        return Decoded(to_model(frames)[None].to(decoded.frames), decoded.motion)
-
-    def _composed(self, decoded: Decoded, motion: Motion) -> Decoded:
-        """With another motion; frames are made only where the crop's own are shown."""
-        if self._whole or self._size != self._crop:
-            return Decoded(decoded.frames, motion)
-        return Decoded(compose(self.portrait.still, motion), motion)
-
-    def _move_head(self, decoded: Decoded, poses: torch.Tensor) -> Decoded:
-        if decoded.motion is None:
-            return Decoded(move_head_in_frames(decoded.frames[0], poses)[None], None)
-        return self._composed(decoded, move_head(decoded.motion, poses))
+        return Decoded(to_model(frames)[None].to(decoded.frames))
 
     def _draw(self, decoded: Decoded, index: int) -> Picture:
         frame = decoded.frames[:, index : index + 1]
         if self._size != self._crop:
-            if decoded.motion is not None:
-                frame = compose(self._source, decoded.motion.frames(slice(index, index + 1)))
-            else:
-                frame = torch.nn.functional.interpolate(
-                    frame[0], self._size, mode="bicubic", align_corners=False
-                )[None]
+            frame = torch.nn.functional.interpolate(
+                frame[0], self._size, mode="bicubic", align_corners=False
+            )[None]
         picture: Picture = from_model(frame[0])[0]
         return picture
 

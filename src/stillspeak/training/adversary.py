@@ -19,7 +19,6 @@ from stillspeak.models.discriminators import (
     SequenceDiscriminator,
     SyncDiscriminator,
 )
-from stillspeak.models.regions import crop_box, mouth_in_lower
 from stillspeak.training.adversarial import (
     accuracy,
     fake_loss,
@@ -29,7 +28,6 @@ from stillspeak.training.adversarial import (
     shifted_starts,
 )
 from stillspeak.training.config import RunConfig
-from stillspeak.training.objective import ObjectiveResult, fine_mouths
 
 Draw = tuple[Tensor, ...]
 """Which frames or stretches of a batch are looked at; the same ones for real and generated."""
@@ -71,15 +69,6 @@ class Adversary(nn.Module):
         """The discriminator's inputs, from real or generated frames (B, K, 3, H, W)."""
         raise NotImplementedError
 
-    def shown(self, batch: Batch) -> Tensor:
-        """What of the real examples goes to :meth:`look`: the frames (B, K, 3, H, W)."""
-        return batch.frames
-
-    def made(self, result: ObjectiveResult) -> Tensor:
-        """The same of what the generator made."""
-        assert result.frames is not None
-        return result.frames
-
     def decoys(self, batch: Batch, draw: Draw) -> list[tuple[Tensor, ...]]:
         """Further inputs that are to be called false though nothing in them is generated."""
         return []
@@ -102,7 +91,7 @@ class Adversary(nn.Module):
         """
         form = self._game.form
         # Real ones first: a discriminator that starts with fakes learns to say no to all.
-        real = self.network(*self.look(batch, self.shown(batch), draw))
+        real = self.network(*self.look(batch, batch.frames, draw))
         fake = self.network(*self.look(batch, generated, draw))
         decoys = [self.network(*inputs) for inputs in self.decoys(batch, draw)]
         false = [fake_loss(logits, form) for logits in (fake, *decoys)]
@@ -119,7 +108,7 @@ class Adversary(nn.Module):
 
     def _penalty(self, batch: Batch, draw: Draw) -> Tensor:
         device = batch.frames.device.type
-        frames = self.shown(batch).detach().clone().requires_grad_()
+        frames = batch.frames.detach().clone().requires_grad_()
         # In float32, and without cuDNN, whose GRU has no second derivative.
         with torch.autocast(device, enabled=False), torch.backends.cudnn.flags(enabled=False):
             logits = self.network(*self.look(batch, frames, draw))
@@ -139,18 +128,6 @@ class FrameAdversary(Adversary):
             game.frame,
             game.frame_learning_rate,
         )
-        self._fine = config.frame_discriminator.fine
-        self._size = (config.generator.height, config.generator.width)
-
-    def shown(self, batch: Batch) -> Tensor:
-        """The frames, or the mouths (B, K, 3, h, w) at twice their resolution."""
-        return fine_mouths(batch, self._size) if self._fine else batch.frames
-
-    def made(self, result: ObjectiveResult) -> Tensor:
-        """As :meth:`shown`."""
-        made = result.mouths if self._fine else result.frames
-        assert made is not None
-        return made
 
     def draw(self, batch: Batch, random: torch.Generator) -> Draw:
         """Places (B, M) of the frames among the K decoded ones, no frame twice."""
@@ -163,10 +140,7 @@ class FrameAdversary(Adversary):
         """Stills and frames, each (B * M, 3, H, W)."""
         (places,) = draw
         rows = torch.arange(len(places), device=places.device).unsqueeze(1)
-        still = batch.still
-        if self._fine:
-            still = crop_box(batch.still_mouth, mouth_in_lower(*self._size))
-        still = still.unsqueeze(1).expand(-1, places.shape[1], -1, -1, -1)
+        still = batch.still.unsqueeze(1).expand(-1, places.shape[1], -1, -1, -1)
         return still.flatten(0, 1), frames[rows, places].flatten(0, 1)
 
     def advise(self, batch: Batch, frames: Tensor, draw: Draw) -> dict[str, Tensor]:
@@ -176,7 +150,7 @@ class FrameAdversary(Adversary):
         assert isinstance(self.network, FrameDiscriminator)
         logits, maps = self.network.judge(*self.look(batch, frames, draw))
         with torch.no_grad():
-            _, truth = self.network.judge(*self.look(batch, self.shown(batch), draw))
+            _, truth = self.network.judge(*self.look(batch, batch.frames, draw))
         matching = torch.stack(
             [(a.float() - b.float()).abs().mean() for a, b in zip(maps, truth, strict=True)]
         )

@@ -39,31 +39,8 @@ class ObjectiveConfig:
     eyes: float = 0.0
     """Weight of the L1 error around eyes and brows; 0: the upper half's."""
     l1: float = 1.0
-    fine: float = 0.0
-    """L1 of the mouth, and of its differences, at twice the crop's resolution (a mouth branch)."""
     gradient: float = 0.5
     """L1 between the frames' horizontal and vertical differences."""
-    warped: float = 0.25
-    """L1 on the warped still alone (warp decoder)."""
-    painted: float = 0.2
-    """L1 on the painted colour alone (warp decoder)."""
-    smooth: float = 0.002
-    """First differences of the flow (warp decoder)."""
-    mask: float = 0.003
-    """Mean of the mask, except where the still hides the inside of the mouth: all else can come
-    from the still (warp decoder)."""
-    interior: float = 0.0
-    """Share of the still's pixels where the target shows the inside of the mouth and the
-    still does not; there the warped still is not compared either (warp decoder)."""
-    landmarks: float = 0.0
-    """Distance in pixels between where the flow takes each target landmark and where the
-    still has it (warp decoder)."""
-    lip_landmarks: float = 4.0
-    """How much more the lips' landmarks count than the others."""
-    eyelid_landmarks: float = 1.0
-    """The same for the eyelids'."""
-    amplitude: float = 0.0
-    """Size of the lips' movements against the real one (warp decoder)."""
     mouth_shape: float = 0.05
     """Regression of mouth distances from the context encoding."""
     perceptual: float = 0.0
@@ -278,17 +255,9 @@ class RunConfig:
                 "generator.decoder = 'layers' has no pictures to learn; its two parts are trained "
                 "by configs/speech.toml and configs/pose.toml"
             )
-        if data.resident and data.blinks:
-            raise ConfigError("data.blinks is not made with data.resident = true; leave one out")
         if (self.augment.audio_reverb or self.augment.audio_mask) and not data.resident:
             raise ConfigError(
                 "augment.audio_reverb and .audio_mask are made with data.resident = true alone"
-            )
-        fine = self.objective.fine or (game.frame and self.frame_discriminator.fine)
-        if fine and not (self.generator.mouth_channels and data.mouth_pixels):
-            raise ConfigError(
-                "objective.fine and frame_discriminator.fine need generator.mouth_channels and "
-                "data.mouth_pixels = true"
             )
         if game.sequence or game.sync:
             if not data.consecutive:

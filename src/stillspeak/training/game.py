@@ -152,8 +152,7 @@ class Game:
     ) -> dict[str, float]:
         """Gradients of all players from one batch. Returns numbers by name.
 
-        Each loss is checked before it goes backwards: gradients of a warp by a flow that is no
-        number read outside of memory.
+        Each loss is checked before it goes backwards.
         """
         fabric, player = self._fabric, self.generator_player
         numbers: dict[str, float] = {}
@@ -168,7 +167,6 @@ class Game:
             result: ObjectiveResult = player.module(batch, self._noise(batch, part))
             loss, terms, frames = result.loss, dict(result.terms), result.frames
             draws: list[Draw] = []
-            made: list[Tensor] = []
             if isinstance(batch, Batch):
                 assert frames is not None
                 with torch.no_grad():
@@ -176,33 +174,32 @@ class Game:
                 if opponents:
                     random = self._random(4, part)
                     draws = [adversary.draw(batch, random) for adversary in self._adversaries]
-                    made = [adversary.made(result) for adversary in self._adversaries]
-                    advice, weighted = self._advice(batch, made, draws)
+                    advice, weighted = self._advice(batch, frames, draws)
                     terms |= advice
                     loss = loss + weighted
             note(terms | {"loss": loss})
             fabric.backward(loss * share)
         penalise = (self.step - self.config.game_start) % self.config.adversarial.r1_every == 0
-        for opponent, draw, pictures in zip(opponents, draws, made, strict=True):
-            assert isinstance(batch, Batch)
+        for opponent, draw in zip(opponents, draws, strict=True):
+            assert isinstance(batch, Batch) and frames is not None
             with fabric.no_backward_sync(cast(Any, opponent.module), not last):
-                opinion: Opinion = opponent.module(batch, pictures.detach(), draw, penalise)
+                opinion: Opinion = opponent.module(batch, frames.detach(), draw, penalise)
                 note({f"{opponent.name}_{name}": v for name, v in opinion.terms.items()})
                 fabric.backward(opinion.loss * share)
         return numbers
 
     def _advice(
-        self, batch: Batch, made: Sequence[Tensor], draws: Sequence[Draw]
+        self, batch: Batch, frames: Tensor, draws: Sequence[Draw]
     ) -> tuple[dict[str, Tensor], Tensor]:
         """The discriminators' terms of the generator's loss, and their weighted sum."""
         game = self.config.adversarial
         terms: dict[str, Tensor] = {}
         total = batch.frames.new_zeros(())
-        for adversary, pictures, draw in zip(self._adversaries, made, draws, strict=True):
+        for adversary, draw in zip(self._adversaries, draws, strict=True):
             # Called without its distributed wrapper, and frozen: nothing is learned here.
             adversary.requires_grad_(False)
             with self._fabric.autocast():
-                advice = adversary.advise(batch, pictures, draw)
+                advice = adversary.advise(batch, frames, draw)
             adversary.requires_grad_(True)
             terms |= advice
             for name, term in advice.items():

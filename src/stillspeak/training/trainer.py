@@ -16,6 +16,7 @@ from stillspeak.data.prepare import CachedClip
 from stillspeak.data.resident import open_loader
 from stillspeak.errors import CheckpointError, ConfigError, TrainingError
 from stillspeak.media.contact_sheet import contact_sheet
+from stillspeak.models.config import RETIRED
 from stillspeak.models.generator import Generator
 from stillspeak.runtime import Precision
 from stillspeak.training.checkpoint import (
@@ -46,9 +47,6 @@ if TYPE_CHECKING:
 
 
 Progress = Callable[[int, Mapping[str, float]], None]
-
-DECODER_INPUT = "decoder.root.0.weight"
-"""The layer that the latent enters; its rows are the latent's numbers."""
 
 
 class Trainer(Game):
@@ -316,8 +314,9 @@ class Trainer(Game):
     def _check_same(self, path: Path, saved: Mapping[str, Any], section: str) -> None:
         """Refuse a checkpoint whose networks are others; keys newer than it have defaults."""
         mine = getattr(self.config, section)
+        known = {k: v for k, v in saved.get(section, {}).items() if k not in RETIRED}
         try:
-            same = build(type(mine), saved.get(section, {}), name=section) == mine
+            same = build(type(mine), known, name=section) == mine
         except ConfigError:
             same = False
         if not same:
@@ -329,9 +328,8 @@ class Trainer(Game):
     def start_from(self, weights: Path) -> tuple[int, int]:
         """Take over what fits of a weights file, to train on from there.
 
-        A tensor fits if the generator has one of its name and shape, or one with more rows: a
-        decoder that got further inputs takes over the old ones, and the new ones start as they
-        are. ``training.fresh`` leaves parts out.
+        A tensor fits if the generator has one of its name and shape. ``training.fresh`` leaves
+        parts out.
 
         Returns:
             How many tensors were taken, and how many the generator has.
@@ -353,12 +351,8 @@ class Trainer(Game):
             mine = own.get(name)
             if name.startswith(tuple(f"{part}." for part in self.config.training.fresh)):
                 continue
-            if mine is None or mine.shape[1:] != value.shape[1:] or mine.ndim != value.ndim:
-                continue
-            if mine.shape == value.shape:
+            if mine is not None and mine.shape == value.shape:
                 fitting[name] = value
-            elif name == DECODER_INPUT and len(mine) > len(value):
-                fitting[name] = torch.cat((value, mine[len(value) :]))
         if not fitting:
             raise TrainingError(f"{weights}: no tensor in it fits this [generator]")
         self._objective.generator.load_state_dict(fitting, strict=False)

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from stillspeak.data.dataset import whole_clip
 from stillspeak.data.prepare import CachedClip, open_clip
-from stillspeak.face.mouth import lip_opening, mouth_distances
+from stillspeak.face.mouth import mouth_distances
 from stillspeak.media.audio import frame_windows
 from stillspeak.models.generator import Generator
 from stillspeak.models.pixels import from_model
 from stillspeak.models.regions import crop_region
-from stillspeak.training.losses import forward_points, mouth_crop, psnr, weighted_l1
+from stillspeak.training.losses import mouth_crop, psnr, weighted_l1
 
 Picture = npt.NDArray[np.uint8]
 
@@ -54,15 +54,11 @@ def validate(
     Returns:
         Means over clips: ``l1`` and ``psnr`` of the frame, ``reconstruction``, the L1 with the
         region's weights, ``mouth_psnr``, the same of the repeated still as
-        ``still_mouth_psnr``, ``eyes_psnr`` (a decoder with an expression is given the real
-        one), and for the warp decoder ``opening_r`` and
-        ``opening_amplitude``: correlation of the lip opening with the real one, and the ratio
-        of their standard deviations, both read from the flow at the still's lip landmarks.
+        ``still_mouth_psnr``, and ``eyes_psnr``.
     """
     assert isinstance(generator, Generator)
     sums: dict[str, list[float]] = {}
     pictures: list[tuple[Picture, list[Picture], list[Picture]]] = []
-    size = (generator.config.height, generator.config.width)
     weights = torch.ones((), device=device) if region is None else region
     for clip in clips:
         example = whole_clip(clip, generator.config, every=every)
@@ -75,10 +71,7 @@ def validate(
         positions = example.positions[0].to(device)
         still = example.still.to(device)
         decoded = generator.decode(
-            generator.prepare_still(still, example.still_mouth.to(device)),
-            context[:, positions],
-            noise_encoding[:, positions],
-            example.expression.to(device),
+            generator.prepare_still(still), context[:, positions], noise_encoding[:, positions]
         )
         real = example.frames.to(device)
         frames = decoded.frames.float()
@@ -91,12 +84,6 @@ def validate(
             "eyes_psnr": psnr(crop_region(frames, "eyes"), crop_region(real, "eyes")),
             "still_mouth_psnr": psnr(mouth_crop(repeated), mouth_crop(real)),
         }
-        if decoded.motion is not None:
-            points = forward_points(decoded.motion, example.still_points.to(device), size)
-            opening = torch.from_numpy(lip_opening(points.cpu().numpy()))[0]
-            truth = torch.from_numpy(lip_opening(example.frame_points.numpy()))[0]
-            scores["opening_r"] = torch.corrcoef(torch.stack((opening, truth)))[0, 1]
-            scores["opening_amplitude"] = opening.std() / truth.std()
         for name, value in scores.items():
             sums.setdefault(name, []).append(float(torch.nan_to_num(value)))
         if len(pictures) < max_pictures:
@@ -163,9 +150,7 @@ def show_beside(
     device = next(generator.parameters()).device
     example = whole_clip(clip, generator.config)
     noise = generator.draw_noise(1, clip.frames, torch.Generator().manual_seed(0))
-    frames = generator(
-        example.still.to(device), example.windows.to(device), noise, example.expression.to(device)
-    )
+    frames = generator(example.still.to(device), example.windows.to(device), noise)
     pictures = np.concatenate((from_model(example.frames[0]), from_model(frames[0])), axis=2)
     margin = (generator.config.window - generator.config.hop) // 2
     own = example.windows[0, :, margin : margin + generator.config.hop]
