@@ -199,4 +199,4 @@ def test_a_lip_is_not_stretched_beyond_its_pixels(portrait_face: Face) -> None:
     lips = frame.points[list(LIPS)]
     at_rest = lips + rest_pose(frame.points).lips
     thick, swollen = (np.linalg.norm(s[:20] - s[20:], axis=1) for s in (lips, at_rest))
-    assert (swollen[1:10] <= 1.45 * thick[1:10] + 0.01).all()
+    assert (swollen[1:10] <= 1.75 * thick[1:10] + 0.01).all()

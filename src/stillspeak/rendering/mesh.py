@@ -157,12 +157,12 @@ def _eye_distance(p: Points) -> float:
     return float(np.linalg.norm(p[list(_RIGHT_EYE)].mean(axis=0) - p[list(_LEFT_EYE)].mean(axis=0)))
 
 
-SMILE_KEPT = np.array([0.35, 0.05])
+SMILE_KEPT = np.array([0.5, 0.15])
 """Share of a smile that stays as a mood, across and down."""
 
 _MET, _OPEN = 0.012, 0.03  # distance of the inner lips: at rest up to here, open from here
 _SWELL = 0.85  # share of its thickness that a lip regains,
-_STRETCH = 1.4  # and how many times as thick as the still's it becomes: more shows in its pixels
+_STRETCH = 1.7  # and how many times as thick as the still's it becomes: more shows in its pixels
 _SEAM = 0.25  # where between the lips of an open mouth they are taken to meet, from above
 
 
