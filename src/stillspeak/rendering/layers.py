@@ -22,8 +22,8 @@ Floats = npt.NDArray[np.float32]
 Picture = npt.NDArray[np.uint8]
 
 _SHADE = 0.035  # how far the lips' shadow reaches, in distances between the eyes
-_CREASE = 0.007  # half the width of the line between lips that met after the still was taken
-_CREASE_DARK = 0.8
+_CREASE = 0.006  # half the width of the line between lips that met after the still was taken
+_CREASE_DARK = 0.7
 _FROM_ABOVE = 0.02  # how much further down it falls
 _LOWER_LIP = 25  # the middle of the lower inner lip, in a pose
 _FOLD = 0.05  # how much of a lip is folded inwards at its contour
