@@ -178,7 +178,7 @@ def test_lips_that_nearly_touch_do() -> None:
     picture, points = drawing()
     layers = MouthLayers(picture, points, None)
     shown = []
-    for lower in (0.0, 0.008, 0.03, 0.08):
+    for lower in (0.0, 0.004, 0.03, 0.08):
         layers.draw(opened(lower))
         assert layers.last is not None
         shown.append(float(layers.last.share.sum()))

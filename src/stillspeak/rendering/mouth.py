@@ -55,9 +55,9 @@ _JOINED = 0.16  # and are one from here
 _SIDES = 0.1  # over which they are blended beyond the corners
 _MOVED = 0.03
 # What is heard is a mean of what may have been said, and so lips hover that should touch: up to
-_TOUCH, _FREE = 0.01, 0.05  # the first distance they do, from the second on they are as heard
+_TOUCH, _FREE = 0.005, 0.035  # the first distance they do, from the second on they are as heard
 _CLOSED = 0.012  # distance at which lips that part let go of one another sideways
-_GAP, _GAP_CORNER = 0.85, 0.5  # landmarks show an opening this much too wide, most at its corners
+_GAP, _GAP_CORNER = 0.85, 0.35  # landmarks show an opening this much too wide, most at its corners
 _GAP_BELOW = 0.8  # share of it that is the lower lip's
 
 
