@@ -137,7 +137,7 @@ def test_the_iris_turns_and_the_lids_stay(still: Still, degrees: float) -> None:
         np.testing.assert_allclose(patch(out, place, 1), patch(still.picture, place, 1), atol=3)
 
 
-def with_rims(still: Still, above: float) -> tuple[np.ndarray, np.ndarray]:
+def with_rims(still: Still, above: float, dark: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """The picture with dark spectacles whose upper rims lie so far above the eyes, and where."""
     unit = face_frame(still.points).scale
     picture, rims = still.picture.copy(), np.zeros(still.picture.shape[:2], np.uint8)
@@ -150,7 +150,8 @@ def with_rims(still: Still, above: float) -> tuple[np.ndarray, np.ndarray]:
         centres.append((tuple(int(v) for v in centre), axes))
     for image, colour in ((picture, (30, 25, 25)), (rims, 255)):
         for centre, axes in centres:
-            cv2.ellipse(image, centre, axes, 0, 0, 360, colour, thick, cv2.LINE_AA)
+            fill = -1 if dark else thick
+            cv2.ellipse(image, centre, axes, 0, 0, 360, colour, fill, cv2.LINE_AA)
         (left, (wide, _)), (right, _) = centres
         ends = (left[0] + wide, left[1]), (right[0] - wide, right[1])
         cv2.line(image, *ends, colour, thick, cv2.LINE_AA)
@@ -176,6 +177,13 @@ def test_a_rim_before_the_lid_drops_the_blink(still: Still) -> None:
     eyes = EyeLayers(picture, still.points)
     assert eyes.blink == 0 and "a spectacle rim before a lid" in eyes.notes
     np.testing.assert_array_equal(eyes.draw(curves(SHUT)), picture)
+
+
+def test_nothing_is_drawn_on_dark_glasses(still: Still) -> None:
+    picture, _ = with_rims(still, 0.25, dark=True)
+    eyes = EyeLayers(picture, still.points)
+    assert eyes.blink == 0 and eyes.notes[0] == "dark glasses"
+    np.testing.assert_array_equal(eyes.draw(curves(SHUT, 1.0, 2.0)), picture)
 
 
 def test_eyes_that_are_shut_stay_so(still: Still) -> None:

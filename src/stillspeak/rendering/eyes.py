@@ -19,6 +19,7 @@ from stillspeak.rendering.eyeshape import (
     LASHES,
     ROWS,
     EyeShape,
+    behind_dark_glass,
     eye_shape,
     wears_spectacles,
 )
@@ -113,6 +114,7 @@ class _Eye:
         self._crease, self._lashes = at(shape.crease), at(shape.lashes)
         self._way, self._rise, self._taper = at(shape.way), at(shape.rise), at(shape.taper)
         self._lined, self._turned = at(shape.lined), at(shape.turned)
+        self._fanned = at(shape.fanned)
         self._moves = (self._way > 0).astype(np.float32)
         first, last = shape.ends
         self._colours = shape.colours
@@ -267,7 +269,9 @@ class _Eye:
         bare = _eased(2 * closed)
         seen = self._ratio + bare * (self._bare - self._ratio) if bare < 1 else self._bare
         seen = self._pixels.looked_up(seen, source - v)
-        standing = turned * self._turned * (1 - smoothstep(-delta / (_STANDING * unit)))
+        standing = self._turned * (1 - smoothstep(-delta / (_STANDING * unit)))
+        fan = self._fanned * (1 - smoothstep((self._rim - source) / (_STANDING * unit)))
+        standing = turned * np.maximum(standing, fan)
         seen += standing[..., None] * np.maximum(1 - seen, 0)
         place = np.clip((v - crease) / np.maximum(self._rim + way - crease, 1), 0, 1)
         round_ = closed * place * (_BULGE * self._taper * (1 - place) - 0.02)
@@ -318,6 +322,9 @@ class EyeLayers:
         # An eye alone would wink.
         self.blink = min(shape.drawn for shape in shapes)
         self.notes = tuple(dict.fromkeys(shape.why for shape in shapes if shape.why))
+        if spectacles and behind_dark_glass(self._picture, flat, frame.scale):
+            self.blink, self.notes = 0.0, ("dark glasses",)
+        self._seen = not {"dark glasses", "eyes shut"} & set(self.notes)
         self._raises: _Raise | None = None
         if spectacles:
             self.notes += ("brows behind spectacles",)
@@ -350,7 +357,7 @@ class EyeLayers:
             part = out[y0:y1, x0:x1]
             if not part.size:
                 continue
-            if any(gaze) and share < 1:
+            if any(gaze) and share < 1 and self._seen:
                 eye.look(turn @ np.radians(gaze), part)
             if share > 0:
                 eye.close(share, raised * self._weights[index] if raised else 0.0, part)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stillspeak.face.align import smoothstep
+from stillspeak.rendering.light import median_colour
 from stillspeak.rendering.mesh import FaceFrame
 
 Points = npt.NDArray[np.float64]
@@ -39,11 +40,12 @@ _ROOM = 0.02  # between a rim and the lashes for a blink
 _ABOVE_EDGE = 0.025  # between a strip and a rim above it
 _DARKER = 0.12  # contrast from which what is darker above the eye is no skin
 _GUESS = 0.05  # weight of the skin below the eye where nothing is known of the lid
-_LIT = 0.65  # least brightness of a lid over that of the skin below the eye
+_LIT = 0.85  # brightness of a lid over that of the skin around at least, more or less
 _RIM = 0.25  # slope of log luma over .015 from which an edge is a rim's
 _PAST = 0.05  # share of an eye's width by which what crosses it goes past its corners
 _LONG = 0.25  # share of a strip that a rim's edge crosses at least
 _BRIDGE = 0.3  # the same measure of a line across the nose; faces without spectacles: up to .2
+_DARK_GLASS = 0.4  # brightness below the eyes over that of the cheeks
 _SHUT, _OPEN = 0.1, 0.16  # opening over width: shut up to here, open from here
 _NOTHING_BEFORE = 0.95  # share of a strip that must be in the picture
 
@@ -64,6 +66,7 @@ class EyeShape:
         taper: share, 0 at the corners.
         lined: the same for the line of the lashes, which goes a little beyond the outer corner.
         turned: share by which lashes that stand up are turned down with the lid.
+        fanned: share by which they spread to the side, at the outer corner.
         ends: first and last place across of ``colours``.
         colours: (ROWS, COLUMNS, 3) smooth, of the strip from ``top`` to ``lashes``.
         drawn: share of a blink that can be drawn, 0 to 1.
@@ -81,6 +84,7 @@ class EyeShape:
     taper: Points
     lined: Points
     turned: Points
+    fanned: Points
     ends: tuple[float, float]
     colours: Floats
     drawn: float
@@ -196,6 +200,7 @@ def eye_shape(
         taper=taper,
         lined=smoothstep(along / 0.35) * (1 - smoothstep((beyond + 0.01) / 0.06)),
         turned=(along > 0) * (1 - smoothstep(beyond / (0.6 * _OUTER))),
+        fanned=smoothstep((along - 0.6) / 0.25) * (1 - smoothstep(beyond / (0.6 * _OUTER))),
         ends=strip.ends,
         colours=_smooth(colours, heights, np.median(under, axis=(0, 1))),
         drawn=drawn,
@@ -308,8 +313,8 @@ def _crease(strip: _Strip, colours: Floats, top: Points, lashes: Points) -> Poin
 def _smooth(colours: Floats, heights: Points, under: Points) -> Floats:
     """The strip without lashes, crease and pores; where it is low its neighbours tell more.
 
-    Nowhere much darker than ``under`` (3,), the skin below the eye: a lid that comes out of a
-    deep socket gets light.
+    Nowhere much darker than the skin around, of which ``under`` (3,) is that below the eye: a lid
+    that comes out of a deep socket gets light.
     """
     from scipy import ndimage
 
@@ -325,7 +330,9 @@ def _smooth(colours: Floats, heights: Points, under: Points) -> Floats:
         ndimage.gaussian_filter(part, (2, 6, 0), mode="nearest") for part in (even * known, known)
     )
     near = (near + _GUESS * 0.9 * under) / (count + _GUESS)
-    even = np.maximum(near + known * (even - near), _LIT * under)
+    even = near + known * (even - near)
+    lit = _LIT * np.minimum(under, np.quantile(even, 0.8, axis=(0, 1)))
+    even = even + 0.75 * np.maximum(lit - even, 0)
     return np.asarray(ndimage.gaussian_filter(even, (1.5, 3, 0), mode="nearest"), np.float32)
 
 
@@ -349,3 +356,18 @@ def wears_spectacles(picture: Picture, points: Points, axes: Points, unit: float
     # An edge across the nose is as sharp at every place along it.
     log = np.median(ndimage.gaussian_filter1d(np.log(grey + 8), 1.2, axis=0), axis=1)
     return bool(np.abs(log[3:] - log[:-3]).max() > _BRIDGE)
+
+
+def behind_dark_glass(picture: Picture, points: Points, unit: float) -> bool:
+    """Whether what is around the eyes is so much darker than the cheeks that it is glass.
+
+    Args:
+        picture: (H, W, 3) uint8.
+        points: (478, 2) landmarks in pixels.
+        unit: pixels between the eyes.
+    """
+    below, cheeks = (
+        median_colour(picture, points[places], 0.05 * unit).mean()
+        for places in ([230, 450], [50, 280])
+    )
+    return bool(below < _DARK_GLASS * cheeks)
