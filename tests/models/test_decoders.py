@@ -10,7 +10,6 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from stillspeak.models.config import GeneratorConfig
-from stillspeak.models.decoders import resize
 from stillspeak.models.generator import Generator
 from stillspeak.models.layers import SkipFusion
 
@@ -104,15 +103,6 @@ def test_full_width_cost() -> None:
     # The reference's 2.6 GFLOP a frame hold the skips' halves, which are shared here.
     encoder = 2 * 3 * 64 * 16 * 64 * 48 / 1e9 + 4 * 0.2013 + 2 * 1024 * 12 * 50 / 1e9
     assert a_frame + shared - encoder == pytest.approx(2.6, abs=0.1)
-
-
-def test_resizing_keeps_pixel_centres() -> None:
-    """A ramp over the picture is the same ramp at twice the resolution, up to its ends."""
-    coarse = ((torch.arange(6.0) + 0.5) * 2).expand(1, 1, 1, 4, 6)
-    fine = resize(coarse, (8, 12))[0, 0, 0]
-    torch.testing.assert_close(fine[:, 1:-1], (torch.arange(1.0, 11) + 0.5).expand(8, 10))
-    torch.testing.assert_close(fine[:, 0], torch.full((8,), 1.0))  # half a coarse pixel in
-    assert resize(coarse, (4, 6)) is coarse
 
 
 def test_skips_are_projected_once_a_clip(

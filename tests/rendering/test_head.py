@@ -3,15 +3,11 @@
 import pytest
 import torch
 
-from fixtures_motion import compose
-from stillspeak.models.decoders import Motion
 from stillspeak.rendering.head import (
     HEAD,
     SHOULDERS,
     head_field,
-    move_head,
     move_head_in_frames,
-    widen,
 )
 
 
@@ -54,32 +50,6 @@ def test_a_tilt_turns_about_the_neck() -> None:
     assert y == pytest.approx(60, abs=0.1)
 
 
-def test_motion_and_frames_move_alike() -> None:
-    torch.manual_seed(0)
-    still = spot(48, 60)
-    motion = Motion(
-        flow=torch.zeros(1, 2, 2, 64, 48),
-        mask=torch.zeros(1, 2, 1, 64, 48),
-        colour=torch.zeros(1, 2, 3, 64, 48),
-    )
-    poses = torch.tensor([[0.0, 2.0, 1.0], [1.0, 0.0, 0.0]])
-    made = compose(still, move_head(motion, poses))[0]
-    painted = move_head_in_frames(still.expand(2, -1, -1, -1), poses)
-    assert torch.allclose(made, painted, atol=0.1)
-    for one, other in zip(made, painted, strict=True):
-        assert middle(one) == pytest.approx(middle(other), abs=0.1)
-
-
-def test_the_flow_of_speech_moves_along() -> None:
-    """A flow at one place is found where the head has taken that place."""
-    flow = torch.zeros(1, 1, 2, 128, 96)
-    flow[0, 0, 1, 60, 48] = 0.1
-    motion = Motion(flow, torch.zeros(1, 1, 1, 128, 96), torch.zeros(1, 1, 3, 128, 96))
-    pose = torch.tensor([[0.0, 4.0, 0.0]])
-    moved = move_head(motion, pose).flow - head_field(pose, 128, 96)
-    assert int(moved[0, 0, 1].argmax()) % 96 == 52
-
-
 @pytest.mark.parametrize("reach", [(1.0, 1.0), HEAD])
 def test_nothing_moves_on_the_grid_s_outermost_places(reach: tuple[float, float]) -> None:
     field = head_field(torch.tensor([[4.0, 3.0, -3.0]]), 64, 48, reach)
@@ -106,12 +76,3 @@ def test_the_field_never_folds() -> None:
     y = field[:, 1] * 128 / (2 * HEAD[1])
     assert x.diff(dim=2).min() > -1
     assert y.diff(dim=1).min() > -1
-
-
-def test_widening_keeps_the_crop_and_rests_around_it() -> None:
-    motion = Motion(*(torch.rand(1, 2, channels, 64, 48) for channels in (2, 1, 3)))
-    wide = widen(motion, HEAD)
-    for narrow, large in zip(motion[:3], wide[:3], strict=True):
-        assert large.shape[-2:] == (128, 96)
-        assert torch.equal(large[..., 32:96, 24:72], narrow)
-        assert large.sum() == pytest.approx(float(narrow.sum()), rel=1e-5)

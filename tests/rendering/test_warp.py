@@ -6,8 +6,6 @@ import pytest
 from stillspeak.face import Face, face_transform, invert_transform, transform_points
 from stillspeak.rendering.warp import EDGE, FaceWarper, face_support
 
-Maps = tuple[np.ndarray, np.ndarray, np.ndarray]
-
 
 def turned(degrees: float, scale: float, centre: tuple[float, float]) -> np.ndarray:
     """Photo -> 128x96 crop: the crop's middle at ``centre``, turned and scaled."""
@@ -17,13 +15,11 @@ def turned(degrees: float, scale: float, centre: tuple[float, float]) -> np.ndar
     return np.column_stack([matrix, (47.5, 63.5) - matrix @ np.array(centre)])
 
 
-def maps(dx: float = 0, dy: float = 0, mask: float = 0, size: tuple[int, int] = (64, 48)) -> Maps:
-    """Motion by (dx, dy) pixels of the 128 x 96 crop and red paint, the outermost cells at rest."""
+def shift(dx: float = 0, dy: float = 0, size: tuple[int, int] = (64, 48)) -> np.ndarray:
+    """Motion by (dx, dy) pixels of the 128 x 96 crop, the outermost cells at rest."""
     inside = np.zeros(size, np.float32)
     inside[1:-1, 1:-1] = 1
-    flow = inside[..., None] * np.array([2 * dx / 96, 2 * dy / 128], np.float32)
-    colour = np.broadcast_to(np.array([250, 20, 10], np.float32), (*size, 3))
-    return flow, mask * inside, colour
+    return inside[..., None] * np.array([2 * dx / 96, 2 * dy / 128], np.float32)
 
 
 @pytest.fixture(
@@ -43,7 +39,7 @@ def transform(request: pytest.FixtureRequest) -> np.ndarray:
 
 
 def test_without_motion_the_photo_is_unchanged(portrait: np.ndarray, transform: np.ndarray) -> None:
-    out = FaceWarper(portrait, transform).draw(*maps())
+    out = FaceWarper(portrait, transform).draw(shift())
     np.testing.assert_array_equal(out, portrait)
     assert out is not portrait
 
@@ -51,14 +47,14 @@ def test_without_motion_the_photo_is_unchanged(portrait: np.ndarray, transform: 
 def test_outside_the_crop_the_photo_is_unchanged(
     portrait: np.ndarray, transform: np.ndarray
 ) -> None:
-    out = FaceWarper(portrait, transform).draw(*maps(3, 4, 1))
+    out = FaceWarper(portrait, transform).draw(shift(3, 4))
     y, x = np.mgrid[:512, :512]
     u, v = np.moveaxis(transform_points(np.stack([x, y], -1).astype(float), transform), -1, 0)
     outside = (u < -0.5) | (u > 95.5) | (v < -0.5) | (v > 127.5)
     np.testing.assert_array_equal(out[outside], portrait[outside])
     inside = (u > 4) & (u < 91) & (v > 4) & (v < 123)
     assert inside.any()
-    np.testing.assert_array_equal(out[inside], np.broadcast_to((250, 20, 10), (inside.sum(), 3)))
+    assert (out[inside] != portrait[inside]).mean() > 0.5
 
 
 @pytest.mark.parametrize("degrees", [0, 30, -30, 90, 180])
@@ -68,7 +64,7 @@ def test_motion_goes_the_way_the_face_stands(degrees: float, scale: float) -> No
     y, x = np.mgrid[:600, :600].astype(float)
     photo = np.stack([80 + 0.2 * x, 80 + 0.2 * y, 0 * x], -1).round().astype(np.uint8)
     transform = turned(degrees, scale, (300, 300))
-    out = FaceWarper(photo, transform).draw(*maps(0, 3))
+    out = FaceWarper(photo, transform).draw(shift(0, 3))
     back = invert_transform(transform)
     at, source = transform_points(np.array([(40.0, 60.0), (40.0, 63.0)]), back)
     column, row = np.rint(at).astype(int)
@@ -79,7 +75,7 @@ def test_the_grid_s_fineness_does_not_matter(portrait: np.ndarray) -> None:
     for scale in (0.4, 2.0):  # a face of 320 and of 64 lines
         warper = FaceWarper(portrait, turned(20, scale, (220, 130)))
         coarse, fine = (
-            warper.draw(*maps(2, 2, 0.3, size)).astype(float) for size in ((64, 48), (256, 192))
+            warper.draw(shift(2, 2, size)).astype(float) for size in ((64, 48), (256, 192))
         )
         y, x = np.rint(np.array([130, 220])).astype(int)
         reach = int(30 / scale)
@@ -97,7 +93,7 @@ def test_nothing_is_fetched_across_the_photo_s_edge(side: str, sign: int) -> Non
     end = 0 if side in ("left", "top") else 255
     centre = (end, 128) if across else (128, end)
     move = (8 * sign, 0) if across else (0, 8 * sign)
-    out = FaceWarper(photo, turned(0, 0.5, centre)).draw(*maps(*move))
+    out = FaceWarper(photo, turned(0, 0.5, centre)).draw(shift(*move))
     line = out[128, :, 0] if across else out[:, 128, 0]
     assert line[end] == end
     near = line[: int(EDGE)] if end == 0 else line[-int(EDGE) :]
@@ -111,7 +107,7 @@ def test_nothing_is_fetched_across_the_photo_s_edge(side: str, sign: int) -> Non
 
 def test_motion_along_the_photo_s_edge_is_whole() -> None:
     ramp = np.repeat(np.arange(256, dtype=np.uint8)[:, None, None], 256, axis=1).repeat(3, axis=2)
-    out = FaceWarper(ramp, turned(0, 0.5, (0, 128))).draw(*maps(0, 5))
+    out = FaceWarper(ramp, turned(0, 0.5, (0, 128))).draw(shift(0, 5))
     np.testing.assert_array_equal(out[128, :60, 0], 138)
 
 
@@ -140,18 +136,15 @@ def test_the_support_is_the_face_and_not_its_surroundings(portrait_face: Face) -
 
 def test_a_wider_reach_is_the_same_in_the_crop(portrait: np.ndarray) -> None:
     transform = turned(10, 0.5, (240, 250))
-    flow, mask, colour = maps(2, 3, 0.2)
-    near = FaceWarper(portrait, transform).draw(flow, mask, colour)
-    wide = FaceWarper(portrait, transform, (2.0, 2.0)).draw(
-        np.pad(flow, ((32, 32), (24, 24), (0, 0))),
-        np.pad(mask, ((32, 32), (24, 24))),
-        np.pad(colour, ((32, 32), (24, 24), (0, 0))),
-    )
+    flow = shift(2, 3)
+    near = FaceWarper(portrait, transform).draw(flow)
+    padded = np.pad(flow, ((32, 32), (24, 24), (0, 0)))
+    wide = FaceWarper(portrait, transform, (2.0, 2.0)).draw(padded)
     assert np.abs(near.astype(int) - wide).max() <= 1
 
 
 def test_a_crop_beside_the_photo_changes_nothing(portrait: np.ndarray) -> None:
-    out = FaceWarper(portrait, turned(0, 1, (-500, 200))).draw(*maps(3, 3, 1))
+    out = FaceWarper(portrait, turned(0, 1, (-500, 200))).draw(shift(3, 3))
     np.testing.assert_array_equal(out, portrait)
 
 
@@ -166,5 +159,5 @@ def test_only_the_needed_region_is_computed(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(
         cv2, "remap", lambda *args, **more: looked_up.append(args[1].size) or remap(*args, **more)
     )
-    warper.draw(*maps(2, 2))
+    warper.draw(shift(2, 2))
     assert looked_up[0] <= 132 * 100

@@ -10,7 +10,6 @@ from itertools import pairwise
 from typing import NamedTuple, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stillspeak.errors import ConfigError
@@ -25,24 +24,6 @@ class StillContext(NamedTuple):
     still: Tensor  # (B, 3, H, W) in [-1, 1]
     code: Tensor  # (B, identity_dim)
     skips: tuple[Tensor, ...]  # coarse to fine, one map a decoder level
-
-
-class Motion(NamedTuple):
-    """How pixels of a still move, and what is painted over them. Resolution-free.
-
-    flow: (B, T, 2, h, w) where in the still each output pixel comes from, as an offset (x, y)
-        in the [-1, 1] coordinates of ``grid_sample``, always of the whole crop.
-    mask: (B, T, 1, h, w) in [0, 1], share of the painted colour.
-    colour: (B, T, 3, h, w) in [-1, 1], what the still does not show.
-    """
-
-    flow: Tensor
-    mask: Tensor
-    colour: Tensor
-
-    def joined(self, size: tuple[int, int]) -> Tensor:
-        """Flow, mask and colour on a grid of H x W, one new tensor (B, T, 6, H, W)."""
-        return resize(torch.cat((self.flow, self.mask, self.colour), 2), size)
 
 
 class Decoded:
@@ -135,16 +116,3 @@ class UNetDecoder(nn.Module):
             x = up(fuse(x, skip))
         frames = torch.tanh(self.head(x))
         return Decoded(torch.unflatten(frames, 0, (clips, -1)))
-
-
-def split(joined: Tensor) -> Motion:
-    """(B, T, 6, h, w) -> flow, mask and colour, without a copy."""
-    return Motion(joined[:, :, :2], joined[:, :, 2:3], joined[:, :, 3:])
-
-
-def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear resampling of (B, T, C, h, w) to (B, T, C, H, W)."""
-    if x.shape[-2:] == size:
-        return x
-    flat = F.interpolate(x.flatten(0, 1), size, mode="bilinear", align_corners=False)
-    return torch.unflatten(flat, 0, x.shape[:2])

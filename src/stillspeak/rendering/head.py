@@ -1,15 +1,13 @@
-"""The head's own small movement, laid over what the decoder made of the face."""
+"""The head's own small movement, laid over the face that speaks."""
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stillspeak.models.decoders import Motion, split
 from stillspeak.models.layers import identity_grid
 
 FADE = 0.35
@@ -56,74 +54,11 @@ def head_field(poses: Tensor, height: int, width: int, reach: Reach = CROP) -> T
     return (weights @ _basis(height, width, reach)).view(len(poses), 2, height, width)
 
 
-def move_head(motion: Motion, poses: Tensor, reach: Reach = CROP) -> Motion:
-    """A motion with the head's movement in it, so that the still is sampled once.
-
-    Args:
-        motion: of T frames of one clip (B = 1).
-        poses: (T, 3), see :func:`head_field`.
-        reach: what the motion's grid covers, see :func:`widen`.
-    """
-    height, width = motion.flow.shape[-2:]
-    field = head_field(poses, height, width, reach).to(motion.flow)
-    flow, mask, colour = (
-        _sample(part[0], field, reach) for part in (motion.flow, motion.mask, motion.colour)
-    )
-    return Motion((flow + field)[None], mask[None], colour[None])
-
-
-def move_head_around(motion: Motion, poses: Tensor, reach: Reach) -> Motion:
-    """``move_head(widen(motion, reach), poses, reach)``, for a motion that rests at the crop's
-    border: what does not move by itself is not looked up.
-
-    Args:
-        motion: of T frames of one clip (B = 1), over the crop.
-        poses: (T, 3), see :func:`head_field`.
-        reach: what the result covers.
-    """
-    small = torch.cat((motion.flow, motion.mask, motion.colour), 2)[0]
-    height, width = small.shape[-2:]
-    x, y = round((reach[0] - 1) * width / 2), round((reach[1] - 1) * height / 2)
-    rows, columns = height + 2 * y, width + 2 * x
-    field = head_field(poses, rows, columns, reach).to(small)
-    # Cells that the head carries what moves out of the crop.
-    down = math.ceil(float(field[:, 1].abs().max()) * height / 2) + 1
-    across = math.ceil(float(field[:, 0].abs().max()) * width / 2) + 1
-    box = (
-        ...,
-        slice(max(y - down, 0), y + height + down),
-        slice(max(x - across, 0), x + width + across),
-    )
-    part = field[box]
-    grid = (_places(rows, columns, reach)[box[1:]]).to(small) + part.permute(0, 2, 3, 1)
-    found = F.grid_sample(small, grid, "bilinear", "zeros", align_corners=False)
-    joined = small.new_zeros(len(poses), 6, rows, columns)
-    joined[:, :2] = field
-    joined[box][:, :2] += found[:, :2]
-    joined[box][:, 2:] = found[:, 2:]
-    return Motion(*split(joined[None]))
-
-
-def widen(motion: Motion, reach: Reach) -> Motion:
-    """A motion of the crop on a grid that goes further and rests there."""
-    height, width = motion.flow.shape[-2:]
-    x, y = round((reach[0] - 1) * width / 2), round((reach[1] - 1) * height / 2)
-    flow, mask, colour = (
-        F.pad(part, (x, x, y, y)) for part in (motion.flow, motion.mask, motion.colour)
-    )
-    return Motion(flow, mask, colour)
-
-
 def move_head_in_frames(frames: Tensor, poses: Tensor) -> Tensor:
     """Frames (T, 3, H, W) with the head's movement, for decoders that paint."""
     field = head_field(poses, frames.shape[-2], frames.shape[-1]).to(frames)
-    return _sample(frames, field, CROP)
-
-
-def _sample(maps: Tensor, field: Tensor, reach: Reach) -> Tensor:
-    offset = field.permute(0, 2, 3, 1) / torch.tensor(reach).to(field)
-    grid = identity_grid(maps.shape[-2], maps.shape[-1]).to(maps) + offset
-    return F.grid_sample(maps, grid, "bilinear", "border", align_corners=False)
+    grid = identity_grid(frames.shape[-2], frames.shape[-1]).to(frames) + field.permute(0, 2, 3, 1)
+    return F.grid_sample(frames, grid, "bilinear", "border", align_corners=False)
 
 
 @lru_cache(maxsize=4)

@@ -16,15 +16,14 @@ import torch
 
 from stillspeak.constants import FRAME_HEIGHT, FRAME_WIDTH
 from stillspeak.face.align import Transform, invert_transform, scale_transform, transform_points
-from stillspeak.models.decoders import Decoded, Motion, split
+from stillspeak.models.decoders import Decoded
 from stillspeak.models.pixels import from_model, to_model
 from stillspeak.rendering.eyes import EyeLayers
 from stillspeak.rendering.head import (
     CROP,
     HEAD,
     Reach,
-    move_head,
-    move_head_around,
+    head_field,
     move_head_in_frames,
 )
 from stillspeak.rendering.layers import MouthLayers
@@ -127,30 +126,21 @@ class FaceRenderer:
     ) -> Iterator[Picture]:
         """Frames whose mouth is drawn in layers, (T, 41, 2), then the eyes, and the head moved."""
         picture, to_crop = self._surface
-        moved: Motion | None = None
-        reach = CROP
+        flows: npt.NDArray[np.float32] | None = None
+        reach = HEAD if self._whole else CROP
         if poses is not None:
-            still = torch.zeros(1, len(mouth), 6, FRAME_HEIGHT // 2, FRAME_WIDTH // 2)
-            moved = Motion(*split(still))
-            if self._whole:
-                reach = HEAD
-                moved = move_head_around(moved, poses, reach)
-            else:
-                moved = move_head(moved, poses)
-        if moved is not None and reach not in self._warpers:
-            self._warpers[reach] = FaceWarper(picture, to_crop, reach)
+            size = (round(reach[1] * FRAME_HEIGHT / 2), round(reach[0] * FRAME_WIDTH / 2))
+            field = head_field(poses, *size, reach)
+            flows = field.permute(0, 2, 3, 1).float().cpu().numpy()
+            if reach not in self._warpers:
+                self._warpers[reach] = FaceWarper(picture, to_crop, reach)
         for index, pose in enumerate(mouth.double().cpu().numpy()):
             frame = picture.copy() if self._layers is None else self._layers.draw(pose)
             # Who never moves needs no eyes measured.
             if curves is not None and curves[index].any() and self.eyes is not None:
                 frame = self.eyes.draw(curves[index].numpy(), frame)
-            if moved is not None:
-                flow, mask, colour = (
-                    part[0, index].permute(1, 2, 0).float().cpu().numpy()
-                    for part in (moved.flow, moved.mask, moved.colour)
-                )
-                shown = mask[..., 0]
-                frame = self._warpers[reach].draw(flow, shown, _levels(colour, shown), frame)
+            if flows is not None:
+                frame = self._warpers[reach].draw(flows[index], frame)
             yield frame
 
     def _support(self, height: int, width: int) -> torch.Tensor:
@@ -178,15 +168,3 @@ class FaceRenderer:
             )[None]
         picture: Picture = from_model(frame[0])[0]
         return picture
-
-
-def _levels(colour: npt.NDArray[np.float32], mask: npt.NDArray[np.float32]) -> Picture:
-    """Painted colours (h, w, 3) in [-1, 1] as uint8, where the mask (h, w) lets any through."""
-    where = mask > 0
-    rows, columns = np.flatnonzero(where.any(axis=1)), np.flatnonzero(where.any(axis=0))
-    levels = np.zeros(colour.shape, np.uint8)
-    if len(rows):
-        # Some more, since the photo may show the mean of several cells.
-        box = tuple(slice(max(at[0] - 16, 0), at[-1] + 17) for at in (rows, columns))
-        levels[box] = np.rint((colour[box] + 1) * 127.5).clip(0, 255)
-    return levels

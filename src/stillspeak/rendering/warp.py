@@ -31,7 +31,6 @@ EDGE = 24.0
 """Pixels of the crop from the photo's edge over which movement across that edge fades to nothing:
 wide enough for a head that sways by eight pixels to be squeezed there, and not smeared."""
 
-_PAINTED = 1 / 512  # share of the painted colour from which it can change a pixel
 _FINE = 4  # times the crop's resolution at which the outline is drawn
 
 Maps = npt.NDArray[np.float32]
@@ -99,27 +98,23 @@ class FaceWarper:
         self._x = np.arange(x0, x1, dtype=np.float32)[None, :]
         self._y = np.arange(y0, y1, dtype=np.float32)[:, None]
 
-    def draw(
-        self, flow: Maps, mask: Maps, colour: Maps | Image, photo: Image | None = None
-    ) -> Image:
+    def draw(self, flow: Maps, photo: Image | None = None) -> Image:
         """The photo with one frame's motion in it.
 
         Args:
             flow: (h, w, 2) where each place comes from, offsets (x, y) in the [-1, 1] coordinates
                 of the crop.
-            mask: (h, w) in [0, 1], share of the painted colour.
-            colour: (h, w, 3) in [0, 255], floats or uint8.
             photo: (H, W, 3) uint8, a frame whose mouth speaks already, to be drawn of instead, and
                 into.
 
         Returns:
-            (H, W, 3) uint8, ``photo`` or a new array, equal to the photo where flow and mask are 0.
+            (H, W, 3) uint8, ``photo`` or a new array, equal to the photo where the flow is 0.
         """
         import cv2
 
         out = self._photo.copy() if photo is None else photo
         photo = self._photo if photo is None else photo
-        box = self._touched((flow[..., 0] != 0) | (flow[..., 1] != 0) | (mask > 0))
+        box = self._touched((flow[..., 0] != 0) | (flow[..., 1] != 0))
         x0, y0, x1, y1 = box
         if x0 >= x1 or y0 >= y1:
             return out
@@ -138,22 +133,7 @@ class FaceWarper:
         drawn[:] = cv2.remap(
             photo, offset_x, offset_y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
         )
-        self._paint(out, mask, colour)
         return out
-
-    def _paint(self, out: Image, mask: Maps, colour: Maps | Image) -> None:
-        import cv2
-
-        box = self._touched(mask > _PAINTED)
-        x0, y0, x1, y1 = box
-        if x0 >= x1 or y0 >= y1:
-            return
-        share = np.clip(self._spread(mask, box), 0, 1)
-        part = out[y0:y1, x0:x1]
-        if colour.dtype != np.uint8:
-            colour = np.rint(colour).astype(np.uint8)
-        paint = self._spread(colour, box)
-        part[:] = cv2.blendLinear(paint, np.ascontiguousarray(part), share, 1 - share)
 
     def _spread(self, maps: npt.NDArray, box: tuple[int, int, int, int]) -> npt.NDArray:  # type: ignore[type-arg]
         """Maps on the grid -> on the photo's pixels in a box."""
