@@ -72,6 +72,7 @@ class PitchFace:
     """A face whose grey level is the pitch of its frame's sound, two frames late as a model is."""
 
     sample_rate, fps, look_ahead = 16_000, 25, 2
+    warnings = ()
 
     def __init__(self) -> None:
         self.latency = SimpleNamespace(
