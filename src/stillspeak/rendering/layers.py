@@ -163,9 +163,9 @@ class MouthLayers:
         box = self._pixels(sheets.cells)
         if box[0] < box[2] and box[1] < box[3]:
             hole = self._draw_mouth(out, box, sheets, lips, np.asarray(pose, np.float64))
-            self.last = Hole(hole, box[:2], share)
+            self.last = hole = hole._replace(moved=share)
             if self._refinement is not None and share:
-                self._refinement.apply(out, hole, box[:2], share)
+                self._refinement.apply(out, hole.share, hole.corner, share)
         return out
 
     def _moved(
@@ -226,46 +226,54 @@ class MouthLayers:
         sheets: Sheets,
         lips: Lips,
         pose: Points,
-    ) -> Floats:
-        """Part the sheets along the lips, and show what is behind them: the hole (h, w)."""
+    ) -> Hole:
+        """Part the sheets along the lips, and show what is behind them."""
         import cv2
 
-        x0, y0 = self.box[:2]
-        upper = self._moved(self._upper, (x0, y0), sheets.upper, sheets.cells, box)
-        lower = self._moved(self._lower, (x0, y0), sheets.lower, sheets.cells, box)
-        middle = (lips.upper + lips.lower) / 2
-        below = self._below(middle, box)
-        part = out[box[1] : box[3], box[0] : box[2]]
-        part[:] = cv2.blendLinear(lower, upper, below, 1 - below)
+        corner = self.box[:2]
+        x0, y0, x1, y1 = box
+        part = out[y0:y1, x0:x1]
+        below = self._below((lips.upper + lips.lower) / 2, box)
+        # Each sheet is fetched where it shows: few rows show both.
+        rows = [np.flatnonzero((share > 0).any(axis=1)) for share in (1 - below, below)]
+        shown = []
+        for source, sheet, seen in zip(
+            (self._upper, self._lower), (sheets.upper, sheets.lower), rows, strict=True
+        ):
+            first, last = (int(seen[0]), int(seen[-1]) + 1) if len(seen) else (0, 0)
+            moved = np.zeros(part.shape, np.uint8)
+            if first < last:
+                at = (x0, y0 + first, x1, y0 + last)
+                moved[first:last] = self._moved(source, corner, sheet, sheets.cells, at)
+            shown.append(moved)
+        part[:] = cv2.blendLinear(shown[1], shown[0], below, 1 - below)
         self._draw_crease(part, lips, box)
         if not lips.gap.any():
-            return np.zeros(part.shape[:2], np.float32)
-        hole = self._below(lips.upper, box) - self._below(lips.lower, box)
-        hole = _soft(hole, self._blur)
-        self._fill(part, hole, box, pose)
-        return hole
+            return Hole(np.zeros((1, 1), np.float32), (x0, y0), 0.0)
+        ring = np.concatenate([lips.upper, lips.lower[::-1]])
+        reach = int(2 * _RIM * self._unit + 4 * self._blur) + 3
+        w0, h0, w1, h1 = _box_of(ring - (x0, y0), y1 - y0, x1 - x0, reach)
+        if w0 >= w1 or h0 >= h1:
+            return Hole(np.zeros((1, 1), np.float32), (x0, y0), 0.0)
+        at = (x0 + w0, y0 + h0, x0 + w1, y0 + h1)
+        share = _soft(filled(ring - np.array(at[:2]), h1 - h0, w1 - w0), self._blur)
+        self._fill(part[h0:h1, w0:w1], share, at, pose)
+        return Hole(share, at[:2], 0.0)
 
     def _fill(
         self, part: Picture, hole: Floats, box: tuple[int, int, int, int], pose: Points
     ) -> None:
         """Show the inside of the mouth through a hole (h, w) in a part of the frame."""
-        touched = hole > 1 / 512
-        rows, columns = np.flatnonzero(touched.any(axis=1)), np.flatnonzero(touched.any(axis=0))
-        if not len(rows):
+        if hole.max() <= 1 / 512:
             return
-        reach = int(2 * _RIM * self._unit) + 1
-        h0, h1 = max(int(rows[0]) - reach, 0), min(int(rows[-1]) + 1 + reach, part.shape[0])
-        w0, w1 = max(int(columns[0]) - reach, 0), min(int(columns[-1]) + 1 + reach, part.shape[1])
-        hole = np.ascontiguousarray(hole[h0:h1, w0:w1])
-        at = (box[0] + w0, box[1] + h0, box[0] + w1, box[1] + h1)
         # The chin's skin gives way; the teeth below go between it and the lip.
         jaw = self._jaw_to_picture @ (0.65 * pose[-1] + 0.35 * pose[_LOWER_LIP])
-        inside = self._inside.draw(at, jaw, self._light_within(hole))
+        inside = self._inside.draw(box, jaw, self._light_within(hole))
         # What lips turn inwards gets less light.
         rim = _soft(hole, _RIM * self._unit)
-        skin = part[h0:h1, w0:w1] * (1 - _RIM_DARK * rim)[..., None]
+        skin = part * (1 - _RIM_DARK * rim)[..., None]
         skin += hole[..., None] * (inside - skin)
-        part[h0:h1, w0:w1] = np.clip(skin + 0.5, 0, 255).astype(np.uint8)
+        part[:] = np.clip(skin + 0.5, 0, 255).astype(np.uint8)
 
     def _below(self, line: Points, box: tuple[int, int, int, int]) -> Floats:
         """(h, w) the share of each pixel of a box below a contour, which goes on straight."""
@@ -274,7 +282,21 @@ class MouthLayers:
         first, last = line[0] - far * self._across, line[-1] + far * self._across
         under = far * self._down
         ring = np.concatenate([[first], line, [last, last + under, first + under]])
-        return filled(ring - np.array((x0, y0)), y1 - y0, x1 - x0)
+        top, bottom = y0, y1
+        slope = self._across[1] / max(self._across[0], 1e-3)
+        if self._down[1] > 0.7:
+            # Upright as most faces are, few rows are neither all above nor all below.
+            ends = line[0, 1] + (x0 - line[0, 0]) * slope, line[-1, 1] + (x1 - line[-1, 0]) * slope
+            heights = np.concatenate([line[:, 1], ends])
+            top = int(np.clip(np.floor(heights.min()) - 1, y0, y1))
+            bottom = int(np.clip(np.ceil(heights.max()) + 2, top, y1))
+        below = np.zeros((y1 - y0, x1 - x0), np.float32)
+        below[bottom - y0 :] = 1
+        if top < bottom:
+            below[top - y0 : bottom - y0] = filled(
+                ring - np.array((x0, top)), bottom - top, x1 - x0
+            )
+        return below
 
     def _light_within(self, hole: Floats) -> Floats:
         """(h, w) the light that comes past the lips, 0 to 1, for a hole (h, w)."""
