@@ -37,7 +37,7 @@ WIDE_OPEN = 0.35
 BLURRED = 0.05
 """Blur of the sharpest edges, standard deviation in distances between the eyes."""
 
-COVERED = 0.8
+COVERED = 1.6
 """Score above which lips count as covered: log odds."""
 
 PATCH = (56, 64)
