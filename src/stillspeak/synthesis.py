@@ -84,7 +84,13 @@ class Synthesizer:
     @property
     def warnings(self) -> tuple[StillWarning, ...]:
         """What about the still makes its video worse."""
-        return self.portrait.warnings
+        found = self.portrait.warnings
+        eyes = self.renderer.eyes if self.options.blink else None
+        if eyes is not None and eyes.blink < 1:
+            much = f"are drawn to {eyes.blink:.0%}" if eyes.blink > 0.005 else "are left out"
+            why = eyes.notes[0]
+            found = (*found, StillWarning("blink_reduced", f"blinks {much}: {why}"))
+        return found
 
     def restarted(self) -> Synthesizer:
         """Another one of the same face, before the first window."""

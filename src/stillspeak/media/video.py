@@ -8,7 +8,9 @@ import os
 import re
 import shutil
 import wave
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -40,6 +42,7 @@ _SUFFIXES = (".mp4", ".webm", ".gif")
 # Both sound encoders run at this rate: Opus knows no 44.1 kHz, and AAC's start-up delay of
 # 1,024 samples, which some players do not take back, is 21 ms here but 64 ms at 16 kHz.
 _SOUND_RATE = 48_000
+_AHEAD = 4  # frames that may be made before the first of them is encoded
 _GIF_MAX_FPS = 50
 # Names that the MP4 container has a place for; others need its free-form list.
 _MP4_KEYS = frozenset(
@@ -459,7 +462,8 @@ def write_video(
 
     Args:
         path: where to write.
-        frames: (H, W, 3) uint8 RGB, all of one size; never more than one is held.
+        frames: (H, W, 3) uint8 RGB, all of one size. They are taken in the caller's thread and
+            marked and encoded in another, no more than four behind.
         fps: frames a second; a GIF shows at most 50.
         audio: (S,) float32 mono, cut or zero-padded to the length of the picture.
         sample_rate: audio samples a second.
@@ -506,15 +510,30 @@ def write_video(
             metadata=dict(metadata or {}),
             marking=marking,
         )
-        for frame in frames:
-            shape = _check_frame(frame, count, shape)
+
+        def add(frame: Frame) -> None:
+            nonlocal writer
             if marking is not None:
                 frame = marking.frame(frame)
             with _output_errors(name):
                 if writer is None:
-                    writer = _start_writer(kind, job, height=shape[0], width=shape[1])
+                    writer = _start_writer(kind, job, height=frame.shape[0], width=frame.shape[1])
                 writer.add(frame)
-            count += 1
+
+        with ThreadPoolExecutor(1, "stillspeak-video") as thread:
+            waiting: deque[Future[None]] = deque()
+            try:
+                for frame in frames:
+                    shape = _check_frame(frame, count, shape)
+                    if len(waiting) == _AHEAD:
+                        waiting.popleft().result()
+                    # A copy, since whoever makes frames may draw the next one into the same array.
+                    waiting.append(thread.submit(add, frame.copy()))
+                    count += 1
+                while waiting:
+                    waiting.popleft().result()
+            finally:
+                thread.shutdown(cancel_futures=True)
         if writer is None:
             raise OutputError(f"{name}: there are no frames to write; nothing was written")
         with _output_errors(name):

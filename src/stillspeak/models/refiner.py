@@ -78,7 +78,8 @@ class MouthRefiner(nn.Module):
         nn.init.zeros_(self.leave.weight)
         assert self.leave.bias is not None
         nn.init.zeros_(self.leave.bias)
-        self.register_buffer("window", _window(), persistent=False)
+        with torch.device("cpu"):  # as in models.speech: the meta device takes seconds
+            self.register_buffer("window", _window(), persistent=False)
 
     def forward(self, still: Tensor, drawn: Tensor, hole: Tensor) -> Tensor:
         """By how much to change the light of a drawn frame.

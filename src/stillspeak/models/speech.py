@@ -196,8 +196,10 @@ class LogMel(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("window", torch.hann_window(SPECTRUM), persistent=False)
-        self.register_buffer("filters", mel_filters(), persistent=False)
+        # On the meta device, where a network is built first, these would load torch's compiler.
+        with torch.device("cpu"):
+            self.register_buffer("window", torch.hann_window(SPECTRUM), persistent=False)
+            self.register_buffer("filters", mel_filters(), persistent=False)
 
     def power(self, sound: Tensor) -> Tensor:
         """(B, S) -> (B, BANDS, T): power of the bands of spectra that lie wholly in the sound."""

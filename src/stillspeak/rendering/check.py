@@ -56,7 +56,7 @@ class StillWarning:
 
     Attributes:
         code: ``mouth_covered``, ``mouth_wide_open``, ``chin_outside``, ``face_small``,
-            ``face_turned`` or ``picture_blurred``; what a program decides by.
+            ``face_turned``, ``picture_blurred`` or ``blink_reduced``; what a program decides by.
         message: one line for people, without the picture's name.
     """
 
