@@ -17,8 +17,6 @@ assert drawing_utils.plt.figure is matplotlib.pyplot.figure
 
 
 def test_model_and_detector_load_neither_compiler_nor_plots():
-    done = subprocess.run(  # noqa: S603
-        [sys.executable, "-c", CODE], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "[]\n"
