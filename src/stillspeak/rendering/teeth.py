@@ -374,8 +374,8 @@ def _teeth(u: Floats, inward: Floats, arch: _Arch, light: Light) -> tuple[Floats
     alpha = smoothstep(v / 0.008 + 0.5)
     # Between two teeth lies a line of shade, wider at their edges.
     beside = (1 - np.abs(t)) * width / 2
-    wide = 0.0035 + 0.0035 * smoothstep(1 - v / 0.04)
-    gap = np.exp(-((beside / wide) ** 2)) * (0.22 + 0.2 * smoothstep(1 - v / 0.035))
+    wide = 0.0045 + 0.0035 * smoothstep(1 - v / 0.04)
+    gap = np.exp(-((beside / wide) ** 2)) * (0.26 + 0.2 * smoothstep(1 - v / 0.035))
     shape = 1 - 0.13 * t**2 - 0.05 * (1 - smoothstep(v / 0.03)) - 0.10 * smoothstep(along - 0.35)
     gleam = 0.05 * np.exp(-(((t + 0.15) / 0.4) ** 2) - ((along - 0.45) / 0.22) ** 2)
     bright = (shape + gleam) * (1 - gap) * (1 + 0.018 * unlike[1][number])
