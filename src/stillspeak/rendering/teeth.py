@@ -36,6 +36,7 @@ _ROWS_DARK = 0.86  # of the light around, what a line between two rows of teeth 
 _LOWERED = 0.06  # how far teeth that are seen may be moved down at most
 _SHOWN = 0.12  # share of the mouth's middle from which teeth count as shown
 _DEEP = np.array([1.1, 0.95, 0.85])  # tint of the throat over the line between the lips
+_REDDER_DIM = np.array([0.0, 0.18, 0.3])  # light that comes past lips is the redder the less it is
 _SEED = 20
 _LUMA = np.array([0.299, 0.587, 0.114])
 
@@ -209,6 +210,7 @@ class InsideMouth:
         own = _own_teeth(picture, lips, axes, centre, scale) if rest.open > 0 else None
         bow = _BOW * np.maximum(np.abs(u) / scale - 0.05, 0) ** 2
         edge = np.asarray(scale * (EDGE - bow), np.float32)
+        self._dimming = (light.colourful * _REDDER_DIM).astype(np.float32)
         self.shade = _line_colour(picture, lips, light)
         # The more contrast between teeth and lips' line, the darker what lies deeper.
         contrast = np.clip((self.shade @ _LUMA) / (light.teeth @ _LUMA), 0.1, 0.65)
@@ -285,7 +287,8 @@ class InsideMouth:
         low = _cut(self._jaw, box, self.corner, jaw)
         out = dark * (1 - low[..., 3:]) + low[..., :3]
         out = out * (1 - upper[..., 3:]) + upper[..., :3]
-        out = self.shade + (out - self.shade) * lit[..., None]
+        light = lit[..., None] * (1 - self._dimming * (1 - lit[..., None]))
+        out = self.shade + (out - self.shade) * light
         # Grain goes with the light.
         grain = noise.reshape(*out.shape[:2], 1) * (0.2 + out / 200)
         return np.asarray(out + grain, np.float32)
