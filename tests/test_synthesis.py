@@ -69,3 +69,21 @@ def test_noise_does_not_depend_on_portions(portions):
         drawn.append(heard.inputs(windows[start : start + count])[1])
         start += count
     assert np.array_equal(np.concatenate(drawn, 1), whole)
+
+
+def test_blinks_that_cannot_be_drawn_are_warned_of():
+    from stillspeak.face.eyes import LEFT_EYELIDS, RIGHT_EYELIDS
+
+    points = portrait_face().points.copy()
+    for lids in (LEFT_EYELIDS, RIGHT_EYELIDS):
+        rim = points[list(lids)]
+        rim[:, 1] = rim[:, 1].mean() + 0.02 * (rim[:, 1] - rim[:, 1].mean())
+        points[list(lids)] = rim
+    shut = Portrait.of(portrait(), points, lively("layers"))
+    blinking, staring = (
+        Synthesizer(lively("layers"), shut, AnimateOptions(blink=blink)) for blink in (1.0, 0.0)
+    )
+    found = {warning.code: warning.message for warning in blinking.warnings}
+    assert "eyes shut" in found["blink_reduced"] and "left out" in found["blink_reduced"]
+    assert "blink_reduced" not in {warning.code for warning in staring.warnings}
+    assert "blink_reduced" not in {warning.code for warning in face(lively("layers")).warnings}
