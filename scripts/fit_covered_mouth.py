@@ -11,6 +11,7 @@ clips are for tests are kept out.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import zlib
 from collections.abc import Callable, Iterator
@@ -34,6 +35,10 @@ from stillspeak.rendering.check import COVERED, covered_logits, mouth_patch, rel
 Array = npt.NDArray[np.float64]
 Rng = np.random.Generator
 
+DATA = (
+    "Face Research Lab London Set (DeBruine, Jones 2017), 82 people, CC BY 4.0; "
+    "GRID (Cooke, Barker, Cunningham, Shao 2006), 19 speakers, CC BY 4.0; textures of scikit-image"
+)
 TEST = ("s2", "s4", "s15")
 TEXTURES = ("coffee", "chelsea", "rocket", "brick", "gravel", "camera", "coins", "moon", "text")
 EYES = 80.0
@@ -370,16 +375,29 @@ def main(arguments: list[str]) -> int:
         learned = (fold >= 0) & (fold != held)
         weights = fit(patches[learned], skin[learned], share[learned])
         if held < 0:
-            save_file(weights, options.out)
+            released = weights
         rows = fold == held
         for view in VIEWS:
             seen = relative_colours(*viewed(view, patches[rows], skin[rows]))
             scores[view][rows] = covered_logits(weights, seen)
     named = np.array(kinds)
+    warned: dict[str, dict[str, float]] = {}
     for kind in ("", *COVERS):
         rows = torch.from_numpy(named == kind) & ((share > 0.6) | (kind == ""))
-        warned = (f"{view} {(scores[view][rows] > COVERED).float().mean():.3f}" for view in VIEWS)
-        print(f"{kind or 'nothing':20} {int(rows.sum()):5}  warned of: {'  '.join(warned)}")
+        rates = {
+            view: round((scores[view][rows] > COVERED).float().mean().item(), 3) for view in VIEWS
+        }
+        warned[kind or "nothing"] = {"pictures": int(rows.sum()), **rates}
+        print(f"{kind or 'nothing':20} {warned[kind or 'nothing']}")
+    info = {
+        "command": "python scripts/fit_covered_mouth.py PORTRAITS GRID OUT",
+        "data": DATA,
+        "epochs": EPOCHS,
+        "batch": BATCH,
+        "log_odds": COVERED,
+        "warned_of": warned,
+    }
+    save_file(released, options.out, {"info": json.dumps(info)})
     return 0
 
 

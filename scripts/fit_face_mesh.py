@@ -10,6 +10,7 @@ CACHE is a prepared GRID cache. Only averages and coefficients are kept.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +29,10 @@ from stillspeak.rendering.mesh import AROUND
 
 Array = npt.NDArray[np.float64]
 
+DATA = (
+    "Face Research Lab London Set (DeBruine, Jones 2017), 67 of 82 people, CC BY 4.0; "
+    "GRID (Cooke, Barker, Cunningham, Shao 2006), 13 training speakers, CC BY 4.0"
+)
 HELD_OUT = ("s20", "s23", "s27", "s29", "s30", "s34", "s2", "s4", "s15")
 MIDLINE = (1, 4, 5, 195, 197, 6, 168, 152, 0, 17)
 CLIPS = 12
@@ -61,7 +66,9 @@ def main(arguments: list[str]) -> int:
     clips = list(speaking(options.cache))
     stored["follow"] = follow(clips, mirror)
     stored |= rest(people, learned, held_out, clips, mirror)
-    save_file({k: np.ascontiguousarray(v, np.float32) for k, v in stored.items()}, options.out)
+    info = {"command": "python scripts/fit_face_mesh.py PORTRAITS CACHE OUT", "data": DATA}
+    arrays = {k: np.ascontiguousarray(v, np.float32) for k, v in stored.items()}
+    save_file(arrays, options.out, {"info": json.dumps(info)})
     return 0
 
 

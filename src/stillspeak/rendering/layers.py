@@ -162,10 +162,10 @@ class MouthLayers:
                 out[box[1] : box[3], box[0] : box[2]] = moved
         box = self._pixels(sheets.cells)
         if box[0] < box[2] and box[1] < box[3]:
-            hole = self._draw_mouth(out, box, sheets, lips, np.asarray(pose, np.float64))
-            self.last = hole = hole._replace(moved=share)
+            hole, corner = self._draw_mouth(out, box, sheets, lips, np.asarray(pose, np.float64))
+            self.last = Hole(hole, corner, share)
             if self._refinement is not None and share:
-                self._refinement.apply(out, hole.share, hole.corner, share)
+                self._refinement.apply(out, hole, corner, share)
         return out
 
     def _moved(
@@ -226,8 +226,8 @@ class MouthLayers:
         sheets: Sheets,
         lips: Lips,
         pose: Points,
-    ) -> Hole:
-        """Part the sheets along the lips, and show what is behind them."""
+    ) -> tuple[Floats, tuple[int, int]]:
+        """Part the sheets, show what is behind them; the hole (h, w) and its first pixel's x, y."""
         import cv2
 
         corner = self.box[:2]
@@ -248,17 +248,18 @@ class MouthLayers:
             shown.append(moved)
         part[:] = cv2.blendLinear(shown[1], shown[0], below, 1 - below)
         self._draw_crease(part, lips, box)
+        none = np.zeros((1, 1), np.float32), (x0, y0)
         if not lips.gap.any():
-            return Hole(np.zeros((1, 1), np.float32), (x0, y0), 0.0)
+            return none
         ring = np.concatenate([lips.upper, lips.lower[::-1]])
         reach = int(2 * _RIM * self._unit + 4 * self._blur) + 3
         w0, h0, w1, h1 = _box_of(ring - (x0, y0), y1 - y0, x1 - x0, reach)
         if w0 >= w1 or h0 >= h1:
-            return Hole(np.zeros((1, 1), np.float32), (x0, y0), 0.0)
+            return none
         at = (x0 + w0, y0 + h0, x0 + w1, y0 + h1)
         share = _soft(filled(ring - np.array(at[:2]), h1 - h0, w1 - w0), self._blur)
         self._fill(part[h0:h1, w0:w1], share, at, pose)
-        return Hole(share, at[:2], 0.0)
+        return share, at[:2]
 
     def _fill(
         self, part: Picture, hole: Floats, box: tuple[int, int, int, int], pose: Points
