@@ -28,12 +28,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from stillspeak.conceal.core import Concealer
+from stillspeak.conceal.concealer import Concealer
 from stillspeak.constants import FRAME_HEIGHT, FRAME_WIDTH
 from stillspeak.data.layouts.grid import grid_root
 from stillspeak.errors import DataError, StillspeakError
-from stillspeak.evaluation.image_quality import mouth, psnr, ssim
-from stillspeak.evaluation.lips import track_lips
+from stillspeak.evaluation.measures.image_quality import mouth, psnr, ssim
+from stillspeak.evaluation.measures.lips import track_lips
 from stillspeak.face.align import crop_face, face_transform, smooth_landmarks
 from stillspeak.face.landmarks import MediaPipeDetector
 from stillspeak.media.video import read_clip

@@ -29,12 +29,12 @@ import numpy as np
 
 from stillspeak.data.prepare import load_manifest
 from stillspeak.errors import MissingDependencyError, WeightsError
+from stillspeak.evaluation.clip import Material
 from stillspeak.evaluation.evaluate import _one_thread, evaluate_model
-from stillspeak.evaluation.material import Material
 from stillspeak.evaluation.registry import all_metrics
+from stillspeak.evaluation.report.traces import trace
 from stillspeak.evaluation.systems import Recording, frame_source, load_recording, open_system
 from stillspeak.evaluation.tools import TOOLS, Tools, load_tools
-from stillspeak.evaluation.traces import trace
 
 REPEATS = 3
 FUNCTIONS = 12
@@ -168,7 +168,7 @@ def compare_cpbd(files: list[Path]) -> None:
     from scipy.ndimage import gaussian_filter
     from skimage import data
 
-    from stillspeak.evaluation.cpbd import cpbd
+    from stillspeak.evaluation.measures.cpbd import cpbd
 
     grey = np.array([0.2125, 0.7154, 0.0721])
     pictures = {

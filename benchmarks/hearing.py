@@ -30,7 +30,7 @@ from stillspeak.data.channel import level, music, noise, telephone
 from stillspeak.face.pose import opening_of
 from stillspeak.media.audio import frame_windows, load_audio
 from stillspeak.models.engine import InferenceEngine
-from stillspeak.runtime import torch_threads
+from stillspeak.system.runtime import torch_threads
 from stillspeak.weights import load_model
 from streaming import machine
 

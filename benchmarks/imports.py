@@ -33,7 +33,7 @@ def main() -> None:
     repeats = parser.parse_args().repeats
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}\n")
     print("| | clock, s | CPU, s |\n| --- | ---: | ---: |")
-    for module in ("stillspeak", "stillspeak.cli", "stillspeak.animate"):
+    for module in ("stillspeak", "stillspeak.cli.app", "stillspeak.animate"):
         row(f"`import {module}`", [inside(module) for _ in range(repeats)])
     for arguments in WHOLE:
         name = " ".join(["stillspeak", *arguments])

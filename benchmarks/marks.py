@@ -27,11 +27,11 @@ import av
 import cv2
 import numpy as np
 
-from stillspeak.media import provenance, watermark
-from stillspeak.media.inspection import inspect_file
-from stillspeak.media.provenance import Marks, Origin, Source
+from stillspeak.media.marks import provenance, watermark
+from stillspeak.media.marks.inspection import inspect_file
+from stillspeak.media.marks.provenance import Marks, Origin, Source
+from stillspeak.media.marks.watermark import Watermarker, read_watermark, symbol_bits
 from stillspeak.media.video import iter_frames, write_video
-from stillspeak.media.watermark import Watermarker, read_watermark, symbol_bits
 
 Frames = list[np.ndarray]
 

@@ -243,7 +243,7 @@ def onnx_step(generator: Any, folder: Path) -> Callable[[], Any]:
     """One run of hear.onnx or step.onnx, its states handed on."""
     import numpy as np
 
-    from stillspeak.export import export_onnx, open_onnx
+    from stillspeak.export.onnx import export_onnx, open_onnx
 
     made = export_onnx(generator, folder, check=False)
     config = generator.config
@@ -300,8 +300,8 @@ def torch_step(engine: Any, threads: int) -> Callable[[], Any]:
     import torch
 
     from stillspeak.models.pixels import from_model
-    from stillspeak.runtime import torch_threads
     from stillspeak.synthesis import Recurrence
+    from stillspeak.system.runtime import torch_threads
 
     config = engine.config
     random = torch.Generator().manual_seed(0)

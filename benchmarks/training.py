@@ -26,7 +26,7 @@ from typing import Any
 import torch
 
 from stillspeak.data.dataset import Batch, Prefetcher, grouped
-from stillspeak.training.measure import FlopCounter, synchronize
+from stillspeak.training.profiling import FlopCounter, synchronize
 from stillspeak.training.run import Assembly, assemble
 
 CONFIGS = Path(__file__).parents[1] / "configs"

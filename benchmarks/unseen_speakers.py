@@ -19,10 +19,10 @@ from PIL import Image
 
 from stillspeak.data.dataset import ClipExample, whole_clip
 from stillspeak.data.prepare import CachedClip, load_manifest, open_clip
-from stillspeak.evaluation.image_quality import psnr as grey_psnr
-from stillspeak.evaluation.image_quality import sharpness, ssim
-from stillspeak.evaluation.lips import lip_agreement, silent_frames, track_lips
-from stillspeak.evaluation.stability import lip_jitter, pixel_jitter
+from stillspeak.evaluation.measures.image_quality import psnr as grey_psnr
+from stillspeak.evaluation.measures.image_quality import sharpness, ssim
+from stillspeak.evaluation.measures.lips import lip_agreement, silent_frames, track_lips
+from stillspeak.evaluation.measures.stability import lip_jitter, pixel_jitter
 from stillspeak.evaluation.systems import CropAnimator
 from stillspeak.face.landmarks import MediaPipeDetector
 from stillspeak.media.contact_sheet import contact_sheet

@@ -27,7 +27,7 @@ from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from fastapi import FastAPI
 
-from stillspeak.web.live import LiveSettings, live_router
+from stillspeak.web.live.session import LiveSettings, live_router
 
 RATE, PACKET = 48_000, 960
 EVERY = 50

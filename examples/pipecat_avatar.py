@@ -27,7 +27,7 @@ from pipecat.workers.runner import WorkerRunner
 
 import stillspeak
 from stillspeak.integrations.pipecat import TalkingFaceProcessor
-from stillspeak.media.recorder import Recorder
+from stillspeak.media.video_recorder import Recorder
 
 RATE = 24_000
 

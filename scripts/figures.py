@@ -23,7 +23,6 @@ from xml.sax.saxutils import escape
 import torch
 from torch import Tensor, nn
 
-from stillspeak.configuration import read_toml
 from stillspeak.constants import FRAME_HEIGHT, FRAME_WIDTH
 from stillspeak.models.config import GeneratorConfig
 from stillspeak.models.decoders import UNetDecoder
@@ -37,6 +36,7 @@ from stillspeak.models.generator import Generator
 from stillspeak.models.pose import POSE_NUMBERS
 from stillspeak.models.regions import region_box
 from stillspeak.models.speech import BANDS
+from stillspeak.system.configuration import read_toml
 from stillspeak.training.config import RunConfig, run_config
 from stillspeak.weights import DEFAULT_MODEL, catalogue, load_model
 

@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from stillspeak.atomic import whole_file
 from stillspeak.constants import SAMPLE_RATE
 from stillspeak.data.channel import in_room, level, music, noise
+from stillspeak.system.atomic import whole_file
 
 Sound = npt.NDArray[np.float32]
 Array = npt.NDArray[np.float64]

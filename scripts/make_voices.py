@@ -32,16 +32,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from stillspeak.atomic import claim, whole_file
 from stillspeak.constants import SAMPLE_RATE
 from stillspeak.data.augment import time_warp
 from stillspeak.data.channel import level, noise
 from stillspeak.data.layouts.grid import PAUSES, Word
 from stillspeak.data.prepare import CachedClip, load_manifest, open_clip
 from stillspeak.errors import DataError, MissingDependencyError, StillspeakError
-from stillspeak.export import open_onnx
+from stillspeak.export.onnx import open_onnx
 from stillspeak.media.audio import load_audio
 from stillspeak.models.whisper import WhisperEncoder, read_ctranslate2
+from stillspeak.system.atomic import claim, whole_file
 
 Sound = npt.NDArray[np.float32]
 Array = npt.NDArray[np.float64]

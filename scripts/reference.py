@@ -24,7 +24,8 @@ from typing import Any
 import typer
 
 import stillspeak
-from stillspeak import cli, errors
+from stillspeak import errors
+from stillspeak.cli import app as cli
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -20,8 +20,8 @@ from typing import Any
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from stillspeak.evaluation.lipreading import load_lip_reader
-from stillspeak.evaluation.sync import load_sync_scorer
+from stillspeak.evaluation.measures.lipreading import load_lip_reader
+from stillspeak.evaluation.measures.sync import load_sync_scorer
 from stillspeak.rendering.refine import load_refiner
 from stillspeak.weights import file_sha256, load_model, read_info
 

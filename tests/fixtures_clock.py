@@ -5,7 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import Any
 
-from stillspeak.live import LiveTalk
+from stillspeak.realtime.session import LiveTalk
 
 
 class Clock:

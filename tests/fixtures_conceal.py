@@ -11,7 +11,7 @@ import av
 import numpy as np
 
 from fixtures_animate import RATE, lively, portrait, portrait_face, shared_detector, speech
-from stillspeak.conceal.core import Concealer
+from stillspeak.conceal.concealer import Concealer
 from stillspeak.models.generator import Generator
 from stillspeak.options import AnimateOptions
 from stillspeak.rendering.portrait import Portrait

@@ -20,8 +20,8 @@ from fixtures_faces import face_pictures, face_points
 from fixtures_fuzz import Body, FindingError, Form, Target, as_toml
 from fixtures_study import GRID_CHOICES, paper_study, write_clip
 from stillspeak import weights
-from stillspeak.conceal.lost import read_lost
-from stillspeak.configuration import build, merge, parse_overrides, read_toml
+from stillspeak.batch import read_jobs
+from stillspeak.conceal.lost_frames import read_lost
 from stillspeak.data.clips import read_split
 from stillspeak.data.config import AugmentConfig, DataConfig
 from stillspeak.data.corpora import find_grid
@@ -30,9 +30,8 @@ from stillspeak.data.layouts.grid import read_alignment
 from stillspeak.data.pack import pack, unpack
 from stillspeak.data.parcels import cut, find_pieces, join
 from stillspeak.data.prepare import MANIFEST, _write_tensors, load_manifest
-from stillspeak.evaluation.lipreading import load_lip_reader
-from stillspeak.evaluation.sync import load_sync_scorer
-from stillspeak.jobs import read_jobs
+from stillspeak.evaluation.measures.lipreading import load_lip_reader
+from stillspeak.evaluation.measures.sync import load_sync_scorer
 from stillspeak.media.audio import ChunkResampler, load_audio, mono_chunk, read_track
 from stillspeak.media.image import load_image
 from stillspeak.media.video import iter_frames, probe_video, read_clip, write_video
@@ -45,9 +44,10 @@ from stillspeak.models.syncnet import SYNC_FORMAT, SyncNet, SyncNetConfig, golde
 from stillspeak.study.config import load_config
 from stillspeak.study.materials import init_study, load_materials
 from stillspeak.study.plan import check_plan, plan_session
+from stillspeak.system.configuration import build, merge, parse_overrides, read_toml
 from stillspeak.training.checkpoint import load_checkpoint, save_checkpoint
 from stillspeak.training.config import run_config
-from stillspeak.training.lesson_run import lesson_config, lesson_kind
+from stillspeak.training.scorers.run import lesson_config, lesson_kind
 from stillspeak.web.settings import ServeSettings
 
 ROOT = Path(__file__).parents[1]
@@ -652,7 +652,7 @@ def _served(kind: str) -> Any:
     from starlette.testclient import TestClient
 
     from stillspeak.study.app import create_app
-    from stillspeak.study.limits import Rate
+    from stillspeak.study.rate_limit import Rate
 
     folder = Path(tempfile.mkdtemp(prefix="fuzz-study-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)

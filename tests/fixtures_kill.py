@@ -23,7 +23,7 @@ EVENTS = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "
 """What Python tells its audit hooks of files being touched, just before it happens."""
 
 WARM = (
-    "stillspeak.cli",
+    "stillspeak.cli.app",
     "stillspeak.training.run",
     "stillspeak.data.corpora",
     "lightning_fabric",
@@ -111,7 +111,7 @@ def child(order: dict[str, Any]) -> None:
 
 def command(*arguments: str) -> None:
     """The command line."""
-    from stillspeak.cli import main
+    from stillspeak.cli.app import main
 
     sys.argv = ["stillspeak", *arguments]
     main()
@@ -156,7 +156,7 @@ def write_a_video(path: str, frames: str) -> None:
     """A small video over whatever is there, marked as generated ones are."""
     import numpy as np
 
-    from stillspeak.media.provenance import Marks
+    from stillspeak.media.marks.provenance import Marks
     from stillspeak.media.video import write_video
 
     pictures = [np.full((64, 64, 3), 9 * n, np.uint8) for n in range(int(frames))]
@@ -166,7 +166,7 @@ def write_a_video(path: str, frames: str) -> None:
 def sign_once(folder: str, target: str) -> None:
     """The certificate with which an installation whose settings lie there would sign."""
     os.environ["STILLSPEAK_CONFIG"] = folder
-    from stillspeak.media.provenance import find_signer
+    from stillspeak.media.marks.provenance import find_signer
 
     Path(target).write_text(find_signer().chain)
 
@@ -195,7 +195,7 @@ def keep_often(folder: str, own: str, times: str) -> None:
     """What belongs to a real clip kept and read so often, under keys that two systems share."""
     import numpy as np
 
-    from stillspeak.evaluation.real_side import RealSide
+    from stillspeak.evaluation.real_cache import RealSide
 
     for number in range(int(times)):
         version = str(number % 2)

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from fixtures_animate import portrait
-from stillspeak.media.provenance import Marks, Origin, Source
+from stillspeak.media.marks.provenance import Marks, Origin, Source
 
 
 @cache

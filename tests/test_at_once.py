@@ -13,13 +13,13 @@ from safetensors.torch import load_file
 
 from fixtures_animate import save_lively
 from fixtures_kill import Killer, left_over
-from stillspeak.atomic import LOCK, claim, partial_folder, sweep, whole_file
-from stillspeak.cli import main
+from stillspeak.cli.app import main
 from stillspeak.constants import SAMPLE_RATE, VIDEO_FPS
 from stillspeak.data.prepare import load_manifest, open_clip
 from stillspeak.errors import DataError
 from stillspeak.evaluation.evaluate import evaluate_model
 from stillspeak.media.video import write_video
+from stillspeak.system.atomic import LOCK, claim, partial_folder, sweep, whole_file
 from stillspeak.training.checkpoint import latest_checkpoint, load_checkpoint
 from stillspeak.weights import load_model, read_info
 

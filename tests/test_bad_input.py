@@ -26,8 +26,8 @@ from fixtures_animate import (
     write_picture,
     write_wav,
 )
-from stillspeak import cli
 from stillspeak.animation import Animation
+from stillspeak.cli import app as cli
 from stillspeak.media import video
 
 

@@ -26,8 +26,8 @@ from fixtures_animate import (
     write_picture,
     write_wav,
 )
-from stillspeak import cli
-from stillspeak.commands import common
+from stillspeak.cli import app as cli
+from stillspeak.cli import common
 from stillspeak.media.video import iter_frames, probe_video
 from stillspeak.options import OPTIONS
 

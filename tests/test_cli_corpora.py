@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fixtures_film import SPEECH, talk
-from stillspeak import cli
+from stillspeak.cli import app as cli
 from stillspeak.constants import SAMPLE_RATE
 from stillspeak.data.prepare import load_manifest
 from stillspeak.media.audio import load_audio

@@ -24,11 +24,11 @@ from fixtures_animate import (
     write_picture,
     write_wav,
 )
-from stillspeak.cli import app, main
+from stillspeak.cli.app import app, main
 from stillspeak.errors import OutputError, StillspeakError
-from stillspeak.media.inspection import inspect_file
-from stillspeak.media.recorder import Recorder
+from stillspeak.media.marks.inspection import inspect_file
 from stillspeak.media.video import iter_frames, read_clip
+from stillspeak.media.video_recorder import Recorder
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stillspeak.cli import main
+from stillspeak.cli.app import main
 from stillspeak.weights import load_model, read_info
 
 ROOT = Path(__file__).resolve().parents[1]

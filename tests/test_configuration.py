@@ -6,10 +6,10 @@ from typing import ClassVar
 
 import pytest
 
-from stillspeak.configuration import build, merge, parse_overrides, read_toml, to_table
 from stillspeak.errors import ConfigError
+from stillspeak.system.configuration import build, merge, parse_overrides, read_toml, to_table
 from stillspeak.training.config import RunConfig, run_config
-from stillspeak.training.lesson_run import lesson_config, lesson_kind
+from stillspeak.training.scorers.run import lesson_config, lesson_kind
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.toml"))
 

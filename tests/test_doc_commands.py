@@ -34,7 +34,7 @@ from fixtures_animate import (
     write_wav,
 )
 from fixtures_docs import ROOT, Block, Command, all_commands, blocks, commands, pages
-from stillspeak import cli
+from stillspeak.cli import app as cli
 from stillspeak.media.video import write_video
 from stillspeak.weights import catalogue, judges
 

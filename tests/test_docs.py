@@ -28,7 +28,7 @@ from fixtures_docs import (
     slug,
     text,
 )
-from stillspeak import cli
+from stillspeak.cli import app as cli
 from stillspeak.options import OPTIONS
 
 GROUP = typer.main.get_command(cli.app)

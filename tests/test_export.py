@@ -26,8 +26,7 @@ from fixtures_animate import (
     write_picture,
     write_wav,
 )
-from stillspeak import export as module
-from stillspeak.cli import app, main
+from stillspeak.cli.app import app, main
 from stillspeak.errors import (
     ConfigError,
     MissingDependencyError,
@@ -36,7 +35,8 @@ from stillspeak.errors import (
     OutputExistsError,
     WeightsError,
 )
-from stillspeak.export import (
+from stillspeak.export import onnx as module
+from stillspeak.export.onnx import (
     FACE,
     HEAR,
     POSE_TOLERANCE,
@@ -389,7 +389,7 @@ def test_a_missing_package_is_named(
 
 
 def test_importing_it_loads_no_onnx() -> None:
-    code = "import sys, stillspeak.export; print({'onnx', 'onnxruntime'} & set(sys.modules))"
+    code = "import sys, stillspeak.export.onnx; print({'onnx', 'onnxruntime'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 

@@ -9,7 +9,7 @@ import pytest
 from stillspeak.data.corpora import find_grid, grid_root
 from stillspeak.data.dataset import whole_clip
 from stillspeak.data.prepare import load_manifest, open_clip, prepare
-from stillspeak.evaluation.lips import lip_agreement, silent_frames, track_lips
+from stillspeak.evaluation.measures.lips import lip_agreement, silent_frames, track_lips
 from stillspeak.face.landmarks import MediaPipeDetector
 from stillspeak.models.pixels import from_model
 

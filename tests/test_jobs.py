@@ -15,8 +15,8 @@ from fixtures_animate import (
     write_wav,
 )
 from stillspeak.animate import Animator
+from stillspeak.batch import Job, read_jobs, run_jobs, shard
 from stillspeak.errors import ConfigError, InputError, NoFaceError
-from stillspeak.jobs import Job, read_jobs, run_jobs, shard
 from stillspeak.options import AnimateOptions
 
 
@@ -207,5 +207,5 @@ def test_real_jobs(tmp_path, monkeypatch):
 
 
 def test_the_columns_are_those_of_the_job():
-    module = import_module("stillspeak.jobs")
+    module = import_module("stillspeak.batch")
     assert list(Job.__dataclass_fields__) == ["line", *module.COLUMNS, *module.OPTIONS]

@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "stillspeak"
 
-BOTTOM = {"errors", "constants", "atomic", "configuration", "runtime", "workers"}
+BOTTOM = {"errors", "constants", "system"}
 """Units that stand on nothing but each other."""
 
 LOWER: dict[str, set[str]] = {
@@ -38,7 +38,7 @@ LOWER: dict[str, set[str]] = {
 }
 """What each of these units may import of this package."""
 
-UPPER = ({"animate", "animation", "stream"}, {"(all others)"}, {"cli", "commands"}, {"__main__"})
+UPPER = ({"animate", "animation", "stream"}, {"(all others)"}, {"cli"}, {"__main__"})
 """These may import any unit below and of their own tier, never one of a tier above."""
 
 MODELS_NEED = {"torch", "numpy"}
@@ -106,7 +106,7 @@ def test_imports_go_down(unit: str, path: Path) -> None:
         ("face", "def f():\n    from stillspeak.models.config import GeneratorConfig"),
         ("media", "from stillspeak import face"),
         ("models", "import einops"),
-        ("models", "from stillspeak.runtime import choose_device"),
+        ("models", "from stillspeak.system.runtime import choose_device"),
         ("models", "from stillspeak.rendering.expression import ExpressionProcess"),
         ("rendering", "from stillspeak.synthesis import Synthesizer"),
         ("synthesis", "from stillspeak.face.align import face_transform"),
@@ -114,13 +114,13 @@ def test_imports_go_down(unit: str, path: Path) -> None:
         ("data", "from stillspeak.models.generator import Generator"),
         ("data", "from stillspeak.rendering.portrait import Portrait"),
         ("data", "from stillspeak.training.config import RunConfig"),
-        ("training", "from stillspeak.cli import main"),
+        ("training", "from stillspeak.cli.app import main"),
         ("training", "from stillspeak.animate import animate"),
-        ("animate", "from stillspeak.evaluation.lips import anything"),
-        ("stream", "from stillspeak.cli import main"),
-        ("evaluation", "from stillspeak.cli import main"),
-        ("web", "from stillspeak.commands.common import Quiet"),
-        ("study", "from stillspeak.commands.common import Quiet"),
+        ("animate", "from stillspeak.evaluation.measures.lips import anything"),
+        ("stream", "from stillspeak.cli.app import main"),
+        ("evaluation", "from stillspeak.cli.app import main"),
+        ("web", "from stillspeak.cli.common import Quiet"),
+        ("study", "from stillspeak.cli.common import Quiet"),
         ("animate", "from stillspeak.study.app import create_app"),
         ("animate", "from stillspeak.web.app import create_app"),
         ("cli", "import stillspeak.__main__"),
@@ -139,8 +139,8 @@ def test_the_rule_notices(unit: str, source: str) -> None:
         ("training", "from stillspeak import __version__"),
         ("evaluation", "from stillspeak.animate import animate"),
         ("web", "from stillspeak.animate import Animator"),
-        ("study", "from stillspeak.evaluation.report_plots import Plot"),
-        ("cli", "import stillspeak.evaluation.lips"),
+        ("study", "from stillspeak.evaluation.report.plots import Plot"),
+        ("cli", "import stillspeak.evaluation.measures.lips"),
     ],
 )
 def test_the_rule_lets_pass(unit: str, source: str) -> None:

@@ -25,13 +25,14 @@ from fixtures_animate import (
     write_wav,
 )
 from fixtures_kill import Killer
-from stillspeak import cli, weights
+from stillspeak import weights
 from stillspeak.animate import Animator
+from stillspeak.batch import Job, run_jobs
+from stillspeak.cli import app as cli
 from stillspeak.data import prepare as prepare_module
 from stillspeak.data.corpora import find_grid
 from stillspeak.data.prepare import load_manifest, prepare
 from stillspeak.errors import ConfigError, DataError, WeightsError, of_the_machine, out_of_memory
-from stillspeak.jobs import Job, run_jobs
 from stillspeak.media.audio import load_audio
 from stillspeak.options import AnimateOptions
 

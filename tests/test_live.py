@@ -12,7 +12,7 @@ from fixtures_animate import lively, portrait, shared_detector, speech
 from fixtures_clock import Clock, talk_with
 from stillspeak.animate import Animator
 from stillspeak.errors import AudioError, ConfigError
-from stillspeak.live import (
+from stillspeak.realtime.session import (
     LIVE_HOLD,
     LONGEST_FREEZE,
     PENDING,

@@ -51,7 +51,7 @@ def test_importing_costs_nothing_and_animate_stays_a_function():
         "import stillspeak\n"
         f"loaded = [name for name in {HEAVY} if name in sys.modules]\n"
         "from stillspeak.animate import Animator\n"
-        "import stillspeak.jobs\n"
+        "import stillspeak.batch\n"
         "print(json.dumps({'loaded': loaded, 'kind': type(stillspeak.animate).__name__,\n"
         "    'same': stillspeak.animate is sys.modules['stillspeak.animate'].animate,\n"
         "    'whole': stillspeak.Animator is Animator,\n"
@@ -64,7 +64,7 @@ def test_importing_costs_nothing_and_animate_stays_a_function():
 def test_help_and_version_load_neither_torch_nor_mediapipe():
     got = report(
         "import json, sys\n"
-        "from stillspeak.cli import main\n"
+        "from stillspeak.cli.app import main\n"
         "codes = []\n"
         "for arguments in (['--version'], ['--help'], ['animate', '--help'], ['animate', 'x']):\n"
         "    sys.argv = ['stillspeak', *arguments]\n"

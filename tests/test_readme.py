@@ -9,7 +9,7 @@ import pytest
 import typer
 
 import stillspeak
-from stillspeak import cli
+from stillspeak.cli import app as cli
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text("utf-8")
@@ -123,7 +123,7 @@ def test_the_system_packages_are_those_of_the_check_and_of_ci():
 
 
 def test_the_columns_of_a_job_table_are_the_ones_read():
-    from stillspeak.jobs import COLUMNS, OPTIONS
+    from stillspeak.batch import COLUMNS, OPTIONS
 
     assert f"`{','.join(COLUMNS)}`" in TEXT
     assert f"`{','.join(OPTIONS)}`" in TEXT

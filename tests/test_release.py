@@ -15,7 +15,8 @@ from types import ModuleType
 import pytest
 import typer
 
-from stillspeak import __version__, cli
+from stillspeak import __version__
+from stillspeak.cli import app as cli
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]

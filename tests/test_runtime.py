@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from stillspeak.errors import ConfigError
-from stillspeak.runtime import (
+from stillspeak.system.runtime import (
     Precision,
     choose_device,
     choose_precision,

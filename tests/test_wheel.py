@@ -124,7 +124,7 @@ def test_the_metadata(built: Built) -> None:
     assert "Copyright (c) 2022 OpenAI" in notice
     assert f"\nVersion: {__version__}\n" in metadata
     assert "\nLicense-Expression: MIT\n" in metadata
-    assert "stillspeak = stillspeak.cli:main" in scripts
+    assert "stillspeak = stillspeak.cli.app:main" in scripts
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     for extra in extras["optional-dependencies"]:
         assert f"\nProvides-Extra: {extra}\n" in metadata

@@ -1,5 +1,5 @@
 """``python -m stillspeak`` is the command line."""
 
-from stillspeak.cli import main
+from stillspeak.cli.app import main
 
 main()

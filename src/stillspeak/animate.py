@@ -22,15 +22,15 @@ from stillspeak.face.landmarks import (
 )
 from stillspeak.media.audio import load_audio
 from stillspeak.media.image import load_image
-from stillspeak.media.provenance import Origin, Source, describe_picture, describe_sound
+from stillspeak.media.marks.provenance import Origin, Source, describe_picture, describe_sound
 from stillspeak.media.source import source_name
 from stillspeak.models.engine import InferenceEngine, packing_works
 from stillspeak.models.generator import Generator
 from stillspeak.options import AnimateOptions, OptionKeywords, takes_options
 from stillspeak.rendering.check import check_still
 from stillspeak.rendering.portrait import Portrait, fit_picture
-from stillspeak.runtime import choose_decoder_type, choose_device
 from stillspeak.synthesis import Synthesizer
+from stillspeak.system.runtime import choose_decoder_type, choose_device
 from stillspeak.weights import DEFAULT_MODEL, identify_model, load_model
 
 if TYPE_CHECKING:

@@ -24,11 +24,11 @@ from stillspeak.animation import COMMENT
 from stillspeak.constants import SAMPLE_RATE, VIDEO_FPS
 from stillspeak.errors import AudioError, ConfigError
 from stillspeak.media.audio import ChunkResampler, Waveform, mono_chunk, whole_rate
-from stillspeak.media.provenance import Marks
+from stillspeak.media.marks.provenance import Marks
 from stillspeak.models.generator import Generator
 from stillspeak.options import AnimateOptions, OptionKeywords, takes_options
 from stillspeak.rendering.check import StillWarning
-from stillspeak.runtime import torch_threads
+from stillspeak.system.runtime import torch_threads
 from stillspeak.weights import DEFAULT_MODEL
 
 if TYPE_CHECKING:

@@ -23,8 +23,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from stillspeak.atomic import whole_file
-from stillspeak.configuration import read_json
 from stillspeak.errors import ConfigError, OutputError, WeightsError
 from stillspeak.models.config import RETIRED, GeneratorConfig
 from stillspeak.models.generator import Generator
@@ -38,7 +36,9 @@ from stillspeak.models.speech import (
     golden_speech,
 )
 from stillspeak.models.syncnet import SYNC_FORMAT
-from stillspeak.runtime import torch_threads
+from stillspeak.system.atomic import whole_file
+from stillspeak.system.configuration import read_json
+from stillspeak.system.runtime import torch_threads
 
 FORMAT = "stillspeak-generator-1"
 FORMATS = (FORMAT, LIPNET_FORMAT, SYNC_FORMAT, SPEECH_FORMAT, REFINER_FORMAT)

@@ -11,7 +11,7 @@ import pytest
 
 from fixtures_animate import save_lively, shared_detector, speech
 from fixtures_conceal import talking, write_timed
-from stillspeak.conceal import core
+from stillspeak.conceal import concealer as core
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -14,10 +14,12 @@ import pytest
 
 from fixtures_animate import listing, portrait, shared_detector, speech, write_picture, write_wav
 from fixtures_conceal import FPS, planes, sound_packets, talker, talking, times, write_timed
-from stillspeak.cli import main
-from stillspeak.conceal import core, film, occlusion
-from stillspeak.media.rewrite import TimedFrame, timed_frames
+from stillspeak.cli.app import main
+from stillspeak.conceal import concealer as core
+from stillspeak.conceal import occlusion
+from stillspeak.conceal import video as film
 from stillspeak.media.video import iter_frames
+from stillspeak.media.video_editor import TimedFrame, timed_frames
 from stillspeak.weights import save_model
 
 COUNT = 30

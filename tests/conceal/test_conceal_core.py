@@ -11,9 +11,10 @@ import torch
 from fixtures_animate import RATE, lively, portrait, portrait_face, shared_detector, speech
 from fixtures_conceal import FPS, concealer, lost_places, sound, talker, talking
 from stillspeak.animate import Animator
-from stillspeak.conceal import bridge, core
-from stillspeak.conceal.bridge import fading
-from stillspeak.conceal.core import Account, Concealer, Moment, model_place
+from stillspeak.conceal import concealer as core
+from stillspeak.conceal import gap as bridge
+from stillspeak.conceal.concealer import Account, Concealer, Moment, model_place
+from stillspeak.conceal.gap import fading
 from stillspeak.conceal.mouth import HeardMouth, SeenMouth, joined_shapes
 from stillspeak.conceal.poses import HeardPoses
 from stillspeak.errors import ConfigError, NoFaceError, VideoError

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fixtures_animate import portrait
-from stillspeak.conceal.lost import (
+from stillspeak.conceal.lost_frames import (
     Interval,
     PictureCheck,
     lost_frames,

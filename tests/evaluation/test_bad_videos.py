@@ -13,7 +13,7 @@ import pytest
 
 from fixtures_animate import portrait, speech
 from fixtures_faces import face_pictures
-from stillspeak.cli import main
+from stillspeak.cli.app import main
 from stillspeak.evaluation import evaluate
 from stillspeak.media.video import write_video
 

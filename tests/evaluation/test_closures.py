@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from stillspeak.data.layouts.grid import GRID_WORDS
-from stillspeak.evaluation.closures import (
+from stillspeak.evaluation.measures.closures import (
     Levels,
     at_times,
     bilabial_times,

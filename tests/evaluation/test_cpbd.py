@@ -5,7 +5,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from stillspeak.errors import VideoError
-from stillspeak.evaluation.cpbd import _certain_edges, cpbd, edge_widths
+from stillspeak.evaluation.measures.cpbd import _certain_edges, cpbd, edge_widths
 
 
 def pictures() -> dict[str, np.ndarray]:

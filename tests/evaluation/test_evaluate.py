@@ -14,7 +14,7 @@ import torch
 
 from fixtures_animate import portrait, shared_detector, speech
 from fixtures_faces import face_pictures, face_points
-from stillspeak.cli import main
+from stillspeak.cli.app import main
 from stillspeak.data.dataset import whole_clip
 from stillspeak.data.prepare import CachedClip, load_manifest, open_clip
 from stillspeak.errors import (
@@ -28,7 +28,7 @@ from stillspeak.errors import (
 )
 from stillspeak.evaluation import evaluate, registry, tools
 from stillspeak.evaluation.evaluate import evaluate_folder, evaluate_model, evaluate_videos
-from stillspeak.evaluation.image_quality import psnr
+from stillspeak.evaluation.measures.image_quality import psnr
 from stillspeak.evaluation.systems import (
     OneFaceDetector,
     Recording,

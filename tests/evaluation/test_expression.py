@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from stillspeak.evaluation.expression import brow_motion, find_blinks
+from stillspeak.evaluation.measures.expression import brow_motion, find_blinks
 from stillspeak.face.eyes import EYE_CORNERS, LEFT_BROW, RIGHT_BROW, brow_heights
 
 

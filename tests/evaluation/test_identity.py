@@ -10,7 +10,12 @@ import pytest
 
 from fixtures_animate import portrait, portrait_face
 from stillspeak.errors import ConfigError, MissingDependencyError
-from stillspeak.evaluation.identity import DlibEmbedder, distances, dlib_chip, load_embedder
+from stillspeak.evaluation.measures.identity import (
+    DlibEmbedder,
+    distances,
+    dlib_chip,
+    load_embedder,
+)
 from stillspeak.face.align import canonical_face, crop_face, face_transform, transform_points
 
 
@@ -85,7 +90,9 @@ def runtime(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
     module.SessionOptions = types.SimpleNamespace  # type: ignore[attr-defined]
     module.InferenceSession = Session  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "onnxruntime", module)
-    monkeypatch.setattr("stillspeak.evaluation.identity.metadata.version", lambda name: "1.0")
+    monkeypatch.setattr(
+        "stillspeak.evaluation.measures.identity.metadata.version", lambda name: "1.0"
+    )
     return module
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from stillspeak.errors import VideoError
-from stillspeak.evaluation.image_quality import (
+from stillspeak.evaluation.measures.image_quality import (
     fdbm,
     grey,
     mouth,
@@ -13,7 +13,7 @@ from stillspeak.evaluation.image_quality import (
     sharpness,
     ssim,
 )
-from stillspeak.evaluation.stability import lip_jitter, lip_unrest, pixel_jitter
+from stillspeak.evaluation.measures.stability import lip_jitter, lip_unrest, pixel_jitter
 
 
 def noise(frames: int = 3, seed: int = 0) -> np.ndarray:

@@ -10,7 +10,7 @@ import torch
 from stillspeak.data.corpora import find_grid, grid_root
 from stillspeak.data.prepare import load_manifest, open_clip, prepare
 from stillspeak.errors import VideoError, WeightsError
-from stillspeak.evaluation.lipreading import LipReader, load_lip_reader, word_error_rate
+from stillspeak.evaluation.measures.lipreading import LipReader, load_lip_reader, word_error_rate
 from stillspeak.models.lipnet import (
     LIPNET_FORMAT,
     LipNet,

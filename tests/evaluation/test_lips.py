@@ -7,7 +7,7 @@ import pytest
 
 from fixtures_animate import portrait, portrait_face, shared_detector
 from stillspeak.errors import VideoError
-from stillspeak.evaluation.lips import (
+from stillspeak.evaluation.measures.lips import (
     find_in_crop,
     lagged_agreement,
     lip_agreement,

@@ -9,7 +9,7 @@ import pytest
 from fixtures_faces import face_points
 from stillspeak.errors import ConfigError, VideoError
 from stillspeak.evaluation import registry
-from stillspeak.evaluation.material import Material, Mouth
+from stillspeak.evaluation.clip import Material, Mouth
 from stillspeak.evaluation.registry import Score, all_metrics, find_metrics, metric
 from stillspeak.evaluation.tools import Tools
 from stillspeak.face.landmarks import Face
@@ -135,7 +135,7 @@ def _error_rate(monkeypatch: pytest.MonkeyPatch) -> None:
         return sum(a != b for a, b in pairs) / len(pairs)
 
     fake = SimpleNamespace(word_error_rate=rate)
-    monkeypatch.setitem(sys.modules, "stillspeak.evaluation.lipreading", fake)
+    monkeypatch.setitem(sys.modules, "stillspeak.evaluation.measures.lipreading", fake)
 
 
 def frames(*levels: int) -> np.ndarray:

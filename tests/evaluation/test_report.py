@@ -15,12 +15,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stillspeak.cli import main
+from stillspeak.cli.app import main
 from stillspeak.data.prepare import load_manifest
 from stillspeak.errors import DataError, OutputError, OutputExistsError
-from stillspeak.evaluation import report, report_plots, report_sheets
 from stillspeak.evaluation.evaluate import evaluate_model
-from stillspeak.evaluation.report import Report, best, number, paired_difference, write_report
+from stillspeak.evaluation.report import plots as report_plots
+from stillspeak.evaluation.report import results as report
+from stillspeak.evaluation.report import sheets as report_sheets
+from stillspeak.evaluation.report.results import (
+    Report,
+    best,
+    number,
+    paired_difference,
+    write_report,
+)
 from stillspeak.evaluation.summary import as_json, bootstrap, summarise, write_number
 from stillspeak.evaluation.systems import Loaded
 

@@ -11,7 +11,7 @@ import torch
 from stillspeak.data.corpora import find_grid, grid_root
 from stillspeak.data.prepare import load_manifest, open_clip, prepare
 from stillspeak.errors import VideoError, WeightsError
-from stillspeak.evaluation.sync import SyncScorer, load_sync_scorer, score_distances
+from stillspeak.evaluation.measures.sync import SyncScorer, load_sync_scorer, score_distances
 from stillspeak.models.syncnet import SYNC_FORMAT, SyncNet, SyncNetConfig, golden_sync
 from stillspeak.weights import file_sha256, judges, read_info, resolve_model, save_network
 

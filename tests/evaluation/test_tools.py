@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from fixtures_animate import portrait, portrait_face, shared_detector
-from stillspeak.cli import main
+from stillspeak.cli.app import main
 from stillspeak.data.prepare import CachedClip
 from stillspeak.errors import MissingDependencyError, WeightsError
 from stillspeak.evaluation import tools
+from stillspeak.evaluation.clip import Material
 from stillspeak.evaluation.evaluate import evaluate_model
-from stillspeak.evaluation.material import Material
-from stillspeak.evaluation.real_side import RealSide
+from stillspeak.evaluation.real_cache import RealSide
 from stillspeak.evaluation.tools import Tools, load_tools
 from stillspeak.face.align import crop_face, face_transform
 
@@ -95,7 +95,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> Tools:
         monkeypatch.setitem(tools._LOADERS, name, lambda file, tool=tool: tool)
     rate = lambda truth, read: float(truth != read)  # noqa: E731
     fake = SimpleNamespace(word_error_rate=rate)
-    monkeypatch.setitem(sys.modules, "stillspeak.evaluation.lipreading", fake)
+    monkeypatch.setitem(sys.modules, "stillspeak.evaluation.measures.lipreading", fake)
     return loaded
 
 

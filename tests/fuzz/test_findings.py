@@ -22,8 +22,8 @@ from safetensors.torch import load, save
 
 from fixtures_fuzz_targets import _cache, _study_files, _write_study, as_toml, tiny_config
 from fixtures_study import write_clip
-from stillspeak.conceal.lost import read_lost
-from stillspeak.configuration import DEEPEST, build, parse_overrides, read_json, read_toml
+from stillspeak.batch import read_jobs
+from stillspeak.conceal.lost_frames import read_lost
 from stillspeak.data.clips import read_split
 from stillspeak.data.config import AugmentConfig, DataConfig
 from stillspeak.data.dataset import TrainingData
@@ -44,14 +44,14 @@ from stillspeak.errors import (
     VideoError,
     WeightsError,
 )
-from stillspeak.evaluation.lipreading import load_lip_reader
-from stillspeak.jobs import read_jobs
+from stillspeak.evaluation.measures.lipreading import load_lip_reader
 from stillspeak.media.audio import MAX_RATE, _silence, load_audio
 from stillspeak.media.image import load_image
 from stillspeak.media.video import iter_frames
 from stillspeak.models.generator import Generator
 from stillspeak.models.lipnet import LIPNET_FORMAT, LipNet, LipNetConfig, golden_reading
 from stillspeak.study.materials import check_playable, load_materials
+from stillspeak.system.configuration import DEEPEST, build, parse_overrides, read_json, read_toml
 from stillspeak.training.checkpoint import load_checkpoint
 from stillspeak.web.settings import ServeSettings
 from stillspeak.weights import load_model, read_info, save_model, save_network

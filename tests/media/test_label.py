@@ -5,8 +5,8 @@ import pytest
 
 from fixtures_marks import marks, speaking
 from stillspeak.errors import ConfigError
-from stillspeak.media.label import DEFAULT_TEXT, MAX_CHARACTERS, Label, check_label
-from stillspeak.media.provenance import Marks
+from stillspeak.media.marks.label import DEFAULT_TEXT, MAX_CHARACTERS, Label, check_label
+from stillspeak.media.marks.provenance import Marks
 from stillspeak.media.video import iter_frames, write_video
 
 

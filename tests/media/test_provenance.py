@@ -21,10 +21,10 @@ import stillspeak
 from fixtures_animate import portrait, speech
 from fixtures_marks import flipped, origin, speaking, speaking_photo
 from stillspeak.errors import ConfigError, InputError, OutputError
-from stillspeak.media import provenance
-from stillspeak.media.inspection import inspect_file
-from stillspeak.media.marking import Marking
-from stillspeak.media.provenance import (
+from stillspeak.media.marks import provenance
+from stillspeak.media.marks.inspection import inspect_file
+from stillspeak.media.marks.marking import Marking
+from stillspeak.media.marks.provenance import (
     GENERATION,
     Marks,
     Origin,
@@ -476,7 +476,7 @@ def test_a_signature_that_fails_leaves_nothing(tmp_path, monkeypatch):
     def fail(*_):
         raise OutputError("no ink")
 
-    monkeypatch.setattr("stillspeak.media.marking.sign_file", fail)
+    monkeypatch.setattr("stillspeak.media.marks.marking.sign_file", fail)
     with pytest.raises(OutputError, match=r"a\.mp4: its content credentials cannot be made \(no"):
         written(tmp_path / "a.mp4", Marks(origin()))
     assert list(tmp_path.iterdir()) == []

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from stillspeak.constants import BROW_PIXELS
-from stillspeak.evaluation.expression import find_blinks
+from stillspeak.evaluation.measures.expression import find_blinks
 from stillspeak.rendering.expression import (
     BLINK_PAUSE,
     BROW_DEVIATION,

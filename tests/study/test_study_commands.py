@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fixtures_study import paper_study
-from stillspeak import cli
+from stillspeak.cli import app as cli
 from stillspeak.errors import StillspeakError
 
 pytest.importorskip("sqlalchemy", reason="sqlalchemy is not installed (extra: study)")

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from stillspeak.configuration import build
 from stillspeak.errors import ConfigError
 from stillspeak.study.config import (
     KINDS,
@@ -19,6 +18,7 @@ from stillspeak.study.config import (
     fingerprint,
     load_config,
 )
+from stillspeak.system.configuration import build
 
 
 @pytest.mark.parametrize("kind", KINDS)

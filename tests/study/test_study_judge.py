@@ -7,8 +7,8 @@ import pytest
 from fixtures_study import GRID_CHOICES, paper_study
 from stillspeak.study import judge
 from stillspeak.study.config import Question
-from stillspeak.study.limits import Rate
 from stillspeak.study.plan import FIRST, SECOND, Trial
+from stillspeak.study.rate_limit import Rate
 from stillspeak.study.texts import render
 
 WORDS = [("bin", "blue", "at", "f", "two", "now")]

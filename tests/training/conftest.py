@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from lightning_fabric import Fabric
 
-from stillspeak.configuration import merge, read_toml
 from stillspeak.data.dataset import TrainingData
 from stillspeak.data.prepare import CachedClip, load_manifest
-from stillspeak.runtime import Precision
+from stillspeak.system.configuration import merge, read_toml
+from stillspeak.system.runtime import Precision
 from stillspeak.training.config import RunConfig, run_config
 from stillspeak.training.trainer import Trainer
 

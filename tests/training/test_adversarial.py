@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 import torch
 
-from stillspeak.training.adversarial import (
+from stillspeak.training.adversarial.losses import (
     accuracy,
     fake_loss,
     generator_loss,

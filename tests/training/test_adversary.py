@@ -11,7 +11,7 @@ from torch import nn
 from stillspeak.data.dataset import Batch
 from stillspeak.errors import ConfigError
 from stillspeak.models.discriminators import FrameDiscriminator
-from stillspeak.training.adversary import (
+from stillspeak.training.adversarial.discriminators import (
     Adversary,
     FrameAdversary,
     SequenceAdversary,

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from stillspeak.configuration import read_toml, to_table
-from stillspeak.training.adversary import make_adversaries
+from stillspeak.system.configuration import read_toml, to_table
+from stillspeak.training.adversarial.discriminators import make_adversaries
 from stillspeak.training.config import RunConfig, run_config
-from stillspeak.training.lesson_run import lesson_config, lesson_kind
+from stillspeak.training.scorers.run import lesson_config, lesson_kind
 
 FOLDER = Path(__file__).parents[2] / "configs"
 EVERY = sorted(path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*.toml"))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from stillspeak.errors import CheckpointError, ConfigError, TrainingError
 from stillspeak.training.checkpoint import latest_checkpoint, load_checkpoint
-from stillspeak.training.lessons import LessonConfig, LessonTrainer
+from stillspeak.training.scorers.trainer import LessonConfig, LessonTrainer
 
 
 class Line:

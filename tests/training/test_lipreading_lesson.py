@@ -13,16 +13,16 @@ from safetensors.numpy import load_file, save_file
 from stillspeak.data.config import AugmentConfig
 from stillspeak.data.prepare import CachedClip, load_manifest
 from stillspeak.errors import ConfigError, DataError
-from stillspeak.evaluation.lipreading import load_lip_reader
+from stillspeak.evaluation.measures.lipreading import load_lip_reader
 from stillspeak.models.lipnet import LipNetConfig, collapse, sample_mouths
-from stillspeak.training.lessons import hold_out
-from stillspeak.training.lipreading import (
+from stillspeak.training.run import train
+from stillspeak.training.scorers.lipreading import (
     KEPT_BOX,
     LipReadingDataConfig,
     LipReadingLesson,
     known_places,
 )
-from stillspeak.training.run import train
+from stillspeak.training.scorers.trainer import hold_out
 
 SMALL = LipNetConfig(colours=1, channels=(4, 6, 8), state=12, dropout=0.0)
 PLAIN = AugmentConfig(mirror=0, rotate=0, scale=0, shift=0, warp=0, gain=0, gamma=0)

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from stillspeak.training.adversarial import gradient_penalty
-from stillspeak.training.measure import FlopCounter, SavedActivations, _recurrent, nbytes
+from stillspeak.training.adversarial.losses import gradient_penalty
+from stillspeak.training.profiling import FlopCounter, SavedActivations, _recurrent, nbytes
 
 
 def test_flops_of_a_convolution_and_its_backward_pass() -> None:

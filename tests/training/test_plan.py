@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from stillspeak.configuration import merge, parse_overrides, read_toml
 from stillspeak.errors import CheckpointError, ConfigError
 from stillspeak.models.generator import Generator
+from stillspeak.system.configuration import merge, parse_overrides, read_toml
 from stillspeak.training.checkpoint import latest_checkpoint
 from stillspeak.training.config import run_config
-from stillspeak.training.plan import (
+from stillspeak.training.dry_run import (
     ALONE,
     AUDIO,
     GAME,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from stillspeak.training.player import load_optimizer
+from stillspeak.training.optimization import load_optimizer
 
 
 def stepped(layer: nn.Linear, optimizer: torch.optim.Optimizer, steps: int) -> torch.Tensor:

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from stillspeak.runtime import Precision
-from stillspeak.training.fabric import launch_fabric
+from stillspeak.system.runtime import Precision
+from stillspeak.training.distributed import launch_fabric
 
 
 class Probe(nn.Module):

@@ -7,7 +7,7 @@ import pytest
 
 from stillspeak.data.dataset import TrainingData
 from stillspeak.training.config import RunConfig, TrainingConfig
-from stillspeak.training.player import decay, learning_rate
+from stillspeak.training.optimization import decay, learning_rate
 from stillspeak.training.trainer import Trainer
 
 EPOCH = 7

@@ -13,10 +13,10 @@ from safetensors.numpy import load_file
 from stillspeak.data.config import AugmentConfig
 from stillspeak.data.prepare import CachedClip, load_manifest
 from stillspeak.errors import ConfigError, DataError
-from stillspeak.evaluation.sync import load_sync_scorer
+from stillspeak.evaluation.measures.sync import load_sync_scorer
 from stillspeak.models.syncnet import SyncNetConfig
 from stillspeak.training.run import train
-from stillspeak.training.sync import SyncDataConfig, SyncLesson, clip_loss, window_loss
+from stillspeak.training.scorers.sync import SyncDataConfig, SyncLesson, clip_loss, window_loss
 
 SMALL = SyncNetConfig(bands=16, picture_channels=(4, 6, 8, 8), sound_channels=(8, 8), dim=8)
 PLAIN = AugmentConfig(

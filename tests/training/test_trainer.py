@@ -16,17 +16,17 @@ from lightning_fabric.plugins import MixedPrecision
 from torch import nn
 
 import stillspeak.training.trainer as trainer_module
-from stillspeak.configuration import merge, read_toml, to_table
 from stillspeak.data.config import AugmentConfig
 from stillspeak.data.dataset import Batch, TrainingData
 from stillspeak.data.prepare import CachedClip
 from stillspeak.errors import CheckpointError, TrainingError
 from stillspeak.models.generator import Generator
-from stillspeak.runtime import Precision
+from stillspeak.system.configuration import merge, read_toml, to_table
+from stillspeak.system.runtime import Precision
 from stillspeak.training.checkpoint import checkpoint_path, latest_checkpoint, load_checkpoint
 from stillspeak.training.config import RunConfig, TrainingConfig, run_config
-from stillspeak.training.fabric import launch_fabric
-from stillspeak.training.player import Average, Player, learning_rate
+from stillspeak.training.distributed import launch_fabric
+from stillspeak.training.optimization import Average, Player, learning_rate
 from stillspeak.training.trainer import Trainer
 from stillspeak.training.validation import Validation
 from stillspeak.weights import load_model, read_info, save_model

@@ -10,8 +10,8 @@ import pytest
 from stillspeak.errors import ConfigError, TrainingError
 from stillspeak.training.checkpoint import latest_checkpoint, load_checkpoint
 from stillspeak.training.config import RunConfig, WatchConfig
+from stillspeak.training.divergence import Watch
 from stillspeak.training.trainer import Trainer
-from stillspeak.training.watch import Watch
 
 STEPS = 4
 

@@ -26,7 +26,7 @@ pytest.importorskip("aiortc", reason="the serve extra is not installed")
 
 from fastapi import FastAPI
 
-from stillspeak.web.live import LiveHub, LiveSettings, PictureTrack, SoundTrack, live_router
+from stillspeak.web.live.session import LiveHub, LiveSettings, PictureTrack, SoundTrack, live_router
 
 
 @pytest.fixture(autouse=True)

@@ -19,12 +19,12 @@ from typer.testing import CliRunner
 
 from fixtures_animate import masked_portrait, use_shared_detector
 from fixtures_web import URL, finished, kept
-from stillspeak import cli
-from stillspeak.media.inspection import inspect_file
+from stillspeak.cli import app as cli
+from stillspeak.media.marks.inspection import inspect_file
 from stillspeak.media.video import iter_frames, probe_video
-from stillspeak.web import intake
-from stillspeak.web.files import PREFIX
-from stillspeak.web.intake import PictureItem, SoundItem
+from stillspeak.web.studio import uploads as intake
+from stillspeak.web.studio.storage import PREFIX
+from stillspeak.web.studio.uploads import PictureItem, SoundItem
 
 ESPEAK = shutil.which("espeak-ng")
 
@@ -470,14 +470,14 @@ def test_what_a_page_needs_to_know(client: TestClient):
 
 
 def test_released_models_are_offered_the_default_first():
-    from stillspeak.web.shelf import ModelShelf
+    from stillspeak.web.studio.model_cache import ModelShelf
 
     assert next(iter(ModelShelf().models())) == "layers"
     assert list(ModelShelf(("default",)).models()) == ["layers"]
 
 
 def test_few_models_stay_loaded(weights_file: Path, tmp_path: Path):
-    from stillspeak.web.shelf import ModelShelf
+    from stillspeak.web.studio.model_cache import ModelShelf
 
     files = [tmp_path / f"{name}.safetensors" for name in "abc"]
     for file in files:
@@ -493,7 +493,7 @@ def test_few_models_stay_loaded(weights_file: Path, tmp_path: Path):
 
 def test_models_of_one_name_are_refused(weights_file: Path, tmp_path: Path):
     from stillspeak.errors import ConfigError
-    from stillspeak.web.shelf import ModelShelf
+    from stillspeak.web.studio.model_cache import ModelShelf
 
     other = tmp_path / "lively.safetensors"
     shutil.copy(weights_file, other)

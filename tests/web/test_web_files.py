@@ -10,9 +10,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from stillspeak.web import files
-from stillspeak.web.files import FullError, Item, Store
 from stillspeak.web.names import MAX_NAME, file_argument, shown_name
+from stillspeak.web.studio import storage as files
+from stillspeak.web.studio.storage import FullError, Item, Store
 
 
 def make(root: Path, **changes: float) -> Store:

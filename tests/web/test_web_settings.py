@@ -8,9 +8,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from stillspeak.cli import app
-from stillspeak.configuration import build, to_table
+from stillspeak.cli.app import app
 from stillspeak.errors import ConfigError
+from stillspeak.system.configuration import build, to_table
 from stillspeak.web.settings import _RANGES, ServeSettings
 
 

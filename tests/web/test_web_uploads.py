@@ -23,7 +23,7 @@ from starlette.testclient import TestClient
 from fixtures_animate import portrait, speech, write_wav
 from fixtures_film import SPEECH
 from fixtures_web import URL, kept, serving
-from stillspeak.web.files import PREFIX
+from stillspeak.web.studio.storage import PREFIX
 
 
 def encoded(picture: Any, kind: str = "PNG", **options: Any) -> bytes:

@@ -19,11 +19,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from stillspeak.conceal.bridge import MEMORY, Anchor, Picture, Side, fading
-from stillspeak.conceal.core import Concealer, Gestures, model_place
-from stillspeak.conceal.film import Progress, picture_sound
+from stillspeak.conceal.concealer import Concealer, Gestures, model_place
+from stillspeak.conceal.gap import MEMORY, Anchor, Picture, Side, fading
 from stillspeak.conceal.mouth import joined_shapes
 from stillspeak.conceal.poses import HeardPoses
+from stillspeak.conceal.video import Progress, picture_sound
 from stillspeak.errors import (
     AudioError,
     ConfigError,
@@ -47,7 +47,13 @@ from stillspeak.face.eyes import EYELIDS
 from stillspeak.face.landmarks import Face, check_face, choose_face
 from stillspeak.face.mouth import LIPS
 from stillspeak.media.image import load_image
-from stillspeak.media.rewrite import Rewriter, TimedFrame, check_rewrite, scan_video, timed_frames
+from stillspeak.media.video_editor import (
+    Rewriter,
+    TimedFrame,
+    check_rewrite,
+    scan_video,
+    timed_frames,
+)
 from stillspeak.options import AnimateOptions
 
 Mask = npt.NDArray[np.float32]

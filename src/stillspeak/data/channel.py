@@ -14,9 +14,9 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from stillspeak.configuration import FORBID_UNKNOWN
 from stillspeak.constants import SAMPLE_RATE
 from stillspeak.errors import ConfigError
+from stillspeak.system.configuration import FORBID_UNKNOWN
 
 Sound = npt.NDArray[np.float32]
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from stillspeak.configuration import read_json
 from stillspeak.errors import DataError
+from stillspeak.system.configuration import read_json
 
 Split = Literal["train", "validation", "test"]
 """What a clip may be used for."""

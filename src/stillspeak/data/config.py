@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
-from stillspeak.configuration import FORBID_UNKNOWN
 from stillspeak.errors import ConfigError
+from stillspeak.system.configuration import FORBID_UNKNOWN
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stillspeak.configuration import read_json
 from stillspeak.constants import SAMPLE_RATE, VIDEO_FPS
 from stillspeak.data.parcels import (
     MIB,
@@ -50,6 +49,7 @@ from stillspeak.data.parcels import (
 )
 from stillspeak.data.prepare import MANIFEST, CachedClip, cached_clip, load_manifest, open_clip
 from stillspeak.errors import DataError
+from stillspeak.system.configuration import read_json
 
 FORMAT = 1
 """Version of the parts; raise it whenever an older reader would read them wrongly."""

@@ -28,9 +28,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
-from stillspeak.atomic import whole_file
-from stillspeak.configuration import read_json
 from stillspeak.errors import DataError
+from stillspeak.system.atomic import whole_file
+from stillspeak.system.configuration import read_json
 
 MAGIC = b"stillspeak box 1\n\n"
 MIB = 2**20

@@ -34,8 +34,6 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from stillspeak.atomic import claim, sweep, whole_file
-from stillspeak.configuration import FORBID_UNKNOWN, build, read_json
 from stillspeak.constants import FRAME_HEIGHT, FRAME_WIDTH, SAMPLE_RATE, VIDEO_FPS
 from stillspeak.data.clips import Clip, Rejected, Split, check_clips
 from stillspeak.data.layouts.grid import read_alignment
@@ -52,7 +50,9 @@ from stillspeak.face.align import (
 from stillspeak.face.landmarks import LANDMARKS, Face, LandmarkDetector, MediaPipeDetector
 from stillspeak.media.video import iter_frames, read_clip
 from stillspeak.models.regions import LOWER_BOX
-from stillspeak.workers import WorkerPool
+from stillspeak.system.atomic import claim, sweep, whole_file
+from stillspeak.system.configuration import FORBID_UNKNOWN, build, read_json
+from stillspeak.system.workers import WorkerPool
 
 FORMAT = 1
 """Version of the cached files; raise it whenever the code would write something else."""

@@ -31,7 +31,6 @@ from pathlib import Path
 from typing import Any, cast
 
 from stillspeak import __version__
-from stillspeak.atomic import claim, whole_file
 from stillspeak.constants import FRAME_HEIGHT, FRAME_WIDTH, VIDEO_FPS
 from stillspeak.data.corpora import SPLITS, Clip
 from stillspeak.data.layouts.folder import list_videos
@@ -46,9 +45,10 @@ from stillspeak.errors import (
     VideoError,
     WeightsError,
 )
-from stillspeak.evaluation.material import Material, Mouth
-from stillspeak.evaluation.real_side import RealSide
+from stillspeak.evaluation.clip import Material, Mouth
+from stillspeak.evaluation.real_cache import RealSide
 from stillspeak.evaluation.registry import Metric, all_metrics, find_metrics
+from stillspeak.evaluation.report.traces import is_trace, trace
 from stillspeak.evaluation.summary import MetricSummary, as_json, summarise, write_number
 from stillspeak.evaluation.systems import (
     SEED,
@@ -61,10 +61,10 @@ from stillspeak.evaluation.systems import (
     open_system,
 )
 from stillspeak.evaluation.tools import TOOLS, Tool, ToolFiles, Tools, load_tools
-from stillspeak.evaluation.traces import is_trace, trace
 from stillspeak.face.landmarks import LandmarkDetector
 from stillspeak.media.video import VideoInfo, iter_frames, probe_video
-from stillspeak.workers import WorkerPool
+from stillspeak.system.atomic import claim, whole_file
+from stillspeak.system.workers import WorkerPool
 
 FORMAT = 2
 """Version of what is computed around the metrics; raised when values would change by it."""

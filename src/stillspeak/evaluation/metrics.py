@@ -9,10 +9,17 @@ import numpy as np
 
 from stillspeak.constants import VIDEO_FPS
 from stillspeak.errors import VideoError
-from stillspeak.evaluation import closures, expression, identity, image_quality, lips, stability
-from stillspeak.evaluation import cpbd as _cpbd
-from stillspeak.evaluation.closures import Curve
-from stillspeak.evaluation.material import Material
+from stillspeak.evaluation.clip import Material
+from stillspeak.evaluation.measures import (
+    closures,
+    expression,
+    identity,
+    image_quality,
+    lips,
+    stability,
+)
+from stillspeak.evaluation.measures import cpbd as _cpbd
+from stillspeak.evaluation.measures.closures import Curve
 from stillspeak.evaluation.registry import Score, metric
 from stillspeak.face.mouth import jaw_drop
 
@@ -623,7 +630,7 @@ def _error_rate(clip: Material, *, real: bool) -> Score:
     truth = clip.sentence
     if truth is None:
         return Score(None, "neither word timings nor a transcript say what is spoken")
-    from stillspeak.evaluation.lipreading import word_error_rate  # brings torch along
+    from stillspeak.evaluation.measures.lipreading import word_error_rate  # brings torch along
 
     read = clip.real_reading if real else clip.generated_reading
     return Score(word_error_rate(truth, read), f"read: {read}")

@@ -1,6 +1,6 @@
 """Metrics by name: what each measures, in which version, and how it is computed.
 
-A metric is a function of one clip's :class:`~stillspeak.evaluation.material.Material`. Its
+A metric is a function of one clip's :class:`~stillspeak.evaluation.clip.Material`. Its
 definition is text that readers get beside its values; changing what a metric gives means
 raising its version, and both go into the key under which a value is stored.
 """
@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import Literal, NamedTuple
 
 from stillspeak.errors import ConfigError
-from stillspeak.evaluation.material import Material
+from stillspeak.evaluation.clip import Material
 from stillspeak.evaluation.tools import Tool
 
 Better = Literal["higher", "lower", "real"]

@@ -16,7 +16,7 @@ from stillspeak.constants import FRAME_HEIGHT, FRAME_WIDTH, SAMPLE_RATE, VIDEO_F
 from stillspeak.data.layouts.grid import read_alignment
 from stillspeak.data.prepare import open_clip
 from stillspeak.errors import DataError, FaceError
-from stillspeak.evaluation.image_quality import Frames
+from stillspeak.evaluation.measures.image_quality import Frames
 from stillspeak.face.landmarks import Face, LandmarkDetector, MediaPipeDetector, check_face
 from stillspeak.media.video import read_clip
 

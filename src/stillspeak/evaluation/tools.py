@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stillspeak.errors import MissingDependencyError
-from stillspeak.evaluation.identity import Embedder, load_embedder
+from stillspeak.evaluation.measures.identity import Embedder, load_embedder
 from stillspeak.face.landmarks import LandmarkDetector, MediaPipeDetector
 
 Tool = Literal["landmarks", "embedding", "sync", "lipreader"]

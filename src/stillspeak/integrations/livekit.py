@@ -15,7 +15,7 @@ from concurrent.futures import Executor
 import numpy as np
 
 from stillspeak.errors import MissingDependencyError
-from stillspeak.live import LiveTalk, even, pcm16
+from stillspeak.realtime.session import LiveTalk, even, pcm16
 from stillspeak.stream import StreamSession
 
 try:

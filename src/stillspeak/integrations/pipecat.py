@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from stillspeak.errors import MissingDependencyError, StillspeakError
-from stillspeak.live import LiveTalk, even, pcm16
+from stillspeak.realtime.session import LiveTalk, even, pcm16
 from stillspeak.stream import StreamSession
 
 try:

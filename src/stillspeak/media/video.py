@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from stillspeak.atomic import partial_folder
 from stillspeak.constants import SAMPLE_RATE, VIDEO_FPS
 from stillspeak.errors import OutputError, OutputExistsError, VideoError
 from stillspeak.media.audio import Waveform, load_stretch, load_track
-from stillspeak.media.marking import Marking
-from stillspeak.media.provenance import Marks
+from stillspeak.media.marks.marking import Marking
+from stillspeak.media.marks.provenance import Marks
 from stillspeak.media.source import can_jump, open_container, reason
+from stillspeak.system.atomic import partial_folder
 
 if TYPE_CHECKING:
     import av

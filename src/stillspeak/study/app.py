@@ -21,9 +21,9 @@ from urllib.parse import urlsplit
 from stillspeak.errors import MissingDependencyError, StudyError
 from stillspeak.study import judge
 from stillspeak.study.config import StudyConfig, load_config
-from stillspeak.study.limits import Rate
 from stillspeak.study.materials import Materials, Video, load_materials
 from stillspeak.study.plan import check_plan
+from stillspeak.study.rate_limit import Rate
 from stillspeak.study.store import (
     FullError,
     Session,

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from stillspeak.configuration import FORBID_UNKNOWN, build, read_toml, to_table
 from stillspeak.errors import ConfigError
+from stillspeak.system.configuration import FORBID_UNKNOWN, build, read_toml, to_table
 
 Kind = Literal["preference", "turing", "mos", "intelligibility"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

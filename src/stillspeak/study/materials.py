@@ -24,8 +24,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from stillspeak.atomic import partial_folder
-from stillspeak.configuration import FORBID_UNKNOWN, build, read_json
 from stillspeak.errors import (
     AudioError,
     ConfigError,
@@ -36,6 +34,8 @@ from stillspeak.errors import (
     VideoError,
 )
 from stillspeak.study.config import FILE, Kind, as_toml, default_config
+from stillspeak.system.atomic import partial_folder
+from stillspeak.system.configuration import FORBID_UNKNOWN, build, read_json
 
 TRUTH = "materials.json"
 VIDEOS = "videos"

@@ -1,4 +1,4 @@
-"""Plots of a study's report, in the look of :mod:`stillspeak.evaluation.report_plots`."""
+"""Plots of a study's report, in the look of :mod:`stillspeak.evaluation.report.plots`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stillspeak.evaluation.report_plots import (
+from stillspeak.evaluation.report.plots import (
     INK,
     MUTED,
     RULE,

@@ -16,16 +16,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stillspeak.atomic import whole_folder
 from stillspeak.errors import OutputError
-from stillspeak.evaluation.report import Picture, _check_target, _Figures, _markdown
-from stillspeak.evaluation.report_plots import SERIES, Plot, colour_of
+from stillspeak.evaluation.report.plots import SERIES, Plot, colour_of
+from stillspeak.evaluation.report.results import Picture, _check_target, _Figures, _markdown
 from stillspeak.study import plots
 from stillspeak.study import statistics as st
 from stillspeak.study.analysis import Result, analyse, read_answers
 from stillspeak.study.config import StudyConfig, load_config
 from stillspeak.study.materials import load_materials
 from stillspeak.study.store import Store, default_database
+from stillspeak.system.atomic import whole_folder
 
 DASH = "–"
 _MANY = 40

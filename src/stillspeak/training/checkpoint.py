@@ -12,9 +12,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from stillspeak.atomic import claim, whole_file
-from stillspeak.configuration import read_json
 from stillspeak.errors import CheckpointError, ConfigError
+from stillspeak.system.atomic import claim, whole_file
+from stillspeak.system.configuration import read_json
 
 FORMAT = "stillspeak-checkpoint-1"
 _SEPARATOR = "|"

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
-from stillspeak.configuration import FORBID_UNKNOWN, build
 from stillspeak.data.config import AugmentConfig, DataConfig
 from stillspeak.errors import ConfigError
 from stillspeak.models.config import (
@@ -22,6 +21,7 @@ from stillspeak.models.config import (
     SyncDiscriminatorConfig,
     sync_frames,
 )
+from stillspeak.system.configuration import FORBID_UNKNOWN, build
 
 GameForm = Literal["log", "minimax", "hinge", "least_squares"]
 

@@ -21,7 +21,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stillspeak.configuration import FORBID_UNKNOWN
 from stillspeak.data.channel import ChannelConfig, level, music, noise, through_channel
 from stillspeak.errors import ConfigError, DataError, StillspeakError
 from stillspeak.media.audio import load_audio
@@ -37,6 +36,7 @@ from stillspeak.models.speech import (
     golden_speech,
 )
 from stillspeak.models.whisper import WhisperEncoder, encoder_of_whisper, read_ctranslate2
+from stillspeak.system.configuration import FORBID_UNKNOWN
 from stillspeak.weights import save_network
 
 SUFFIXES = frozenset((".ogg", ".opus", ".flac", ".wav", ".mp3"))
@@ -156,7 +156,7 @@ class Recordings:
 
 
 class DistillationLesson:
-    """See :class:`~stillspeak.training.lessons.Lesson`.
+    """See :class:`~stillspeak.training.scorers.trainer.Lesson`.
 
     Args:
         config: of the encoder.

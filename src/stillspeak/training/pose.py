@@ -21,7 +21,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stillspeak.configuration import FORBID_UNKNOWN
 from stillspeak.constants import SAMPLE_RATE, VIDEO_FPS
 from stillspeak.data.augment import other_voice
 from stillspeak.data.channel import ChannelConfig, level, music, noise, through_channel
@@ -40,6 +39,7 @@ from stillspeak.models.encoders import SpeechContextEncoder
 from stillspeak.models.generator import Generator
 from stillspeak.models.pose import POSE_NUMBERS, PoseConfig, PosePredictor
 from stillspeak.models.speech import REACH, TOKEN
+from stillspeak.system.configuration import FORBID_UNKNOWN
 from stillspeak.weights import load_speech_encoder, save_model
 
 HOP = SAMPLE_RATE // VIDEO_FPS
@@ -231,7 +231,7 @@ class PosePlayer(nn.Module):
 
 
 class PoseLesson:
-    """See :class:`~stillspeak.training.lessons.Lesson`.
+    """See :class:`~stillspeak.training.scorers.trainer.Lesson`.
 
     Args:
         config: of the predictor.

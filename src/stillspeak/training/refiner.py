@@ -20,7 +20,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stillspeak.configuration import FORBID_UNKNOWN
 from stillspeak.data.prepare import CachedClip, open_clip
 from stillspeak.errors import ConfigError, DataError
 from stillspeak.face.pose import CHIN, POSE_POINTS, mouth_shapes, opening_of, rest_shape
@@ -37,6 +36,7 @@ from stillspeak.models.refiner import (
 from stillspeak.models.regions import LOWER_BOX
 from stillspeak.rendering.layers import MouthLayers
 from stillspeak.rendering.mesh import AROUND, face_frame, rest_pose
+from stillspeak.system.configuration import FORBID_UNKNOWN
 from stillspeak.weights import save_network
 
 Picture = npt.NDArray[np.uint8]
@@ -255,7 +255,7 @@ class RefinerPlayer(nn.Module):
 
 
 class RefinerLesson:
-    """See :class:`~stillspeak.training.lessons.Lesson`.
+    """See :class:`~stillspeak.training.scorers.trainer.Lesson`.
 
     Args:
         config: of the refiner.

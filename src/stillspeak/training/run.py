@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from stillspeak import __version__
-from stillspeak.configuration import merge, parse_overrides, read_toml, to_table
 from stillspeak.data.dataset import Examples, TrainingData
+from stillspeak.data.device_dataset import ResidentData
 from stillspeak.data.prepare import CachedClip, load_manifest
-from stillspeak.data.resident import ResidentData
 from stillspeak.errors import ConfigError, DataError
-from stillspeak.runtime import Precision, choose_device, choose_precision
+from stillspeak.system.configuration import merge, parse_overrides, read_toml, to_table
+from stillspeak.system.runtime import Precision, choose_device, choose_precision
 from stillspeak.training.checkpoint import latest_checkpoint, own_folder
 from stillspeak.training.config import run_config
-from stillspeak.training.fabric import launch_fabric, leave_processes
-from stillspeak.training.lesson_run import lesson_kind, train_lesson
+from stillspeak.training.distributed import launch_fabric, leave_processes
+from stillspeak.training.scorers.run import lesson_kind, train_lesson
 from stillspeak.training.trainer import Trainer
 from stillspeak.weights import resolve_model
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stillspeak.atomic import sweep, whole_file
 from stillspeak.errors import MissingDependencyError
+from stillspeak.system.atomic import sweep, whole_file
 
 
 class RunLog:

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from stillspeak.configuration import build, to_table
 from stillspeak.data.dataset import Examples, grouped
+from stillspeak.data.device_dataset import open_loader
 from stillspeak.data.prepare import CachedClip
-from stillspeak.data.resident import open_loader
 from stillspeak.errors import CheckpointError, ConfigError, TrainingError
 from stillspeak.media.contact_sheet import contact_sheet
 from stillspeak.models.config import RETIRED
 from stillspeak.models.generator import Generator
-from stillspeak.runtime import Precision
+from stillspeak.system.configuration import build, to_table
+from stillspeak.system.runtime import Precision
+from stillspeak.training.adversarial.step import Game, load_scaler_state, scaler_state
 from stillspeak.training.checkpoint import (
     checkpoint_path,
     latest_checkpoint,
@@ -27,19 +28,18 @@ from stillspeak.training.checkpoint import (
     save_checkpoint,
 )
 from stillspeak.training.config import RunConfig
-from stillspeak.training.game import Game, load_scaler_state, scaler_state
-from stillspeak.training.player import (
+from stillspeak.training.divergence import Watch
+from stillspeak.training.optimization import (
     load_optimizer,
 )
 from stillspeak.training.runlog import RunLog
-from stillspeak.training.stopping import stop_signals
+from stillspeak.training.signals import stop_signals
 from stillspeak.training.validation import (
     Validation,
     show_beside,
     validate,
     validate_listening,
 )
-from stillspeak.training.watch import Watch
 from stillspeak.weights import file_sha256, load_model, save_model
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from stillspeak.face.landmarks import LandmarkDetector
-    from stillspeak.web.studio import Studio
+    from stillspeak.web.studio.studio import Studio
 
 __all__ = ["STATIC", "ServeSettings", "create_app"]
 
@@ -38,7 +38,7 @@ def create_app(
 ) -> FastAPI:
     """Build the web application; nothing runs until its lifespan begins.
 
-    ``app.state.studio`` is the :class:`~stillspeak.web.studio.Studio` behind it.
+    ``app.state.studio`` is the :class:`~stillspeak.web.studio.studio.Studio` behind it.
 
     Args:
         settings: defaults if None.
@@ -59,8 +59,8 @@ def create_app(
     from starlette.responses import FileResponse
     from starlette.staticfiles import StaticFiles
 
-    from stillspeak.web.api import ApiError, api_router, error_answer, error_of
-    from stillspeak.web.studio import Studio
+    from stillspeak.web.studio.api import ApiError, api_router, error_answer, error_of
+    from stillspeak.web.studio.studio import Studio
 
     settings = settings or ServeSettings()
     studio = Studio(settings, detector)
@@ -142,10 +142,10 @@ def create_app(
 def _add_live(app: FastAPI, studio: Studio) -> dict[str, int]:
     """Add the live page, if it is wanted and can be had; the bodies that it takes, in bytes."""
     settings = studio.settings
-    if not settings.live_sessions or find_spec("stillspeak.web.live") is None:
+    if not settings.live_sessions or find_spec("stillspeak.web.live.session") is None:
         return {}
     try:
-        live = import_module("stillspeak.web.live")
+        live = import_module("stillspeak.web.live.session")
     except MissingDependencyError as error:
         _log.warning("without the live page: %s", error)
         return {}

@@ -7,9 +7,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from stillspeak.configuration import FORBID_UNKNOWN
 from stillspeak.errors import ConfigError
-from stillspeak.media.marking import MarkChoices
+from stillspeak.media.marks.marking import MarkChoices
+from stillspeak.system.configuration import FORBID_UNKNOWN
 
 _MIB = 2**20
 _HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")

@@ -8,7 +8,6 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from stillspeak.atomic import whole_file
 from stillspeak.constants import VIDEO_FPS
 from stillspeak.data.clips import (
     Clip,
@@ -26,6 +25,7 @@ from stillspeak.data.segments import (
     versions,
 )
 from stillspeak.errors import DataError, InputError
+from stillspeak.system.atomic import whole_file
 
 _CONTAINERS = "mp4 m4v mov mkv webm avi mpg mpeg mts m2ts flv wmv 3gp"
 VIDEO_SUFFIXES = frozenset(f".{name}" for name in _CONTAINERS.split())

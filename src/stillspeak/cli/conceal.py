@@ -1,0 +1,173 @@
+"""``stillspeak conceal``: what a video lost, made from its sound."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stillspeak.cli.common import (
+    AsJson,
+    Blink,
+    Certificate,
+    Device,
+    Expression,
+    FaceIndex,
+    Key,
+    Model,
+    NoMark,
+    Overwrite,
+    Quiet,
+    Seed,
+    mark_choices,
+    progress_bar,
+    say_unmarked,
+)
+from stillspeak.options import AnimateOptions
+
+if TYPE_CHECKING:
+    from stillspeak.conceal.occlusion import Uncovered
+    from stillspeak.conceal.video import Concealed
+
+
+def conceal(
+    video: Annotated[str, typer.Argument(help="A video with its whole sound.")],
+    output: Annotated[str, typer.Argument(help=".mp4, .mov, .mkv or .webm.")],
+    lost: Annotated[
+        str | None,
+        typer.Option(
+            help="Lost intervals: 1.0-1.4,2.2-2.6 in seconds, 25-34 in frame numbers, or a .csv, "
+            ".json or .txt file."
+        ),
+    ] = None,
+    detect: Annotated[
+        bool, typer.Option("--detect", help="Frozen, black and damaged frames count as lost.")
+    ] = False,
+    online: Annotated[
+        bool, typer.Option("--online", help="Each frame from the past alone, as in a call.")
+    ] = False,
+    ease: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=25,
+            help="With --online: good frames after a gap over which the picture returns.",
+        ),
+    ] = 0,
+    extend: Annotated[
+        bool,
+        typer.Option(
+            "--extend/--no-extend", help="Frames before and after the picture while sound goes on."
+        ),
+    ] = True,
+    fps: Annotated[
+        float | None,
+        typer.Option(min=1, max=240, help="True frame rate, if too few frames are left."),
+    ] = None,
+    occlusion: Annotated[
+        str | None,
+        typer.Option(
+            help="What hides the face: a picture or video, white where hidden, or x,y,width,height."
+        ),
+    ] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option(help="With --occlusion: a picture of the bare face, or a frame's number."),
+    ] = None,
+    grow: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, help="Face widths by which the mask is widened; 0.04 unless told."
+        ),
+    ] = None,
+    model: Model = "default",
+    seed: Seed = AnimateOptions.seed,
+    face: FaceIndex = None,
+    device: Device = "auto",
+    blink: Blink = AnimateOptions.blink,
+    expression: Expression = AnimateOptions.expression,
+    crf: Annotated[
+        int, typer.Option(min=0, max=51, help="Picture quality; 0 lossless, more is smaller.")
+    ] = 12,
+    no_mark: NoMark = False,
+    certificate: Certificate = None,
+    key: Key = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Generate the frames that VIDEO lost, or the part of a face that something hides."""
+    if occlusion is None and (reference is not None or grow is not None):
+        raise typer.BadParameter("--reference and --grow go with --occlusion")
+    if ease and not online:
+        raise typer.BadParameter("--ease goes with --online")
+    if occlusion is not None and (lost or detect or online or fps or not extend):
+        raise typer.BadParameter(
+            "--occlusion goes without --lost, --detect, --online, --fps and --no-extend; fill the "
+            "gaps first"
+        )
+    started = time.perf_counter()
+    from stillspeak.media.video_editor import check_rewrite
+
+    check_rewrite(video, output, overwrite=overwrite)  # before the slow part
+    from stillspeak.conceal.concealer import Concealer
+
+    marking = mark_choices(no_mark, False, None, certificate, key)
+    choices: dict[str, Any] = {
+        "seed": seed,
+        "face": face,
+        "blink": blink,
+        "expression": expression,
+        "crf": crf,
+        "overwrite": overwrite,
+        "mark": marking.mark,
+        "certificate": certificate,
+        "key": key,
+    }
+    result: Concealed | Uncovered
+    with (
+        Concealer(model, device=device) as concealer,
+        progress_bar("concealing", None, quiet) as advance,
+    ):
+
+        def progress(frames: int) -> None:
+            advance(frames, "")
+
+        if occlusion is not None:
+            from stillspeak.conceal.occlusion import GROW, uncover_video
+
+            result = uncover_video(
+                video,
+                output,
+                occlusion,
+                reference=reference,
+                grow=GROW if grow is None else grow,
+                concealer=concealer,
+                progress=progress,
+                **choices,
+            )
+        else:
+            from stillspeak.conceal.video import conceal_video
+
+            result = conceal_video(
+                video,
+                output,
+                lost=lost,
+                detect=detect,
+                online=online,
+                ease=ease,
+                extend=extend,
+                fps=fps,
+                concealer=concealer,
+                progress=progress,
+                **choices,
+            )
+    say_unmarked(marking, quiet)
+    if as_json:
+        took = round(time.perf_counter() - started, 3)
+        print(json.dumps({**result.as_dict(), "model": model, "seed": seed, "took": took}))
+    elif not quiet:
+        print(f"{Path(output)}: {result.summary()}")

@@ -1,0 +1,271 @@
+"""``stillspeak study``: studies with people on any set of videos."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+
+from stillspeak.cli.common import Overwrite, Quiet, Seed, listed, progress_bar
+
+if TYPE_CHECKING:
+    from stillspeak.study.config import Kind
+
+app = typer.Typer(
+    help="Ask people which videos look natural, real, good, or can be lip-read; report on it.",
+    no_args_is_help=True,
+)
+
+Study = Annotated[Path, typer.Argument(metavar="DIR", help="The study's folder.")]
+Database = Annotated[
+    str | None,
+    typer.Option(help="SQLAlchemy URL of the answers; DIR/answers.db by default."),
+]
+
+
+@app.command("init")
+def init(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to be made.")],
+    folders: Annotated[list[Path], typer.Argument(metavar="VIDEOS...", help="Folders of videos.")],
+    pairs: Annotated[
+        bool, typer.Option("--pairs", help="Preference: A/ B/ [C/ ...], partners by file name.")
+    ] = False,
+    turing: Annotated[bool, typer.Option("--turing", help="Real or fake: REAL/ FAKE/.")] = False,
+    mos: Annotated[bool, typer.Option("--mos", help="Ratings from 1 to 5 of one or more.")] = False,
+    intelligibility: Annotated[
+        bool, typer.Option("--intelligibility", help="Lip reading of silent clips.")
+    ] = False,
+    names: Annotated[
+        str | None, typer.Option(help="Names of the systems, by commas; the folders' without.")
+    ] = None,
+    words: Annotated[
+        Path | None,
+        typer.Option(help="Lip reading: CSV with the columns file and words; GRID names without."),
+    ] = None,
+    questions: Annotated[
+        str | None,
+        typer.Option(help="By commas: natural, sync, realism (pairs); quality, sync, ... (mos)."),
+    ] = None,
+    catch: Annotated[
+        Path | None, typer.Option(help="Folder of obviously bad videos; made without.")
+    ] = None,
+    seed: Seed = 0,
+    link: Annotated[bool, typer.Option("--link", help="Hard links in place of copies.")] = False,
+    convert: Annotated[
+        bool, typer.Option("--convert", help="Make MP4 of what browsers do not play.")
+    ] = False,
+    skip_unpaired: Annotated[
+        bool, typer.Option("--skip-unpaired", help="Leave out names that not all folders have.")
+    ] = False,
+    length_tolerance: Annotated[
+        float, typer.Option(min=0, help="Seconds by which partners' lengths may differ.")
+    ] = 0.5,
+    quiet: Quiet = False,
+) -> None:
+    """Make a study: DIR first, then the folders of videos."""
+    from stillspeak.study.materials import init_study
+
+    chosen = [
+        kind
+        for kind, given in (
+            ("preference", pairs),
+            ("turing", turing),
+            ("mos", mos),
+            ("intelligibility", intelligibility),
+        )
+        if given
+    ]
+    if len(chosen) != 1:
+        raise typer.BadParameter("one of --pairs, --turing, --mos, --intelligibility is needed")
+    with progress_bar("checking videos", None, quiet) as advance:
+        made = init_study(
+            directory,
+            cast("Kind", chosen[0]),
+            folders,
+            names=listed(names),
+            words=words,
+            catch=catch,
+            questions=listed(questions) or (),
+            seed=seed,
+            link=link,
+            convert=convert,
+            skip_unpaired=skip_unpaired,
+            length_tolerance=length_tolerance,
+            progress=lambda done, total: advance(done, f"of {total}"),
+        )
+    for note in made.notes:
+        print(f"stillspeak: note: {note}", file=sys.stderr)
+    if not quiet:
+        print(
+            f"{made.folder}: {made.kind}, {made.videos} videos of {made.items} names, "
+            f"{', '.join(made.systems)}; {made.trials} for each visitor"
+        )
+        print(f"Edit {made.folder / 'study.toml'}, then: stillspeak study serve {made.folder}")
+
+
+@app.command("serve")
+def serve(
+    directory: Study,
+    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8000,
+    database: Database = None,
+    trusted_proxies: Annotated[
+        str | None,
+        typer.Option(help="Addresses, by commas, whose X-Forwarded headers are believed."),
+    ] = None,
+    root_path: Annotated[str, typer.Option(help="Where a proxy mounts the study.")] = "",
+    quiet: Quiet = False,
+) -> None:
+    """Put a study on the web until Ctrl-C. No address is logged or stored."""
+    from stillspeak.study.app import serve as serve_study
+    from stillspeak.study.config import PLACEHOLDER, load_config
+
+    if PLACEHOLDER in load_config(directory).texts.consent:
+        print(
+            f"stillspeak: note: {directory / 'study.toml'}: texts.consent does not say yet who "
+            "runs the study and why",
+            file=sys.stderr,
+        )
+
+    def ready(address: str) -> None:
+        if not quiet:
+            print(address, flush=True)
+
+    serve_study(
+        directory,
+        host=host,
+        port=port,
+        database=database,
+        trusted_proxies=trusted_proxies,
+        root_path=root_path,
+        ready=ready,
+    )
+
+
+@app.command("report")
+def report(
+    directory: Study,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Its folder; DIR/report by default.")
+    ] = None,
+    database: Database = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make a page, Markdown and JSON of a study's answers."""
+    from stillspeak.study.report import write_report
+
+    written = write_report(
+        directory, output or directory / "report", database=database, overwrite=overwrite
+    )
+    if not quiet:
+        for line in written.headline or ("no answers that count yet",):
+            print(line)
+        print(written.page)
+
+
+@app.command("export")
+def export(
+    directory: Study,
+    to_csv: Annotated[
+        Path | None, typer.Option("--csv", help="Where to write CSV; - is standard output.")
+    ] = None,
+    to_json: Annotated[
+        Path | None, typer.Option("--json", help="Where to write JSON; - is standard output.")
+    ] = None,
+    database: Database = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write all answers as CSV or JSON, one row a trial and question."""
+    from stillspeak.study.analysis import read_answers
+    from stillspeak.study.config import load_config
+    from stillspeak.study.export import as_csv, as_json
+    from stillspeak.study.materials import load_materials
+    from stillspeak.study.store import Store, default_database
+
+    if to_csv is None and to_json is None:
+        raise typer.BadParameter("--csv FILE or --json FILE is needed")
+    materials, config = load_materials(directory), load_config(directory)
+    store = Store(database or default_database(directory), materials, create=False)
+    try:
+        data = read_answers(store)
+    finally:
+        store.close()
+    for path, make in ((to_csv, as_csv), (to_json, as_json)):
+        if path is not None:
+            _write_text(path, make(config, materials, data), overwrite=overwrite)
+
+
+def _write_text(path: Path, text: str, *, overwrite: bool) -> None:
+    from stillspeak.errors import OutputError, OutputExistsError
+    from stillspeak.system.atomic import whole_file
+
+    if str(path) == "-":
+        print(text, end="")
+        return
+    if path.exists() and not overwrite:
+        raise OutputExistsError(f"{path}: is there already; give another name, or --overwrite")
+    try:
+        with whole_file(path) as partial:
+            partial.write_text(text, "utf-8")
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+@app.command("simulate")
+def simulate(
+    directory: Study,
+    raters: Annotated[int, typer.Option(min=1, max=100_000, help="How many.")] = 30,
+    share: Annotated[
+        float,
+        typer.Option(
+            help="Pairs: how often the first system is preferred; Turing test: how often the "
+            "answer is right; lip reading: how often a word is."
+        ),
+    ] = 0.8,
+    strengths: Annotated[
+        str | None, typer.Option(help="Pairs: Bradley-Terry strengths, one a system, by commas.")
+    ] = None,
+    means: Annotated[
+        str | None, typer.Option(help="Ratings: mean of each system, by commas.")
+    ] = None,
+    spread: Annotated[float, typer.Option(help="How much raters differ, 0 to 1.")] = 0.05,
+    careless: Annotated[float, typer.Option(help="Share who answer at random.")] = 0.0,
+    leave: Annotated[float, typer.Option(help="Share who leave half-way.")] = 0.0,
+    seed: Seed = 0,
+    database: Annotated[
+        str | None, typer.Option(help="Where to; DIR/simulated.db by default.")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Let raters of known truth take part, to try a study and its report before people do."""
+    from stillspeak.study.config import load_config
+    from stillspeak.study.materials import load_materials
+    from stillspeak.study.plan import check_plan
+    from stillspeak.study.simulate import Truth, check_truth
+    from stillspeak.study.simulate import simulate as run
+    from stillspeak.study.store import Store
+
+    materials, config = load_materials(directory), load_config(directory)
+    check_plan(config, materials)
+    truth = Truth(share, _numbers(strengths), _numbers(means), spread, careless, leave)
+    check_truth(config, materials, truth)
+    url = database or f"sqlite:///{(directory / 'simulated.db').absolute()}"
+    store = Store(url, materials, durable=False)
+    try:
+        stored = run(config, materials, store, raters=raters, truth=truth, seed=seed)
+        name = store.name
+    finally:
+        store.close()
+    if not quiet:
+        print(f"{stored} answers of {raters} simulated raters")
+        print(f"stillspeak study report {directory} --database {name}")
+
+
+def _numbers(text: str | None) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in listed(text) or ())
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r}: numbers separated by commas are needed") from error

@@ -1,0 +1,500 @@
+"""Fill the gaps of a video, frame by frame, whatever its length: the part that knows no files."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from stillspeak.conceal.gap import MEMORY, Anchor, Bridge, Picture, Side, pass_over
+from stillspeak.conceal.optical_flow import RIGID, eye_region, pull, rigid_flow
+from stillspeak.conceal.poses import HeardPoses, Waveform
+from stillspeak.errors import ConfigError, FaceError, NoFaceError, VideoError
+from stillspeak.face.align import similarity_transform, smoothstep, transform_points
+from stillspeak.face.eyes import EYELIDS
+from stillspeak.face.landmarks import (
+    Face,
+    LandmarkDetector,
+    MediaPipeDetector,
+    check_face,
+    choose_face,
+)
+from stillspeak.media.marks.provenance import Marks, Origin, describe_video
+from stillspeak.models.generator import Generator
+from stillspeak.options import AnimateOptions
+from stillspeak.rendering.expression import ExpressionProcess
+from stillspeak.system.runtime import choose_device
+from stillspeak.weights import DEFAULT_MODEL, identify_model, load_model
+
+LONG = 20.0
+"""Seconds of a gap after which frames are made without waiting for its end."""
+
+TAIL = 10.0
+"""Seconds of a long gap that wait for its end all the same."""
+
+REST = 0.4
+"""Seconds beside a good frame without a blink: half a one would have to be cut off."""
+
+SHUT, OPEN = 0.4, 0.25
+"""MediaPipe's blink coefficient, the mean of both eyes, from which they count as shut, and up to
+which as open."""
+
+RECENT = 12
+"""Good frames before a gap among which open eyes are looked for: a blink is shorter."""
+
+LOOK = 3
+"""Which of them are looked at: every third, the nearest first."""
+
+MAX_EASE = 25
+"""Most frames over which a return may be eased."""
+
+_SAME_FACE = 1.0  # widths of a face by which it may move within a gap and still be the same
+_SAME_SCENE = 45.0  # levels of 255 by which pictures of one scene may differ in the mean
+
+
+@dataclass(frozen=True, eq=False)
+class Moment:
+    """A frame of the input: its place in model frames, and its picture unless that is lost."""
+
+    place: float
+    picture: Picture | None
+
+
+@dataclass
+class Account:
+    """What was done, counted as it is done."""
+
+    frames: int = 0
+    generated: int = 0
+    gaps: int = 0
+    longest: float = 0.0
+    """Frames of the longest gap, in seconds."""
+    without_face: int = 0
+    """Gaps beside which no usable face was found: interpolated or held."""
+    cuts: int = 0
+    """Gaps in which the scene changes."""
+    eased: int = 0
+    """Good frames changed to ease the return from a gap."""
+    reasons: list[str] = field(default_factory=list)
+    """Why a face could not be used, each reason once."""
+
+
+class Concealer:
+    """Generates the lost frames of videos; keeps the model and the detector loaded.
+
+    Args:
+        model: a released model's name, a weights file, or a generator; one with decoder =
+            "layers", which says how the mouth moves.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        detector: finds the face; MediaPipe's by default, loaded when first needed.
+
+    Raises:
+        WeightsError: the weights cannot be used.
+        ConfigError: the device is not there, or the model makes whole frames.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | Generator = DEFAULT_MODEL,
+        *,
+        device: str = "auto",
+        detector: LandmarkDetector | None = None,
+    ) -> None:
+        loaded = model if isinstance(model, Generator) else load_model(model)
+        if loaded.config.decoder != "layers":
+            name = "this generator" if isinstance(model, Generator) else model
+            raise ConfigError(
+                f"{name}: makes whole frames (decoder = {loaded.config.decoder!r}), and conceal "
+                f"needs a model that says how the mouth moves; give {DEFAULT_MODEL!r}"
+            )
+        self.generator = loaded.to(choose_device(device)).eval()
+        self._model = None if isinstance(model, Generator) else model
+        self._detector = detector
+
+    @property
+    def detector(self) -> LandmarkDetector:
+        """The face detector, loaded when first asked for."""
+        if self._detector is None:
+            self._detector = MediaPipeDetector()
+        return self._detector
+
+    def marks(
+        self,
+        video: str | Path,
+        settings: Mapping[str, Any],
+        certificate: str | Path | None = None,
+        key: str | Path | None = None,
+    ) -> Marks:
+        """What content credentials tell of a video that was edited.
+
+        Args:
+            video: the one that is edited.
+            settings: what else decides the new pictures; JSON values.
+            certificate, key: PEM files to sign with instead of the installation's own.
+        """
+        name, sha256 = identify_model(self._model)
+        origin = Origin(name, sha256, edited=describe_video(video), settings=settings)
+        return Marks(
+            origin,
+            watermark=False,
+            certificate=None if certificate is None else Path(certificate),
+            key=None if key is None else Path(key),
+        )
+
+    def close(self) -> None:
+        """Release the detector."""
+        if self._detector is not None:
+            self._detector.close()
+            self._detector = None
+
+    def __enter__(self) -> Concealer:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def conceal(
+        self,
+        frames: Sequence[Picture] | npt.NDArray[np.uint8],
+        lost: npt.NDArray[np.bool_] | Sequence[bool],
+        audio: Waveform,
+        *,
+        fps: float = 25.0,
+        **choices: Any,
+    ) -> npt.NDArray[np.uint8]:
+        """All frames of a clip at once, the lost ones generated.
+
+        Args:
+            frames: (T, H, W, 3) uint8; what stands in lost places does not matter.
+            lost: (T,) bool.
+            audio: (S,) float32 in [-1, 1] at the generator's rate, from the first frame on.
+            fps: frames a second.
+            choices: as for :meth:`fill`.
+
+        Returns:
+            (T, H, W, 3) uint8, equal to ``frames`` where nothing is lost.
+
+        Raises:
+            ConfigError, VideoError, NoFaceError: as :meth:`fill`; or shapes that do not fit.
+        """
+        missing = np.asarray(lost)
+        if missing.shape != (len(frames),) or missing.dtype != bool:
+            raise ConfigError(
+                f"lost is {missing.dtype} {missing.shape}; give one bool for each of "
+                f"{len(frames)} frames"
+            )
+        if not fps > 0:
+            raise ConfigError(f"fps is {fps:g}; give a positive number")
+        moments = (
+            Moment(model_place(index / fps, fps, self.generator), None if gone else picture)
+            for index, (picture, gone) in enumerate(zip(frames, missing, strict=True))
+        )
+        return np.stack([picture for picture, _ in self.fill(moments, [audio], **choices)])
+
+    def fill(
+        self,
+        moments: Iterable[Moment],
+        sound: Iterable[Waveform],
+        *,
+        seed: int = AnimateOptions.seed,
+        online: bool = False,
+        face: int | None = None,
+        blink: float = AnimateOptions.blink,
+        expression: float = AnimateOptions.expression,
+        memory: float = MEMORY,
+        ease: int = 0,
+        account: Account | None = None,
+        name: str = "the video",
+    ) -> Iterator[tuple[Picture, bool]]:
+        """Frames in order, each with whether it was generated. Memory does not grow.
+
+        Args:
+            moments: the frames in order, (H, W, 3) uint8 of one size.
+            sound: pieces (S,) float32 in [-1, 1] at the generator's rate; sample 0 is place 0.
+            seed: decides when it blinks and moves its brows.
+            online: make each lost frame from the past alone, at once, as a telephone must.
+            face: which face speaks, 0 being the largest of the first frame looked at.
+            blink: times as many blinks as people make, in gaps long enough for one; 0: none.
+            expression: size of the movements of brows and gaze there, 1 being people's.
+            memory: seconds in which the difference between sound and camera fades, see
+                :func:`~stillspeak.conceal.gap.fading`; 0: at once.
+            ease: with ``online``, the number of good frames after a gap over which the picture
+                passes from the generated one to the real one; ``account`` counts them apart.
+            account: counts what is done.
+            name: what messages call the video.
+
+        Raises:
+            ConfigError: a seed or strength out of range.
+            VideoError: not one good frame.
+            NoFaceError: no usable face beside any gap.
+        """
+        options = AnimateOptions(face=face, seed=seed, blink=blink, expression=expression)
+        check_ease(ease, online)
+        run = _Run(self, HeardPoses(self.generator, sound), account or Account(), name)
+        run.online, run.face, run.memory, run.ease = online, face, memory, ease
+        run.gestures = Gestures(options, self.generator.config.fps)
+        yield from run.all(moments)
+
+
+def model_place(seconds: float, fps: float, generator: Generator) -> float:
+    """The place in model frames of a video's frame that is shown from a time on for 1 / fps.
+
+    The middles of the two frames are brought together.
+    """
+    rate = generator.config.fps
+    return (seconds + 0.5 / fps) * rate - 0.5
+
+
+def check_ease(ease: int, online: bool) -> None:
+    """Refuse an easing that cannot be.
+
+    Raises:
+        ConfigError: out of range, or where the frame after a gap is known anyway.
+    """
+    if not 0 <= ease <= MAX_EASE:
+        raise ConfigError(f"ease {ease} is out of range; give 0 to {MAX_EASE} frames")
+    if ease and not online:
+        raise ConfigError("ease goes with online: otherwise gaps already end at the real picture")
+
+
+class Gestures:
+    """Blinks and brows within gaps: the curves of ``animate``, at rest beside good frames."""
+
+    def __init__(self, options: AnimateOptions, fps: int) -> None:
+        self._process = ExpressionProcess(
+            options.seed, fps=fps, blink=options.blink, strength=options.expression
+        )
+        self._fps = fps
+        self._kept: deque[torch.Tensor] = deque()
+        self._first = 0
+
+    def at(
+        self, places: npt.NDArray[np.float64], before: float | None, after: float | None
+    ) -> torch.Tensor:
+        """Curves (T, 4) at places in order; ``before`` and ``after`` are the good frames'."""
+        share = np.ones(len(places))
+        if before is not None:
+            share *= smoothstep(((places - before) / self._fps - REST) / REST)
+        if after is not None:
+            share *= smoothstep(((after - places) / self._fps - REST) / REST)
+        curves = torch.stack([self._frame(max(round(place), 0)) for place in places])
+        return curves * torch.from_numpy(share).float()[:, None]
+
+    def _frame(self, index: int) -> torch.Tensor:
+        while index >= self._first + len(self._kept):
+            self._kept.append(self._process.draw(1)[0, 0])
+            if len(self._kept) > 2:
+                self._kept.popleft()
+                self._first += 1
+        return self._kept[max(index - self._first, 0)]
+
+
+class _Run:
+    """One video on its way through."""
+
+    online: bool
+    face: int | None
+    memory: float
+    ease: int
+    gestures: Gestures
+
+    def __init__(
+        self, concealer: Concealer, heard: HeardPoses, account: Account, name: str
+    ) -> None:
+        self._concealer = concealer
+        self._generator = concealer.generator
+        self._heard = heard
+        self._account = account
+        self._name = name
+        self._good: Moment | None = None  # the last good frame
+        self._end: Side | Anchor | None = None  # the same, ready to be drawn from
+        self._place: npt.NDArray[np.float64] | None = None  # of the face last seen
+        self._pending: list[float] = []
+        self._mixing_from: float | None = None
+        self._gap_begins: float | None = None
+        self._faces = 0
+        self._recent: deque[Moment] = deque(maxlen=RECENT)
+        self._easing: tuple[Side | Anchor, int] | None = None  # from what, frames done
+
+    def all(self, moments: Iterable[Moment]) -> Iterator[tuple[Picture, bool]]:
+        fps = self._generator.config.fps
+        long, tail = round(LONG * fps), TAIL * fps
+        seen = False
+        for moment in moments:
+            seen = True
+            if moment.picture is None:
+                if self._gap_begins is None:
+                    self._gap_begins = moment.place
+                    self._account.gaps += 1
+                self._pending.append(moment.place)
+                self._account.longest = max(
+                    self._account.longest, (moment.place - self._gap_begins + 1) / fps
+                )
+                if self.online and self._good is not None:
+                    yield from self._draw(self._pending, None)
+                    self._pending = []
+                elif self._good is not None and self._pending[-1] - self._pending[0] > long:
+                    early = [p for p in self._pending if p <= self._pending[-1] - tail]
+                    self._pending = self._pending[len(early) :]
+                    yield from self._draw(early, None)
+                    self._mixing_from = early[-1]
+                continue
+            if self._gap_begins is not None and self.online and self.ease and self._end:
+                self._easing = (self._end, 0)
+            yield from self._close_gap(moment)
+            self._account.frames += 1
+            shown = self._eased(moment)
+            self._good, self._end = moment, None
+            self._recent.append(moment)
+            self._heard.forget(moment.place)
+            yield moment.picture if shown is None else shown, shown is not None
+        if seen and self._good is None:
+            raise VideoError(f"{self._name}: every frame is lost; one good frame is needed")
+        yield from self._close_gap(None)
+        if self._account.gaps and not self._faces:
+            why = self._account.reasons[0] if self._account.reasons else "no face found"
+            raise NoFaceError(
+                f"{self._name}: no usable face beside any of its {self._account.gaps} gaps ({why})"
+            )
+
+    def _eased(self, moment: Moment) -> Picture | None:
+        """A good frame on the way from the generated picture to itself; None: it is itself."""
+        assert moment.picture is not None
+        if self._easing is None:
+            return None
+        end, done = self._easing
+        self._easing = (end, done + 1) if done + 1 < self.ease else None
+        bridge = Bridge(self._heard, self._generator.config.fps, end, None, memory=self.memory)
+        (guess,) = bridge.draw(np.array([moment.place]), self.gestures.at)
+        self._account.eased += 1
+        return pass_over(guess, moment.picture, (done + 1) / (self.ease + 1))
+
+    def _close_gap(self, moment: Moment | None) -> Iterator[tuple[Picture, bool]]:
+        """Draw what still waits; ``moment`` is the good frame that ends the gap."""
+        if self._pending:
+            # The past alone: before the first good frame there is none, and that frame must do.
+            use = None if self.online and self._good is not None else moment
+            yield from self._draw(self._pending, use)
+        self._pending, self._mixing_from, self._gap_begins = [], None, None
+
+    def _draw(self, places: list[float], moment: Moment | None) -> Iterator[tuple[Picture, bool]]:
+        """Generate frames between the last good one and, if it is known, the next."""
+        first_part = self._end is None
+        if self._good is not None and self._end is None:
+            self._end = self._side(self._good)
+        before, after = self._end, None if moment is None else self._side(moment)
+        parts = [(places, before, after)]
+        if before is not None and after is not None and _apart(before, after):
+            self._account.cuts += 1
+            middle = len(places) // 2
+            parts = [(places[:middle], before, None), (places[middle:], None, after)]
+        drawn = 0
+        for part, first, second in parts:
+            if not part:
+                continue
+            ends = (first, second)
+            if first_part and not any(isinstance(end, Side) for end in ends):
+                self._account.without_face += 1
+            bridge = Bridge(
+                self._heard,
+                self._generator.config.fps,
+                first,
+                second,
+                memory=self.memory,
+                mixing_from=self._mixing_from,
+            )
+            for picture in bridge.draw(np.array(part), self.gestures.at):
+                drawn += 1
+                self._account.frames += 1
+                self._account.generated += 1
+                yield picture, True
+        assert drawn == len(places)
+        if moment is None:
+            self._heard.forget(places[-1])
+        elif after is not None:
+            self._end = after
+
+    def _side(self, moment: Moment) -> Side | Anchor:
+        """A good frame made ready; an anchor alone where no face can be used."""
+        assert moment.picture is not None
+        try:
+            found = self._find(moment.picture)
+            check_face(found, name=self._name)
+        except FaceError as problem:
+            why = str(problem).removeprefix(f"{self._name}: ")
+            if why not in self._account.reasons and len(self._account.reasons) < 10:
+                self._account.reasons.append(why)
+            return Anchor(moment.picture, None, moment.place)
+        self._faces += 1
+        side = Side(Anchor(moment.picture, found.points, moment.place), self._generator)
+        side.compare(self._heard)
+        if _closure(found) >= SHUT:
+            side.opened = self._opened(moment, found)
+        return side
+
+    def _opened(self, moment: Moment, face: Face) -> Side | None:
+        """The frame of a moment with the open eyes of a frame before it; None: there is none."""
+        assert moment.picture is not None
+        height, width = moment.picture.shape[:2]
+        for other in list(self._recent)[-LOOK::-LOOK]:
+            assert other.picture is not None
+            found = self._nearest(other.picture)
+            if found is None or _closure(found) > OPEN:
+                continue
+            moved = pull(other.picture, rigid_flow(found.points, face.points, height, width), 1.0)
+            share = eye_region(face.points, height, width)[..., None]
+            picture = moment.picture + share * (moved.astype(np.float32) - moment.picture)
+            points = face.points.copy()
+            eyes = list(EYELIDS)
+            head = similarity_transform(found.points[list(RIGID)], points[list(RIGID)])
+            points[eyes] = transform_points(found.points[eyes], head)
+            anchor = Anchor(np.rint(picture).astype(np.uint8), points, moment.place)
+            return Side(anchor, self._generator)
+        return None
+
+    def _nearest(self, picture: Picture) -> Face | None:
+        if self._place is None:
+            return None
+        place = self._place
+        faces = self._concealer.detector.detect(np.ascontiguousarray(picture))
+        return min(
+            faces, key=lambda face: float(np.hypot(*(np.array(face.centre) - place))), default=None
+        )
+
+    def _find(self, picture: Picture) -> Face:
+        """The face that speaks: the one asked for, later the one nearest to where it was."""
+        found = self._nearest(picture)
+        if found is None:
+            faces = self._concealer.detector.detect(np.ascontiguousarray(picture))
+            found = choose_face(faces, self.face, name=self._name)
+        self._place = np.array(found.centre)
+        return found
+
+
+def _closure(face: Face) -> float:
+    shapes = face.blendshapes
+    return (shapes.get("eyeBlinkLeft", 0.0) + shapes.get("eyeBlinkRight", 0.0)) / 2
+
+
+def _apart(before: Side | Anchor, after: Side | Anchor) -> bool:
+    """Whether the two ends of a gap do not show the same scene."""
+    import cv2
+
+    first, second = (end.anchor if isinstance(end, Side) else end for end in (before, after))
+    if first.points is not None and second.points is not None:
+        size = np.ptp(first.points, axis=0).max()
+        other = np.ptp(second.points, axis=0).max()
+        away = np.abs(first.points.mean(axis=0) - second.points.mean(axis=0)).max()
+        if away > _SAME_FACE * size or not 0.6 < other / size < 1.7:
+            return True
+    small = [
+        cv2.resize(picture, (48, 27), interpolation=cv2.INTER_AREA).astype(np.float32)
+        for picture in (first.picture, second.picture)
+    ]
+    return bool(np.abs(small[0] - small[1]).mean() > _SAME_SCENE)

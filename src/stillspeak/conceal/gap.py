@@ -1,0 +1,317 @@
+"""Fill one gap: from the good frame before it to the good frame after it.
+
+Each good frame is the still of its own rendering, whose mouth is drawn in layers in the shapes of
+:mod:`stillspeak.conceal.mouth`. Both renderings follow the head's drift and are mixed by nearness.
+In a gap of a frame or two no mouth gets far, and the optical flow between its ends alone fills it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from stillspeak.conceal.mouth import HeardMouth, SeenMouth, joined_shapes
+from stillspeak.conceal.optical_flow import Maps, dense_flow, pull, without_speech
+from stillspeak.conceal.poses import HeardPoses, Poses
+from stillspeak.face.align import smoothstep
+from stillspeak.models.decoders import Decoded
+from stillspeak.models.generator import Generator
+from stillspeak.rendering.portrait import Portrait
+from stillspeak.rendering.renderer import FaceRenderer
+from stillspeak.synthesis import CHUNK
+
+Picture = npt.NDArray[np.uint8]
+
+Gesticulate = Callable[[npt.NDArray[np.float64], float | None, float | None], Tensor]
+
+MEMORY = 0.4
+"""Seconds in which the difference between the model and the camera loses all but 1/e."""
+
+SHORT = 0.12
+"""Seconds from good frame to good frame up to which the picture's own movement between them says
+more than the sound does: gaps of two frames at 25 a second."""
+
+RISE = 0.12
+"""Seconds from a good frame in which what the drawing of it misses is made up for; and, the other
+end of the gap being unknown, in which the mouth begins to move: so near to it the mouth that was
+seen is a better guess than one that is heard."""
+
+OPENING = (0.04, 0.2)
+"""Seconds from a good frame in which the eyes are shut at which they begin to open and are open."""
+
+
+def fading(
+    since: npt.NDArray[np.float64], until: npt.NDArray[np.float64] | None, memory: float
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """How much of the difference at each end of a gap still counts within it.
+
+    The difference is taken for a process that forgets: known at both ends, its expectation
+    between them is linear in a gap shorter than ``memory`` and falls off exponentially from both
+    ends in a longer one.
+
+    Args:
+        since: (T,) seconds since the good frame before the gap.
+        until: (T,) seconds to the one after it; None: it is not known.
+        memory: seconds, positive; 0: the ends do not count.
+
+    Returns:
+        Twice (T,) in [0, 1]: for the end before and the end after.
+    """
+    if memory <= 0:
+        return np.zeros_like(since), np.zeros_like(since)
+    if until is None:
+        return np.exp(-since / memory), np.zeros_like(since)
+    whole = since + until
+
+    # sinh(a) / sinh(b) without its large numbers
+    def share(part: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        above = -np.expm1(-2 * part / memory)
+        below = -np.expm1(-2 * whole / memory)
+        return np.asarray(np.exp((part - whole) / memory) * above / below)
+
+    return share(until), share(since)
+
+
+@dataclass(frozen=True, eq=False)
+class Anchor:
+    """A good frame beside a gap.
+
+    picture: (H, W, 3) uint8.
+    points: (478, 2) landmarks of the speaking face; None: no face can be used.
+    place: its time in model frames.
+    """
+
+    picture: Picture
+    points: npt.NDArray[np.float32] | None
+    place: float
+
+
+class Side:
+    """Draws frames out of one anchor."""
+
+    def __init__(self, anchor: Anchor, generator: Generator) -> None:
+        assert anchor.points is not None
+        self.anchor = anchor
+        self.seen = SeenMouth.of(anchor.points)
+        self.heard: HeardMouth | None = None
+        self.opened: Side | None = None
+        """The same with its eyes open, where they are shut in the anchor."""
+        self._renderer = FaceRenderer(Portrait.of(anchor.picture, anchor.points, generator))
+
+    def compare(self, heard: HeardPoses) -> None:
+        """Find out what the sound says of the anchor's own moment."""
+        self.heard = HeardMouth.at(self.anchor.place, self.seen, heard)
+
+    @cached_property
+    def _missed(self) -> npt.NDArray[np.int16]:
+        """(H, W, 3) the anchor less the drawing of its own mouth."""
+        (drawn,) = self._draw(self.seen.shape[None], None)
+        return self.anchor.picture.astype(np.int16) - drawn
+
+    def _draw(self, shapes: Poses, curves: Tensor | None) -> Iterator[Picture]:
+        pose = torch.from_numpy(self.seen.pose(shapes))[None]
+        yield from self._renderer.render(Decoded(pose=pose), None, curves)
+
+    def render(
+        self, shapes: Poses, curves: Tensor | None, distance: npt.NDArray[np.float64]
+    ) -> Iterator[Picture]:
+        """Whole pictures.
+
+        Args:
+            shapes: (T, 41, 2) of the mouth, see :class:`~stillspeak.conceal.mouth.SeenMouth`.
+            curves: (T, 4) of eyes and brows; None leaves them.
+            distance: (T,) seconds from the anchor.
+        """
+        near = 1 - np.clip(distance / RISE, 0, 1)
+        for picture, share in zip(self._draw(shapes, curves), near, strict=True):
+            if share > 0:
+                whole = np.rint(picture + share * self._missed)
+                picture = whole.clip(0, 255).astype(np.uint8)
+            yield picture
+
+
+class Bridge:
+    """Generates the frames of one gap.
+
+    Args:
+        heard: what the sound says.
+        fps: model frames a second.
+        before: the good frame before the gap, or None at the beginning; an anchor without a face
+            is only mixed and held.
+        after: the good frame after it, or None where it is not known. Sides have been compared.
+        memory: see :func:`fading`, in seconds.
+        mixing_from: the place from which the frame after takes part, in a gap whose first
+            frames were made without it; None: from the frame before on.
+    """
+
+    def __init__(
+        self,
+        heard: HeardPoses,
+        fps: int,
+        before: Side | Anchor | None,
+        after: Side | Anchor | None,
+        *,
+        memory: float = MEMORY,
+        mixing_from: float | None = None,
+    ) -> None:
+        if before is None and after is None:
+            raise ValueError("a gap needs a good frame beside it")
+        self._heard = heard
+        self._fps = fps
+        self._memory = memory
+        self._mixing_from = mixing_from
+        self._ends: tuple[Side | Anchor | None, Side | Anchor | None] = (before, after)
+        first, second = _anchor(before), _anchor(after)
+        self._short = (
+            first is not None
+            and second is not None
+            and mixing_from is None
+            and (second.place - first.place) / self._fps < 1.05 * SHORT  # clocks of milliseconds
+        )
+        if self._short:
+            self._ends = (first, second)
+        self._flows = self._drift()
+
+    @torch.inference_mode()
+    def draw(
+        self, places: npt.NDArray[np.float64], gestures: Gesticulate | None = None
+    ) -> Iterator[Picture]:
+        """Pictures (H, W, 3) uint8 at places (T,) in model frames, in order.
+
+        Args:
+            places: within the gap.
+            gestures: gives the curves (T, 4) of eyes and brows at places, told where the good
+                frames are, see :mod:`stillspeak.rendering.eyes`; None leaves them.
+        """
+        before, after = (_anchor(end) for end in self._ends)
+        known = [None if end is None else end.place for end in (before, after)]
+        for start in range(0, len(places), CHUNK):
+            part = places[start : start + CHUNK]
+            yield from self._chunk(part, None if gestures is None else gestures(part, *known))
+
+    def _chunk(self, places: npt.NDArray[np.float64], curves: Tensor | None) -> Iterator[Picture]:
+        before, after = (_anchor(end) for end in self._ends)
+        since = None if before is None else (places - before.place) / self._fps
+        until = None if after is None else (after.place - places) / self._fps
+        if since is None:
+            assert until is not None
+            backwards, _ = fading(until, None, self._memory)
+            shares = (np.zeros_like(backwards), backwards)
+            nearness = np.ones(len(places))
+        else:
+            shares = fading(since, until, self._memory)
+            nearness = np.zeros(len(places))
+            if until is not None and before is not None and after is not None:
+                start = before.place if self._mixing_from is None else self._mixing_from
+                nearness = np.clip((places - start) / (after.place - start), 0, 1)
+        sides = [end for end in self._ends if isinstance(end, Side)]
+        shapes = self._shapes(places, sides, shares) if sides else None
+        drawn: list[Iterator[Picture] | None] = []
+        for end in self._ends:
+            if isinstance(end, Side):
+                distance = since if end.anchor is before else until
+                assert distance is not None and shapes is not None
+                drawn.append(_rendered(end, shapes, distance, curves))
+            elif end is not None:
+                drawn.append(iter([end.picture] * len(places)))
+            else:
+                drawn.append(None)
+        for share in nearness:
+            yield self._mixed([None if one is None else next(one) for one in drawn], float(share))
+
+    def _shapes(
+        self,
+        places: npt.NDArray[np.float64],
+        sides: list[Side],
+        shares: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]],
+    ) -> Poses:
+        """(T, 41, 2) the mouth at places."""
+        ends = [
+            (end.heard, share)
+            for end, share in zip(self._ends, shares, strict=True)
+            if isinstance(end, Side) and end.heard is not None
+        ]
+        heard = self._heard.at(places)
+        shapes = joined_shapes(heard, ends, [side.seen for side in sides])
+        if None in self._ends and self._memory > 0:
+            (side,) = sides
+            away = np.abs(places - side.anchor.place) / self._fps
+            shown = side.seen.shape
+            shapes = shown + np.clip(away / RISE, 0, 1)[:, None, None] * (shapes - shown)
+        return shapes
+
+    def _mixed(self, pictures: list[Picture | None], share: float) -> Picture:
+        """The two sides' pictures of one moment, a share of ``share`` being that of after."""
+        first, second = pictures
+        if first is None or second is None:
+            only = second if first is None else first
+            assert only is not None
+            return only
+        if self._flows is not None:
+            first = pull(first, self._flows[0], share)
+            second = pull(second, self._flows[1], 1 - share)
+        return _mean(first, second, share)
+
+    def _drift(self) -> tuple[Maps, Maps] | None:
+        before, after = self._ends
+        if before is None or after is None:
+            return None
+        flows = []
+        for one, other in ((before, after), (after, before)):
+            first, second = _anchor(one), _anchor(other)
+            assert first is not None and second is not None
+            flow = dense_flow(first.picture, second.picture)
+            if isinstance(one, Side) and isinstance(other, Side) and first.points is not None:
+                flow = without_speech(flow, first.points, one.seen.moved_to(other.seen))
+            flows.append(flow)
+        return flows[0], flows[1]
+
+
+def pass_over(first: Picture, second: Picture, share: float) -> Picture:
+    """A picture between two of one scene, what moved being on its way: (H, W, 3) uint8.
+
+    Args:
+        first, second: (H, W, 3) uint8.
+        share: of the second, in [0, 1].
+    """
+    there, back = dense_flow(first, second), dense_flow(second, first)
+    return _mean(pull(first, there, share), pull(second, back, 1 - share), share)
+
+
+def _rendered(
+    side: Side, shapes: Poses, distance: npt.NDArray[np.float64], curves: Tensor | None
+) -> Iterator[Picture]:
+    """One side's pictures, with eyes that open a moment away from it."""
+    opened = side.opened
+    if opened is None:
+        yield from side.render(shapes, curves, distance)
+        return
+    open_ = smoothstep((distance - OPENING[0]) / (OPENING[1] - OPENING[0]))
+    asleep = None if curves is None else torch.zeros_like(curves)
+    shut = side.render(shapes, asleep, distance)
+    if not open_.any():
+        yield from shut
+        return
+    awake = opened.render(shapes, curves, distance)
+    for first, second, share in zip(shut, awake, open_, strict=True):
+        yield _mean(first, second, float(share))
+
+
+def _mean(first: Picture, second: Picture, share: float) -> Picture:
+    if share <= 0:
+        return first
+    if share >= 1:
+        return second
+    mixed = first.astype(np.float32)
+    mixed += share * (second.astype(np.float32) - mixed)
+    return np.asarray(np.rint(mixed), np.uint8)
+
+
+def _anchor(end: Side | Anchor | None) -> Anchor | None:
+    return end.anchor if isinstance(end, Side) else end

@@ -1,0 +1,343 @@
+"""Conceal what a video file lost: streaming from file to file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stillspeak.conceal.concealer import (
+    Account,
+    Concealer,
+    Moment,
+    check_ease,
+    model_place,
+)
+from stillspeak.conceal.gap import MEMORY
+from stillspeak.conceal.lost_frames import Interval, PictureCheck, lost_from
+from stillspeak.conceal.poses import Waveform
+from stillspeak.errors import AudioError, ConfigError, InputError, VideoError
+from stillspeak.media.audio import read_track
+from stillspeak.media.video_editor import (
+    MAX_HOLE,
+    Rewriter,
+    TimedFrame,
+    VideoScan,
+    check_rewrite,
+    scan_video,
+    timed_frames,
+)
+from stillspeak.options import AnimateOptions
+
+ENDS = 0.5
+"""Seconds by which the sound has to go beyond the picture for frames to be missing there."""
+
+MIN_FPS, MAX_FPS = 1, 240
+
+Progress = Callable[[int], None]
+"""Called with the number of frames written so far."""
+
+
+@dataclass(frozen=True)
+class Concealed:
+    """What became of a video.
+
+    frames: written in all; ``generated`` of them made from the sound.
+    dropped, marked, seen: why they were: a hole in the time stamps, told so, or frozen, black or
+        damaged pictures found by ``detect``.
+    gaps: runs of lost frames; ``longest`` of them in seconds.
+    without_face: gaps beside which no face could be used: mixed or held.
+    cuts: gaps in which the scene changes.
+    eased: good frames changed by ``ease``.
+    """
+
+    output: str
+    frames: int
+    fps: float
+    width: int
+    height: int
+    generated: int
+    dropped: int
+    marked: int
+    seen: int
+    gaps: int
+    longest: float
+    without_face: int
+    cuts: int
+    eased: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as JSON values."""
+        return asdict(self)
+
+    def summary(self) -> str:
+        """The same in a line."""
+        if not self.generated:
+            return f"{self.frames} frames, none of them lost"
+        gaps = "1 gap" if self.gaps == 1 else f"{self.gaps} gaps"
+        text = (
+            f"{self.generated} of {self.frames} frames generated in {gaps}, "
+            f"the longest of {self.longest:.2f} s"
+        )
+        if self.without_face:
+            text += f"; {self.without_face} without a usable face beside them"
+        return text
+
+
+@dataclass
+class _Reasons:
+    dropped: int = 0
+    marked: int = 0
+    seen: int = 0
+
+
+def conceal_video(
+    video: str | Path,
+    output: str | Path,
+    *,
+    lost: str | Sequence[Interval] | None = None,
+    detect: bool = False,
+    online: bool = False,
+    extend: bool = True,
+    fps: float | None = None,
+    concealer: Concealer | None = None,
+    seed: int = AnimateOptions.seed,
+    face: int | None = None,
+    blink: float = AnimateOptions.blink,
+    expression: float = AnimateOptions.expression,
+    memory: float = MEMORY,
+    ease: int = 0,
+    crf: int = 12,
+    overwrite: bool = False,
+    mark: bool = True,
+    certificate: str | Path | None = None,
+    key: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Concealed:
+    """Write a video again with its lost frames generated from its sound.
+
+    Lost are: frames that the time stamps leave out; those that ``lost`` names; those found by
+    ``detect``. Good frames are encoded again as they are, the sound's packets are copied.
+
+    Args:
+        video: a video with its whole sound.
+        output: .mp4, .mov, .mkv or .webm.
+        lost: intervals, or text as ``--lost`` takes it, or a file's name.
+        detect: frozen, repeated, black and damaged frames count as lost.
+        online: from the past alone, see :meth:`Concealer.fill`.
+        extend: also make the frames missing before the first and after the last one, where the
+            sound goes on for :data:`ENDS` seconds or more.
+        fps: the video's true rate, where too few frames are left to tell.
+        concealer: with the model; by default one is made.
+        seed, face, blink, expression, memory, ease: as for :meth:`Concealer.fill`.
+        crf: picture quality on H.264's scale, 0 being lossless.
+        overwrite: replace what is there.
+        mark: leave content credentials that say that parts are generated, where the format has a
+            place for them (MP4, MOV).
+        certificate, key: as for ``Animation.save``.
+        progress: told of every frame.
+
+    Raises:
+        VideoError, AudioError: the video cannot be read or has no sound; it has no good frame.
+        InputError: ``lost`` is not a list of intervals, or names no frame of the video.
+        NoFaceError: no usable face beside any gap.
+        ConfigError: a choice out of range.
+        OutputError, OutputExistsError: the output cannot be written.
+    """
+    options = AnimateOptions(face=face, seed=seed, blink=blink, expression=expression)
+    check_ease(ease, online)
+    rate = _rate(fps)
+    check_rewrite(video, output, overwrite=overwrite)
+    intervals = lost_from(lost) if isinstance(lost, str) else tuple(lost or ())
+    scan = scan_video(video, fps=rate)
+    if scan.sound_start is None or scan.sound_end is None:
+        raise AudioError(
+            f"{video}: has no sound track, and the lost frames are made from the sound; give a "
+            "video with its sound"
+        )
+    own = concealer or Concealer()
+    settings = {
+        **options.record("seed", "blink", "expression", "face"),
+        "detect": detect,
+        "online": online,
+    }
+    marks = own.marks(video, settings, certificate, key) if mark else None
+    account, reasons = Account(), _Reasons()
+    try:
+        with Rewriter(video, output, scan, overwrite=overwrite, crf=crf, marks=marks) as writer:
+            timeline = _Timeline(video, scan, own, intervals, detect, extend, reasons)
+            queue: list[tuple[float, TimedFrame | None]] = []
+
+            def moments() -> Iterator[Moment]:
+                for time, frame in timeline.walk():
+                    if timeline.first is not None:
+                        writer.start(timeline.first)
+                    # What is asked for and not yet answered: the frames of the open gap.
+                    queue.append((time, frame))
+                    picture = None if frame is None else frame.rgb()
+                    yield Moment(timeline.place(time), picture)
+
+            filled = own.fill(
+                moments(),
+                timeline.sound(),
+                seed=seed,
+                online=online,
+                face=face,
+                blink=blink,
+                expression=expression,
+                memory=memory,
+                ease=ease,
+                account=account,
+                name=str(video),
+            )
+            height = width = 0
+            for picture, generated in filled:
+                time, frame = queue.pop(0)
+                if frame is not None and not generated:
+                    writer.keep(frame)
+                else:
+                    writer.add(picture, time)
+                height, width = picture.shape[:2]
+                if progress is not None:
+                    progress(writer.frames)
+            if intervals and not reasons.marked:
+                raise InputError(
+                    f"{video}: none of its {scan.frames} frames ({scan.end - scan.start:.2f} s) "
+                    "lies in the lost intervals; check their unit"
+                )
+    finally:
+        if concealer is None:
+            own.close()
+    return Concealed(
+        output=str(output),
+        frames=account.frames,
+        fps=float(scan.fps),
+        width=width,
+        height=height,
+        generated=account.generated,
+        dropped=reasons.dropped,
+        marked=reasons.marked,
+        seen=reasons.seen,
+        gaps=account.gaps,
+        longest=round(account.longest, 3),
+        without_face=account.without_face,
+        cuts=account.cuts,
+        eased=account.eased,
+    )
+
+
+def picture_sound(video: str | Path, zero: float, rate: int) -> Iterator[Waveform]:
+    """A video's sound from a time of the container's clock on, piece by piece.
+
+    Args:
+        video: with a sound track.
+        zero: seconds.
+        rate: samples a second of the pieces (S,).
+
+    Raises:
+        AudioError: it cannot be read.
+    """
+    skip: int | None = None
+    for piece, start in read_track(video, sample_rate=rate):
+        if skip is None:
+            skip = round((zero - start) * rate)
+            if skip < 0:
+                yield np.zeros(-skip, np.float32)
+                skip = 0
+        taken = min(skip, len(piece))
+        skip -= taken
+        if taken < len(piece):
+            yield piece[taken:]
+
+
+class _Timeline:
+    """The frames of a video in order, and where some are missing."""
+
+    def __init__(
+        self,
+        video: str | Path,
+        scan: VideoScan,
+        concealer: Concealer,
+        intervals: Sequence[Interval],
+        detect: bool,
+        extend: bool,
+        reasons: _Reasons,
+    ) -> None:
+        assert scan.sound_start is not None and scan.sound_end is not None
+        self.first: TimedFrame | None = None
+        self._video, self._scan, self._generator = video, scan, concealer.generator
+        self._intervals, self._detect, self._reasons = tuple(intervals), detect, reasons
+        self._fps = float(scan.fps)
+        early = scan.start - scan.sound_start if extend else 0.0
+        late = scan.sound_end - scan.end if extend else 0.0
+        # Not a frame more than there is whole sound for.
+        self._lead = int(early * self._fps + 1e-3) if early >= ENDS else 0
+        self._rest = int(late * self._fps + 1e-3) if late >= ENDS else 0
+        self._zero = scan.start - self._lead / self._fps
+        longest = max(early, late)
+        if longest > MAX_HOLE:
+            raise VideoError(
+                f"{video}: its sound goes on for {longest:.0f} s without a picture, more than "
+                f"{MAX_HOLE:.0f}; cut it, or leave the ends alone"
+            )
+
+    def place(self, time: float) -> float:
+        """A time on the container's clock in model frames from the first frame on."""
+        return model_place(time - self._zero, self._fps, self._generator)
+
+    def sound(self) -> Iterator[Waveform]:
+        """The sound from the first frame on, at the model's rate."""
+        return picture_sound(self._video, self._zero, self._generator.config.sample_rate)
+
+    def walk(self) -> Iterator[tuple[float, TimedFrame | None]]:
+        """Times, each with its frame or None where that is lost."""
+        check = PictureCheck() if self._detect else None
+        interval = 1 / self._fps
+        last: float | None = None
+        for index, frame in enumerate(timed_frames(self._video)):
+            if self.first is None:
+                self.first = frame
+            if last is None:
+                yield from self._missing(frame.time - self._lead * interval, self._lead)
+            else:
+                hole = frame.time - last
+                if hole > MAX_HOLE:
+                    raise VideoError(
+                        f"{self._video}: its time stamps jump by {hole:.0f} s at {last:.1f} s; "
+                        "repair or cut it first"
+                    )
+                count = round(hole / interval) - 1
+                if count > 0:
+                    step = hole / (count + 1)
+                    yield from self._missing(last + step, count, step)
+            last = frame.time
+            seconds = frame.time - self._scan.start
+            if any(one.holds(index, seconds, interval) for one in self._intervals):
+                self._reasons.marked += 1
+                yield frame.time, None
+            elif check is not None and (frame.corrupt or check.lost(frame.rgb())):
+                self._reasons.seen += 1
+                yield frame.time, None
+            else:
+                yield frame.time, frame
+        if last is not None:
+            yield from self._missing(last + interval, self._rest)
+
+    def _missing(
+        self, time: float, count: int, step: float | None = None
+    ) -> Iterator[tuple[float, None]]:
+        self._reasons.dropped += count
+        for number in range(count):
+            yield time + number * (step or 1 / self._fps), None
+
+
+def _rate(fps: float | None) -> Fraction | None:
+    if fps is None:
+        return None
+    if not MIN_FPS <= fps <= MAX_FPS:
+        raise ConfigError(f"fps {fps:g} is out of range; give {MIN_FPS} to {MAX_FPS}")
+    return Fraction(fps).limit_denominator(1001)

@@ -1,0 +1,81 @@
+"""Does a face that has nothing to say keep still?
+
+The paper finds jitter in the static baseline, "worse in cases where the audio is silent"
+(section 3.3), and names no measure; these are ours.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from stillspeak.evaluation.measures.image_quality import Frames, grey, pieces
+
+
+def pixel_jitter(frames: Frames, where: npt.NDArray[np.bool_] | None = None) -> float:
+    """Trembling of the picture: mean absolute second difference over time, in grey levels.
+
+    A movement at constant pace has none in smooth parts of a picture; a change that is taken
+    back in the next frame counts twice.
+
+    Args:
+        frames: (T, H, W, 3) uint8.
+        where: (T,) frames to look at; a difference counts if its three frames are among them.
+
+    Returns:
+        Grey levels in [0, 510]; NaN if no three frames in a row are looked at.
+    """
+    if len(frames) < 3:
+        return float("nan")
+    # A difference takes three frames, so pieces have two of them in common.
+    change = np.concatenate(
+        [
+            np.abs(levels[2:] - 2 * levels[1:-1] + levels[:-2]).mean(axis=(1, 2))
+            for levels in (grey(some) for (some,) in pieces(frames, overlap=2))
+        ]
+    )
+    return _mean_change(change, where)
+
+
+def lip_jitter(
+    openings: npt.NDArray[np.float64], where: npt.NDArray[np.bool_] | None = None
+) -> float:
+    """The same of a lip opening (T,) in pixels; frames with NaN are left out."""
+    return _second_difference(openings, where)
+
+
+def lip_unrest(
+    openings: npt.NDArray[np.float64], where: npt.NDArray[np.bool_] | None = None
+) -> float:
+    """Movement of the lips: mean absolute change of the opening from frame to frame.
+
+    Args:
+        openings: (T,) pixels; frames with NaN are left out.
+        where: (T,) frames to look at; a change counts if both its frames are among them.
+
+    Returns:
+        Pixels a frame; NaN if no two frames in a row are looked at.
+    """
+    if len(openings) < 2:
+        return float("nan")
+    change = np.abs(np.diff(openings))
+    if where is not None:
+        change = change[where[1:] & where[:-1]]
+    change = change[np.isfinite(change)]
+    return float(change.mean()) if len(change) else float("nan")
+
+
+def _second_difference(
+    values: npt.NDArray[np.float64], where: npt.NDArray[np.bool_] | None
+) -> float:
+    if len(values) < 3:
+        return float("nan")
+    return _mean_change(np.abs(values[2:] - 2 * values[1:-1] + values[:-2]), where)
+
+
+def _mean_change(change: npt.NDArray[np.float64], where: npt.NDArray[np.bool_] | None) -> float:
+    """Mean of second differences (T - 2,) whose three frames are looked at."""
+    if where is not None:
+        change = change[where[2:] & where[1:-1] & where[:-2]]
+    change = change[np.isfinite(change)]
+    return float(change.mean()) if len(change) else float("nan")

@@ -1,0 +1,134 @@
+"""What tools found in the real frames of a clip, kept for the next system.
+
+Every system of a test set is compared with the same real videos, and looking at those costs as
+much as looking at generated ones. The folder holds one file a clip and tool,
+``FOLDER/SPEAKER/NAME.TOOL.safetensors`` (landmarks, embedding) or ``.json`` (sync, lipreader),
+and in each the key of all that it depends on: the clip's key, its number of frames, the tool and
+its version. A file with another key is replaced, so the folder stays below half a megabyte for a
+clip of three seconds. Numbers are those that would be computed, bit by bit. A folder that cannot
+be read or written is no error: things are computed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stillspeak.evaluation.tools import Tool
+from stillspeak.face.landmarks import LANDMARKS, Face
+from stillspeak.system.atomic import whole_file
+
+FORMAT = 1
+"""Version of the files and of how tools are shown the frames."""
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+class RealSide:
+    """What is kept of one clip's real frames.
+
+    Args:
+        folder: of all clips.
+        clip: ``SPEAKER/NAME``.
+        key: of the real clip as it is compared: everything that its frames and sound depend on.
+        versions: of the tools.
+    """
+
+    def __init__(self, folder: Path, clip: str, key: str, versions: dict[Tool, str]) -> None:
+        self._stem = folder / clip
+        self._key = key
+        self._versions = versions
+
+    def faces(self) -> list[Face | None] | None:
+        """The faces (T) as they were found, None where there was none; None if not kept."""
+        kept = self._read_arrays("landmarks")
+        if kept is None:
+            return None
+        arrays, names = kept
+        return [
+            Face(points, dict(zip(names, shapes.tolist(), strict=True)), *pose.tolist())
+            if found
+            else None
+            for found, points, shapes, pose in zip(
+                arrays["found"], arrays["points"], arrays["shapes"], arrays["pose"], strict=True
+            )
+        ]
+
+    def keep_faces(self, faces: Sequence[Face | None]) -> None:
+        """Keep faces (T)."""
+        names = next((list(face.blendshapes) for face in faces if face is not None), [])
+        if any(face is not None and list(face.blendshapes) != names for face in faces):
+            return  # not what a detector does
+        points = np.zeros((len(faces), LANDMARKS, 2), np.float32)
+        shapes, pose = np.zeros((len(faces), len(names))), np.zeros((len(faces), 3))
+        for t, face in enumerate(faces):
+            if face is not None:
+                points[t] = face.points
+                shapes[t] = list(face.blendshapes.values())
+                pose[t] = face.yaw, face.pitch, face.roll
+        found = np.array([face is not None for face in faces])
+        arrays: Arrays = {"found": found, "points": points, "shapes": shapes, "pose": pose}
+        self._write_arrays("landmarks", arrays, names)
+
+    def embeddings(self) -> npt.NDArray[np.float64] | None:
+        """Vectors (T, D), None if not kept."""
+        kept = self._read_arrays("embedding")
+        return None if kept is None else kept[0]["vectors"]
+
+    def keep_embeddings(self, vectors: npt.NDArray[np.float64]) -> None:
+        """Keep vectors (T, D)."""
+        self._write_arrays("embedding", {"vectors": np.ascontiguousarray(vectors)}, [])
+
+    def value(self, tool: Tool) -> Any:
+        """A JSON value, None if not kept."""
+        try:
+            kept = json.loads(self._file(tool, "json").read_text("utf-8"))
+            return kept["value"] if kept["key"] == self._hash(tool) else None
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+
+    def keep_value(self, tool: Tool, value: Any) -> None:
+        """Keep a JSON value."""
+        text = json.dumps({"key": self._hash(tool), "value": value}) + "\n"
+        self._write(self._file(tool, "json"), text.encode())
+
+    def _file(self, tool: Tool, suffix: str) -> Path:
+        return self._stem.with_name(f"{self._stem.name}.{tool}.{suffix}")
+
+    def _hash(self, tool: Tool) -> str:
+        inputs = [FORMAT, self._key, tool, self._versions[tool]]
+        return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()
+
+    def _read_arrays(self, tool: Tool) -> tuple[Arrays, list[str]] | None:
+        from safetensors import SafetensorError, safe_open
+
+        file: Any
+        try:
+            with safe_open(str(self._file(tool, "safetensors")), framework="numpy") as file:
+                about = file.metadata() or {}
+                if about.get("key") != self._hash(tool):
+                    return None
+                arrays = {name: np.array(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
+                return arrays, json.loads(about["names"])
+        except (OSError, SafetensorError, ValueError, KeyError):
+            return None
+
+    def _write_arrays(self, tool: Tool, arrays: Arrays, names: list[str]) -> None:
+        from safetensors.numpy import save
+
+        about = {"key": self._hash(tool), "names": json.dumps(names)}
+        self._write(self._file(tool, "safetensors"), save(arrays, metadata=about))
+
+    def _write(self, path: Path, data: bytes) -> None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with whole_file(path) as partial:
+                partial.write_bytes(data)
+        except OSError:
+            return  # a full disk or a read-only folder: the next system computes it again

@@ -1,0 +1,350 @@
+"""Sheets of frames for a report, after Figures 4 and 5 of the paper.
+
+Frames of models are made again from the prepared cache, exactly as they were scored; those of
+other systems' videos are read from the results' ``aligned/`` folder.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stillspeak.data.layouts.grid import PAUSES
+from stillspeak.data.prepare import CachedClip, load_manifest
+from stillspeak.errors import DataError, WeightsError
+from stillspeak.evaluation.measures.expression import find_blinks
+from stillspeak.evaluation.measures.image_quality import Frames
+from stillspeak.evaluation.systems import (
+    FrameSource,
+    Loaded,
+    Recording,
+    frame_source,
+    load_recording,
+    open_system,
+)
+
+BROW_EXCURSION = 1.0
+"""Pixels by which eyebrows must leave the clip's median height to be shown as moving; ten times
+what the landmarks tremble."""
+
+BROW_FRAMES = 3
+"""Frames in a row for which they must."""
+
+MOMENTS = 8
+"""Columns of a sheet at most."""
+
+GAP = 4
+"""Pixels between frames."""
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Frames side by side.
+
+    Attributes:
+        label: what the row shows.
+        png: the picture, 8-bit RGB PNG.
+    """
+
+    label: str
+    png: bytes
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Rows of frames under common column headings.
+
+    Attributes:
+        title, caption: what is seen.
+        columns: headings, one a frame of every row.
+        strips: the rows.
+    """
+
+    title: str
+    caption: str
+    columns: tuple[str, ...]
+    strips: tuple[Strip, ...]
+
+
+@dataclass(frozen=True)
+class Movement:
+    """A blink or a movement of the eyebrows in one clip: frames ``start`` to ``stop``
+    (exclusive), strongest at ``peak``, with ``size`` (blendshape units, or pixels, up positive).
+    """
+
+    clip: str
+    start: int
+    stop: int
+    peak: int
+    size: float
+
+
+class SystemFrames:
+    """Frames of one system's results, made when first asked for.
+
+    Args:
+        folder: of the results.
+        kind, label, sha256: of the system.
+        data: the prepared cache; None for what has none.
+        keys: of the clips, as the values have them.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        kind: str,
+        label: str,
+        sha256: str,
+        data: Path | None,
+        keys: Mapping[str, str],
+    ) -> None:
+        self._folder, self._kind, self._label, self._sha256 = folder, kind, label, sha256
+        self._data, self._keys = data, keys
+        self._source: FrameSource | None = None
+        self._clips: dict[Path, dict[str, CachedClip]] = {}
+        self._made: dict[tuple[str, str], Frames] = {}
+
+    def real(self, clip: str) -> Loaded:
+        """The real video of a clip.
+
+        Raises:
+            DataError: it is not there any more, or another one is.
+        """
+        if self._kind == "videos":
+            return self._read(self._folder / "aligned" / "real", clip, check=False)
+        if self._data is None:
+            raise DataError("the summary names no prepared cache; give it with --data")
+        return self._read(self._data, clip, check=True)
+
+    def generated(self, clip: str) -> Frames:
+        """(T, H, W, 3) uint8: the frames that were scored.
+
+        Raises:
+            StillspeakError: they cannot be made again.
+        """
+        if self._kind == "videos":
+            return self._read(self._folder / "aligned" / "videos", clip, check=False).frames
+        return self.speaking(clip, clip)
+
+    def speaking(self, face: str, sound: str) -> Frames:
+        """(T, H, W, 3) uint8: the first frame of one clip, driven by another's sound.
+
+        Raises:
+            StillspeakError: they cannot be made.
+        """
+        if (face, sound) not in self._made:
+            still, driving = self.real(face).frames, self.real(sound)
+            if face != sound:
+                still = np.repeat(still[:1], len(driving.frames), axis=0)
+            self._made[face, sound] = self._generator()(still, driving.audio)
+        return self._made[face, sound]
+
+    def _generator(self) -> FrameSource:
+        if self._source is None:
+            system = open_system(self._label)
+            if system.sha256 != self._sha256:
+                raise WeightsError(
+                    f"the weights called {self._label} are not those that were evaluated "
+                    f"(SHA-256 {system.sha256[:12]} instead of {self._sha256[:12]})"
+                )
+            self._source = frame_source(system)
+        return self._source
+
+    def _read(self, cache: Path, clip: str, *, check: bool) -> Loaded:
+        if cache not in self._clips:
+            self._clips[cache] = {f"{c.speaker}/{c.name}": c for c in load_manifest(cache)}
+        found = self._clips[cache].get(clip)
+        if found is None:
+            raise DataError(f"the prepared cache {cache.name} holds no clip {clip}")
+        key = f"{found.key} {found.frames}"
+        if check and self._keys.get(clip, key) != key:
+            raise DataError(f"the prepared cache {cache.name} holds another clip {clip} by now")
+        return load_recording(Recording(found.file, key))
+
+
+def same_sound(frames: SystemFrames, clips: Sequence[str], name: str) -> Sheet:
+    """One sentence spoken by several faces, and by its own speaker in truth (paper, Figure 4).
+
+    Args:
+        frames: of a model's results.
+        clips: the first gives sound and words; each gives a face.
+        name: of the system.
+
+    Raises:
+        StillspeakError: frames cannot be made.
+    """
+    sound = clips[0]
+    truth = frames.real(sound)
+    columns, moments = _moments(truth)
+    rows = [Strip(f"real video, {sound}", strip(truth.frames[[0, *moments]]))]
+    for clip in clips:
+        still = frames.real(clip).frames[0]
+        made = frames.speaking(clip, sound)
+        moving = made[[min(m, len(made) - 1) for m in moments]]
+        rows.append(Strip(f"{name}, still of {clip}", strip([still, *moving])))
+    said = f"“{truth.text}”" if truth.text else "one sentence"
+    return Sheet(
+        f"The same sound on several faces: {name}",
+        f"{said}, the sound of {sound}, on the first frames of {len(clips)} clips, one a speaker "
+        "in the order of their names. First column: the still; then the middle of each word"
+        f"{'' if spoken(truth.words) else ' (no word timings: equal distances)'}. Top row: the "
+        "real video that the sound is from. Aligned crops of 128 x 96 pixels, as generated.",
+        ("still", *columns),
+        tuple(rows),
+    )
+
+
+def spoken(words: Sequence[tuple[float, float, str]]) -> list[tuple[float, float, str]]:
+    """Words without the pauses that GRID's timings name as well, ``sil`` and ``sp``."""
+    return [word for word in words if word[2] not in PAUSES]
+
+
+def _moments(truth: Loaded) -> tuple[list[str], list[int]]:
+    from stillspeak.constants import VIDEO_FPS
+
+    last = len(truth.frames) - 1
+    chosen = spoken(truth.words)
+    if chosen:
+        if len(chosen) > MOMENTS - 1:
+            places = np.linspace(0, len(chosen) - 1, MOMENTS - 1).round().astype(int)
+            chosen = [chosen[i] for i in places]
+        return (
+            [word for _, _, word in chosen],
+            [min(last, int((start + end) / 2 * VIDEO_FPS)) for start, end, _ in chosen],
+        )
+    places = np.linspace(0, last, MOMENTS)[1:].round().astype(int)
+    return [f"{place / VIDEO_FPS:.2f} s" for place in places], [int(p) for p in places]
+
+
+def blinks(traces: Mapping[str, Mapping[str, Any]], side: str) -> list[Movement]:
+    """Blinks in traces, deepest first, those that the clip cuts off left out.
+
+    Args:
+        traces: by clip; their ``closure`` is read.
+        side: ``generated`` or ``real``.
+    """
+    found = []
+    for clip, trace in traces.items():
+        closure = curve(trace[side]["closure"])
+        for start, stop in find_blinks(closure):
+            if start > 0 and stop < len(closure):
+                peak = start + int(np.argmax(closure[start:stop]))
+                size = float(closure[peak] - np.nanmedian(closure))
+                found.append(Movement(clip, start, stop, peak, size))
+    return sorted(found, key=lambda m: (-m.size, m.clip, m.start))
+
+
+def brow_movements(traces: Mapping[str, Mapping[str, Any]], side: str) -> list[Movement]:
+    """Stretches in which the eyebrows are higher or lower than the clip's median by
+    :data:`BROW_EXCURSION` pixels for :data:`BROW_FRAMES` frames or more, largest first.
+
+    Args:
+        traces: by clip; their ``brow`` is read.
+        side: ``generated`` or ``real``.
+    """
+    found = []
+    for clip, trace in traces.items():
+        height = curve(trace[side]["brow"])
+        if not np.isfinite(height).any():
+            continue
+        away = np.nan_to_num(height - np.nanmedian(height), nan=0.0)
+        for sign in (1, -1):
+            far = np.concatenate([[False], sign * away > BROW_EXCURSION, [False]])
+            turns = np.flatnonzero(far[1:] != far[:-1])
+            for start, stop in zip(turns[::2], turns[1::2], strict=True):
+                if stop - start >= BROW_FRAMES:
+                    peak = int(start + np.argmax(sign * away[start:stop]))
+                    found.append(Movement(clip, int(start), int(stop), peak, float(away[peak])))
+    return sorted(found, key=lambda m: (-abs(m.size), m.clip, m.start))
+
+
+def curve(values: Sequence[float | None]) -> npt.NDArray[np.float64]:
+    """A trace's list as numbers, NaN where no face was found."""
+    return np.array([np.nan if v is None else v for v in values], np.float64)
+
+
+def blink_sheet(frames: SystemFrames, blink: Movement, name: str, fps: float) -> Sheet:
+    """A blink from open over closed to open (paper, Figure 5 b).
+
+    Raises:
+        StillspeakError: frames cannot be made.
+    """
+    places = (
+        blink.start - 1,
+        (blink.start + blink.peak) // 2,
+        blink.peak,
+        (blink.peak + blink.stop) // 2,
+        blink.stop,
+    )
+    words = ("open", "closing", "closed", "opening", "open")
+    title = f"A blink: {name}, {blink.clip}"
+    caption = (
+        f"Frames around the {'deepest' if name != 'real' else 'deepest real'} blink found, "
+        f"{blink.start / fps:.2f} to {blink.stop / fps:.2f} s; the eyes' closure (mean eyeBlink "
+        f"blendshape) rises by {blink.size:.2f} above the clip's median."
+    )
+    return _moving(frames, blink.clip, places, words, name, fps, title, caption)
+
+
+def brow_sheet(frames: SystemFrames, move: Movement, name: str, fps: float) -> Sheet:
+    """A movement of the eyebrows (paper, Figure 5 a).
+
+    Raises:
+        StillspeakError: frames cannot be made.
+    """
+    way = "raised" if move.size > 0 else "lowered"
+    before, after = max(0, move.start - 3), move.stop + 2
+    places = (before, move.start, move.peak, move.stop - 1, after)
+    words = ("before", "begins", way, "ends", "after")
+    title = f"Brows {way}: {name}, {move.clip}"
+    caption = (
+        f"Frames around the largest movement of the eyebrows found, {move.start / fps:.2f} to "
+        f"{move.stop / fps:.2f} s: {abs(move.size):.1f} px {'above' if move.size > 0 else 'below'} "
+        "the clip's median height over the line through the eye corners. A nodding head moves "
+        "this height as well."
+    )
+    return _moving(frames, move.clip, places, words, name, fps, title, caption)
+
+
+def _moving(
+    frames: SystemFrames,
+    clip: str,
+    places: Sequence[int],
+    words: Sequence[str],
+    name: str,
+    fps: float,
+    title: str,
+    caption: str,
+) -> Sheet:
+    made, real = frames.generated(clip), frames.real(clip).frames
+    at = [max(0, min(place, len(made) - 1, len(real) - 1)) for place in places]
+    rows = [Strip(name, strip(made[at]))]
+    if not np.array_equal(made[at], real[at]):
+        rows.append(Strip("real video, same moments", strip(real[at])))
+    columns = tuple(
+        f"{word} {place / fps:.2f}\N{NO-BREAK SPACE}s"
+        for word, place in zip(words, at, strict=True)
+    )
+    return Sheet(title, caption, columns, tuple(rows))
+
+
+def strip(frames: Sequence[npt.NDArray[np.uint8]] | Frames) -> bytes:
+    """Frames (H, W, 3) uint8 side by side as a PNG, a transparent gap between them."""
+    from PIL import Image
+
+    height, width = frames[0].shape[:2]
+    full = len(frames) * (width + GAP) - GAP
+    board = np.zeros((height, full, 4), np.uint8)
+    for number, frame in enumerate(frames):
+        left = number * (width + GAP)
+        board[:, left : left + width, :3] = frame
+        board[:, left : left + width, 3] = 255
+    buffer = io.BytesIO()
+    Image.fromarray(board).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()

@@ -1,0 +1,1 @@
+"""What says that a video is synthetic: watermark, credentials, label."""

@@ -1,0 +1,133 @@
+"""Whether a file carries stillspeak's marks, and whether they are intact."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from stillspeak.errors import InputError, VideoError
+from stillspeak.media.image import load_image
+from stillspeak.media.marks.provenance import Credentials, read_credentials
+from stillspeak.media.marks.watermark import Frame, Reading, read_watermark
+from stillspeak.media.source import open_source, reason
+from stillspeak.media.video import iter_frames
+
+Verdict = Literal["intact", "untrusted", "re-encoded", "unmarked", "tampered"]
+
+LIMIT = 1500
+"""Frames in which a watermark is looked for, at most: a minute."""
+_PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*")
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a file carries."""
+
+    path: Path
+    verdict: Verdict
+    """``intact``: the credentials hold. ``untrusted``: they hold, but their signature does not
+    lead to the root that was asked for. ``re-encoded``: a watermark and no credentials.
+    ``tampered``: credentials that do not hold, or that name another watermark than the pixels
+    bear. ``unmarked``: neither."""
+    summary: str
+    """The verdict in a sentence."""
+    credentials: Credentials | None
+    watermark: Reading
+
+
+def inspect_file(path: str | Path, *, trust: str | None = None) -> Inspection:
+    """Look for content credentials and a watermark.
+
+    Args:
+        path: a video, a picture, or a folder of PNG frames.
+        trust: PEM text of root certificates; the signature has to lead to one of them.
+
+    Raises:
+        InputError: no such file, or neither a video nor a picture. A file with credentials that
+            can be read is judged even where its picture cannot.
+        ConfigError: ``trust`` holds no certificates.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _inspect_folder(path, trust)
+    # Refuses what is missing, a folder, empty or text, in the words of all other inputs.
+    with open_source(
+        path, name=str(path), wanted="a video or picture", formats="either", error=InputError
+    ) as file:
+        head = file.read(16)
+    try:
+        credentials = read_credentials(path, trust=trust)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({reason(error)})") from error
+    try:
+        watermark = read_watermark(_frames(path, head), limit=LIMIT)
+    except InputError:
+        if credentials is None:
+            raise
+        watermark = Reading(False, None, 0.0, 0)  # damaged after it was signed
+    return _judge(path, credentials, watermark, trust is not None)
+
+
+def _frames(path: Path, head: bytes) -> Iterator[Frame]:
+    if head.startswith(_PICTURES) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP"):
+        yield load_image(path)
+        return
+    count = 0
+    try:
+        for frame in iter_frames(path):
+            count += 1
+            yield frame
+    except VideoError:
+        if not count:  # what could be seen of a damaged video is looked at
+            raise
+
+
+def _inspect_folder(path: Path, trust: str | None) -> Inspection:
+    """Frames of a folder: the worst of their credentials, the watermark of all together."""
+    files = sorted(path.glob("*.png"))
+    if not files:
+        raise InputError(f"{path}: a folder without PNG frames; give a video, picture or frames")
+    found = [read_credentials(file, trust=trust) for file in files]
+    watermark = read_watermark((load_image(file) for file in files[:LIMIT]), limit=LIMIT)
+    signed = [one for one in found if one is not None]
+    credentials = min(signed, key=lambda one: (one.intact, one.trusted)) if signed else None
+    if signed and len(signed) < len(files):
+        missing = len(files) - len(signed)
+        assert credentials is not None
+        credentials = Credentials(
+            False, problems=(f"{missing} of {len(files)} frames have no credentials",)
+        )
+    return _judge(path, credentials, watermark, trust is not None)
+
+
+def _judge(
+    path: Path, credentials: Credentials | None, watermark: Reading, asked: bool
+) -> Inspection:
+    verdict: Verdict
+    if credentials is None and watermark.present:
+        verdict = "re-encoded"
+        summary = (
+            "stillspeak's watermark alone: encoded again, stripped of its credentials, or of a "
+            "format without a place for them, such as WebM"
+        )
+    elif credentials is None:
+        verdict = "unmarked"
+        summary = "neither credentials nor stillspeak's watermark were found"
+    elif not credentials.intact:
+        verdict = "tampered"
+        summary = "changed after it was signed: its credentials do not fit it"
+    elif credentials.watermark is not None and watermark.identifier not in (
+        None,
+        credentials.watermark,
+    ):
+        verdict = "tampered"
+        summary = "its credentials name another watermark than its pixels bear"
+    elif asked and not credentials.trusted:
+        verdict = "untrusted"
+        summary = "unchanged since it was signed, but not by anyone whom the given root vouches for"
+    else:
+        verdict = "intact"
+        summary = "unchanged since it was signed"
+    return Inspection(path, verdict, summary, credentials, watermark)

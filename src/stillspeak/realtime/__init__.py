@@ -1,0 +1,1 @@
+"""A face that speaks in real time: buffers, clock and sinks."""

@@ -1,0 +1,1 @@
+"""The temporal GAN: losses, discriminators and the step of all networks."""

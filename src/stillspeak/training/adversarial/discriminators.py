@@ -1,0 +1,242 @@
+"""What each discriminator is shown, what it learns from it, and what it tells the generator.
+
+An adversary holds one discriminator and knows no optimiser. Its ``forward`` is the whole of a
+discriminator's step, so that a distributed wrapper around it sees every parameter's use;
+:meth:`Adversary.advise` is the generator's side.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from stillspeak.data.dataset import Batch
+from stillspeak.models.config import sync_frames
+from stillspeak.models.discriminators import (
+    FrameDiscriminator,
+    SequenceDiscriminator,
+    SyncDiscriminator,
+)
+from stillspeak.training.adversarial.losses import (
+    accuracy,
+    fake_loss,
+    generator_loss,
+    gradient_penalty,
+    real_loss,
+    shifted_starts,
+)
+from stillspeak.training.config import RunConfig
+
+Draw = tuple[Tensor, ...]
+"""Which frames or stretches of a batch are looked at; the same ones for real and generated."""
+
+
+class Opinion(NamedTuple):
+    """A discriminator's loss and numbers worth logging: ``accuracy`` in [0, 1] and terms."""
+
+    loss: Tensor
+    terms: dict[str, Tensor]
+
+
+class Adversary(nn.Module):
+    """One discriminator in the game. Subclasses say what it looks at.
+
+    Args:
+        config: of the run.
+        network: the discriminator.
+        weight: of its term in the generator's loss.
+        learning_rate: of its own optimiser.
+    """
+
+    name = ""
+
+    def __init__(
+        self, config: RunConfig, network: nn.Module, weight: float, learning_rate: float
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.weight = weight
+        self.learning_rate = learning_rate
+        self._game = config.adversarial
+
+    def draw(self, batch: Batch, random: torch.Generator) -> Draw:
+        """Choose what is looked at in a batch."""
+        raise NotImplementedError
+
+    def look(self, batch: Batch, frames: Tensor, draw: Draw) -> tuple[Tensor, ...]:
+        """The discriminator's inputs, from real or generated frames (B, K, 3, H, W)."""
+        raise NotImplementedError
+
+    def decoys(self, batch: Batch, draw: Draw) -> list[tuple[Tensor, ...]]:
+        """Further inputs that are to be called false though nothing in them is generated."""
+        return []
+
+    def advise(self, batch: Batch, frames: Tensor, draw: Draw) -> dict[str, Tensor]:
+        """Terms of the generator's loss, by name, before weights. Nothing is learned here."""
+        logits = self.network(*self.look(batch, frames, draw))
+        return {self.name: generator_loss(logits, self._game.form)}
+
+    def forward(
+        self, batch: Batch, generated: Tensor, draw: Draw, penalise: bool = False
+    ) -> Opinion:
+        """The discriminator's loss.
+
+        Args:
+            batch: real examples.
+            generated: (B, K, 3, H, W) in [-1, 1], detached from the generator.
+            draw: from :meth:`draw`.
+            penalise: add R1, if the configuration asks for it.
+        """
+        form = self._game.form
+        # Real ones first: a discriminator that starts with fakes learns to say no to all.
+        real = self.network(*self.look(batch, batch.frames, draw))
+        fake = self.network(*self.look(batch, generated, draw))
+        decoys = [self.network(*inputs) for inputs in self.decoys(batch, draw)]
+        false = [fake_loss(logits, form) for logits in (fake, *decoys)]
+        loss = real_loss(real, form) + torch.stack(false).mean()
+        terms = {
+            "loss": loss.detach(),
+            "accuracy": accuracy(real, torch.cat((fake, *decoys))),
+        }
+        if penalise and self._game.r1:
+            penalty = self._penalty(batch, draw)
+            terms["r1"] = penalty.detach()
+            loss = loss + self._game.r1 * self._game.r1_every * penalty
+        return Opinion(loss, terms)
+
+    def _penalty(self, batch: Batch, draw: Draw) -> Tensor:
+        device = batch.frames.device.type
+        frames = batch.frames.detach().clone().requires_grad_()
+        # In float32, and without cuDNN, whose GRU has no second derivative.
+        with torch.autocast(device, enabled=False), torch.backends.cudnn.flags(enabled=False):
+            logits = self.network(*self.look(batch, frames, draw))
+            return gradient_penalty(logits, frames)
+
+
+class FrameAdversary(Adversary):
+    """Judges frames drawn uniformly from each clip, with the still as condition."""
+
+    name = "frame"
+
+    def __init__(self, config: RunConfig) -> None:
+        game = config.adversarial
+        super().__init__(
+            config,
+            FrameDiscriminator(config.frame_discriminator, config.generator),
+            game.frame,
+            game.frame_learning_rate,
+        )
+
+    def draw(self, batch: Batch, random: torch.Generator) -> Draw:
+        """Places (B, M) of the frames among the K decoded ones, no frame twice."""
+        clips, count = batch.positions.shape
+        wanted = min(self._game.frames or count, count)
+        order = torch.rand(clips, count, generator=random).argsort(dim=1)[:, :wanted]
+        return (order.to(batch.frames.device),)
+
+    def look(self, batch: Batch, frames: Tensor, draw: Draw) -> tuple[Tensor, ...]:
+        """Stills and frames, each (B * M, 3, H, W)."""
+        (places,) = draw
+        rows = torch.arange(len(places), device=places.device).unsqueeze(1)
+        still = batch.still.unsqueeze(1).expand(-1, places.shape[1], -1, -1, -1)
+        return still.flatten(0, 1), frames[rows, places].flatten(0, 1)
+
+    def advise(self, batch: Batch, frames: Tensor, draw: Draw) -> dict[str, Tensor]:
+        """See :class:`Adversary`; with feature matching, if the configuration asks for it."""
+        if not self._game.feature_matching:
+            return super().advise(batch, frames, draw)
+        assert isinstance(self.network, FrameDiscriminator)
+        logits, maps = self.network.judge(*self.look(batch, frames, draw))
+        with torch.no_grad():
+            _, truth = self.network.judge(*self.look(batch, batch.frames, draw))
+        matching = torch.stack(
+            [(a.float() - b.float()).abs().mean() for a, b in zip(maps, truth, strict=True)]
+        )
+        return {
+            self.name: generator_loss(logits, self._game.form),
+            "feature_matching": matching.mean(),
+        }
+
+
+class SequenceAdversary(Adversary):
+    """Judges whole clips with their sound."""
+
+    name = "sequence"
+
+    def __init__(self, config: RunConfig) -> None:
+        game = config.adversarial
+        super().__init__(
+            config,
+            SequenceDiscriminator(config.sequence_discriminator, config.generator),
+            game.sequence,
+            game.sequence_learning_rate,
+        )
+
+    def draw(self, batch: Batch, random: torch.Generator) -> Draw:
+        """Lengths (B,) of the clips in frames."""
+        clips, count = batch.positions.shape
+        least = self._game.sequence_min or count
+        lengths = torch.randint(least, count + 1, (clips,), generator=random)
+        return (lengths.to(batch.frames.device),)
+
+    def look(self, batch: Batch, frames: Tensor, draw: Draw) -> tuple[Tensor, ...]:
+        """Frames (B, K, 3, H, W), their audio windows (B, K, N) and lengths (B,)."""
+        rows = torch.arange(len(frames), device=frames.device).unsqueeze(1)
+        return frames, batch.windows[rows, batch.positions], draw[0]
+
+
+class SyncAdversary(Adversary):
+    """Judges 0.2 s of the face with 0.2 s of sound: in sync, shifted, or generated."""
+
+    name = "sync"
+
+    def __init__(self, config: RunConfig) -> None:
+        game = config.adversarial
+        super().__init__(
+            config,
+            SyncDiscriminator(config.sync_discriminator, config.generator),
+            game.sync,
+            game.sync_learning_rate,
+        )
+        self._frames = sync_frames(config.generator)
+        self._hop = config.generator.hop
+
+    def draw(self, batch: Batch, random: torch.Generator) -> Draw:
+        """Per clip where the face's stretch begins among the decoded frames, where its sound
+        begins among the windows, and where the wrong sound begins; each (B,)."""
+        clips, count = batch.positions.shape
+        start = torch.randint(0, count - self._frames + 1, (clips,), generator=random)
+        start = start.to(batch.frames.device)
+        sound = batch.positions[torch.arange(clips, device=start.device), start]
+        last = batch.windows.shape[1] - self._frames
+        wrong = shifted_starts(sound, 0, last, self._game.sync_min_shift, random)
+        return start, sound, wrong
+
+    def look(self, batch: Batch, frames: Tensor, draw: Draw) -> tuple[Tensor, ...]:
+        """Frames (B, F, 3, H, W) and their sound (B, F * hop)."""
+        start, sound, _ = draw
+        rows = torch.arange(len(frames), device=frames.device).unsqueeze(1)
+        places = start.unsqueeze(1) + torch.arange(self._frames, device=start.device)
+        return frames[rows, places], self._sound(batch, sound)
+
+    def decoys(self, batch: Batch, draw: Draw) -> list[tuple[Tensor, ...]]:
+        """The real face with the sound of another moment."""
+        face, _ = self.look(batch, batch.frames, draw)
+        return [(face, self._sound(batch, draw[2]))]
+
+    def _sound(self, batch: Batch, starts: Tensor) -> Tensor:
+        """The waveform of F frames from each start on."""
+        # The middle hop of each window is its own frame's sound, so they join without overlap.
+        margin = (batch.windows.shape[-1] - self._hop) // 2
+        own = batch.windows[..., margin : margin + self._hop]
+        places = starts.unsqueeze(1) + torch.arange(self._frames, device=starts.device)
+        rows = torch.arange(len(starts), device=starts.device).unsqueeze(1)
+        return own[rows, places].flatten(1)
+
+
+def make_adversaries(config: RunConfig) -> list[Adversary]:
+    """The adversaries whose weight in the configuration is not zero."""
+    kinds = (FrameAdversary, SequenceAdversary, SyncAdversary)
+    return [kind(config) for kind in kinds if getattr(config.adversarial, kind.name)]

@@ -1,0 +1,304 @@
+"""One step of all players: which losses, in which order, and who moves when."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stillspeak.data.dataset import AudioBatch, Batch
+from stillspeak.errors import TrainingError
+from stillspeak.models.encoders import ContextEncoder
+from stillspeak.system.runtime import Precision
+from stillspeak.training.adversarial.discriminators import (
+    Adversary,
+    Draw,
+    Opinion,
+    make_adversaries,
+)
+from stillspeak.training.config import RunConfig
+from stillspeak.training.objective import GeneratorObjective, ObjectiveResult
+from stillspeak.training.optimization import (
+    Average,
+    Player,
+    decay,
+    freeze_norms,
+    generator_optimizer,
+    learning_rate,
+    pixel_variance,
+)
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+
+class Game:
+    """The generator, its average, the discriminators and their optimisers, a step at a time.
+
+    Args:
+        config: everything that defines the run.
+        fabric: device and precision, launched.
+        clips: how many there are to train on; an epoch sees as many examples.
+        precision: what Fabric was given.
+    """
+
+    def __init__(
+        self, config: RunConfig, fabric: Fabric, *, clips: int, precision: Precision
+    ) -> None:
+        self.config = config
+        self.step = 0
+        self._fabric = fabric
+        self._clips = clips
+
+        torch.manual_seed(config.training.seed)
+        objective = GeneratorObjective(config)
+        if config.training.channels_last:
+            # Not the objective: its regions have five dimensions, which have no such format.
+            objective.generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average = Average(objective.generator, config.training.ema)
+        self.average.module.to(fabric.device)
+        clip_norm = config.training.clip_norm
+        # One pass over the weights instead of eight; but one that undoes float16's loss scaling
+        # itself, of which the norm could not be known before.
+        self._fused = precision.name != "16-mixed"
+        module, wrapped = fabric.setup(
+            objective, generator_optimizer(objective, config.training, fused=self._fused)
+        )
+        self._objective = objective
+        self.generator_player = Player("generator", module, wrapped, clip_norm)
+        self._adversaries = make_adversaries(config)
+        if config.training.channels_last:
+            for adversary in self._adversaries:
+                adversary.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.discriminator_players: list[Player] = []
+        for adversary in self._adversaries:
+            groups = [{"params": list(adversary.parameters()), "name": adversary.name}]
+            optimizer = torch.optim.Adam(
+                groups,
+                lr=adversary.learning_rate,
+                betas=config.adversarial.betas,
+                fused=self._fused,
+            )
+            module, wrapped = fabric.setup(adversary, optimizer)
+            self.discriminator_players.append(Player(adversary.name, module, wrapped, clip_norm))
+
+    @property
+    def _pairs(self) -> list[tuple[Adversary, Player]]:
+        return list(zip(self._adversaries, self.discriminator_players, strict=True))
+
+    def train_step(self, batches: Sequence[Batch | AudioBatch]) -> dict[str, float]:
+        """One step of every player; advances :attr:`step`.
+
+        All players look at the same generated frames and move at the same time, so a step
+        costs the generator one pass.
+
+        Args:
+            batches: whose gradients are added up, one a part of the step.
+
+        Returns:
+            Numbers by name, means over the batches: the loss and its terms, norms of gradients,
+            each discriminator's loss and accuracy, and variances relative to real frames.
+
+        Raises:
+            TrainingError: a loss or a gradient is no number; the weights stay as they were.
+        """
+        players = [self.generator_player]
+        if self._playing and isinstance(batches[0], Batch):
+            players += self.discriminator_players
+        for player in players:
+            player.clear()
+            player.module.train()
+        frozen_from = self.config.training.freeze_norms_from
+        if frozen_from is not None and self.step >= frozen_from:
+            freeze_norms(self._objective)
+        if self._listens_only:
+            encoder = self._objective.generator.context_encoder
+            freeze_norms(encoder)
+            assert isinstance(encoder, ContextEncoder)
+            encoder.dropout.eval()
+            # A distributed wrapper would wait for the gradients that it was promised.
+            encoder.requires_grad_(self._fabric.world_size > 1)
+        values: dict[str, float] = {}
+        for index, batch in enumerate(batches):
+            numbers = self._backward(
+                self._fabric.to_device(batch),
+                players[1:],
+                part=self.parts[index],
+                share=1 / len(batches),
+                last=index == len(batches) - 1,
+            )
+            for name, value in numbers.items():
+                values[name] = values.get(name, 0.0) + value / len(batches)
+        for player in players:
+            prefix = "" if player is self.generator_player else f"{player.name}_"
+            values[f"{prefix}gradient_norm"] = player.norm(self._fabric)
+        self._refuse_nonsense(values)
+        for player in players:
+            player.move(self._rates(player))
+        scaler = loss_scaler(self._fabric)
+        if scaler is not None:
+            scaler.update()
+        self.step += 1
+        self.average.update(self._objective.generator, self.step)
+        return values
+
+    def _backward(
+        self,
+        batch: Batch | AudioBatch,
+        opponents: Sequence[Player],
+        *,
+        part: int,
+        share: float,
+        last: bool,
+    ) -> dict[str, float]:
+        """Gradients of all players from one batch. Returns numbers by name.
+
+        Each loss is checked before it goes backwards.
+        """
+        fabric, player = self._fabric, self.generator_player
+        numbers: dict[str, float] = {}
+
+        def note(terms: Mapping[str, Tensor]) -> None:
+            means = torch.stack([term.detach().float() for term in terms.values()]).tolist()
+            new = self._together(dict(zip(terms, means, strict=True)))
+            self._refuse_nonsense(new)
+            numbers.update(new)
+
+        with fabric.no_backward_sync(cast(Any, player.module), not last):
+            result: ObjectiveResult = player.module(batch, self._noise(batch, part))
+            loss, terms, frames = result.loss, dict(result.terms), result.frames
+            draws: list[Draw] = []
+            if isinstance(batch, Batch):
+                assert frames is not None
+                with torch.no_grad():
+                    terms["variance"] = pixel_variance(frames) / pixel_variance(batch.frames)
+                if opponents:
+                    random = self._random(4, part)
+                    draws = [adversary.draw(batch, random) for adversary in self._adversaries]
+                    advice, weighted = self._advice(batch, frames, draws)
+                    terms |= advice
+                    loss = loss + weighted
+            note(terms | {"loss": loss})
+            fabric.backward(loss * share)
+        penalise = (self.step - self.config.game_start) % self.config.adversarial.r1_every == 0
+        for opponent, draw in zip(opponents, draws, strict=True):
+            assert isinstance(batch, Batch) and frames is not None
+            with fabric.no_backward_sync(cast(Any, opponent.module), not last):
+                opinion: Opinion = opponent.module(batch, frames.detach(), draw, penalise)
+                note({f"{opponent.name}_{name}": v for name, v in opinion.terms.items()})
+                fabric.backward(opinion.loss * share)
+        return numbers
+
+    def _advice(
+        self, batch: Batch, frames: Tensor, draws: Sequence[Draw]
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """The discriminators' terms of the generator's loss, and their weighted sum."""
+        game = self.config.adversarial
+        terms: dict[str, Tensor] = {}
+        total = batch.frames.new_zeros(())
+        for adversary, draw in zip(self._adversaries, draws, strict=True):
+            # Called without its distributed wrapper, and frozen: nothing is learned here.
+            adversary.requires_grad_(False)
+            with self._fabric.autocast():
+                advice = adversary.advise(batch, frames, draw)
+            adversary.requires_grad_(True)
+            terms |= advice
+            for name, term in advice.items():
+                total = total + self._fade * getattr(game, name) * term
+        return terms, total
+
+    # --- what a step depends on ---------------------------------------------------------
+
+    @property
+    def parts(self) -> list[int]:
+        """Which parts of a step's examples this process sees, one batch each."""
+        fabric = self._fabric
+        count = self.config.training.accumulate
+        return [index * fabric.world_size + fabric.global_rank for index in range(count)]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps in which as many examples are seen as there are clips."""
+        training = self.config.training
+        a_step = self.config.data.batch * training.accumulate * self._fabric.world_size
+        return math.ceil(self._clips / a_step)
+
+    def _random(self, purpose: int, part: int) -> torch.Generator:
+        """Random numbers that depend on seed, step and part alone, so that nothing about them
+        has to be saved."""
+        seed = np.random.SeedSequence((self.config.training.seed, purpose, self.step, part))
+        return torch.Generator().manual_seed(int(seed.generate_state(1)[0]))
+
+    def _noise(self, batch: Batch | AudioBatch, part: int) -> Tensor:
+        clips, frames = batch.windows.shape[:2]
+        return self._objective.generator.draw_noise(clips, frames, self._random(3, part))
+
+    def _rates(self, player: Player) -> dict[str, float]:
+        """A player's learning rate by group."""
+        training = self.config.training
+        epoch = self.steps_per_epoch
+        if player is self.generator_player:
+            return {
+                group: learning_rate(training, self.step, group, steps_per_epoch=epoch)
+                for group in ("audio", "frames")
+            }
+        (rate,) = (a.learning_rate for a in self._adversaries if a.name == player.name)
+        fixed = training.decay == "epoch" and player.name == "sequence"  # paper, section 2.3
+        return {player.name: rate if fixed else rate * decay(training, self.step, epoch)}
+
+    @property
+    def _playing(self) -> bool:
+        return self.step >= self.config.game_start
+
+    @property
+    def _listens_only(self) -> bool:
+        """Whether the audio encoder has learned what it shall and stays as it is."""
+        training = self.config.training
+        return not training.audio_learning_rate and self.step >= training.audio_steps
+
+    @property
+    def _fade(self) -> float:
+        """How much of their weights the adversarial terms have."""
+        steps = self.config.adversarial.fade
+        return min((self.step - self.config.game_start + 1) / steps, 1.0) if steps else 1.0
+
+    # --- between processes --------------------------------------------------------------
+
+    def _refuse_nonsense(self, values: Mapping[str, float]) -> None:
+        # Under loss scaling an overflow is normal: the scaler leaves the step out.
+        scaled = loss_scaler(self._fabric) is not None
+        for name, value in values.items():
+            if math.isfinite(value) or (scaled and name.endswith("gradient_norm")):
+                continue
+            raise TrainingError(
+                f"{name} is {value} at step {self.step + 1}; lower the learning rates"
+            )
+
+    def _together(self, values: dict[str, float]) -> dict[str, float]:
+        """Means over all processes, so that all of them judge alike."""
+        if self._fabric.world_size == 1:
+            return values
+        numbers = torch.tensor(list(values.values()), device=self._fabric.device)
+        mean = self._fabric.all_reduce(numbers, reduce_op="mean")
+        assert isinstance(mean, Tensor)
+        return dict(zip(values, mean.tolist(), strict=True))
+
+
+def loss_scaler(fabric: Fabric) -> torch.amp.GradScaler | None:
+    scaler: torch.amp.GradScaler | None = getattr(fabric.strategy.precision, "scaler", None)
+    return scaler
+
+
+def scaler_state(fabric: Fabric) -> dict[str, Any]:
+    scaler = loss_scaler(fabric)
+    return dict(scaler.state_dict()) if scaler is not None else {}
+
+
+def load_scaler_state(fabric: Fabric, state: Mapping[str, Any]) -> None:
+    scaler = loss_scaler(fabric)
+    if scaler is not None and state:
+        scaler.load_state_dict(dict(state))

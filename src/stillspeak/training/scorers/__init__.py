@@ -1,0 +1,1 @@
+"""Training of the networks that score: lip reader and sync network."""

@@ -1,0 +1,1 @@
+"""Pictures and speech become videos: uploads, jobs, API."""
