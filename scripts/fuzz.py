@@ -3,7 +3,7 @@
     python scripts/fuzz.py image --cases 10000             # by chance; --seed S for another one
     python scripts/fuzz.py image --cases 100000 --guided   # guided by coverage, with atheris
 
-Both try what the tests in tests/fuzz try, and hold it to the same contract: tests/fixtures_fuzz.py
+Both try what the tests in tests/fuzz try, and hold it to the same contract: tests/support/fuzz.py
 says which. By chance, findings are collected, one a place in the code; atheris stops at the first
 one and leaves the case in the working folder. Exit code 1 if there is a finding.
 """
@@ -29,8 +29,8 @@ PACKAGES = ["stillspeak"]
 
 def by_chance(name: str, cases: int, seed: int, keep: Path | None) -> int:
     """Try cases and say what was found. Returns the number of findings."""
-    from fixtures_fuzz import FindingError, check, place_of, plain_case
-    from fixtures_fuzz_targets import targets
+    from support.fuzz import FindingError, check, place_of, plain_case
+    from support.fuzz_targets import targets
 
     target = targets()[name]
     target.seeds  # noqa: B018 - not to be timed
@@ -80,8 +80,8 @@ def guided(
     import atheris
 
     with atheris.instrument_imports(include=PACKAGES, enable_loader_override=False):
-        from fixtures_fuzz import SECONDS, check, damage
-        from fixtures_fuzz_targets import targets
+        from support.fuzz import SECONDS, check, damage
+        from support.fuzz_targets import targets
     target = targets()[name]
     target.seeds  # noqa: B018 - good inputs, made before the coverage is counted
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fixtures_faces import HEIGHT, WIDTH, face_pictures, face_points
-from fixtures_kill import Killer, killer
 from stillspeak.data.prepare import MANIFEST, CachedClip, _write_tensors, load_manifest
 from stillspeak.models.config import GeneratorConfig
 from stillspeak.models.generator import Generator
+from support.faces import HEIGHT, WIDTH, face_pictures, face_points
+from support.kill import Killer, killer
 
 HOP = 640
 

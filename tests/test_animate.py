@@ -14,18 +14,6 @@ import torch
 from skimage.data import astronaut
 
 import stillspeak
-from fixtures_animate import (
-    RATE,
-    lively,
-    portrait,
-    portrait_face,
-    save_lively,
-    shared_detector,
-    speech,
-    use_shared_detector,
-    write_picture,
-    write_wav,
-)
 from stillspeak.animate import Animator
 from stillspeak.animation import Animation
 from stillspeak.errors import (
@@ -40,6 +28,18 @@ from stillspeak.face.align import crop_face, face_transform
 from stillspeak.face.landmarks import MediaPipeDetector
 from stillspeak.media.video import iter_frames, probe_video
 from stillspeak.rendering.paste import FacePaster
+from support.animate import (
+    RATE,
+    lively,
+    portrait,
+    portrait_face,
+    save_lively,
+    shared_detector,
+    speech,
+    use_shared_detector,
+    write_picture,
+    write_wav,
+)
 
 module = import_module("stillspeak.animate")
 synthesis = import_module("stillspeak.synthesis")

@@ -11,8 +11,6 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-from fixtures_animate import save_lively
-from fixtures_kill import Killer, left_over
 from stillspeak.cli.app import main
 from stillspeak.constants import SAMPLE_RATE, VIDEO_FPS
 from stillspeak.data.prepare import load_manifest, open_clip
@@ -22,6 +20,8 @@ from stillspeak.media.video import write_video
 from stillspeak.system.atomic import LOCK, claim, partial_folder, sweep, whole_file
 from stillspeak.training.checkpoint import latest_checkpoint, load_checkpoint
 from stillspeak.weights import load_model, read_info
+from support.animate import save_lively
+from support.kill import Killer, left_over
 
 SMOKE = Path(__file__).parents[1] / "configs" / "smoke.toml"
 BUSY = DataError("somebody is there")

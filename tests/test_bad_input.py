@@ -15,7 +15,10 @@ import numpy as np
 import pytest
 from safetensors.torch import save_file
 
-from fixtures_animate import (
+from stillspeak.animation import Animation
+from stillspeak.cli import app as cli
+from stillspeak.media import video
+from support.animate import (
     RATE,
     listing,
     lively,
@@ -26,9 +29,6 @@ from fixtures_animate import (
     write_picture,
     write_wav,
 )
-from stillspeak.animation import Animation
-from stillspeak.cli import app as cli
-from stillspeak.media import video
 
 
 @pytest.fixture

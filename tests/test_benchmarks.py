@@ -10,8 +10,8 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 
-from fixtures_faces import face_pictures
 from stillspeak.data.prepare import CachedClip
+from support.faces import face_pictures
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -9,7 +9,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from fixtures_marks import speaking
+from support.marks import speaking
 
 PROGRAM = Path(__file__).resolve().parents[1] / "benchmarks" / "marks.py"
 

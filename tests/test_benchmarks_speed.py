@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from fixtures_animate import save_lively, use_shared_detector
+from support.animate import save_lively, use_shared_detector
 
 ROOT = Path(__file__).resolve().parents[1]
 

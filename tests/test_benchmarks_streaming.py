@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from fixtures_animate import portrait, save_lively, shared_detector, use_shared_detector
 from stillspeak.models.config import GeneratorConfig
+from support.animate import portrait, save_lively, shared_detector, use_shared_detector
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -15,7 +15,11 @@ import pytest
 import typer
 
 import stillspeak
-from fixtures_animate import (
+from stillspeak.cli import app as cli
+from stillspeak.cli import common
+from stillspeak.media.video import iter_frames, probe_video
+from stillspeak.options import OPTIONS
+from support.animate import (
     listing,
     masked_portrait,
     portrait,
@@ -26,10 +30,6 @@ from fixtures_animate import (
     write_picture,
     write_wav,
 )
-from stillspeak.cli import app as cli
-from stillspeak.cli import common
-from stillspeak.media.video import iter_frames, probe_video
-from stillspeak.options import OPTIONS
 
 animate_module = import_module("stillspeak.animate")
 synthesis = import_module("stillspeak.synthesis")

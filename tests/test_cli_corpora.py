@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fixtures_film import SPEECH, talk
 from stillspeak.cli import app as cli
 from stillspeak.constants import SAMPLE_RATE
 from stillspeak.data.prepare import load_manifest
 from stillspeak.media.audio import load_audio
 from stillspeak.media.video import write_video
+from support.film import SPEECH, talk
 
 
 @pytest.fixture

@@ -13,7 +13,11 @@ import PIL.Image
 import pytest
 from typer.testing import CliRunner
 
-from fixtures_animate import (
+from stillspeak.cli import app as cli
+from stillspeak.media.marks.inspection import inspect_file
+from stillspeak.media.marks.provenance import own_root
+from stillspeak.media.video import iter_frames, write_video
+from support.animate import (
     portrait,
     save_lively,
     speech,
@@ -21,11 +25,7 @@ from fixtures_animate import (
     write_picture,
     write_wav,
 )
-from fixtures_marks import flipped, marks, origin, speaking
-from stillspeak.cli import app as cli
-from stillspeak.media.marks.inspection import inspect_file
-from stillspeak.media.marks.provenance import own_root
-from stillspeak.media.video import iter_frames, write_video
+from support.marks import flipped, marks, origin, speaking
 
 
 @pytest.fixture

@@ -14,7 +14,12 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from fixtures_animate import (
+from stillspeak.cli.app import app, main
+from stillspeak.errors import OutputError, StillspeakError
+from stillspeak.media.marks.inspection import inspect_file
+from stillspeak.media.video import iter_frames, read_clip
+from stillspeak.media.video_recorder import Recorder
+from support.animate import (
     RATE,
     listing,
     portrait,
@@ -24,11 +29,6 @@ from fixtures_animate import (
     write_picture,
     write_wav,
 )
-from stillspeak.cli.app import app, main
-from stillspeak.errors import OutputError, StillspeakError
-from stillspeak.media.marks.inspection import inspect_file
-from stillspeak.media.video import iter_frames, read_clip
-from stillspeak.media.video_recorder import Recorder
 
 
 @pytest.fixture(scope="module")

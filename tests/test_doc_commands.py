@@ -23,7 +23,10 @@ import numpy as np
 import pytest
 import typer
 
-from fixtures_animate import (
+from stillspeak.cli import app as cli
+from stillspeak.media.video import write_video
+from stillspeak.weights import catalogue, judges
+from support.animate import (
     lively,
     portrait,
     save_lively,
@@ -33,10 +36,7 @@ from fixtures_animate import (
     write_picture,
     write_wav,
 )
-from fixtures_docs import ROOT, Block, Command, all_commands, blocks, commands, pages
-from stillspeak.cli import app as cli
-from stillspeak.media.video import write_video
-from stillspeak.weights import catalogue, judges
+from support.docs import ROOT, Block, Command, all_commands, blocks, commands, pages
 
 SMOKE = ROOT / "configs" / "smoke.toml"
 
@@ -258,7 +258,7 @@ def test_a_pages_commands_work_one_after_another(
 @functools.cache
 def told_by_tests() -> str:
     """The sources of all tests but those of pages."""
-    own = {"test_doc_commands.py", "test_docs.py", "test_readme.py", "fixtures_docs.py"}
+    own = {"test_doc_commands.py", "test_docs.py", "test_readme.py", "docs.py"}
     sources = [p for p in (ROOT / "tests").rglob("*.py") if p.name not in own]
     return "\n".join(path.read_text("utf-8") for path in sources)
 

@@ -15,7 +15,9 @@ import pytest
 import typer
 
 import stillspeak
-from fixtures_docs import (
+from stillspeak.cli import app as cli
+from stillspeak.options import OPTIONS
+from support.docs import (
     ROOT,
     Block,
     Command,
@@ -28,8 +30,6 @@ from fixtures_docs import (
     slug,
     text,
 )
-from stillspeak.cli import app as cli
-from stillspeak.options import OPTIONS
 
 GROUP = typer.main.get_command(cli.app)
 

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 import stillspeak
-from fixtures_animate import (
+from stillspeak.media.video import probe_video
+from support.animate import (
     SharedDetector,
     lively,
     portrait,
@@ -24,7 +25,6 @@ from fixtures_animate import (
     write_picture,
     write_wav,
 )
-from stillspeak.media.video import probe_video
 
 FOLDER = Path(__file__).parents[1] / "examples"
 PROGRAMS = {"animate.py", "batch.py", "streaming.py"}

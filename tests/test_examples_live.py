@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import stillspeak
-from fixtures_animate import portrait, save_lively, speech, write_picture, write_wav
-from fixtures_live import animator, until
 from stillspeak.media.video import read_clip
+from support.animate import portrait, save_lively, speech, write_picture, write_wav
+from support.live import animator, until
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 

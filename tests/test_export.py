@@ -17,15 +17,6 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from fixtures_animate import (
-    lively,
-    portrait,
-    save_lively,
-    speech,
-    use_shared_detector,
-    write_picture,
-    write_wav,
-)
 from stillspeak.cli.app import app, main
 from stillspeak.errors import (
     ConfigError,
@@ -62,6 +53,15 @@ from stillspeak.weights import (
     read_info,
     resolve_model,
     save_model,
+)
+from support.animate import (
+    lively,
+    portrait,
+    save_lively,
+    speech,
+    use_shared_detector,
+    write_picture,
+    write_wav,
 )
 
 SMALL: dict[str, Any] = {
@@ -304,7 +304,7 @@ def test_a_face_s_inputs_give_the_session_s_frames(
 
 class _Shared:
     def detect(self, image: np.ndarray) -> Any:
-        from fixtures_animate import shared_detector
+        from support.animate import shared_detector
 
         return shared_detector().detect(image)
 

@@ -9,8 +9,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from fixtures_animate import portrait, portrait_face, save_lively, shared_detector, write_picture
 from stillspeak.face.landmarks import Face
+from support.animate import portrait, portrait_face, save_lively, shared_detector, write_picture
 
 ROOT = Path(__file__).resolve().parents[1]
 

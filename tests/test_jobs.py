@@ -5,7 +5,11 @@ from importlib import import_module
 
 import pytest
 
-from fixtures_animate import (
+from stillspeak.animate import Animator
+from stillspeak.batch import Job, read_jobs, run_jobs, shard
+from stillspeak.errors import ConfigError, InputError, NoFaceError
+from stillspeak.options import AnimateOptions
+from support.animate import (
     RATE,
     lively,
     portrait,
@@ -14,10 +18,6 @@ from fixtures_animate import (
     write_picture,
     write_wav,
 )
-from stillspeak.animate import Animator
-from stillspeak.batch import Job, read_jobs, run_jobs, shard
-from stillspeak.errors import ConfigError, InputError, NoFaceError
-from stillspeak.options import AnimateOptions
 
 
 def table(folder, text, encoding="utf-8"):

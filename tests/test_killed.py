@@ -17,12 +17,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fixtures_kill import Killer, Run, left_over
 from stillspeak.constants import SAMPLE_RATE, VIDEO_FPS
 from stillspeak.data.prepare import load_manifest
 from stillspeak.media.video import iter_frames, write_video
 from stillspeak.system.workers import WorkerPool
 from stillspeak.training.checkpoint import latest_checkpoint, load_checkpoint
+from support.kill import Killer, Run, left_over
 
 SMOKE = Path(__file__).parents[1] / "configs" / "smoke.toml"
 

@@ -14,17 +14,6 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from fixtures_animate import (
-    RATE,
-    listing,
-    portrait,
-    save_lively,
-    speech,
-    use_shared_detector,
-    write_picture,
-    write_wav,
-)
-from fixtures_kill import Killer
 from stillspeak import weights
 from stillspeak.animate import Animator
 from stillspeak.batch import Job, run_jobs
@@ -35,6 +24,17 @@ from stillspeak.data.prepare import load_manifest, prepare
 from stillspeak.errors import ConfigError, DataError, WeightsError, of_the_machine, out_of_memory
 from stillspeak.media.audio import load_audio
 from stillspeak.options import AnimateOptions
+from support.animate import (
+    RATE,
+    listing,
+    portrait,
+    save_lively,
+    speech,
+    use_shared_detector,
+    write_picture,
+    write_wav,
+)
+from support.kill import Killer
 
 linux = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
 

@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fixtures_animate import lively, portrait, shared_detector, speech
-from fixtures_clock import Clock, talk_with
 from stillspeak.animate import Animator
 from stillspeak.errors import AudioError, ConfigError
 from stillspeak.realtime.session import (
@@ -24,6 +22,8 @@ from stillspeak.realtime.session import (
     pcm16,
 )
 from stillspeak.stream import StreamSession
+from support.animate import lively, portrait, shared_detector, speech
+from support.clock import Clock, talk_with
 
 RATE, FPS, HOP = 16_000, 25, 640
 DELAY = 3

@@ -12,7 +12,12 @@ import numpy as np
 import pytest
 
 import stillspeak
-from fixtures_animate import (
+from stillspeak.animate import Animator
+from stillspeak.errors import AudioError, ConfigError, ImageError, NoFaceError, StillspeakError
+from stillspeak.media.audio import ChunkResampler, load_audio, mono_chunk
+from stillspeak.models.generator import Generator
+from stillspeak.stream import TIMED_STEPS, Frame, StreamSession
+from support.animate import (
     RATE,
     config,
     lively,
@@ -23,11 +28,6 @@ from fixtures_animate import (
     speech,
     use_shared_detector,
 )
-from stillspeak.animate import Animator
-from stillspeak.errors import AudioError, ConfigError, ImageError, NoFaceError, StillspeakError
-from stillspeak.media.audio import ChunkResampler, load_audio, mono_chunk
-from stillspeak.models.generator import Generator
-from stillspeak.stream import TIMED_STEPS, Frame, StreamSession
 
 HOP, LOOK_AHEAD = 640, 960
 """Samples at 16 kHz in a frame, and beyond it in the half of its window."""

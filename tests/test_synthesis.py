@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from fixtures_animate import lively, portrait, portrait_face, speech
 from stillspeak.models.engine import Engine, InferenceEngine
 from stillspeak.options import AnimateOptions
 from stillspeak.rendering.portrait import Portrait
 from stillspeak.synthesis import Recurrence, Synthesizer
+from support.animate import lively, portrait, portrait_face, speech
 
 OPTIONS = AnimateOptions(crop=True, seed=3, blink=3.0, expression=2.0, head_motion=1.0)
 

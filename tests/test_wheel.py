@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 import pytest
 
-from fixtures_animate import portrait, speech, write_picture, write_wav
 from stillspeak import __version__
 from stillspeak.media.video import probe_video
+from support.animate import portrait, speech, write_picture, write_wav
 
 ROOT = Path(__file__).parents[1]
 LIMIT = 60_000_000

@@ -9,9 +9,9 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from fixtures_animate import save_lively, shared_detector, speech
-from fixtures_conceal import talking, write_timed
 from stillspeak.conceal import concealer as core
+from support.animate import save_lively, shared_detector, speech
+from support.conceal import talking, write_timed
 
 ROOT = Path(__file__).resolve().parents[2]
 

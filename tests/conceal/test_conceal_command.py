@@ -12,8 +12,6 @@ import av
 import numpy as np
 import pytest
 
-from fixtures_animate import listing, portrait, shared_detector, speech, write_picture, write_wav
-from fixtures_conceal import FPS, planes, sound_packets, talker, talking, times, write_timed
 from stillspeak.cli.app import main
 from stillspeak.conceal import concealer as core
 from stillspeak.conceal import occlusion
@@ -21,6 +19,8 @@ from stillspeak.conceal import video as film
 from stillspeak.media.video import iter_frames
 from stillspeak.media.video_editor import TimedFrame, timed_frames
 from stillspeak.weights import save_model
+from support.animate import listing, portrait, shared_detector, speech, write_picture, write_wav
+from support.conceal import FPS, planes, sound_packets, talker, talking, times, write_timed
 
 COUNT = 30
 SECONDS = COUNT / FPS

@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from fixtures_animate import RATE, lively, portrait, portrait_face, shared_detector, speech
-from fixtures_conceal import FPS, concealer, lost_places, sound, talker, talking
 from stillspeak.animate import Animator
 from stillspeak.conceal import concealer as core
 from stillspeak.conceal import gap as bridge
@@ -24,6 +22,8 @@ from stillspeak.face.mouth import INNER_LIPS
 from stillspeak.media.audio import frame_windows
 from stillspeak.rendering.mesh import LOWER, UPPER
 from stillspeak.weights import DEFAULT_MODEL, catalogue, read_info
+from support.animate import RATE, lively, portrait, portrait_face, shared_detector, speech
+from support.conceal import FPS, concealer, lost_places, sound, talker, talking
 
 STILL = {"blink": 0.0, "expression": 0.0}
 

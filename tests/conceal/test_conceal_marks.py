@@ -2,12 +2,12 @@
 
 import pytest
 
-from fixtures_conceal import concealer, sound, talking, write_timed
-from fixtures_marks import origin
 from stillspeak.conceal.occlusion import uncover_video
 from stillspeak.conceal.video import conceal_video
 from stillspeak.media.marks.inspection import inspect_file
 from stillspeak.media.marks.provenance import find_signer, sign_file
+from support.conceal import concealer, sound, talking, write_timed
+from support.marks import origin
 
 
 @pytest.fixture(scope="module")

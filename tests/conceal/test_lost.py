@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 
-from fixtures_animate import portrait
 from stillspeak.conceal.lost_frames import (
     Interval,
     PictureCheck,
@@ -15,6 +14,7 @@ from stillspeak.conceal.lost_frames import (
     read_lost,
 )
 from stillspeak.errors import InputError
+from support.animate import portrait
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fixtures_film import talk
 from stillspeak.data.clips import SPLITS, Rejected
 from stillspeak.data.corpora import LAYOUTS, find_folder
 from stillspeak.data.layouts import folder
@@ -16,6 +15,7 @@ from stillspeak.data.prepare import load_manifest, open_clip, prepare
 from stillspeak.data.segments import SegmentRules
 from stillspeak.errors import DataError, VideoError
 from stillspeak.face import Face
+from support.film import talk
 
 
 @pytest.fixture

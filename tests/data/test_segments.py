@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from fixtures_film import SIZE, talk
 from stillspeak.constants import SAMPLE_RATE, VIDEO_FPS
 from stillspeak.data import segments
 from stillspeak.data.segments import (
@@ -25,6 +24,7 @@ from stillspeak.data.segments import (
 )
 from stillspeak.errors import AudioError, ConfigError, DataError, MissingDependencyError
 from stillspeak.media.video import write_video
+from support.film import SIZE, talk
 
 RULES = SegmentRules()
 

@@ -11,11 +11,11 @@ import av
 import numpy as np
 import pytest
 
-from fixtures_animate import portrait, speech
-from fixtures_faces import face_pictures
 from stillspeak.cli.app import main
 from stillspeak.evaluation import evaluate
 from stillspeak.media.video import write_video
+from support.animate import portrait, speech
+from support.faces import face_pictures
 
 FRAMES = 12
 METRICS = "psnr,ssim,silent_jitter"

@@ -12,8 +12,6 @@ import numpy as np
 import pytest
 import torch
 
-from fixtures_animate import portrait, shared_detector, speech
-from fixtures_faces import face_pictures, face_points
 from stillspeak.cli.app import main
 from stillspeak.data.dataset import whole_clip
 from stillspeak.data.prepare import CachedClip, load_manifest, open_clip
@@ -39,6 +37,8 @@ from stillspeak.evaluation.systems import (
 from stillspeak.media.video import write_video
 from stillspeak.models.pixels import from_model
 from stillspeak.weights import save_model
+from support.animate import portrait, shared_detector, speech
+from support.faces import face_pictures, face_points
 
 PLAIN = ["psnr", "ssim", "silent_jitter"]
 """Metrics for which nothing has to be loaded."""

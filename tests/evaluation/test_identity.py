@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fixtures_animate import portrait, portrait_face
 from stillspeak.errors import ConfigError, MissingDependencyError
 from stillspeak.evaluation.measures.identity import (
     DlibEmbedder,
@@ -17,6 +16,7 @@ from stillspeak.evaluation.measures.identity import (
     load_embedder,
 )
 from stillspeak.face.align import canonical_face, crop_face, face_transform, transform_points
+from support.animate import portrait, portrait_face
 
 
 def crop() -> np.ndarray:

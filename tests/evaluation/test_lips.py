@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 
-from fixtures_animate import portrait, portrait_face, shared_detector
 from stillspeak.errors import VideoError
 from stillspeak.evaluation.measures.lips import (
     find_in_crop,
@@ -20,6 +19,7 @@ from stillspeak.evaluation.measures.lips import (
 from stillspeak.face.align import crop_face, face_transform, transform_points
 from stillspeak.face.landmarks import Face
 from stillspeak.face.mouth import INNER_BOTTOM, INNER_TOP, LIPS, lip_opening
+from support.animate import portrait, portrait_face, shared_detector
 
 
 def crop() -> np.ndarray:

@@ -6,13 +6,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from fixtures_faces import face_points
 from stillspeak.errors import ConfigError, VideoError
 from stillspeak.evaluation import registry
 from stillspeak.evaluation.clip import Material, Mouth
 from stillspeak.evaluation.registry import Score, all_metrics, find_metrics, metric
 from stillspeak.evaluation.tools import Tools
 from stillspeak.face.landmarks import Face
+from support.faces import face_points
 
 # Whoever changes what a metric gives raises its version; both are stated here once more.
 DEFINITIONS = {

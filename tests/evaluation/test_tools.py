@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fixtures_animate import portrait, portrait_face, shared_detector
 from stillspeak.cli.app import main
 from stillspeak.data.prepare import CachedClip
 from stillspeak.errors import MissingDependencyError, WeightsError
@@ -21,6 +20,7 @@ from stillspeak.evaluation.evaluate import evaluate_model
 from stillspeak.evaluation.real_cache import RealSide
 from stillspeak.evaluation.tools import Tools, load_tools
 from stillspeak.face.align import crop_face, face_transform
+from support.animate import portrait, portrait_face, shared_detector
 
 FRAMES = 6
 LANDMARKS = ["face_found", "lip_correlation", "blink_rate", "brow_motion"]

@@ -1,5 +1,5 @@
 """The detector and the picture that it looks at."""
 
-from fixtures_portrait import detector, portrait, portrait_face
+from support.portrait import detector, portrait, portrait_face
 
 __all__ = ["detector", "portrait", "portrait_face"]

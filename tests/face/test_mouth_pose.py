@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from fixtures_faces import face_points
 from stillspeak.face.mouth import INNER_BOTTOM, INNER_TOP
 from stillspeak.face.pose import (
     CHIN,
@@ -15,6 +14,7 @@ from stillspeak.face.pose import (
     width_of,
 )
 from stillspeak.rendering.mesh import face_model
+from support.faces import face_points
 
 OPENING = 2 + 8 * (0.5 + 0.5 * np.sin(0.6 * np.arange(30)))
 

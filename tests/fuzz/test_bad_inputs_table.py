@@ -13,7 +13,7 @@ from types import ModuleType
 
 import pytest
 
-from fixtures_docs import ROOT, text
+from support.docs import ROOT, text
 
 PAGE = "docs/hardening.md"
 

@@ -20,8 +20,6 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from fixtures_fuzz_targets import _cache, _study_files, _write_study, as_toml, tiny_config
-from fixtures_study import write_clip
 from stillspeak.batch import read_jobs
 from stillspeak.conceal.lost_frames import read_lost
 from stillspeak.data.clips import read_split
@@ -55,6 +53,8 @@ from stillspeak.system.configuration import DEEPEST, build, parse_overrides, rea
 from stillspeak.training.checkpoint import load_checkpoint
 from stillspeak.web.settings import ServeSettings
 from stillspeak.weights import load_model, read_info, save_model, save_network
+from support.fuzz_targets import _cache, _study_files, _write_study, as_toml, tiny_config
+from support.study import write_clip
 
 DEEP = "[" * 20_000 + "]" * 20_000
 

@@ -23,10 +23,10 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-import fixtures_fuzz
-from fixtures_fuzz import FindingError, Form, Target, check, damage
-from fixtures_fuzz_targets import targets
+import support.fuzz
 from stillspeak.errors import InputError
+from support.fuzz import FindingError, Form, Target, check, damage
+from support.fuzz_targets import targets
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the watch needs Linux's /proc")
 
@@ -176,8 +176,8 @@ def leaves_a_temporary_file(content: bytes, folder: Path) -> None:
 
 @pytest.fixture
 def strict(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(fixtures_fuzz, "SECONDS", 0.2)
-    monkeypatch.setattr(fixtures_fuzz, "MEMORY", 32 * 2**20)
+    monkeypatch.setattr(support.fuzz, "SECONDS", 0.2)
+    monkeypatch.setattr(support.fuzz, "MEMORY", 32 * 2**20)
     yield
     Held.files.clear()
 
@@ -196,7 +196,7 @@ def strict(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         (leaves_a_temporary_file, "left behind: .*left"),
     ],
 )
-def test_the_watch_sees(strict: None, body: fixtures_fuzz.Body, message: str) -> None:
+def test_the_watch_sees(strict: None, body: support.fuzz.Body, message: str) -> None:
     target = Target("made up", (Form("form", list, lambda content, folder: None),))
     assert target.seeds == ((),)
     bad = Target("made up", (Form("form", tuple, body),))

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fixtures_animate import portrait, speech
-from fixtures_clock import Clock, talk_with
-from fixtures_live import animator, until
 from stillspeak.errors import AudioError, ConfigError
 from stillspeak.stream import StreamSession
+from support.animate import portrait, speech
+from support.clock import Clock, talk_with
+from support.live import animator, until
 
 pytest.importorskip("livekit.agents", reason="the livekit extra is not installed")
 

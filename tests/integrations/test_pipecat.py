@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fixtures_animate import portrait, speech
-from fixtures_live import animator, until
 from stillspeak.stream import StreamSession
+from support.animate import portrait, speech
+from support.live import animator, until
 
 pytest.importorskip("pipecat", reason="pipecat-ai is not installed; make test-pipecat")
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from fixtures_marks import marks, speaking
 from stillspeak.errors import ConfigError
 from stillspeak.media.marks.label import DEFAULT_TEXT, MAX_CHARACTERS, Label, check_label
 from stillspeak.media.marks.provenance import Marks
 from stillspeak.media.video import iter_frames, write_video
+from support.marks import marks, speaking
 
 
 @pytest.mark.parametrize(("height", "width"), [(128, 96), (256, 256), (1080, 1920), (512, 384)])

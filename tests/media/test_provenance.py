@@ -18,8 +18,6 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 import stillspeak
-from fixtures_animate import portrait, speech
-from fixtures_marks import flipped, origin, speaking, speaking_photo
 from stillspeak.errors import ConfigError, InputError, OutputError
 from stillspeak.media.marks import provenance
 from stillspeak.media.marks.inspection import inspect_file
@@ -39,6 +37,8 @@ from stillspeak.media.marks.provenance import (
     sign_file,
 )
 from stillspeak.media.video import iter_frames, probe_video, read_clip, write_video
+from support.animate import portrait, speech
+from support.marks import flipped, origin, speaking, speaking_photo
 
 PEM = serialization.Encoding.PEM
 

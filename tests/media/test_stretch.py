@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fixtures_film import KINDS, counting, film, number, peak
 from stillspeak.constants import SAMPLE_RATE, VIDEO_FPS
 from stillspeak.errors import AudioError, VideoError
 from stillspeak.media import video
 from stillspeak.media.audio import load_audio, load_stretch, load_track, read_track
 from stillspeak.media.video import clock_set_back, iter_frames, read_clip, sound_lead
+from support.film import KINDS, counting, film, number, peak
 
 SECONDS = 12
 HOP = SAMPLE_RATE // VIDEO_FPS

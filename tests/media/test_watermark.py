@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from fixtures_faces import face_pictures
-from fixtures_marks import encoded, speaking, speaking_photo
 from stillspeak.media.marks import watermark
 from stillspeak.media.marks.watermark import SMALLEST, Watermarker, read_watermark, symbol_bits
+from support.faces import face_pictures
+from support.marks import encoded, speaking, speaking_photo
 
 IDENTIFIER = 0xC0FFEE42
 PLACES = [24593, 6505, 28462, 5656]

@@ -8,8 +8,6 @@ from typing import Any
 import pytest
 import torch
 
-from fixtures_animate import lively as listener
-from fixtures_animate import portrait, portrait_face
 from stillspeak.face.align import crop_face, face_transform
 from stillspeak.media.audio import frame_windows, load_audio
 from stillspeak.models.config import GeneratorConfig
@@ -17,6 +15,8 @@ from stillspeak.models.engine import POSE_TOLERANCE, TOLERANCE, InferenceEngine,
 from stillspeak.models.generator import Generator
 from stillspeak.models.pixels import to_model
 from stillspeak.weights import DEFAULT_MODEL, load_model
+from support.animate import lively as listener
+from support.animate import portrait, portrait_face
 
 SMALL: dict[str, Any] = {
     "identity_channels": (8, 8, 12, 12, 16),

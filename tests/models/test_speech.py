@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fixtures_whisper import ctranslate2, whisper_weights
 from stillspeak.errors import ConfigError, WeightsError
 from stillspeak.models.encoders import SpeechContextEncoder
 from stillspeak.models.generator import Generator
@@ -29,6 +28,7 @@ from stillspeak.models.speech import (
     mel_filters,
 )
 from stillspeak.models.whisper import WhisperEncoder, encoder_of_whisper, read_ctranslate2
+from support.whisper import ctranslate2, whisper_weights
 
 CONFIG = SpeechEncoderConfig(width=16, heads=2, behind=7, ahead=(2, 0, 1))
 TOKENS = 60

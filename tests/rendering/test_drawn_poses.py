@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from fixtures_animate import RATE, lively, portrait, portrait_face, shared_detector, speech
 from stillspeak.animate import Animator
 from stillspeak.evaluation.systems import CropAnimator
 from stillspeak.face.align import crop_face, face_transform
 from stillspeak.options import AnimateOptions
 from stillspeak.rendering.portrait import Portrait
 from stillspeak.synthesis import Synthesizer
+from support.animate import RATE, lively, portrait, portrait_face, shared_detector, speech
 
 REST = {"blink": 0.0, "expression": 0.0}
 

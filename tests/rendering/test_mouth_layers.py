@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from fixtures_mouths import drawing, opened
 from stillspeak.face import Face, MediaPipeDetector
 from stillspeak.face.mouth import LIPS, lip_opening
 from stillspeak.face.pose import POSE_POINTS
 from stillspeak.rendering.layers import MouthLayers
 from stillspeak.rendering.light import Light, still_light
 from stillspeak.rendering.mesh import AROUND, face_frame, rest_pose
+from support.mouths import drawing, opened
 
 REST = np.zeros((len(POSE_POINTS), 2), np.float32)
 

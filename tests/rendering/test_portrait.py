@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from fixtures_animate import lively, portrait, portrait_face
 from stillspeak.errors import ConfigError
 from stillspeak.face.align import crop_face, face_transform
 from stillspeak.models.pixels import to_model
 from stillspeak.rendering.portrait import MAX_SIDE, Portrait, crop_at, fit_picture
+from support.animate import lively, portrait, portrait_face
 
 
 @pytest.mark.parametrize("lines", [128, 100, 512])

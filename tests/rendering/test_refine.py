@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from fixtures_mouths import drawing, opened
 from stillspeak.models.refiner import COLUMNS, ROWS, MouthRefiner, RefinerConfig
 from stillspeak.rendering.layers import MouthLayers
 from stillspeak.rendering.refine import View, released_refiner
+from support.mouths import drawing, opened
 
 REST = np.zeros((41, 2))
 

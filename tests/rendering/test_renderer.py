@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from fixtures_animate import config, lively, portrait, portrait_face
 from stillspeak.face.align import crop_face, face_transform, transform_points
 from stillspeak.models.decoders import Decoded
 from stillspeak.models.generator import Generator
@@ -15,6 +14,7 @@ from stillspeak.rendering.head import HEAD, Reach
 from stillspeak.rendering.portrait import Portrait, fit_picture
 from stillspeak.rendering.renderer import FaceRenderer
 from stillspeak.rendering.warp import FaceWarper
+from support.animate import config, lively, portrait, portrait_face
 
 
 def renderer_of(

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from fixtures_study import GRID_NAMES, write_clip
+from support.study import GRID_NAMES, write_clip
 
 
 @pytest.fixture(scope="session")

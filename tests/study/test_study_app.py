@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from fixtures_study import GRID_NAMES
 from stillspeak.study.config import Limits, as_toml, load_config
 from stillspeak.study.materials import init_study, load_materials
+from support.study import GRID_NAMES
 
 pytest.importorskip("fastapi", reason="fastapi is not installed (extra: serve)")
 pytest.importorskip("httpx", reason="httpx is not installed (extra: dev)")

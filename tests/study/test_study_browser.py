@@ -193,7 +193,7 @@ def test_a_preference_survey_with_a_reload_in_the_middle(
 def test_both_videos_play_in_step(
     visit: Callable[..., Any], study: Callable[..., Path], tmp_path: Path
 ) -> None:
-    from fixtures_study import write_clip
+    from support.study import write_clip
 
     for side in ("x", "y"):
         write_clip(tmp_path / side / "long.mp4", frames=60, seed=ord(side))
@@ -421,9 +421,9 @@ def test_answers_wait_for_a_server_that_is_away(
 
 
 def test_the_report_passes_axe(visit: Callable[..., Any], tmp_path: Path, browser: Any) -> None:
-    from fixtures_study import paper_study
     from stillspeak.study.report import write_report
     from stillspeak.study.simulate import Truth, simulate
+    from support.study import paper_study
 
     folder = tmp_path / "s"
     config, materials = paper_study(folder, "turing", items=12, count=10)

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from fixtures_study import paper_study
 from stillspeak.cli import app as cli
 from stillspeak.errors import StillspeakError
+from support.study import paper_study
 
 pytest.importorskip("sqlalchemy", reason="sqlalchemy is not installed (extra: study)")
 

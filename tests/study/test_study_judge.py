@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from fixtures_study import GRID_CHOICES, paper_study
 from stillspeak.study import judge
 from stillspeak.study.config import Question
 from stillspeak.study.plan import FIRST, SECOND, Trial
 from stillspeak.study.rate_limit import Rate
 from stillspeak.study.texts import render
+from support.study import GRID_CHOICES, paper_study
 
 WORDS = [("bin", "blue", "at", "f", "two", "now")]
 

@@ -19,10 +19,10 @@ from typing import Any
 
 import pytest
 
-from fixtures_study import paper_study
 from stillspeak.study.config import as_toml
 from stillspeak.study.materials import load_materials
 from stillspeak.study.store import Store, default_database
+from support.study import paper_study
 
 pytest.importorskip("fastapi", reason="fastapi is not installed (extra: serve)")
 pytest.importorskip("sqlalchemy", reason="sqlalchemy is not installed (extra: study)")

@@ -10,12 +10,12 @@ import av
 import numpy as np
 import pytest
 
-from fixtures_study import GRID_CHOICES, GRID_NAMES, write_clip
 from stillspeak.errors import InputError, OutputExistsError, StudyError, VideoError
 from stillspeak.media.video import iter_frames, probe_video
 from stillspeak.study.config import load_config
 from stillspeak.study.materials import check_playable, init_study, load_materials, normalise
 from stillspeak.study.plan import check_plan
+from support.study import GRID_CHOICES, GRID_NAMES, write_clip
 
 
 @pytest.fixture

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from fixtures_study import GRID_CHOICES, GRID_NAMES, paper_study
 from stillspeak.data.layouts.grid import grid_text
 from stillspeak.errors import ConfigError
 from stillspeak.study.config import StudyConfig
 from stillspeak.study.materials import FAKE, REAL, Materials
 from stillspeak.study.plan import FIRST, SECOND, Trial, check_plan, plan_session
+from support.study import GRID_CHOICES, GRID_NAMES, paper_study
 
 WORDS = [tuple((grid_text(name) or "").split()) for name in GRID_NAMES]
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from fixtures_study import GRID_CHOICES, GRID_NAMES, paper_study
 from stillspeak.data.layouts.grid import grid_text
 from stillspeak.errors import ConfigError, OutputExistsError, StudyError
 from stillspeak.study.analysis import analyse, read_answers
@@ -20,6 +19,7 @@ from stillspeak.study.materials import Materials
 from stillspeak.study.report import StudyReport, write_report
 from stillspeak.study.simulate import Truth, simulate
 from stillspeak.study.store import Store, default_database
+from support.study import GRID_CHOICES, GRID_NAMES, paper_study
 
 pytest.importorskip("sqlalchemy", reason="sqlalchemy is not installed (extra: study)")
 

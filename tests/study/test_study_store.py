@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from fixtures_study import paper_study, some_answer
 from stillspeak.errors import StudyError
 from stillspeak.study.config import Balance, Limits, StudyConfig
 from stillspeak.study.materials import Materials
@@ -22,6 +21,7 @@ from stillspeak.study.store import (
     shown_code,
     valid_code,
 )
+from support.study import paper_study, some_answer
 
 pytest.importorskip("sqlalchemy", reason="sqlalchemy is not installed (extra: study)")
 

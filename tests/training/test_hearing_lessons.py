@@ -9,8 +9,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fixtures_animate import speech, write_wav
-from fixtures_whisper import ctranslate2, whisper_weights
 from stillspeak.data.channel import ChannelConfig
 from stillspeak.data.prepare import CachedClip, load_manifest
 from stillspeak.errors import ConfigError, DataError, TrainingError
@@ -32,6 +30,8 @@ from stillspeak.training.pose import (
 )
 from stillspeak.training.run import train
 from stillspeak.weights import load_model, load_speech_encoder, read_info
+from support.animate import speech, write_wav
+from support.whisper import ctranslate2, whisper_weights
 
 ROOT = Path(__file__).resolve().parents[2]
 ENCODER = SpeechEncoderConfig(width=16, heads=2, behind=6, ahead=(1, 1))

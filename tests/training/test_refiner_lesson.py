@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from fixtures_mouths import drawing, opened
 from stillspeak.data.prepare import CachedClip, load_manifest
 from stillspeak.errors import ConfigError, DataError
 from stillspeak.face import crop_face, face_transform, transform_points
@@ -28,6 +27,7 @@ from stillspeak.training.refiner import (
 )
 from stillspeak.training.run import train
 from stillspeak.weights import read_info
+from support.mouths import drawing, opened
 
 CONFIG = """
 [refiner]

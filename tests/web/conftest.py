@@ -1,5 +1,5 @@
-"""The fixtures of tests/fixtures_web.py, for the tests in this folder."""
+"""The fixtures of tests/support/web.py, for the tests in this folder."""
 
-from fixtures_web import client, make_app, picture_bytes, sound_bytes, weights_file
+from support.web import client, make_app, picture_bytes, sound_bytes, weights_file
 
 __all__ = ["client", "make_app", "picture_bytes", "sound_bytes", "weights_file"]

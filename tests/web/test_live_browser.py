@@ -13,7 +13,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from fixtures_animate import portrait, shared_detector, speech, write_picture, write_wav
+from support.animate import portrait, shared_detector, speech, write_picture, write_wav
 
 CHROMIUM = which("chromium")
 
@@ -50,9 +50,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def server(weights_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    from fixtures_web import serving
     from stillspeak.web.app import create_app
     from stillspeak.web.settings import ServeSettings
+    from support.web import serving
 
     if not _has_a_network():
         pytest.skip("no network interface but loopback: a browser uses none for WebRTC")

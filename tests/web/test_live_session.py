@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fixtures_animate import speech
-from fixtures_live import RATE, Peer, animator, call, serving, until, use_loopback
 from stillspeak.errors import ConfigError
+from support.animate import speech
+from support.live import RATE, Peer, animator, call, serving, until, use_loopback
 
 pytest.importorskip("fastapi", reason="the serve extra is not installed")
 pytest.importorskip("aiortc", reason="the serve extra is not installed")

@@ -17,14 +17,14 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
-from fixtures_animate import masked_portrait, use_shared_detector
-from fixtures_web import URL, finished, kept
 from stillspeak.cli import app as cli
 from stillspeak.media.marks.inspection import inspect_file
 from stillspeak.media.video import iter_frames, probe_video
 from stillspeak.web.studio import uploads as intake
 from stillspeak.web.studio.storage import PREFIX
 from stillspeak.web.studio.uploads import PictureItem, SoundItem
+from support.animate import masked_portrait, use_shared_detector
+from support.web import URL, finished, kept
 
 ESPEAK = shutil.which("espeak-ng")
 
@@ -245,7 +245,7 @@ def test_which_of_several_faces(client: TestClient, sound_bytes: bytes, picture_
 
     import PIL.Image
 
-    from fixtures_animate import portrait
+    from support.animate import portrait
 
     one = PIL.Image.fromarray(portrait())
     group = PIL.Image.new("RGB", (600, 256), (90, 90, 90))

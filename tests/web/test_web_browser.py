@@ -14,12 +14,12 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from fixtures_animate import portrait, shared_detector, speech, write_picture, write_wav
-from fixtures_web import serving
 from stillspeak.animation import Animation
 from stillspeak.media.video import probe_video
 from stillspeak.web.app import create_app
 from stillspeak.web.settings import ServeSettings
+from support.animate import portrait, shared_detector, speech, write_picture, write_wav
+from support.web import serving
 
 CHROMIUM = which("chromium")
 PLAYWRIGHT = find_spec("playwright") is not None

@@ -20,10 +20,10 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from fixtures_animate import portrait, speech, write_wav
-from fixtures_film import SPEECH
-from fixtures_web import URL, kept, serving
 from stillspeak.web.studio.storage import PREFIX
+from support.animate import portrait, speech, write_wav
+from support.film import SPEECH
+from support.web import URL, kept, serving
 
 
 def encoded(picture: Any, kind: str = "PNG", **options: Any) -> bytes:
@@ -145,9 +145,9 @@ NAMES = [
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory, weights_file: Any) -> Iterator[TestClient]:
     """One application for all files, since none of them may leave anything."""
-    from fixtures_animate import shared_detector
     from stillspeak.web.app import create_app
     from stillspeak.web.settings import ServeSettings
+    from support.animate import shared_detector
 
     settings = ServeSettings(
         models=(str(weights_file),),

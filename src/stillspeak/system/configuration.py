@@ -10,17 +10,19 @@ from __future__ import annotations
 import functools
 import json
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar, dataclass_transform
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 
 from stillspeak.errors import ConfigError
 
-if TYPE_CHECKING:
-    from pydantic import TypeAdapter
-
 T = TypeVar("T")
 Table = dict[str, Any]
+
+_CONFIG = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 FORBID_UNKNOWN: dict[str, object] = {"extra": "forbid"}
 """``__pydantic_config__`` of a configuration that refuses keys it does not know."""
@@ -129,23 +131,54 @@ def build(kind: type[T], table: Mapping[str, Any], *, name: str) -> T:
     """
     if not isinstance(table, Mapping):
         raise ConfigError(f"{name}: not a table of keys and values")
-    # Imported here: animate never reads a TOML file, and pydantic costs 0.2 s.
-    from pydantic import ValidationError
-
     try:
         built: T = _adapter(kind).validate_python(dict(table))  # type: ignore[arg-type]
         return built
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "(top)"
-        raise ConfigError(f"{name}: {key}: {first['msg']}") from error
+        raise ConfigError(f"{name}: {_first(error)}") from error
 
 
 @functools.cache
 def _adapter(kind: type[T]) -> TypeAdapter[T]:
-    from pydantic import TypeAdapter
-
     return TypeAdapter(kind)
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(Field,))
+def configuration(section: str) -> Callable[[type[T]], type[T]]:
+    """Make a class a frozen dataclass whose values are checked by pydantic.
+
+    Ranges stand with the fields, ``Annotated[float, Field(ge=0)]``; what concerns several fields
+    is checked in ``__post_init__``, which raises :class:`ConfigError`. Unknown keys are refused.
+
+    Args:
+        section: what error messages call it, such as ``training``.
+
+    Returns:
+        The decorator. Making an instance raises ConfigError, which names the field.
+    """
+
+    def decorate(cls: type[T]) -> type[T]:
+        made: Any = dataclass(frozen=True, config=_CONFIG)(cls)
+        check = made.__init__
+
+        @functools.wraps(check)
+        def init(self: T, *args: Any, **values: Any) -> None:
+            try:
+                check(self, *args, **values)
+            except ValidationError as error:
+                raise ConfigError(f"{section}.{_first(error)}") from error
+
+        made.__init__ = init
+        return made  # type: ignore[no-any-return]
+
+    return decorate
+
+
+def _first(error: ValidationError) -> str:
+    """The first thing that is wrong: its key, and why."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"]) or "(top)"
+    return f"{key}: {first['msg']}"
 
 
 def read_json(text: str | bytes) -> Any:

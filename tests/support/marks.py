@@ -9,8 +9,8 @@ import av
 import cv2
 import numpy as np
 
-from fixtures_animate import portrait
 from stillspeak.media.marks.provenance import Marks, Origin, Source
+from support.animate import portrait
 
 
 @cache

@@ -10,12 +10,12 @@ from pathlib import Path
 import av
 import numpy as np
 
-from fixtures_animate import RATE, lively, portrait, portrait_face, shared_detector, speech
 from stillspeak.conceal.concealer import Concealer
 from stillspeak.models.generator import Generator
 from stillspeak.options import AnimateOptions
 from stillspeak.rendering.portrait import Portrait
 from stillspeak.synthesis import Synthesizer
+from support.animate import RATE, lively, portrait, portrait_face, shared_detector, speech
 
 FPS = 25
 

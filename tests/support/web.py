@@ -18,10 +18,10 @@ import uvicorn
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from fixtures_animate import portrait, save_lively, shared_detector, speech, write_wav
 from stillspeak.web.app import create_app
 from stillspeak.web.server import _listen
 from stillspeak.web.settings import ServeSettings
+from support.animate import portrait, save_lively, shared_detector, speech, write_wav
 
 URL = "http://127.0.0.1"
 

@@ -16,9 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from fixtures_faces import face_pictures, face_points
-from fixtures_fuzz import Body, FindingError, Form, Target, as_toml
-from fixtures_study import GRID_CHOICES, paper_study, write_clip
 from stillspeak import weights
 from stillspeak.batch import read_jobs
 from stillspeak.conceal.lost_frames import read_lost
@@ -49,8 +46,11 @@ from stillspeak.training.checkpoint import load_checkpoint, save_checkpoint
 from stillspeak.training.config import run_config
 from stillspeak.training.scorers.run import lesson_config, lesson_kind
 from stillspeak.web.settings import ServeSettings
+from support.faces import face_pictures, face_points
+from support.fuzz import Body, FindingError, Form, Target, as_toml
+from support.study import GRID_CHOICES, paper_study, write_clip
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 PIXELS = 4_000_000
 """Largest picture that is decoded here, so that the bound on memory means something."""

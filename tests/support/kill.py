@@ -264,7 +264,7 @@ class Killer:
         self._orders = 0
         self._buffer = b""
         self._codes: dict[int, int] = {}
-        source = str(Path(__file__).parents[1] / "src")
+        source = str(Path(__file__).parents[2] / "src")
         path = os.pathsep.join([source, *(p for p in sys.path if p)])
         self.process = subprocess.Popen(
             [sys.executable, __file__],

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from fixtures_animate import lively, shared_detector
 from stillspeak.animate import Animator
+from support.animate import lively, shared_detector
 
 RATE = 48_000
 PACKET = 960
@@ -37,7 +37,7 @@ def still() -> bytes:
 
     import PIL.Image
 
-    from fixtures_animate import portrait
+    from support.animate import portrait
 
     file = io.BytesIO()
     PIL.Image.fromarray(portrait()).save(file, "PNG")

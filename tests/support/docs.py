@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 FENCE = re.compile(r"^(```+)([\w+-]*)[^\n]*\n(.*?)^\1 *$", re.MULTILINE | re.DOTALL)
 SHELL_LANGUAGES = {"", "sh", "bash", "shell", "console"}
