@@ -6,14 +6,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-pipecat lint bench install clean
+.PHONY: demo test test-pipecat lint docs bench install clean
 
 install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt scripts/check_system.py
 	@$(PYTHON) scripts/check_system.py
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,corpora,eval,serve,study,postgres,livekit,onnx,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,corpora,eval,serve,study,postgres,livekit,onnx,docs,dev]'
 	@touch $@
 
 demo: $(STAMP)
@@ -33,6 +33,10 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The site, into build/site.
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/animate.py

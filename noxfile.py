@@ -56,10 +56,11 @@ def wheel(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS[0])
 def docs(session: nox.Session) -> None:
-    """Writes what is made from the code: figures, reference pages, the performance table."""
+    """Writes what is made from the code, figures and the performance table, and builds the site."""
     install(session)
-    for name in ("figures", "reference", "performance"):
+    for name in ("figures", "performance"):
         session.run("python", f"scripts/{name}.py")
+    session.run("mkdocs", "build", "--strict", env={"NO_MKDOCS_2_WARNING": "1"})
 
 
 @nox.session(python=PYTHONS[0])

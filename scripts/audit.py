@@ -2,7 +2,6 @@
 
     python scripts/audit.py             # problems, and exit 1 if there are any
     python scripts/audit.py --table     # every package as Markdown
-    python scripts/audit.py --write     # the same into docs/dependencies.md
     python scripts/audit.py --online    # asks pip-audit, too, which asks a public database
 
 All but the last works without a network, from what is installed: with the Makefile's extras that is
@@ -28,7 +27,6 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGE = ROOT / "docs" / "dependencies.md"
 
 FREE = (
     *("0BSD", "APACHE", "BOOST", "BSD", "BSL-1.0", "CC0", "ISC", "MIT", "PSF", "PYTHON SOFTWARE"),
@@ -53,6 +51,8 @@ WITHOUT_IMPORT = {
     "atheris": "scripts/fuzz.py --guided",
     "psycopg": "SQLAlchemy loads it by the database's URL",
     "tensorboard": "torch.utils.tensorboard imports it",
+    "mkdocs-material": "mkdocs.yml",
+    "mkdocstrings": "mkdocs.yml",
     "mypy": "make lint",
     "ruff": "make lint",
     "pytest-timeout": "an option in pyproject.toml",
@@ -245,9 +245,9 @@ def table() -> str:
     lines = [
         "# Dependencies",
         "",
-        "Written by `python scripts/audit.py --write` from what is installed with the Makefile's",
-        "extras at the versions of constraints.txt. Bold: named in pyproject.toml; the others come",
-        "with those. Copyleft of the weak kind covers the package itself, not what uses it.",
+        "What is installed with the Makefile's extras, at the versions of constraints.txt. Bold:",
+        "named in pyproject.toml; the others come with those. Weak copyleft covers the package",
+        "itself, not what uses it.",
         "",
         f"{len(ordered)} packages, {sum(p.direct for p in ordered)} of them named; "
         f"not installed: {', '.join(sorted(missing)) or 'none'}.",
@@ -280,13 +280,10 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--table", action="store_true", help="print every package")
-    parser.add_argument("--write", action="store_true", help=f"write {PAGE.name}")
     parser.add_argument("--online", action="store_true", help="ask pip-audit too")
     given = parser.parse_args()
     if given.table:
         print(table(), end="")
-    if given.write:
-        PAGE.write_text(table(), "utf-8")
     found = problems()
     for line in found:
         print(line, file=sys.stderr)

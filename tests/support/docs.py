@@ -11,8 +11,8 @@ ROOT = Path(__file__).parents[2]
 
 FENCE = re.compile(r"^(```+)([\w+-]*)[^\n]*\n(.*?)^\1 *$", re.MULTILINE | re.DOTALL)
 SHELL_LANGUAGES = {"", "sh", "bash", "shell", "console"}
-GENERATED = {"docs/api.md", "docs/commands.md"}
-"""Their blocks without a language are signatures, not commands."""
+GENERATED = {"docs/api.md", "docs/commands.md", "docs/dependencies.md"}
+"""Pages that exist on the built site alone: scripts/reference.py."""
 
 
 class Block(NamedTuple):
@@ -63,7 +63,7 @@ def blocks(page: str) -> Iterator[Block]:
 def commands(page: str) -> Iterator[Command]:
     """Every command of a page's shell blocks, continued lines joined."""
     for block in blocks(page):
-        if block.language not in SHELL_LANGUAGES or page in GENERATED:
+        if block.language not in SHELL_LANGUAGES:
             continue
         if re.search(r"\{$", block.text, re.MULTILINE):
             continue  # another program's configuration
