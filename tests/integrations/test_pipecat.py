@@ -89,7 +89,7 @@ def run(
         await started.wait()
         await script(worker, sink)
         await asyncio.wait_for(running, 60)
-        left = [t for t in asyncio.all_tasks() if "LiveTalk" in repr(t)]
+        left = [t for t in asyncio.all_tasks() if "RealtimeSession" in repr(t)]
         assert not left
         return sink
 
@@ -229,4 +229,4 @@ def test_more_speech_than_fits_is_waited_for():
     face = processor(hold=0.5)
     sink = run(face, script)
     assert len(sink.samples()) == round(1.5 * RATE)
-    assert face.talk.queue.counts.dropped == 0
+    assert face.talk.buffer.counts.dropped == 0

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import Any
 
-from stillspeak.realtime.session import LiveTalk
+from stillspeak.realtime.session import RealtimeSession
 
 
 class Clock:
@@ -68,8 +68,8 @@ class Clock:
         self.now = until
 
 
-def talk_with(clock: Clock, face: Any, **options: Any) -> LiveTalk:
+def talk_with(clock: Clock, face: Any, **options: Any) -> RealtimeSession:
     """A talk on that clock."""
-    return LiveTalk(
+    return RealtimeSession(
         face, executor=clock.threads, clock=lambda: clock.now, sleep=clock.sleep, **options
     )

@@ -15,7 +15,7 @@ from concurrent.futures import Executor
 import numpy as np
 
 from stillspeak.errors import MissingDependencyError
-from stillspeak.realtime.session import LiveTalk, even, pcm16
+from stillspeak.realtime.session import RealtimeSession, even, pcm16
 from stillspeak.stream import StreamSession
 
 try:
@@ -34,8 +34,8 @@ class TalkingFace(VideoGenerator):
     """Turns an agent's speech into pictures and sound in step.
 
     Args:
-        session: the face; nobody else may use it meanwhile, and it stays the caller's. Its own
-            sample rate had best be the model's, 16 kHz: others cost a beat or more of delay.
+        session: the face; nothing else may use it meanwhile, and it stays yours. Its own
+            sample rate had best be the model's, 16 kHz: others add a frame or more of delay.
         sample_rate: of the sound that comes back, a multiple of the session's frame rate. What is
             pushed may have any.
         hold: seconds of speech that may wait; :meth:`push_audio` waits while there is more.
@@ -53,7 +53,9 @@ class TalkingFace(VideoGenerator):
         hold: float | None = None,
         executor: Executor | None = None,
     ) -> None:
-        self.talk = LiveTalk(session, rate=sample_rate, live=False, hold=hold, executor=executor)
+        self.talk = RealtimeSession(
+            session, rate=sample_rate, live=False, max_buffer=hold, executor=executor
+        )
         """The clock and the queues behind it; ``talk.stats()`` says how they are."""
         self._session = session
         self._sample_rate = sample_rate
@@ -89,15 +91,15 @@ class TalkingFace(VideoGenerator):
         self,
     ) -> AsyncIterator[rtc.VideoFrame | rtc.AudioFrame | AudioSegmentEnd]:
         """Pictures, the sound that belongs to them, and the ends of utterances, in real time."""
-        async for beat in self.talk:
-            if beat.picture is not None:
-                picture = even(beat.picture)
+        async for frame in self.talk:
+            if frame.picture is not None:
+                picture = even(frame.picture)
                 rows, columns = picture.shape[:2]
                 yield rtc.VideoFrame(columns, rows, rtc.VideoBufferType.RGB24, picture.tobytes())
-            if beat.heard:
-                sound = pcm16(beat.sound[: beat.heard])
+            if frame.heard:
+                sound = pcm16(frame.sound[: frame.heard])
                 yield rtc.AudioFrame(sound.tobytes(), self._sample_rate, 1, len(sound))
-            if beat.ended:
+            if frame.ended:
                 yield AudioSegmentEnd()
 
     async def aclose(self) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from stillspeak.errors import MissingDependencyError, StillspeakError
-from stillspeak.realtime.session import LiveTalk, even, pcm16
+from stillspeak.realtime.session import RealtimeSession, even, pcm16
 from stillspeak.stream import StreamSession
 
 try:
@@ -57,8 +57,8 @@ class TalkingFaceProcessor(FrameProcessor):
     """Turns the voice's speech into pictures and sound in step.
 
     Args:
-        session: the face; nobody else may use it meanwhile, and it stays the caller's. Its own
-            sample rate had best be the model's, 16 kHz: others cost a beat or more of delay.
+        session: the face; nothing else may use it meanwhile, and it stays yours. Its own
+            sample rate had best be the model's, 16 kHz: others add a frame or more of delay.
         sample_rate: of the sound that goes out; by default the pipeline's.
         hold: seconds of speech that may wait; more is waited for.
         sync_with_audio: let the transport show each picture when the sound before it was sent.
@@ -80,9 +80,9 @@ class TalkingFaceProcessor(FrameProcessor):
         self._rate = sample_rate
         self._hold, self._executor = hold, executor
         self._sync_with_audio = sync_with_audio
-        self.talk: LiveTalk | None = None
+        self.talk: RealtimeSession | None = None
         """The clock and the queues behind it, once the pipeline has started."""
-        self._beats: asyncio.Task[None] | None = None
+        self._playing: asyncio.Task[None] | None = None
         # What waits for the sound before it: how many samples that is, and what.
         self._marks: deque[tuple[int, Frame | _Voice]] = deque()
         self._taken = self._said = 0
@@ -123,7 +123,7 @@ class TalkingFaceProcessor(FrameProcessor):
             await self._hear(frame)
         elif isinstance(frame, EndFrame):
             self._end_utterance()
-            if self._beats is not None and not self._beats.done():
+            if self._playing is not None and not self._playing.done():
                 await self._quiet.wait()
             await self._stop()
             await self.push_frame(frame, direction)
@@ -136,21 +136,21 @@ class TalkingFaceProcessor(FrameProcessor):
                 await self.push_frame(frame, direction)
 
     def _start(self) -> None:
-        if self._beats is None:
+        if self._playing is None:
             assert self._rate is not None
-            self.talk = LiveTalk(
+            self.talk = RealtimeSession(
                 self._session,
                 rate=self._rate,
                 live=False,
-                hold=self._hold,
+                max_buffer=self._hold,
                 executor=self._executor,
             )
-            self._beats = self.create_task(self._play(self.talk))
+            self._playing = self.create_task(self._play(self.talk))
 
     async def _stop(self) -> None:
-        beats, self._beats = self._beats, None
-        if beats is not None:
-            await self.cancel_task(beats)
+        playing, self._playing = self._playing, None
+        if playing is not None:
+            await self.cancel_task(playing)
         if self.talk is not None:
             await self.talk.close()
         self._quiet.set()
@@ -170,13 +170,13 @@ class TalkingFaceProcessor(FrameProcessor):
 
     def _end_utterance(self) -> None:
         assert self.talk is not None
-        if self._said < self._taken or self.talk.queue.seconds:
+        if self._said < self._taken or self.talk.buffer.seconds:
             self.talk.end()
             self._count()
 
     def _count(self) -> None:
         assert self.talk is not None
-        self._taken = self.talk.queue.counts.taken
+        self._taken = self.talk.buffer.counts.taken
         if self._said < self._taken:
             self._quiet.clear()
 
@@ -184,7 +184,7 @@ class TalkingFaceProcessor(FrameProcessor):
         if self.talk is None:
             return
         self.talk.interrupt()
-        self._said = self._taken = self.talk.queue.counts.taken
+        self._said = self._taken = self.talk.buffer.counts.taken
         self._quiet.set()
         marks, self._marks = list(self._marks), deque()
         for _, mark in marks:
@@ -193,19 +193,19 @@ class TalkingFaceProcessor(FrameProcessor):
             elif not mark.interruptible:
                 await self.push_frame(mark)
 
-    async def _play(self, talk: LiveTalk) -> None:
+    async def _play(self, talk: RealtimeSession) -> None:
         try:
-            async for beat in talk:
+            async for frame in talk:
                 await self._release()
-                if beat.picture is not None:
-                    picture = even(beat.picture)
+                if frame.picture is not None:
+                    picture = even(frame.picture)
                     rows, columns = picture.shape[:2]
                     image = OutputImageRawFrame(picture.tobytes(), (columns, rows), "RGB")
                     image.sync_with_audio = self._sync_with_audio
                     image.transport_destination = self._voice.destination
                     await self.push_frame(image)
-                if beat.heard:
-                    await self._say(talk, beat.sound[: beat.heard])
+                if frame.heard:
+                    await self._say(talk, frame.sound[: frame.heard])
                 await self._release()
         except asyncio.CancelledError:
             raise
@@ -214,8 +214,8 @@ class TalkingFaceProcessor(FrameProcessor):
         finally:
             self._quiet.set()
 
-    async def _say(self, talk: LiveTalk, sound: Any) -> None:
-        """Push the sound of a beat, in pieces where something belongs between them."""
+    async def _say(self, talk: RealtimeSession, sound: Any) -> None:
+        """Push the sound of a frame, in pieces where something belongs between them."""
         begin = 0
         while begin < len(sound):
             await self._release()
@@ -223,7 +223,7 @@ class TalkingFaceProcessor(FrameProcessor):
             if self._marks:
                 size = min(size, max(self._marks[0][0] - self._said, 1))
             piece = pcm16(sound[begin : begin + size])
-            audio = TTSAudioRawFrame(piece.tobytes(), talk.queue.rate, 1)
+            audio = TTSAudioRawFrame(piece.tobytes(), talk.buffer.rate, 1)
             audio.context_id = self._voice.context_id
             audio.transport_destination = self._voice.destination
             begin += size

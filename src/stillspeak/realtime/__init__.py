@@ -1,1 +1,1 @@
-"""A face that speaks in real time: buffers, clock and sinks."""
+"""A talking face in real time: sound in at any pace, audio and video frames out on a clock."""

@@ -2,9 +2,9 @@
 
 :func:`live_router` is the part of ``stillspeak serve`` under ``/live``: a page, and an endpoint
 that answers a WebRTC offer. All sessions share one model. Each has a
-:class:`~stillspeak.realtime.session.LiveTalk`, whose beats become the frames of two tracks on one
-clock: sound and picture of a beat have the same place on both tracks' time lines and leave at the
-same moment, which is what a receiver brings into step by RTP time stamps and sender reports.
+:class:`~stillspeak.realtime.session.RealtimeSession`, whose frames go to two tracks on one clock:
+sound and picture of a frame have the same place on both tracks' time lines and leave at the same
+moment, which is what a receiver brings into step by RTP time stamps and sender reports.
 
 No server of anybody else is asked for anything: there is no STUN server unless the user names one.
 """
@@ -33,7 +33,7 @@ import numpy as np
 
 from stillspeak.errors import ConfigError, MissingDependencyError, StillspeakError
 from stillspeak.options import OPTIONS, AnimateOptions
-from stillspeak.realtime.session import LiveTalk, Picture, even, pcm16
+from stillspeak.realtime.session import Picture, RealtimeSession, even, pcm16
 from stillspeak.weights import DEFAULT_MODEL
 
 try:
@@ -183,7 +183,7 @@ class SoundTrack(MediaStreamTrack):
 
     kind = "audio"
 
-    def __init__(self, talk: LiveTalk) -> None:
+    def __init__(self, talk: RealtimeSession) -> None:
         super().__init__()
         self._talk = talk
         self._packets: deque[tuple[int, Any]] = deque(maxlen=SOUND_PACKETS)
@@ -268,7 +268,7 @@ class LiveSession:
     """
 
     def __init__(
-        self, talk: LiveTalk, settings: LiveSettings, ended: Callable[[LiveSession], None]
+        self, talk: RealtimeSession, settings: LiveSettings, ended: Callable[[LiveSession], None]
     ) -> None:
         self.id = secrets.token_urlsafe(16)
         """Whoever knows it may end the session."""
@@ -445,7 +445,7 @@ class LiveSession:
             if expected is not None and frame.pts is not None:
                 gap = (frame.pts - expected) / frame.sample_rate
                 if 0 < gap <= 1:  # packets that were lost, not a clock that jumped
-                    self.talk.queue.silence(gap)
+                    self.talk.buffer.silence(gap)
             expected = None if frame.pts is None else frame.pts + frame.samples
             channels = len(frame.layout.channels)
             samples = np.ascontiguousarray(frame.to_ndarray()).reshape(-1, channels)
@@ -538,7 +538,7 @@ class LiveHub:
         try:
             loop = asyncio.get_running_loop()
             face = await loop.run_in_executor(self.pool, self._face, still, options)
-            talk = LiveTalk(face, rate=RATE, live=True, executor=self.pool)
+            talk = RealtimeSession(face, rate=RATE, live=True, executor=self.pool)
             session = LiveSession(talk, self.settings, self._forget)
             session.warnings = face.warnings
             session.sdp = await session.answer(sdp)

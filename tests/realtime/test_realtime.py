@@ -10,14 +10,13 @@ import pytest
 
 from stillspeak.animate import Animator
 from stillspeak.errors import AudioError, ConfigError
+from stillspeak.realtime.jitter_buffer import LIVE_MAX_BUFFER, JitterBuffer
 from stillspeak.realtime.session import (
-    LIVE_HOLD,
-    LONGEST_FREEZE,
-    PENDING,
+    MAX_FREEZE,
+    MAX_PENDING,
     STALL_SECONDS,
-    Beat,
-    LiveTalk,
-    SoundQueue,
+    AVFrame,
+    RealtimeSession,
     even,
     pcm16,
 )
@@ -65,26 +64,28 @@ class Level:
 
 
 def levels(count: int, begin: int = 0) -> np.ndarray:
-    """(count * 640,) float32: each beat's samples at a level of its own."""
+    """(count * 640,) float32: each frame's samples at a level of its own."""
     steps = 0.1 + 0.8 * ((np.arange(begin, begin + count) * 7) % 50) / 50
     return np.repeat(steps, HOP).astype(np.float32)
 
 
-def talk(clock: Clock, face: Any = None, **options: Any) -> LiveTalk:
+def talk(clock: Clock, face: Any = None, **options: Any) -> RealtimeSession:
     return talk_with(clock, face or Level(), **({"rate": RATE, "live": False} | options))
 
 
-async def take(source: LiveTalk, count: int | None = None, each: Any = None) -> list[Beat]:
-    beats = []
+async def take(
+    source: RealtimeSession, count: int | None = None, each: Any = None
+) -> list[AVFrame]:
+    frames = []
     async with source:
-        async for beat in source:
-            beats.append(beat)
+        async for frame in source:
+            frames.append(frame)
             if each is not None:
-                await each(beat)
-            if len(beats) == count:
+                await each(frame)
+            if len(frames) == count:
                 break
         source._executor.clock.drain()
-    return beats
+    return frames
 
 
 def run(work: Any) -> Any:
@@ -97,8 +98,8 @@ def run(work: Any) -> Any:
     return asyncio.run(whole())
 
 
-def level(beat: Beat) -> int:
-    return round(200 * float(np.abs(beat.sound).mean()))
+def level(frame: AVFrame) -> int:
+    return round(200 * float(np.abs(frame.sound).mean()))
 
 
 # --- in step ------------------------------------------------------------------------------------
@@ -111,13 +112,13 @@ def test_a_picture_comes_with_its_own_sound(rate):
     source = talk(clock, rate=rate)
     source.push(levels(40), RATE)
     source.finish()
-    beats = run(take(source))
-    assert [beat.index for beat in beats] == list(range(len(beats)))
-    assert len(beats) in (41, 42)  # what the resampler held makes one more
-    for beat in beats[1:39]:
+    frames = run(take(source))
+    assert [frame.index for frame in frames] == list(range(len(frames)))
+    assert len(frames) in (41, 42)  # what the resampler held makes one more
+    for frame in frames[1:39]:
         # At another rate samples at the seams mix with the neighbours'.
-        assert abs(int(beat.picture[0, 0, 0]) - level(beat)) <= (0 if rate == RATE else 6)
-    assert all(len(beat.sound) == rate // FPS for beat in beats)
+        assert abs(int(frame.picture[0, 0, 0]) - level(frame)) <= (0 if rate == RATE else 6)
+    assert all(len(frame.sound) == rate // FPS for frame in frames)
 
 
 def test_beats_come_when_they_are_due_and_never_drift():
@@ -127,8 +128,8 @@ def test_beats_come_when_they_are_due_and_never_drift():
     source = talk(clock)
     at: list[float] = []
 
-    async def note(beat: Beat) -> None:
-        at.append(clock.now - source.due(beat.index))
+    async def note(frame: AVFrame) -> None:
+        at.append(clock.now - source.due(frame.index))
 
     run(take(source, 3000, note))
     assert source.start == 100.0
@@ -146,11 +147,11 @@ def test_the_face_sees_what_the_offline_path_sees():
     assert source.delay == DELAY
     source.push(heard, RATE)
     source.finish()
-    beats = run(take(source))
-    assert len(beats) == 21  # 20 with sound, and one of silence
-    for beat, expected in zip(beats[:18], whole, strict=False):
-        assert np.abs(beat.picture.astype(int) - expected).max() <= 1
-    assert np.array_equal(np.concatenate([beat.sound for beat in beats[:20]]), heard)
+    frames = run(take(source))
+    assert len(frames) == 21  # 20 with sound, and one of silence
+    for frame, expected in zip(frames[:18], whole, strict=False):
+        assert np.abs(frame.picture.astype(int) - expected).max() <= 1
+    assert np.array_equal(np.concatenate([frame.sound for frame in frames[:20]]), heard)
 
 
 # --- sound that comes as it likes ---------------------------------------------------------------
@@ -162,72 +163,72 @@ def test_a_burst_waits_and_is_played_in_order():
     sound = levels(250)
     source.push(sound, RATE)
     source.finish()
-    beats = run(take(source))
-    assert np.array_equal(np.concatenate([b.sound for b in beats])[: len(sound)], sound)
-    assert source.queue.counts.dropped == 0
-    assert [b.index for b in beats if b.ended] == [249]
+    frames = run(take(source))
+    assert np.array_equal(np.concatenate([b.sound for b in frames])[: len(sound)], sound)
+    assert source.buffer.counts.dropped == 0
+    assert [b.index for b in frames if b.ended] == [249]
 
 
 def test_more_than_the_bound_is_waited_for_with_feed_and_dropped_with_push():
     clock = Clock()
-    source = talk(clock, hold=1.0)
+    source = talk(clock, max_buffer=1.0)
     fed: list[bool] = []
 
     async def speak() -> None:
         for begin in range(0, 100, 10):
             fed.append(await source.feed(levels(10, begin), RATE))
-            assert source.queue.seconds <= 1.0
+            assert source.buffer.seconds <= 1.0
         source.finish()
 
-    async def both() -> list[Beat]:
+    async def both() -> list[AVFrame]:
         speaker = asyncio.create_task(speak())
-        beats = await take(source)
+        frames = await take(source)
         await speaker
-        return beats
+        return frames
 
-    beats = run(both())
+    frames = run(both())
     assert fed == [True] * 10
-    assert np.array_equal(np.concatenate([b.sound for b in beats])[: 100 * HOP], levels(100))
+    assert np.array_equal(np.concatenate([b.sound for b in frames])[: 100 * HOP], levels(100))
 
-    queue = SoundQueue(RATE, FPS, hold=1.0)
-    queue.push(levels(20), RATE)
-    queue.push(levels(20), RATE)
-    assert queue.seconds == 1.0 and queue.counts.dropped == 15 * HOP
+    buffer = JitterBuffer(RATE, FPS, max_buffer=1.0)
+    buffer.push(levels(20), RATE)
+    buffer.push(levels(20), RATE)
+    assert buffer.seconds == 1.0 and buffer.counts.dropped == 15 * HOP
 
 
 def test_live_sound_stays_within_its_bound_and_loses_the_oldest():
-    queue = SoundQueue(RATE, FPS, live=True)
+    buffer = JitterBuffer(RATE, FPS, live=True)
     for begin in range(50):  # 2 s that nobody takes
-        queue.push(levels(1, begin), RATE)
-        assert queue.seconds <= LIVE_HOLD
-    newest = [queue.take().sound for _ in range(2)]
-    assert queue.counts.dropped > RATE
+        buffer.push(levels(1, begin), RATE)
+        assert buffer.seconds <= LIVE_MAX_BUFFER
+    newest = [buffer.take().sound for _ in range(2)]
+    assert buffer.counts.dropped > RATE
     assert (
-        queue.counts.dropped + queue.counts.skipped + round(RATE * queue.seconds) + 2 * HOP
-        == queue.counts.taken
+        buffer.counts.dropped + buffer.counts.skipped + round(RATE * buffer.seconds) + 2 * HOP
+        == buffer.counts.taken
     )
     assert any(np.isclose(newest[0][0], levels(1, k)[0]) for k in range(36, 50))
 
 
 def test_a_delay_of_live_sound_is_made_up_in_pauses_and_a_little_faster_in_speech():
-    queue = SoundQueue(RATE, FPS, live=True)
-    queue.push(np.concatenate((levels(3), np.zeros(6 * HOP, np.float32), levels(3, 3))), RATE)
-    played = [queue.take() for _ in range(4)]
+    buffer = JitterBuffer(RATE, FPS, live=True)
+    buffer.push(np.concatenate((levels(3), np.zeros(6 * HOP, np.float32), levels(3, 3))), RATE)
+    played = [buffer.take() for _ in range(4)]
     assert sum(np.abs(block.sound).max() < 0.01 for block in played) <= 1
-    assert queue.counts.skipped >= 5 * HOP
+    assert buffer.counts.skipped >= 5 * HOP
 
     time = np.arange(12 * HOP) / RATE
     tone = np.sin(2 * np.pi * 200 * time).astype(np.float32)
-    queue = SoundQueue(RATE, FPS, live=True, hold=1.0)
-    queue.push(tone, RATE)
-    first = queue.take().sound
+    buffer = JitterBuffer(RATE, FPS, live=True, max_buffer=1.0)
+    buffer.push(tone, RATE)
+    first = buffer.take().sound
     crossings = np.count_nonzero(np.diff(np.signbit(first)))
     assert 16 <= crossings <= 17  # 200 Hz, at most 4 % more
-    before = queue.seconds
+    before = buffer.seconds
     for _ in range(4):
-        queue.push(tone[:HOP], RATE)
-        queue.take()
-    assert before - 4 * 0.0017 <= queue.seconds < before
+        buffer.push(tone[:HOP], RATE)
+        buffer.take()
+    assert before - 4 * 0.0017 <= buffer.seconds < before
 
 
 def test_a_gap_is_silence_and_the_clock_goes_on():
@@ -235,34 +236,34 @@ def test_a_gap_is_silence_and_the_clock_goes_on():
     source = talk(clock, live=True)
     sent = 0
 
-    async def each(beat: Beat) -> None:
+    async def each(frame: AVFrame) -> None:
         nonlocal sent
-        if not 10 <= beat.index < 20:
+        if not 10 <= frame.index < 20:
             source.push(levels(1, sent), RATE)
             sent += 1
 
-    beats = run(take(source, 40, each))
-    assert [b.index for b in beats] == list(range(40))
-    quiet = [b.index for b in beats if b.heard == 0 and b.index > 8]
+    frames = run(take(source, 40, each))
+    assert [b.index for b in frames] == list(range(40))
+    quiet = [b.index for b in frames if b.heard == 0 and b.index > 8]
     assert 9 <= len(quiet) <= 12 and quiet == list(range(quiet[0], quiet[-1] + 1))
-    for beat in beats:
-        if beat.picture is not None:
-            assert abs(int(beat.picture[0, 0, 0]) - level(beat)) <= 1
-    assert [b.speaking for b in beats][quiet[0] + 8] is False
+    for frame in frames:
+        if frame.picture is not None:
+            assert abs(int(frame.picture[0, 0, 0]) - level(frame)) <= 1
+    assert [b.speaking for b in frames][quiet[0] + 8] is False
 
 
 def test_the_end_of_a_sound_does_not_wait_for_more():
-    queue = SoundQueue(RATE, FPS)
-    queue.push(levels(1)[:100], RATE)
-    assert queue.take().heard == 0  # it has just come: more may follow
-    block = queue.take()
+    buffer = JitterBuffer(RATE, FPS)
+    buffer.push(levels(1)[:100], RATE)
+    assert buffer.take().heard == 0  # it has just come: more may follow
+    block = buffer.take()
     assert block.heard == 100 and not block.ended and not block.sound[100:].any()
-    queue.push(levels(1)[:100], RATE)
-    queue.end()
-    queue.push(levels(2), RATE)
-    block = queue.take()
+    buffer.push(levels(1)[:100], RATE)
+    buffer.end()
+    buffer.push(levels(2), RATE)
+    block = buffer.take()
     assert block.heard == 100 and block.ended
-    assert queue.take().heard == HOP  # the next utterance begins with a beat of its own
+    assert buffer.take().heard == HOP  # the next utterance begins with a frame of its own
 
 
 @pytest.mark.parametrize("rate", [8_000, 11_025, 22_050, 44_100, 48_000, 96_000])
@@ -270,52 +271,52 @@ def test_the_end_of_a_sound_does_not_wait_for_more():
 def test_any_rate_keeps_pitch_and_length(rate, channels):
     time = np.arange(rate) / rate
     tone = np.rint(12_000 * np.sin(2 * np.pi * 440 * time)).astype(np.int16)
-    queue = SoundQueue(48_000, FPS)
+    buffer = JitterBuffer(48_000, FPS)
     for begin in range(0, rate, 777):
-        queue.push(np.repeat(tone[begin : begin + 777, None], channels, 1), rate)
-    queue.end()
-    sound = np.concatenate([queue.take().sound for _ in range(25)])
-    assert abs(queue.counts.taken - 48_000) <= 100
+        buffer.push(np.repeat(tone[begin : begin + 777, None], channels, 1), rate)
+    buffer.end()
+    sound = np.concatenate([buffer.take().sound for _ in range(25)])
+    assert abs(buffer.counts.taken - 48_000) <= 100
     spectrum = np.abs(np.fft.rfft(sound))
     assert np.argmax(spectrum) == 440
     assert 0.3 < np.abs(sound).max() < 0.4
 
 
 def test_the_rate_may_change_on_the_way():
-    queue = SoundQueue(RATE, FPS)
+    buffer = JitterBuffer(RATE, FPS)
     for rate in (48_000, 8_000, 16_000, 44_100):
         time = np.arange(rate // 2) / rate
-        queue.push(np.sin(2 * np.pi * 100 * time).astype(np.float32), rate)
-    queue.end()
-    assert abs(queue.counts.taken - 2 * RATE) < 120
-    sound = np.concatenate([queue.take().sound for _ in range(50)])
+        buffer.push(np.sin(2 * np.pi * 100 * time).astype(np.float32), rate)
+    buffer.end()
+    assert abs(buffer.counts.taken - 2 * RATE) < 120
+    sound = np.concatenate([buffer.take().sound for _ in range(50)])
     assert np.abs(np.diff(sound)).max() < 0.2  # no clicks
 
 
 def test_damaged_samples_are_zeroed_and_counted_and_impossible_ones_refused():
-    queue = SoundQueue(RATE, FPS)
+    buffer = JitterBuffer(RATE, FPS)
     damaged = levels(1)
     damaged[[3, 5, 7]] = np.nan, np.inf, -np.inf
-    queue.push(damaged, RATE)
-    sound = queue.take().sound
-    assert queue.counts.mended == 3 and np.isfinite(sound).all()
+    buffer.push(damaged, RATE)
+    sound = buffer.take().sound
+    assert buffer.counts.mended == 3 and np.isfinite(sound).all()
     assert not sound[[3, 5, 7]].any() and sound[4] == damaged[4]
     for samples in (np.full(99, 20_000.0), np.zeros(9, np.int64), np.zeros((2, 3, 4))):
         with pytest.raises(AudioError):
-            queue.push(samples, RATE)
+            buffer.push(samples, RATE)
     for rate in (0, -1, 44_100.5, float("nan")):
         with pytest.raises(AudioError, match="rate"):
-            queue.push(levels(1), rate)
-    assert queue.empty
+            buffer.push(levels(1), rate)
+    assert buffer.empty
 
 
 @pytest.mark.parametrize(
-    ("rate", "hold", "message"),
-    [(16_001, None, "multiple"), (0, None, "multiple"), (16_000, 0.05, "too little")],
+    ("rate", "max_buffer", "message"),
+    [(16_001, None, "multiple"), (0, None, "multiple"), (16_000, 0.05, "too short")],
 )
-def test_queues_that_cannot_be(rate, hold, message):
+def test_buffers_that_cannot_be(rate, max_buffer, message):
     with pytest.raises(ConfigError, match=message):
-        SoundQueue(rate, FPS, live=True, hold=hold)
+        JitterBuffer(rate, FPS, live=True, max_buffer=max_buffer)
 
 
 # --- who is slow --------------------------------------------------------------------------------
@@ -328,16 +329,16 @@ def test_a_slow_consumer_loses_pictures_and_no_sound():
     source.push(sound, RATE)
     source.finish()
 
-    async def each(beat: Beat) -> None:
-        # As an encoder would: a picture takes longer than a beat, sound next to nothing.
-        await clock.sleep(0.055 if beat.picture is not None else 0.001)
+    async def each(frame: AVFrame) -> None:
+        # As an encoder would: a picture takes longer than a frame, sound next to nothing.
+        await clock.sleep(0.055 if frame.picture is not None else 0.001)
 
-    beats = run(take(source, None, each))
-    assert np.array_equal(np.concatenate([b.sound for b in beats])[: len(sound)], sound)
-    shown = [beat.index for beat in beats if beat.picture is not None]
-    assert 0.3 * len(beats) < len(shown) < 0.9 * len(beats)
-    assert max(np.diff(shown)) <= LONGEST_FREEZE + 1
-    assert source.pictures.dropped == len(beats) - len(shown)
+    frames = run(take(source, None, each))
+    assert np.array_equal(np.concatenate([b.sound for b in frames])[: len(sound)], sound)
+    shown = [frame.index for frame in frames if frame.picture is not None]
+    assert 0.3 * len(frames) < len(shown) < 0.9 * len(frames)
+    assert max(np.diff(shown)) <= MAX_FREEZE + 1
+    assert source.pictures.dropped == len(frames) - len(shown)
     assert source.pictures.stalls == 0
 
 
@@ -349,14 +350,14 @@ def test_slow_computing_leaves_out_pictures_and_never_holds_up_the_sound():
     source.finish()
     at: list[float] = []
 
-    async def each(beat: Beat) -> None:
-        at.append(clock.now - source.due(beat.index))
-        assert len(source._jobs) <= PENDING + 1
+    async def each(frame: AVFrame) -> None:
+        at.append(clock.now - source.due(frame.index))
+        assert len(source._tasks) <= MAX_PENDING + 1
 
-    beats = run(take(source, None, each))
+    frames = run(take(source, None, each))
     assert max(at) < 1e-6
-    assert np.array_equal(np.concatenate([b.sound for b in beats])[: len(sound)], sound)
-    shown = sum(beat.picture is not None for beat in beats)
+    assert np.array_equal(np.concatenate([b.sound for b in frames])[: len(sound)], sound)
+    shown = sum(frame.picture is not None for frame in frames)
     assert 80 < shown < 150  # 0.04 / 0.07 of 200 can be made
     assert clock.most_jobs == 1
 
@@ -368,16 +369,16 @@ def test_after_a_stall_the_clock_goes_on_from_there():
     source.finish()
     at: list[float] = []
 
-    async def each(beat: Beat) -> None:
+    async def each(frame: AVFrame) -> None:
         at.append(clock.now)
-        if beat.index == 50:
+        if frame.index == 50:
             clock.now += 60.0  # the laptop was closed
 
-    beats = run(take(source, None, each))
+    frames = run(take(source, None, each))
     assert source.pictures.stalls == 1
     steps = np.diff(at)
     assert np.count_nonzero(steps < 0.01) <= STALL_SECONDS * FPS  # no minute in a second
-    assert np.array_equal(np.concatenate([b.sound for b in beats])[: 100 * HOP], levels(100))
+    assert np.array_equal(np.concatenate([b.sound for b in frames])[: 100 * HOP], levels(100))
 
 
 # --- interruption and end -----------------------------------------------------------------------
@@ -389,20 +390,20 @@ def test_an_interruption_drops_what_was_not_played_and_closes_the_mouth():
     source = talk(clock, face)
     source.push(levels(200), RATE)
 
-    async def each(beat: Beat) -> None:
-        if beat.index == 20:
+    async def each(frame: AVFrame) -> None:
+        if frame.index == 20:
             source.interrupt()
-        if beat.index == 40:
+        if frame.index == 40:
             source.push(levels(10, 3), RATE)
             source.end()
 
-    beats = run(take(source, 60, each))
-    assert all(level(b) > 0 for b in beats[:21])
-    assert not any(b.sound.any() or b.heard or b.speaking for b in beats[21:41])
-    assert all(b.picture is None or not b.picture.any() for b in beats[21:41])
-    assert sum(b.picture is None for b in beats[21:60]) <= DELAY
+    frames = run(take(source, 60, each))
+    assert all(level(b) > 0 for b in frames[:21])
+    assert not any(b.sound.any() or b.heard or b.speaking for b in frames[21:41])
+    assert all(b.picture is None or not b.picture.any() for b in frames[21:41])
+    assert sum(b.picture is None for b in frames[21:60]) <= DELAY
     assert face.calls == [*START, "reset", ("idle", DELAY)]
-    again = [b for b in beats[41:] if b.heard]
+    again = [b for b in frames[41:] if b.heard]
     assert np.array_equal(np.concatenate([b.sound for b in again]), levels(10, 3))
     assert all(b.picture is None or int(b.picture[0, 0, 0]) == level(b) for b in again)
 
@@ -413,21 +414,21 @@ def test_an_interruption_discards_what_is_being_computed():
     source.push(levels(100), RATE)
     interrupted = 0
 
-    async def each(beat: Beat) -> None:
+    async def each(frame: AVFrame) -> None:
         nonlocal interrupted
-        if not interrupted and beat.index >= 10 and clock.jobs:
-            interrupted = beat.index
+        if not interrupted and frame.index >= 10 and clock.jobs:
+            interrupted = frame.index
             source.interrupt()
 
-    beats = run(take(source, 40, each))
+    frames = run(take(source, 40, each))
     assert interrupted
-    after = [b for b in beats if b.index > interrupted and b.picture is not None]
+    after = [b for b in frames if b.index > interrupted and b.picture is not None]
     assert after and not any(b.picture.any() for b in after)
 
 
 def test_an_interruption_frees_whoever_waits_for_room():
     clock = Clock()
-    source = talk(clock, hold=1.0)
+    source = talk(clock, max_buffer=1.0)
 
     async def both() -> bool:
         source.push(levels(25), RATE)
@@ -441,12 +442,12 @@ def test_an_interruption_frees_whoever_waits_for_room():
         return taken
 
     assert run(both()) is False
-    assert source.queue.empty
+    assert source.buffer.empty
 
 
 def test_closing_frees_whoever_waits_for_room():
     clock = Clock()
-    source = talk(clock, hold=1.0)
+    source = talk(clock, max_buffer=1.0)
 
     async def both() -> bool:
         source.push(levels(25), RATE)
@@ -488,9 +489,9 @@ def test_closing_waits_for_the_thread_and_keeps_nothing():
                 return []
 
         face = Slow()
-        async with LiveTalk(face, rate=RATE) as source:
-            async for beat in source:
-                assert beat.index == 0
+        async with RealtimeSession(face, rate=RATE) as source:
+            async for frame in source:
+                assert frame.index == 0
                 break
         assert running == 0
 
@@ -528,9 +529,9 @@ def test_statistics_are_json():
     )
     source.push(speech(0.5), RATE)
     source.finish()
-    beats = run(take(source))
+    frames = run(take(source))
     stats = json.loads(json.dumps(source.stats()))
-    assert stats["pictures"]["shown"] + stats["pictures"]["dropped"] == len(beats)
+    assert stats["pictures"]["shown"] + stats["pictures"]["dropped"] == len(frames)
     assert stats["sound"]["taken"] == 8000
     assert stats["step_median_seconds"] > 0
 

@@ -1,0 +1,91 @@
+"""Sound of any rate to another one while it comes in, about 1 ms late.
+
+FFmpeg's resampler has a short filter. The one for files, soxr, holds back 40 ms: a whole frame.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from stillspeak.media.audio import Waveform
+
+EMPTY: Waveform = np.zeros(0, np.float32)
+
+
+class Resampler:
+    """Sound of any rate in, of one rate out.
+
+    Args:
+        rate: samples a second of what comes out.
+    """
+
+    def __init__(self, rate: int) -> None:
+        self.rate = rate
+        self.clear()
+
+    def clear(self) -> None:
+        """Drop what is held back."""
+        self._rate_in = self.rate
+        self._filter: Any = None
+
+    def feed(self, sound: Waveform, rate: int) -> Waveform:
+        """(S,) float32 at ``rate`` -> (S',); the rate may change from call to call."""
+        rest = EMPTY if rate == self._rate_in else self.finish()
+        self._rate_in = rate
+        if rate != self.rate and len(sound):
+            sound = self._filtered(sound)
+        return np.concatenate((rest, sound)) if len(rest) else sound
+
+    def finish(self) -> Waveform:
+        """What is held back; the next sound starts afresh."""
+        rest = EMPTY if self._filter is None else self._filtered(None)
+        self._filter = None
+        return rest
+
+    def _filtered(self, sound: Waveform | None) -> Waveform:
+        import av
+
+        if self._filter is None:
+            self._filter = av.AudioResampler(format="fltp", layout="mono", rate=self.rate)
+        frame = None
+        if sound is not None:
+            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(sound[None]), "fltp", "mono")
+            frame.sample_rate = self._rate_in
+        pieces = [piece.to_ndarray()[0] for piece in self._filter.resample(frame)]
+        return np.concatenate((EMPTY, *pieces))
+
+
+class BlockResampler:
+    """Blocks of one frame's length at one rate to whole blocks at another.
+
+    The face needs a block's last sample for the same frame. A resampler that holds back a few
+    would delay it by a whole frame, so silence is put in front to make up for them.
+    """
+
+    def __init__(self, rate: int, sample_rate: int, fps: int) -> None:
+        self._rate = rate
+        self._size = sample_rate // fps
+        self._resampler = Resampler(sample_rate)
+        self._padding = 0
+        if rate != sample_rate:
+            silence = np.zeros(rate // fps, np.float32)
+            passed = sum(len(self._resampler.feed(silence, rate)) for _ in range(4))
+            self._padding = max(4 * self._size - passed, 0) + 1
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget what came in."""
+        self._resampler.clear()
+        self._ready = np.zeros(self._padding, np.float32)
+
+    def feed(self, block: Waveform) -> Waveform:
+        """(rate / fps,) -> (sample_rate / fps,) float32."""
+        if not self._padding:
+            return block
+        ready = np.concatenate((self._ready, self._resampler.feed(block, self._rate)))
+        if len(ready) < self._size:  # does not happen with the padding above
+            ready = np.concatenate((np.zeros(self._size - len(ready), np.float32), ready))
+        self._ready = ready[self._size :]
+        return np.clip(ready[: self._size], -1.0, 1.0)

@@ -1,0 +1,92 @@
+"""Where live frames go: a recording, or a player on standard output."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from stillspeak.animation import COMMENT
+from stillspeak.media.audio import Waveform
+from stillspeak.media.marks.marking import Marking
+from stillspeak.media.marks.provenance import Marks
+from stillspeak.media.video_recorder import Recorder
+from stillspeak.realtime.session import Picture
+
+
+class PictureWriter:
+    """Writes pictures without sound, one after another: JPEG files or raw RGB.
+
+    Args:
+        file: open for writing, unbuffered.
+        form: ``mjpeg`` or ``rgb24``.
+
+    Attributes:
+        marks: what says that the pictures are synthetic.
+    """
+
+    def __init__(self, file: BinaryIO, form: str) -> None:
+        self._file, self._form = file, form
+        self.marks: Marks | None = None
+        self._marking: Marking | None = None
+        self._last = b""
+
+    def add(self, picture: Picture | None, sound: Waveform) -> None:
+        """Write a picture (H, W, 3) uint8, or the last one again for None."""
+        if picture is not None:
+            if self._marking is None and self.marks is not None:
+                self._marking = Marking(self.marks, "")
+            if self._marking is not None:
+                picture = self._marking.frame(picture)
+            self._last = picture.tobytes() if self._form == "rgb24" else _jpeg(picture)
+        rest = memoryview(self._last)
+        while rest:
+            rest = rest[self._file.write(rest) :]
+
+
+def _jpeg(picture: Picture) -> bytes:
+    import PIL.Image
+
+    file = io.BytesIO()
+    PIL.Image.fromarray(picture).save(file, "JPEG", quality=90)
+    return file.getvalue()
+
+
+@contextmanager
+def open_sinks(
+    record: Path | None, form: str | None, *, fps: int, rate: int, overwrite: bool
+) -> Iterator[list[Recorder | PictureWriter]]:
+    """Everything that takes pictures and their sound; recordings are whole once it is left.
+
+    Args:
+        record: an ``.mp4`` to write.
+        form: ``mkv``, ``mjpeg`` or ``rgb24``, written to standard output; None writes nothing.
+        fps: pictures a second.
+        rate: samples a second of the sound.
+        overwrite: replace ``record`` if it exists.
+
+    Raises:
+        OutputError: the recording cannot be written.
+    """
+    comment = {"comment": COMMENT}
+    with ExitStack() as stack:
+        sinks: list[Recorder | PictureWriter] = []
+        if record is not None:
+            recorder = Recorder(record, fps=fps, rate=rate, overwrite=overwrite, metadata=comment)
+            sinks.append(stack.enter_context(recorder))
+        if form is not None:
+            # A file of its own, so that nothing else is written between.
+            file = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
+            out: BinaryIO = stack.enter_context(file)
+            if form == "mkv":
+                # A player that was closed is no failure: the recording goes on.
+                stack.enter_context(suppress(BrokenPipeError))
+                player = Recorder(out, fps=fps, rate=rate, metadata=comment)
+                sinks.append(stack.enter_context(player))
+            else:
+                sinks.append(PictureWriter(out, form))
+        yield sinks
