@@ -1,5 +1,6 @@
 """Several processes at one folder: they are safe together, or the later one is told so."""
 
+import errno
 import json
 import shutil
 import sys
@@ -81,31 +82,50 @@ def test_a_claim_excludes_and_ends(tmp_path: Path) -> None:
 
 
 def test_only_what_nobody_writes_any_more_is_swept(tmp_path: Path) -> None:
-    dead = [tmp_path / ".a.txt.0123abcd.partial", tmp_path / ".stillspeak.0123abcd.partial"]
-    foreign = [
-        tmp_path / name for name in (".a.txt.partial", "a.txt.0123abcd.partial", ".b.zz.partial")
-    ]
-    for path in (dead[0], *foreign):
-        path.write_text("half")
-    (dead[1] / "inside").mkdir(parents=True)
+    dead = [tmp_path / f".stillspeak.0123abc{digit}.partial" for digit in "de"]
+    for folder in dead:
+        (folder / "inside").mkdir(parents=True)
+    (dead[0] / LOCK).touch()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    foreign = [tmp_path / ".stillspeak.partial", tmp_path / ".stillspeak.0123abcf.partial"]
+    foreign[0].write_text("half")
+    foreign[1].symlink_to(elsewhere)
     with whole_file(tmp_path / "b.txt") as file, partial_folder(tmp_path / "c") as folder:
         file.write_text("b")
+        assert not any(path.exists() for path in dead)  # the next writer swept
         sweep(tmp_path)
         assert file.exists() and folder.exists()
-        assert not any(path.exists() for path in dead)
-    assert sorted(tmp_path.iterdir()) == sorted([*foreign, tmp_path / "b.txt"])
+    assert sorted(tmp_path.iterdir()) == sorted([*foreign, elsewhere, tmp_path / "b.txt"])
+    assert not any(elsewhere.iterdir())
 
 
-def test_a_file_is_swept_by_the_next_writer_of_its_name(tmp_path: Path) -> None:
-    for name in (".a[1].0123abcd.partial", ".other.0123abcd.partial"):
-        (tmp_path / name).write_text("half")
-    with whole_file(tmp_path / "a[1]") as partial:
+def test_a_file_is_whole_or_as_it_was(tmp_path: Path) -> None:
+    with whole_file(tmp_path / "a[1]", mode=0o600) as partial:
         partial.write_text("whole")
-    assert sorted(p.name for p in tmp_path.iterdir()) == [".other.0123abcd.partial", "a[1]"]
+    assert (tmp_path / "a[1]").stat().st_mode & 0o777 == 0o600
     with pytest.raises(ZeroDivisionError), whole_file(tmp_path / "a[1]") as partial:
         partial.write_text("half")
         1 / 0  # noqa: B018
     assert (tmp_path / "a[1]").read_text() == "whole"
+    with pytest.raises(FileNotFoundError), whole_file(tmp_path / "nowhere" / "a"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["a[1]"]
+
+
+def test_without_locks_nothing_is_removed_and_nobody_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    (tmp_path / ".stillspeak.0123abcd.partial").mkdir()
+    with claim(tmp_path, BUSY), claim(tmp_path, BUSY), whole_file(tmp_path / "a") as partial:
+        partial.write_text("whole")
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        *(LOCK, ".stillspeak.0123abcd.partial", "a")
+    ]
 
 
 # --- prepare ------------------------------------------------------------------------------------

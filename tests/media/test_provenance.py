@@ -290,8 +290,9 @@ def test_many_processes_replace_an_expired_one_by_one(home, kill, tmp_path, monk
     with monkeypatch.context() as patch:
         patch.setattr(provenance, "_YEARS", 0)
         old = find_signer().chain
-    left = home / ".identity.pem.0123abcd.partial"
-    left.write_text("what a killed process left, with a key in it")
+    left = home / ".stillspeak.0123abcd.partial"
+    left.mkdir()
+    (left / "identity.pem").write_text("what a killed process left, with a key in it")
     targets = [tmp_path / f"{number}.pem" for number in range(4)]
     runs = [kill.start("sign_once", home, target, folder=home) for target in targets]
     assert [run.finish() for run in runs] == [0] * 4

@@ -1,42 +1,73 @@
-"""Files that are there whole or not at all, and folders that one process fills at a time.
+"""Files and folders that are there whole or not at all, and folders that one process fills.
 
-A file is written under a hidden name beside its place, ``.NAME.RANDOM.partial``, and renamed when
-it is whole. Meanwhile its process holds a lock on it, which the system takes back when the process
-ends, however it ends: a partial file without a lock is what a killed process left, and the next
-one that writes there removes it. A claimed folder has a file ``.lock`` that is held likewise. It
-stays there, empty: removing the file of a lock can let two in.
+What is being written stands in a hidden folder beside its place, ``.stillspeak.RANDOM.partial``,
+and is renamed when it is whole. Meanwhile its process holds the lock ``.lock`` in that folder,
+which the system takes back when the process ends, however it ends: a partial folder whose lock is
+free was left by a killed process, and the next one that writes there removes it. A claimed folder
+has such a lock too. The file stays there: removing the file of a lock can let two in.
 
-On Windows, and on file systems without locks, files are written as carefully, but nobody's are
-removed and nobody is refused.
+On file systems without locks, files are written as carefully, but nothing is removed and nobody is
+refused.
 """
 
 from __future__ import annotations
 
-import glob
+import errno
 import os
 import secrets
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stillspeak.errors import StillspeakError
 
-if sys.platform != "win32":
-    import fcntl
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 LOCK = ".lock"
-_RANDOM_BYTES = 4
-_RANDOM = "[0-9a-f]" * (2 * _RANDOM_BYTES)
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
+
+
+class LockedError(Exception):
+    """Another process, or another thread, holds the lock."""
+
+
+def lock_file(path: Path, *, wait: bool = False) -> BaseFileLock | None:
+    """Hold a lock until its ``release()`` or the end of the process.
+
+    Args:
+        path: the lock's file, which is made and stays; never one that holds anything.
+        wait: until the lock is free.
+
+    Returns:
+        The lock; None where the file system has none.
+
+    Raises:
+        LockedError: it is held, and ``wait`` is False.
+        OSError: the file cannot be opened.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path, thread_local=False)
+    try:
+        lock.acquire(blocking=wait)
+    except Timeout:
+        raise LockedError from None
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            return None
+        raise
+    return lock
 
 
 @contextmanager
 def whole_file(path: Path, *, mode: int = 0o666) -> Iterator[Path]:
-    """A name to write to, which becomes ``path`` if nothing goes wrong and is gone otherwise.
+    """A file to write to, which becomes ``path`` if nothing goes wrong and is gone otherwise.
 
-    Whoever reads ``path`` meanwhile finds the old file or the new one, and of several writers
-    one wins. The writer must not replace the file it is given.
+    A reader of ``path`` meanwhile finds the old file or the new one, and of several writers one
+    wins. The writer must not replace the file it is given.
 
     Args:
         path: the file; its folder exists.
@@ -45,15 +76,11 @@ def whole_file(path: Path, *, mode: int = 0o666) -> Iterator[Path]:
     Raises:
         OSError: the disk refuses.
     """
-    sweep(path.parent, path.name)
-    partial, handle = _new_partial(path, mode)
-    try:
+    with _hidden_folder(path.parent) as beside:
+        partial = beside / path.name
+        os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode))
         yield partial
         partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-        if handle is not None:
-            os.close(handle)
 
 
 @contextmanager
@@ -63,26 +90,10 @@ def partial_folder(place: Path) -> Iterator[Path]:
     Raises:
         OSError: the disk refuses.
     """
-    # Under one name whatever the place's is: names may be as long as a file system allows.
-    hidden = place.absolute().with_name("stillspeak")
-    sweep(hidden.parent, hidden.name)
-    while True:
-        partial = _partial_name(hidden)
-        partial.mkdir(parents=True)
-        try:
-            handle = _open_locked(partial, os.O_RDONLY)
-            break
-        except (_TakenError, FileNotFoundError):
-            continue
-        except OSError:  # not one more file can be opened
-            partial.rmdir()
-            raise
-    try:
-        yield partial
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        if handle is not None:
-            os.close(handle)
+    parent = place.absolute().parent
+    parent.mkdir(parents=True, exist_ok=True)
+    with _hidden_folder(parent) as beside:
+        yield beside
 
 
 @contextmanager
@@ -109,92 +120,58 @@ def whole_folder(place: Path) -> Iterator[Path]:
 
 @contextmanager
 def claim(folder: Path, busy: StillspeakError | None) -> Iterator[None]:
-    """Have a folder for oneself. What killed processes left directly in it is removed.
+    """Have a folder to yourself. What killed processes left directly in it is removed.
 
     Args:
         folder: it exists.
         busy: raised if another process, or another thread, has it; None waits until it is free.
     """
     try:
-        handle = _open_locked(folder / LOCK, os.O_RDWR | os.O_CREAT, wait=busy is None)
-    except _TakenError:
+        lock = lock_file(folder / LOCK, wait=busy is None)
+    except LockedError:
         assert busy is not None
         raise busy from None
-    except OSError:  # it cannot be written to, as whoever writes there will say
-        handle = None
+    except OSError:  # it cannot be written to, as those who write there will say
+        lock = None
     try:
         sweep(folder)
         yield
     finally:
-        if handle is not None:
-            os.close(handle)
+        if lock is not None:
+            lock.release()
 
 
-def sweep(folder: Path, name: str | None = None) -> None:
-    """Remove partial files and folders whose process is dead.
-
-    Args:
-        folder: where; not below it.
-        name: only those of this file; of any file if None.
-    """
-    stem = "*" if name is None else glob.escape(name)
-    for partial in folder.glob(f".{stem}.{_RANDOM}.partial"):
-        # Locked by its living writer, or gone meanwhile.
-        with suppress(OSError, _TakenError):
-            is_folder = partial.is_dir()
-            handle = _open_locked(partial, os.O_RDONLY if is_folder else os.O_RDWR)
-            if handle is None:
-                continue
-            try:
-                if is_folder:
-                    shutil.rmtree(partial, ignore_errors=True)
-                else:
-                    partial.unlink()
-            finally:
-                os.close(handle)
+def sweep(folder: Path) -> None:
+    """Remove what killed processes left half-written directly in a folder."""
+    for partial in folder.glob(".stillspeak.?*.partial"):
+        if partial.is_symlink():
+            continue
+        with suppress(OSError, LockedError):  # its writer lives, or it is gone meanwhile
+            lock = lock_file(partial / LOCK)
+            if lock is not None:
+                shutil.rmtree(partial, ignore_errors=True)
+                lock.release()
 
 
-class _TakenError(Exception):
-    """Somebody else holds the lock."""
-
-
-def _partial_name(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{secrets.token_hex(_RANDOM_BYTES)}.partial")
-
-
-def _new_partial(path: Path, mode: int) -> tuple[Path, int | None]:
+@contextmanager
+def _hidden_folder(parent: Path) -> Iterator[Path]:
+    """A new folder that is locked, and is removed at the end."""
+    sweep(parent)
     while True:
-        partial = _partial_name(path)
+        # Under one name whatever is written: names may be as long as a file system allows.
+        partial = parent / f".stillspeak.{secrets.token_hex(4)}.partial"
+        partial.mkdir()
         try:
-            handle = _open_locked(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode)
-        except _TakenError:
+            lock = lock_file(partial / LOCK)
+            break
+        except (LockedError, FileNotFoundError):
             continue  # a sweeper took it for a leftover, in the moment before it was locked
-        return partial, handle
-
-
-def _open_locked(path: Path, flags: int, mode: int = 0o666, *, wait: bool = False) -> int | None:
-    """A handle that holds the lock of a file or folder; None where there are no locks.
-
-    Raises:
-        _TakenError: another has it, or removed the file before it was locked.
-        OSError: it cannot be opened.
-    """
-    if sys.platform == "win32":
-        if flags & os.O_CREAT:
-            os.close(os.open(path, flags, mode))
-        return None
-    handle = os.open(path, flags, mode)
+        except OSError:  # not one more file can be opened
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        if os.fstat(handle).st_nlink == 0:
-            raise _TakenError
-    except BlockingIOError:
-        os.close(handle)
-        raise _TakenError from None
-    except _TakenError:
-        os.close(handle)
-        raise
-    except OSError:  # this file system has none
-        os.close(handle)
-        return None
-    return handle
+        yield partial
+    finally:
+        if lock is not None:
+            lock.release()
+        shutil.rmtree(partial, ignore_errors=True)

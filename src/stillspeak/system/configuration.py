@@ -11,6 +11,7 @@ import functools
 import json
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, field
 from pathlib import Path
 from typing import Any, TypeVar, dataclass_transform
 
@@ -143,18 +144,20 @@ def _adapter(kind: type[T]) -> TypeAdapter[T]:
     return TypeAdapter(kind)
 
 
-@dataclass_transform(frozen_default=True, field_specifiers=(Field,))
-def configuration(section: str) -> Callable[[type[T]], type[T]]:
-    """Make a class a frozen dataclass whose values are checked by pydantic.
+@dataclass_transform(frozen_default=True, field_specifiers=(Field, field))
+def configuration(section: str = "") -> Callable[[type[T]], type[T]]:
+    """Make a class a frozen dataclass whose values pydantic checks, wherever it is made.
 
     Ranges stand with the fields, ``Annotated[float, Field(ge=0)]``; what concerns several fields
-    is checked in ``__post_init__``, which raises :class:`ConfigError`. Unknown keys are refused.
+    is checked in ``__post_init__``, which raises :class:`ConfigError`. Tables with unknown keys
+    are refused. Lists become tuples, whole numbers floats, where the field is one.
 
     Args:
-        section: what error messages call it, such as ``training``.
+        section: what error messages put before the field's name, such as ``training``.
 
     Returns:
-        The decorator. Making an instance raises ConfigError, which names the field.
+        The decorator. Making an instance raises ConfigError for a wrong value and, as with any
+        class, TypeError for arguments that it does not have or that are missing.
     """
 
     def decorate(cls: type[T]) -> type[T]:
@@ -166,7 +169,11 @@ def configuration(section: str) -> Callable[[type[T]], type[T]]:
             try:
                 check(self, *args, **values)
             except ValidationError as error:
-                raise ConfigError(f"{section}.{_first(error)}") from error
+                for wrong in error.errors():
+                    if wrong["type"] in _ARGUMENTS and len(wrong["loc"]) == 1:
+                        raise TypeError(f"{cls.__name__}: {_one(wrong)}") from error
+                prefix = f"{section}." if section else ""
+                raise ConfigError(prefix + _first(error)) from error
 
         made.__init__ = init
         return made  # type: ignore[no-any-return]
@@ -174,11 +181,48 @@ def configuration(section: str) -> Callable[[type[T]], type[T]]:
     return decorate
 
 
+_ARGUMENTS = ("unexpected_keyword_argument", "unexpected_positional_argument", "missing_argument")
+
+_REASONS = {
+    "unexpected_keyword_argument": "no such setting",
+    "missing": "is missing",
+    "missing_argument": "is missing",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than_equal": "must be at most {le}",
+    "greater_than": "must be greater than {gt}",
+    "less_than": "must be less than {lt}",
+    "finite_number": "must be a finite number",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "string_type": "must be a string",
+    "tuple_type": "must be a list",
+    "dataclass_type": "must be a table of keys and values",
+}
+"""What is wrong, by pydantic's name for it, where its own words are a programmer's."""
+
+
 def _first(error: ValidationError) -> str:
     """The first thing that is wrong: its key, and why."""
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"]) or "(top)"
-    return f"{key}: {first['msg']}"
+    return _one(error.errors(include_url=False)[0])
+
+
+def _one(wrong: Any) -> str:
+    key = ".".join(str(part) for part in wrong["loc"]) or "(top)"
+    known = _REASONS.get(wrong["type"])
+    if known is None:
+        reason = wrong["msg"].replace("Input should be", "must be", 1)
+    else:
+        limits = wrong.get("ctx", {}).items()
+        reason = known.format_map({k: f"{v:g}" if type(v) is float else v for k, v in limits})
+    given = wrong["input"]
+    if "must be" in reason and isinstance(given, bool | int | float | str):
+        reason += f", not {given!r}" if isinstance(given, str) else f", not {given}"
+    return f"{key}: {reason}"
 
 
 def read_json(text: str | bytes) -> Any:
@@ -195,7 +239,5 @@ def read_json(text: str | bytes) -> Any:
 
 def to_table(config: Any) -> Table:
     """The plain values of a configuration, fit for JSON; the inverse of :func:`build`."""
-    from dataclasses import asdict
-
     table: Table = json.loads(json.dumps(asdict(config)))
     return table
