@@ -58,7 +58,6 @@ PROGRAMS = {
     "examples/streaming.py": "tests/test_examples.py",
     "scripts/bad_inputs.py": "tests/fuzz/test_bad_inputs_table.py",
     "scripts/fuzz.py": "tests/fuzz/test_bad_inputs_table.py",
-    "scripts/lease.py": "tests/test_lease.py",
     "scripts/make_rest.py": "tests/test_scripts_voices.py",
     "scripts/make_voices.py": "tests/test_scripts_voices.py",
 }

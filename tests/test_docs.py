@@ -122,7 +122,7 @@ def test_pages_link_into_the_repository_only() -> None:
 @pytest.mark.parametrize(
     ("heading", "anchor"),
     [
-        ("On a leased accelerator", "on-a-leased-accelerator"),
+        ("On one accelerator", "on-one-accelerator"),
         ("animate.py", "animatepy"),
         ("class `stream.Frame`", "class-streamframe"),
         ("What, then?", "what-then"),

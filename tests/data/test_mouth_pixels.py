@@ -9,12 +9,10 @@ import av
 import cv2
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
 
 from stillspeak.constants import SAMPLE_RATE, VIDEO_FPS
 from stillspeak.data.clips import Clip
-from stillspeak.data.pack import pack, unpack
-from stillspeak.data.prepare import CachedClip, Summary, load_manifest, open_clip, prepare
+from stillspeak.data.prepare import Summary, load_manifest, open_clip, prepare
 from stillspeak.errors import DataError
 from stillspeak.face import Face
 from stillspeak.face.align import canonical_face
@@ -178,48 +176,3 @@ def test_one_split_is_prepared_again_and_the_other_stays(clips: list[Clip], tmp_
 def test_other_scales_are_refused(clips: list[Clip], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="mouth_scale"):
         run(clips, tmp_path, mouth_scale=3)
-
-
-# ------------------------------------------------------------------- packed
-
-
-def fine(examples: int, count: int, grain: int = 8) -> np.ndarray:
-    """Pictures (examples, count, 256, 192, 3) uint8 whose smallest spots are ``grain`` wide."""
-    random = np.random.default_rng(2)
-    shape = (256 // grain + 1, 192 // grain + 1, 3)
-    made = [
-        cv2.resize(random.uniform(0, 255, shape), (192, 256), interpolation=cv2.INTER_CUBIC)
-        for _ in range(examples * count)
-    ]
-    return np.clip(made, 0, 255).astype(np.uint8).reshape(examples, count, 256, 192, 3)
-
-
-def halves(pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of pictures (N, 256, 192, 3): crops (N, 128, 96, 3) and mouths (N, 144, 144, 3) uint8."""
-    crops = np.rint(averaged(pictures)).astype(np.uint8)
-    return crops, pictures[:, 2 * TOP : 2 * BOTTOM, 2 * LEFT : 2 * RIGHT]
-
-
-@pytest.fixture
-def cache(tmp_path: Path, write_clip: Callable[..., CachedClip]) -> list[CachedClip]:
-    """Two clips: ``one`` has mouths whose pixels are finer than its frames', ``two`` has none."""
-    crops, mouths = halves(fine(24, 1, grain=16)[:, 0])
-    made = [write_clip(tmp_path, name=name, pictures=crops) for name in ("one", "two")]
-    with open_clip(made[0]) as opened:
-        header = {key: json.dumps(value) for key, value in opened.metadata.items()}
-    mouth = {"mouth": np.ascontiguousarray(mouths)}
-    save_file(load_file(made[0].file) | mouth, made[0].file, metadata=header)
-    return made
-
-
-def test_mouths_are_packed_as_video(cache: list[CachedClip], tmp_path: Path) -> None:
-    packed = pack(cache[0].file.parents[1], tmp_path / "parts")
-    unpack(tmp_path / "parts", tmp_path / "there")
-    assert packed.bytes < sum(clip.file.stat().st_size for clip in cache) / 4
-    one, two = load_manifest(tmp_path / "there")
-    with open_clip(cache[0]) as old, open_clip(one) as new:
-        assert new.get_tensor("mouth").shape == (24, 144, 144, 3)
-        error = old.get_tensor("mouth").astype(float) - new.get_tensor("mouth")
-        assert np.abs(error).mean() < 3
-    with open_clip(two) as new:
-        assert not new.has("mouth")

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import copy
 import gc
-import hashlib
 import json
 import os
 import random
@@ -459,45 +458,10 @@ def _safetensors(content: bytes, chance: random.Random) -> bytes:
     return stated.to_bytes(8, "little") + text + bytes(body)
 
 
-def _box(content: bytes, chance: random.Random) -> bytes:
-    """A box of packed clips, its checksum made right again: a liar is worse than an accident."""
-    start = len(b"stillspeak box 1\n\n") + 32
-    size = int.from_bytes(content[start : start + 4], "little")
-    table = json.loads(content[start + 4 : start + 4 + size])
-    body = content[start + 4 + size :]
-    if chance.random() < 0.3:
-        table = _damaged_value(table, chance)
-    else:
-        pieces, at = [], 0
-        for clip in table.get("clips", ()):
-            piece = body[at : at + clip["bytes"]]
-            at += clip["bytes"]
-            piece = _packed_clip(piece, chance) if chance.random() < 0.7 else piece
-            clip["bytes"] = len(piece)
-            pieces.append(piece)
-        body = b"".join(pieces) if pieces else _damaged_bytes(body, chance, [body])
-    head = _dumped(table, chance)
-    rest = len(head).to_bytes(4, "little") + head + body
-    return content[: start - 32] + hashlib.sha256(rest).digest() + rest
-
-
-def _packed_clip(piece: bytes, chance: random.Random) -> bytes:
-    size = int.from_bytes(piece[:4], "little")
-    described = json.loads(zlib.decompress(piece[4 : 4 + size]))
-    streams = piece[4 + size :]
-    if chance.random() < 0.7:
-        described = _damaged_value(described, chance)
-    else:
-        streams = _damaged_bytes(streams, chance, [streams])
-    head = zlib.compress(_dumped(described, chance))
-    return len(head).to_bytes(4, "little") + head + streams
-
-
 _STRUCTURES: dict[str, Callable[[bytes, random.Random], bytes]] = {
     "json": _json,
     "lines": _lines,
     "toml": _toml,
     "text": _text,
     "safetensors": _safetensors,
-    "box": _box,
 }

@@ -24,8 +24,6 @@ from stillspeak.data.config import AugmentConfig, DataConfig
 from stillspeak.data.corpora import find_grid
 from stillspeak.data.dataset import TrainingData
 from stillspeak.data.layouts.grid import read_alignment
-from stillspeak.data.pack import pack, unpack
-from stillspeak.data.parcels import cut, find_pieces, join
 from stillspeak.data.prepare import MANIFEST, _write_tensors, load_manifest
 from stillspeak.evaluation.measures.lipreading import load_lip_reader
 from stillspeak.evaluation.measures.sync import load_sync_scorer
@@ -429,57 +427,6 @@ def _train(changed: str) -> Body:
     return body
 
 
-def _packs() -> list[bytes]:
-    def make(folder: Path) -> list[Path]:
-        return list(pack(_cache(folder / "cache"), folder / "parts", workers=1).parts)
-
-    return _files(make)
-
-
-def _unpack(content: bytes, folder: Path) -> None:
-    (folder / "parts").mkdir()
-    (folder / "parts" / "part-001-of-001.pack").write_bytes(content)
-    unpack(folder / "parts", folder / "cache", workers=1)
-    load_manifest(folder / "cache") if (folder / "cache" / MANIFEST).exists() else None
-
-
-def _record() -> list[bytes]:
-    def make(folder: Path) -> list[Path]:
-        parts = folder / "parts"
-        pack(_cache(folder / "cache"), parts, workers=1)
-        unpack(parts, folder / "again", workers=1)
-        return [folder / "again" / "unpacked.json"]
-
-    return _files(make)
-
-
-def _unpack_again(content: bytes, folder: Path) -> None:
-    (folder / "cache").mkdir()
-    (folder / "cache" / "unpacked.json").write_bytes(content)
-    _unpack(_pack_of_one(), folder)
-
-
-@functools.cache
-def _pack_of_one() -> bytes:
-    return _packs()[0]
-
-
-def _pieces() -> list[bytes]:
-    def make(folder: Path) -> list[Path]:
-        (folder / "a.txt").write_bytes(b"some text")
-        return cut(
-            {"a.txt": folder / "a.txt"}, folder / "p", kind="run", step=3, piece_bytes=10_000
-        )
-
-    return _files(make)
-
-
-def _join(content: bytes, folder: Path) -> None:
-    (folder / "run-000000003-001-of-001.piece").write_bytes(content)
-    for boxes in find_pieces([folder]).values():
-        join(boxes, folder / "joined")
-
-
 def _splits(content: bytes, folder: Path) -> None:
     for speaker in ("s1", "s2"):
         (folder / speaker).mkdir()
@@ -767,9 +714,6 @@ def _make_targets() -> Iterator[Target]:
                 _train("a/one.safetensors"),
                 "safetensors",
             ),
-            Form("pack", _packs, _unpack, "box"),
-            Form("record of a pack", _record, _unpack_again, "json"),
-            Form("piece", _pieces, _join, "box"),
             Form(
                 "split",
                 lambda: [b'{"train": ["s1"], "validation": ["s2"], "test": []}'],

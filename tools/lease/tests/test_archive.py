@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from stillspeak.data.parcels import cut, find_pieces, join, missing_pieces, read_box, write_box
+from archive import cut, find_pieces, join, missing_pieces, read_box, write_box
 from stillspeak.errors import DataError
 
 

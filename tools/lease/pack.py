@@ -35,8 +35,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stillspeak.constants import SAMPLE_RATE, VIDEO_FPS
-from stillspeak.data.parcels import (
+from archive import (
     MIB,
     MOST_PARTS,
     OVERHEAD,
@@ -47,6 +46,7 @@ from stillspeak.data.parcels import (
     table_bytes,
     write_box,
 )
+from stillspeak.constants import SAMPLE_RATE, VIDEO_FPS
 from stillspeak.data.prepare import MANIFEST, CachedClip, cached_clip, load_manifest, open_clip
 from stillspeak.errors import DataError
 from stillspeak.system.configuration import read_json

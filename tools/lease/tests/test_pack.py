@@ -2,15 +2,17 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
-from stillspeak.data import pack as packing
-from stillspeak.data.pack import LANDMARK_STEP, RECORD, in_turns, pack, unpack
-from stillspeak.data.parcels import MIB, Box, read_box, write_box
+import pack as packing
+from archive import MIB, Box, read_box, write_box
+from pack import LANDMARK_STEP, RECORD, in_turns, pack, unpack
 from stillspeak.data.prepare import CachedClip, _write_tensors, load_manifest, open_clip
 from stillspeak.errors import DataError
 
@@ -312,3 +314,18 @@ def test_a_tensor_that_claims_too_much_is_refused() -> None:
         packing._unsqueeze(bomb, (10,), np.dtype(np.uint8))
     with pytest.raises(ValueError, match="type"):
         packing._decode_tensor(described | {"shape": [1], "dtype": "|O"}, b"")
+
+
+def test_mouths_are_packed_as_video(tmp_path: Path, write_clip: Callable[..., CachedClip]) -> None:
+    coarse = np.random.default_rng(2).integers(0, 256, (24, 10, 10, 3), dtype=np.uint8)
+    mouths = np.stack([cv2.resize(one, (144, 144)) for one in coarse])
+    clips = [write_clip(tmp_path, mouths=mouths), write_clip(tmp_path, name="two")]
+    packed = pack(tmp_path, tmp_path / "parts")
+    unpack(tmp_path / "parts", tmp_path / "there")
+    assert packed.bytes < sum(clip.file.stat().st_size for clip in clips) / 4
+    one, two = load_manifest(tmp_path / "there")
+    with open_clip(one) as new:
+        assert new.get_tensor("mouth").shape == (24, 144, 144, 3)
+        assert np.abs(mouths.astype(float) - new.get_tensor("mouth")).mean() < 3
+    with open_clip(two) as new:
+        assert not new.has("mouth")

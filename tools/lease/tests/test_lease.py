@@ -1,4 +1,4 @@
-"""scripts/lease.py: train elsewhere in parcels, bring it back, go on."""
+"""tools/lease/lease.py: train elsewhere in parcels, bring it back, go on."""
 
 import importlib.util
 import json
@@ -16,8 +16,8 @@ from stillspeak.training.checkpoint import latest_checkpoint, load_checkpoint
 from stillspeak.training.run import train
 from stillspeak.weights import load_model
 
-ROOT = Path(__file__).resolve().parents[1]
-SCRIPT = ROOT / "scripts" / "lease.py"
+ROOT = Path(__file__).resolve().parents[3]
+SCRIPT = ROOT / "tools" / "lease" / "lease.py"
 CONFIG = ROOT / "configs" / "smoke.toml"
 
 

@@ -1,14 +1,13 @@
 """Train on a machine that is lent for minutes and reached only through small parcels.
 
-    here    python scripts/lease.py pack CACHE PARTS
-    there   python scripts/lease.py unpack PARTS CACHE
-    there   python scripts/lease.py run --data CACHE --run RUN --config C --minutes 9 --out OUT
-    there   python scripts/lease.py more --run RUN --out OUT --after 7
-    here    python scripts/lease.py collect OUT [OUT ...] RUN
-    here    python scripts/lease.py send RUN PARCEL      (then, there: run ... --from PARCEL)
+    here    python tools/lease/lease.py pack CACHE PARTS
+    there   python tools/lease/lease.py unpack PARTS CACHE
+    there   python tools/lease/lease.py run --data CACHE --run RUN --config C --minutes 9 --out OUT
+    there   python tools/lease/lease.py more --run RUN --out OUT --after 7
+    here    python tools/lease/lease.py collect OUT [OUT ...] RUN
+    here    python tools/lease/lease.py send RUN PARCEL      (then, there: run ... --from PARCEL)
 
 Nothing has to be installed there but what training imports; `check` says what is missing.
-docs/training.md has the arithmetic.
 """
 
 from __future__ import annotations
@@ -28,7 +27,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(ROOT / "src"))  # there it runs from a copied tree, not installed
 
 from stillspeak.errors import (  # noqa: E402
@@ -151,7 +151,7 @@ def limits(one: argparse.ArgumentParser) -> None:
 
 def pack_command(options: argparse.Namespace, begin: float) -> int:
     """Pack a prepared cache into parts of limited size."""
-    from stillspeak.data.pack import pack
+    from pack import pack
 
     made = pack(
         options.cache,
@@ -178,7 +178,7 @@ def pack_command(options: argparse.Namespace, begin: float) -> int:
 
 def unpack_command(options: argparse.Namespace, begin: float) -> int:
     """Restore a cache from the parts that are there; 1 if any is damaged."""
-    from stillspeak.data.pack import unpack
+    from pack import unpack
 
     done = unpack(options.parts, options.cache, workers=options.workers, progress=every(200))
     print(
@@ -421,7 +421,7 @@ def fill_outbox(
     options: argparse.Namespace, checkpoint: Path | None, *, step: int, since: float
 ) -> None:
     """Cut everything worth having into pieces, the dearest first."""
-    from stillspeak.data.parcels import cut
+    from archive import cut
 
     run, outbox = options.run, options.run / OUTBOX
     shutil.rmtree(outbox, ignore_errors=True)
@@ -460,7 +460,7 @@ def fill_outbox(
 
 def hand_out(options: argparse.Namespace, *, after: int) -> dict[str, Any]:
     """Copy as many pieces as may go back at once into OUT; says which and what is left."""
-    from stillspeak.data.parcels import PIECE, sha256_of
+    from archive import PIECE, sha256_of
 
     outbox = options.run / OUTBOX
     pieces = sorted(outbox.glob("*/*.piece"))
@@ -517,7 +517,7 @@ def take_in(folders: Sequence[Path], run: Path, *, newer_stays: bool = False) ->
         DataError: damaged or mixed pieces, a half set, or pieces of another run.
         TrainingError: the run has gone further than what came.
     """
-    from stillspeak.data.parcels import find_pieces, join, missing_pieces
+    from archive import find_pieces, join, missing_pieces
     from stillspeak.training.checkpoint import latest_checkpoint
 
     found = find_pieces(folders)
@@ -576,7 +576,7 @@ def refuse_another_run(incoming: Path, run: Path) -> None:
 
 def send_command(options: argparse.Namespace, begin: float) -> int:
     """Cut a run's newest checkpoint into pieces, to go on from there elsewhere."""
-    from stillspeak.data.parcels import PIECE, cut
+    from archive import PIECE, cut
     from stillspeak.training.checkpoint import latest_checkpoint
 
     checkpoint = latest_checkpoint(options.run)
@@ -609,8 +609,8 @@ def send_command(options: argparse.Namespace, begin: float) -> int:
 
 def slim_file(checkpoint: Path, folder: Path) -> Path:
     """The slim form of a checkpoint, in a new file."""
+    from slim import slim
     from stillspeak.training.checkpoint import load_checkpoint, save_checkpoint
-    from stillspeak.training.slim import slim
 
     path = folder / f"slim-{step_of(checkpoint):09d}.safetensors"
     save_checkpoint(path, slim(load_checkpoint(checkpoint)))
@@ -619,8 +619,8 @@ def slim_file(checkpoint: Path, folder: Path) -> Path:
 
 def restore_slim(path: Path) -> None:
     """Make a whole checkpoint of a slim one, in its place."""
+    from slim import restore
     from stillspeak.training.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
-    from stillspeak.training.slim import restore
 
     save_checkpoint(checkpoint_path(path.parent, step_of(path)), restore(load_checkpoint(path)))
     path.unlink()

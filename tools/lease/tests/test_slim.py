@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from slim import is_slim, restore, slim
 from stillspeak.errors import CheckpointError
 from stillspeak.training.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from stillspeak.training.run import train
-from stillspeak.training.slim import is_slim, restore, slim
 
-CONFIG = Path(__file__).resolve().parents[2] / "configs" / "smoke.toml"
+CONFIG = Path(__file__).resolve().parents[3] / "configs" / "smoke.toml"
 
 
 @pytest.fixture(scope="module")
