@@ -25,12 +25,13 @@ from stillspeak.evaluation.report import sheets as report_sheets
 from stillspeak.evaluation.report.results import (
     Report,
     best,
-    number,
     paired_difference,
     write_report,
 )
 from stillspeak.evaluation.summary import as_json, bootstrap, summarise, write_number
 from stillspeak.evaluation.systems import Loaded
+from stillspeak.reporting.numbers import number
+from stillspeak.reporting.plots import SERIES
 
 UNITS = {"psnr": ("dB", "higher"), "wer": ("1", "lower"), "blink_rate": ("1/s", "real")}
 HOSTILE = "<script>alert('x')</script> | $x^2$ & \"q\" `t` ](y)"
@@ -618,7 +619,7 @@ def test_a_browser_shows_it(three: list[Path], tmp_path: Path, width: int, dark:
 
 
 def test_plots_follow_the_pages_colours() -> None:
-    curve = report_plots.Curve("<a> $", report_plots.SERIES[0], [1.0, None, 2.0])
+    curve = report_plots.Curve("<a> $", SERIES[0], [1.0, None, 2.0])
     plot = report_plots.distribution("psnr & more", "dB", [curve])
     inline = plot.inline("p1")
     assert "var(--series-0)" in inline

@@ -159,7 +159,7 @@ def test_what_is_missing_is_left_out_unless_it_was_asked_for(
         evaluate_model("still", cache, tmp_path / "r", workers=0, **{option: "x"})
     # The module itself is missing.
     monkeypatch.undo()
-    monkeypatch.setitem(sys.modules, f"stillspeak.evaluation.{module}", None)
+    monkeypatch.setitem(sys.modules, f"stillspeak.evaluation.measures.{module}", None)
     with pytest.raises(MissingDependencyError, match="cannot be computed here"):
         load_tools([tool], {})
 

@@ -129,7 +129,7 @@ def _lipreader(file: Path | None) -> LipReader:
 def _module(name: str, what: str) -> Any:
     """A module of this package that brings its own network, loaded when it is needed."""
     try:
-        return import_module(f"stillspeak.evaluation.{name}")
+        return import_module(f"stillspeak.evaluation.measures.{name}")
     except ImportError as error:
         raise MissingDependencyError(f"{what} cannot be computed here ({error})") from error
 

@@ -1,4 +1,4 @@
-"""Plots of a study's report, in the look of :mod:`stillspeak.evaluation.report.plots`."""
+"""Plots of a study's report, in the look of :mod:`stillspeak.reporting.plots`."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stillspeak.evaluation.report.plots import (
+from stillspeak.reporting.plots import (
     INK,
     MUTED,
-    RULE,
     SERIES,
     SHADE,
     Plot,
-    _figure,
-    _plot,
+    canvas,
     colour_of,
+    legend_above,
+    name_rows,
+    rule_values,
 )
 
 if TYPE_CHECKING:
@@ -42,33 +43,25 @@ def intervals(
 ) -> Plot:
     """Values and intervals from top to bottom; ``reference`` is a dashed line such as chance."""
     step = 0.3 if names else 0.07
-    with _figure(4.7, 0.65 + step * max(2, len(rows))) as (figure, axes):
+    with canvas(4.7, 0.65 + step * max(2, len(rows))) as axes:
         if reference is not None:
             axes.axvline(reference, color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)), zorder=0)
         for place, row in enumerate(rows):
             if row.interval is not None:
                 axes.plot(list(row.interval), [place] * 2, color=row.colour, linewidth=1.6)
             axes.plot([row.value], [place], "o", color=row.colour, markersize=5 if names else 3)
-        if names:
-            axes.set_yticks(range(len(rows)), [_short(row.label) for row in rows])
-            for text in axes.get_yticklabels():
-                text.set_color(INK)
-        else:
-            axes.set_yticks([])
-        axes.tick_params(axis="y", length=0)
-        axes.spines["left"].set_visible(False)
+        name_rows(axes, [_short(row.label) for row in rows] if names else [], INK)
         axes.set_ylim(len(rows) - 0.4, -0.6)
         if limits is not None:
             axes.set_xlim(*limits)
-        axes.grid(axis="x", color=RULE, linewidth=0.6)
-        axes.set_axisbelow(True)
+        rule_values(axes)
         axes.set_xlabel(label)
-        return _plot(figure)
+        return Plot.of(axes)
 
 
 def histogram(counts: Sequence[int], expected: Sequence[float], label: str) -> Plot:
     """Numbers of visitors by score from 0 up, and what chance alone would give."""
-    with _figure(4.7, 2.5) as (figure, axes):
+    with canvas(4.7, 2.5) as axes:
         places = range(len(counts))
         axes.bar(places, counts, width=0.78, color=SERIES[0], label="visitors")
         axes.plot(
@@ -95,15 +88,13 @@ def histogram(counts: Sequence[int], expected: Sequence[float], label: str) -> P
         axes.set_xticks(list(places))
         axes.set_xlabel(label)
         axes.set_ylabel("visitors")
-        axes.legend(
-            loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=2, frameon=False, labelcolor=MUTED
-        )
-        return _plot(figure)
+        legend_above(axes, 2, labelcolor=MUTED)
+        return Plot.of(axes)
 
 
 def grades(rows: Sequence[tuple[str, Sequence[int]]], labels: Sequence[str]) -> Plot:
     """Shares of the grades 1 to 5, stacked, one bar a system."""
-    with _figure(4.7, 0.9 + 0.36 * max(2, len(rows))) as (figure, axes):
+    with canvas(4.7, 0.9 + 0.36 * max(2, len(rows))) as axes:
         for place, (_, counts) in enumerate(rows):
             total, left = max(1, sum(counts)), 0.0
             for grade, count in enumerate(counts):
@@ -118,32 +109,20 @@ def grades(rows: Sequence[tuple[str, Sequence[int]]], labels: Sequence[str]) -> 
                     label=f"{grade + 1} {labels[grade]}" if place == 0 else None,
                 )
                 left += share
-        axes.set_yticks(range(len(rows)), [_short(name) for name, _ in rows])
-        for text in axes.get_yticklabels():
-            text.set_color(INK)
-        axes.tick_params(axis="y", length=0)
-        axes.spines["left"].set_visible(False)
+        name_rows(axes, [_short(name) for name, _ in rows], INK)
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_xlim(0, 1)
         axes.set_xlabel("share of the ratings")
-        axes.legend(
-            loc="lower left",
-            bbox_to_anchor=(-0.01, 1.0),
-            ncols=5,
-            frameon=False,
-            handlelength=0.9,
-            handletextpad=0.4,
-            columnspacing=0.9,
-            labelcolor=MUTED,
-        )
-        return _plot(figure)
+        spacing = {"handlelength": 0.9, "handletextpad": 0.4, "columnspacing": 0.9}
+        legend_above(axes, 5, labelcolor=MUTED, **spacing)
+        return Plot.of(axes)
 
 
 def confusion(words: Sequence[str], table: Sequence[Sequence[float]]) -> Plot:
     """Shares of what was read (columns) where what was said (rows)."""
     size = len(words)
     side = min(4.7, 1.1 + (0.24 if size > 8 else 0.42) * size)
-    with _figure(side, side) as (figure, axes):
+    with canvas(side, side) as axes:
         for i, row in enumerate(table):
             for j, share in enumerate(row):
                 axes.add_patch(_square(j, i, share))
@@ -167,7 +146,7 @@ def confusion(words: Sequence[str], table: Sequence[Sequence[float]]) -> Plot:
         for spine in axes.spines.values():
             spine.set_color(SHADE)
         axes.set_aspect("equal")
-        return _plot(figure)
+        return Plot.of(axes)
 
 
 def _square(x: float, y: float, share: float) -> Rectangle:

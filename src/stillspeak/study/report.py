@@ -16,18 +16,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stillspeak.errors import OutputError
-from stillspeak.evaluation.report.plots import SERIES, Plot, colour_of
-from stillspeak.evaluation.report.results import Picture, _check_target, _Figures, _markdown
+from stillspeak.reporting.numbers import DASH
+from stillspeak.reporting.page import Figures, Picture, check_target, write_page
+from stillspeak.reporting.plots import SERIES, Plot, colour_of
 from stillspeak.study import plots
 from stillspeak.study import statistics as st
 from stillspeak.study.analysis import Result, analyse, read_answers
 from stillspeak.study.config import StudyConfig, load_config
 from stillspeak.study.materials import load_materials
 from stillspeak.study.store import Store, default_database
-from stillspeak.system.atomic import whole_folder
 
-DASH = "–"
 _MANY = 40
 """Rows of a plot that still have names."""
 
@@ -57,7 +55,7 @@ class _Section:
     ) -> None:
         self.blocks.append(_Block("table", text, head, list(rows), fold))
 
-    def figure(self, figures: _Figures, plot: Plot, alt: str, text: str) -> None:
+    def figure(self, figures: Figures, plot: Plot, alt: str, text: str) -> None:
         self.blocks.append(_Block("figure", text, picture=figures.plot(plot, alt)))
 
 
@@ -94,7 +92,7 @@ def write_report(
         MissingDependencyError: the extra ``study`` is not installed.
     """
     target = Path(output)
-    _check_target(target, overwrite=overwrite)
+    check_target(target, overwrite=overwrite)
     materials = load_materials(folder)
     config = load_config(folder)
     store = Store(database or default_database(folder), materials, create=False)
@@ -103,17 +101,17 @@ def write_report(
     finally:
         store.close()
     results = analyse(config, materials, data)
-    figures = _Figures()
+    figures = Figures()
     context, headline = _context(config, results, figures)
-    page, markdown = _render(context)
-    _write(target, page, markdown, results, figures.pictures)
-    return StudyReport(
-        target / "index.html",
-        target / "report.md",
-        target / "report.json",
-        results,
-        tuple(headline),
+    numbers = json.dumps(results, indent=1, ensure_ascii=False) + "\n"
+    page, markdown = write_page(
+        target,
+        context,
+        figures,
+        templates=("stillspeak.study", "templates"),
+        files={"report.json": numbers},
     )
+    return StudyReport(page, markdown, target / "report.json", results, tuple(headline))
 
 
 # ------------------------------------------------------------------ words for numbers
@@ -157,7 +155,7 @@ def _level(results: Result) -> str:
 
 
 def _context(
-    config: StudyConfig, results: Result, figures: _Figures
+    config: StudyConfig, results: Result, figures: Figures
 ) -> tuple[dict[str, Any], list[str]]:
     who = results["who"]
     notes: list[str] = []
@@ -213,7 +211,7 @@ _KINDS = {
 }
 
 
-def _pairs(results: Result, figures: _Figures) -> tuple[list[_Section], list[str]]:
+def _pairs(results: Result, figures: Figures) -> tuple[list[_Section], list[str]]:
     level = _level(results)
     sections, headline = [], []
     for question in results["main"]["questions"]:
@@ -308,7 +306,7 @@ def _equals(p: float) -> str:
     return text if text.startswith("<") else f"= {text}"
 
 
-def _strengths(question: Result, section: _Section, figures: _Figures, level: str) -> None:
+def _strengths(question: Result, section: _Section, figures: Figures, level: str) -> None:
     fit = question["bradley_terry"]
     if fit is None:
         return
@@ -411,7 +409,7 @@ def _consistency(question: Result, level: str) -> _Section:
     return section
 
 
-def _turing(results: Result, figures: _Figures) -> tuple[list[_Section], list[str]]:
+def _turing(results: Result, figures: Figures) -> tuple[list[_Section], list[str]]:
     level = _level(results)
     main = results["main"]
     accuracy, d = main["accuracy"], main["detection"]
@@ -506,7 +504,7 @@ def _by_chance(of: int, n: int) -> list[float]:
     return [n * comb(of, k) / 2**of for k in range(of + 1)]
 
 
-def _ratings(results: Result, figures: _Figures) -> tuple[list[_Section], list[str]]:
+def _ratings(results: Result, figures: Figures) -> tuple[list[_Section], list[str]]:
     level = _level(results)
     sections, headline = [], []
     for question in results["main"]["questions"]:
@@ -583,7 +581,7 @@ def _ratings(results: Result, figures: _Figures) -> tuple[list[_Section], list[s
     return sections, headline
 
 
-def _words(results: Result, figures: _Figures) -> tuple[list[_Section], list[str]]:
+def _words(results: Result, figures: Figures) -> tuple[list[_Section], list[str]]:
     level = _level(results)
     main = results["main"]
     headline = []
@@ -832,51 +830,3 @@ def _methods(config: StudyConfig, results: Result) -> _Section:
         rows.append(("Krippendorff’s alpha", "1 − observed / expected disagreement (2011)."))
     section.blocks.append(_Block("definitions", rows=rows))
     return section
-
-
-# ------------------------------------------------------------------ writing
-
-
-def _render(context: Mapping[str, Any]) -> tuple[str, str]:
-    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
-    from markupsafe import Markup
-
-    from stillspeak import __version__
-
-    texts = []
-    for name in ("report.html.j2", "report.md.j2"):
-        page = name.endswith(".html.j2")
-        environment = Environment(
-            loader=ChoiceLoader(
-                [
-                    PackageLoader("stillspeak.study", "templates"),
-                    PackageLoader("stillspeak", "resources/report"),
-                ]
-            ),
-            autoescape=page,  # noqa: S701 - Markdown has its own, below
-            finalize=None if page else _markdown,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            keep_trailing_newline=True,
-        )
-        environment.filters["svg"] = lambda picture: Markup(picture.markup)  # noqa: S704
-        texts.append(environment.get_template(name).render(version=__version__, **context))
-    return texts[0], texts[1]
-
-
-def _write(
-    target: Path, page: str, markdown: str, results: Result, pictures: Iterable[Picture]
-) -> None:
-    """All files beside the target, then renamed to it."""
-    try:
-        with whole_folder(target) as partial:
-            (partial / "figures").mkdir()
-            for picture in pictures:
-                (partial / "figures" / picture.file).write_bytes(picture.data)
-            (partial / "report.md").write_text(markdown, "utf-8")
-            (partial / "index.html").write_text(page, "utf-8")
-            numbers = json.dumps(results, indent=1, ensure_ascii=False) + "\n"
-            (partial / "report.json").write_text(numbers, "utf-8")
-    except OSError as error:
-        raise OutputError(f"{target}: cannot be written ({error.strerror or error})") from error

@@ -12,32 +12,32 @@ prepared cache that they name. The same input gives the same bytes: a report hol
 
 from __future__ import annotations
 
-import base64
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from stillspeak.errors import DataError, OutputError, OutputExistsError, StillspeakError
+from stillspeak.errors import DataError, StillspeakError
 from stillspeak.evaluation.measures.expression import find_blinks
 from stillspeak.evaluation.report import plots, sheets
 from stillspeak.evaluation.summary import Interval, bootstrap, read_number
 from stillspeak.evaluation.tools import TOOLS
-from stillspeak.system.atomic import whole_folder
+from stillspeak.reporting.numbers import DASH, interval, number
+from stillspeak.reporting.page import Figures, Picture, check_target, write_page
+from stillspeak.reporting.plots import INK, MUTED, VARIABLES, colour_of
 
 Progress = Callable[[str, int, int], None]
 """Called with the stage, what is done and how many there are."""
 
 FACES = 4
 """Rows of a sheet in which several faces speak the same sound."""
-
-DASH = "–"
 
 
 @dataclass(frozen=True)
@@ -163,36 +163,6 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A plot or strip of frames: ``markup`` in the page, ``data`` in a file beside the Markdown."""
-
-    file: str
-    markup: str
-    data: bytes
-    alt: str
-
-
-@dataclass
-class _Figures:
-    """Pictures by number, as they are made."""
-
-    pictures: list[Picture] = field(default_factory=list)
-
-    def plot(self, plot: plots.Plot, alt: str) -> Picture:
-        number = len(self.pictures) + 1
-        picture = Picture(f"plot-{number:03}.svg", plot.inline(f"p{number}"), plot.file(), alt)
-        self.pictures.append(picture)
-        return picture
-
-    def strip(self, strip: sheets.Strip, alt: str) -> Picture:
-        number = len(self.pictures) + 1
-        data = "data:image/png;base64," + base64.b64encode(strip.png).decode()
-        picture = Picture(f"frames-{number:03}.png", data, strip.png, alt)
-        self.pictures.append(picture)
-        return picture
-
-
-@dataclass(frozen=True)
 class Report:
     """What :func:`write_report` wrote, and what the report warns of."""
 
@@ -231,7 +201,7 @@ def write_report(
     if not results:
         raise DataError("no folder of results was given")
     target = Path(output)
-    _check_target(target, overwrite=overwrite)
+    check_target(target, overwrite=overwrite)
     systems = read_all(results)
     steps = len(systems) + 2
 
@@ -239,26 +209,20 @@ def write_report(
         if progress is not None:
             progress("report", done, steps)
 
-    figures = _Figures()
+    figures = Figures()
     context = _tables(systems)
     context |= _draw(systems, figures, clips)
     advance(1)
     context["sheets"], context["no_sheets"] = [], []
-    for number, system in enumerate(systems):
+    for done, system in enumerate(systems):
         made, reasons = _sheets(system, figures, Path(data) if data is not None else None)
         context["sheets"] += made
         context["no_sheets"] += reasons
-        advance(number + 2)
+        advance(done + 2)
     context["title"] = " ".join(title.split())
-    page, markdown = _render(context)
-    _write(target, page, markdown, figures.pictures)
+    page, markdown = write_page(target, context, figures)
     advance(steps)
-    return Report(
-        target / "index.html",
-        target / "report.md",
-        tuple(system.name for system in systems),
-        tuple(context["notes"]),
-    )
+    return Report(page, markdown, tuple(s.name for s in systems), tuple(context["notes"]))
 
 
 # ------------------------------------------------------------------ reading
@@ -322,7 +286,7 @@ def read_results(folder: Path, *, name: str, number: int) -> Results:
             f"{folder}: the results are damaged ({reason}); run stillspeak evaluate again"
         ) from error
     kind = system["kind"]
-    colour = {"still": plots.MUTED, "real": plots.INK}.get(kind, plots.colour_of(number))
+    colour = {"still": MUTED, "real": INK}.get(kind, colour_of(number))
     return Results(
         *(folder, name, kind, system["label"], system["sha256"], colour, summary),
         *(values, speakers, keys, traces),
@@ -468,27 +432,6 @@ def best(metric: str, systems: Sequence[Results]) -> tuple[str | None, str]:
     return None, "no system is clearly ahead"
 
 
-def number(value: float | None, *, percent: bool = False, sign: bool = False) -> str:
-    """A number for a table: about three digits that count."""
-    if value is None:
-        return DASH
-    if math.isinf(value):
-        return "∞" if value > 0 else "−∞"
-    value = 100 * value if percent else value
-    size = abs(value)
-    digits = 1 if percent or size >= 100 else 2 if size >= 10 else 3
-    text = f"{value:.{digits}f}" if size >= 0.01 or size == 0 else f"{value:.2g}"
-    text = f"+{text}" if sign and value > 0 else text
-    return text.replace("-", "−")
-
-
-def interval(pair: Sequence[float] | None, *, percent: bool = False) -> str:
-    """An interval for a table."""
-    if pair is None:
-        return DASH
-    return " to ".join(number(end, percent=percent) for end in pair)
-
-
 # ------------------------------------------------------------------ tables
 
 
@@ -577,7 +520,9 @@ def _first_row(
         cells.append(
             {
                 "value": number(_read(table["mean"]), percent=percent),
-                "interval": "" if span is None else interval(span, percent=percent),
+                "interval": ""
+                if span is None
+                else interval(span, partial(number, percent=percent)),
                 "over": over,
                 "best": marked[metric][0] == system.name,
             }
@@ -602,12 +547,8 @@ def _about(system: Results) -> dict[str, Any]:
         "where": where,
         "command": " ".join(str(s.get("command") or "not noted").split()),
         "sha256": system.sha256 if system.kind == "model" else None,
-        "colour": _css(system.colour),
+        "colour": VARIABLES[system.colour],
     }
-
-
-def _css(colour: str) -> str:
-    return plots.VARIABLES[colour]
 
 
 def _full(metric: str, systems: Sequence[Results], best_name: str | None) -> dict[str, Any]:
@@ -817,7 +758,7 @@ def _read(value: Any) -> float | None:
 # ------------------------------------------------------------------ plots
 
 
-def _draw(systems: Sequence[Results], figures: _Figures, count: int) -> dict[str, Any]:
+def _draw(systems: Sequence[Results], figures: Figures, count: int) -> dict[str, Any]:
     """Plots of distributions and of curves over time."""
     distributions = []
     for name in _all_metrics(systems):
@@ -873,7 +814,7 @@ def _in_turn(traced: Sequence[Results], count: int) -> list[str]:
     return [clip for _, _, clip in order[:count]]
 
 
-def _lip_plot(clip: str, traced: Sequence[Results], figures: _Figures) -> dict[str, Any]:
+def _lip_plot(clip: str, traced: Sequence[Results], figures: Figures) -> dict[str, Any]:
     have = [s for s in traced if clip in s.traces]
     trace = have[0].traces[clip]
     curves = [
@@ -881,7 +822,7 @@ def _lip_plot(clip: str, traced: Sequence[Results], figures: _Figures) -> dict[s
         for s in have
         if s.kind != "real"
     ]
-    real = plots.Curve("real video", plots.INK, trace["real"]["opening"])
+    real = plots.Curve("real video", INK, trace["real"]["opening"])
     plot = plots.lip_opening(real, curves, trace["words"], trace["fps"])
     said = " ".join(word for _, _, word in trace["words"]) or "no word timings"
     shown = ", ".join(c.name for c in curves) or "the real video alone"
@@ -891,13 +832,13 @@ def _lip_plot(clip: str, traced: Sequence[Results], figures: _Figures) -> dict[s
     return {"clip": clip, "words": said, "picture": picture}
 
 
-def _blink_plot(clips: Sequence[str], traced: Sequence[Results], figures: _Figures) -> Picture:
+def _blink_plot(clips: Sequence[str], traced: Sequence[Results], figures: Figures) -> Picture:
     rows, said, seconds = [], [], 0.0
     for clip in clips:
         have = [s for s in traced if clip in s.traces]
         trace = have[0].traces[clip]
         seconds = max(seconds, trace["seconds"])
-        sides = [("real video", plots.INK, trace, "real")]
+        sides = [("real video", INK, trace, "real")]
         sides += [(s.name, s.colour, s.traces[clip], "generated") for s in have if s.kind != "real"]
         for name, colour, curves, side in sides:
             found = find_blinks(sheets.curve(curves[side]["closure"]))
@@ -926,7 +867,7 @@ def _blink_counts(traced: Sequence[Results]) -> list[dict[str, Any]]:
 
 
 def _sheets(
-    system: Results, figures: _Figures, data: Path | None
+    system: Results, figures: Figures, data: Path | None
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Sheets of one system, and why there are none."""
     if data is None and isinstance(system.summary.get("data"), str):
@@ -987,7 +928,7 @@ def _one_a_speaker(system: Results) -> list[str]:
     return [first[speaker] for speaker in sorted(first, key=_natural)]
 
 
-def _sheet(sheet: sheets.Sheet, figures: _Figures) -> dict[str, Any]:
+def _sheet(sheet: sheets.Sheet, figures: Figures) -> dict[str, Any]:
     headings = ", ".join(sheet.columns)
     return {
         "title": sheet.title,
@@ -996,88 +937,8 @@ def _sheet(sheet: sheets.Sheet, figures: _Figures) -> dict[str, Any]:
         "strips": [
             {
                 "label": strip.label,
-                "picture": figures.strip(strip, f"{strip.label}. Frames: {headings}."),
+                "picture": figures.png(strip.png, f"{strip.label}. Frames: {headings}."),
             }
             for strip in sheet.strips
         ],
     }
-
-
-# ------------------------------------------------------------------ writing
-
-
-def _render(context: Mapping[str, Any]) -> tuple[str, str]:
-    """The page and the Markdown."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-    from markupsafe import Markup
-
-    from stillspeak import __version__
-
-    texts = []
-    for name in ("report.html.j2", "report.md.j2"):
-        page = name.endswith(".html.j2")
-        environment = Environment(
-            loader=PackageLoader("stillspeak", "resources/report"),
-            autoescape=page,  # noqa: S701 - Markdown has its own, below
-            finalize=None if page else _markdown,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            keep_trailing_newline=True,
-        )
-        environment.filters["svg"] = lambda picture: Markup(picture.markup)  # noqa: S704
-        environment.filters["code"] = _Code
-        text = environment.get_template(name).render(version=__version__, **context)
-        texts.append(text)
-    return texts[0], texts[1]
-
-
-class _Code(str):
-    """Text of a fenced block, which Markdown takes as it is; fences inside cannot close it."""
-
-    def __new__(cls, text: str) -> _Code:
-        return super().__new__(cls, str(text).replace("```", "'''"))
-
-
-def _markdown(value: Any) -> Any:
-    """A value so that Markdown shows it as it is, in text and in tables."""
-    if isinstance(value, _Code) or not isinstance(value, str):
-        return value
-    text = " ".join(value.split()) if value.strip() else value
-    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_\[\]|])", r"\\\1", text)
-
-
-def _check_target(target: Path, *, overwrite: bool) -> None:
-    if not target.exists() and not target.is_symlink():
-        return
-    if not target.is_dir():
-        raise OutputError(f"{target}: is no folder; give another place for the report")
-    there = sorted(path.name for path in target.iterdir())
-    if not there:
-        return
-    if "index.html" not in there or "report.md" not in there:
-        raise OutputError(
-            f"{target}: holds something else than a report ({there[0]}); give another folder"
-        )
-    if not overwrite:
-        raise OutputExistsError(
-            f"{target}: holds a report already; give another folder, or --overwrite"
-        )
-
-
-def _write(target: Path, page: str, markdown: str, pictures: Iterable[Picture]) -> None:
-    """All files beside the target, then renamed to it.
-
-    Raises:
-        OutputError: the disk refuses.
-    """
-    try:
-        with whole_folder(target) as partial:
-            (partial / "figures").mkdir()
-            for picture in pictures:
-                (partial / "figures" / picture.file).write_bytes(picture.data)
-            (partial / "report.md").write_text(markdown, "utf-8")
-            (partial / "index.html").write_text(page, "utf-8")
-    except OSError as error:
-        raise OutputError(f"{target}: cannot be written ({error.strerror or error})") from error
