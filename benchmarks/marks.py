@@ -27,9 +27,12 @@ import av
 import cv2
 import numpy as np
 
-from stillspeak.media.marks import provenance, watermark
+from stillspeak.media.marks import watermark
+from stillspeak.media.marks.credentials import read_credentials
 from stillspeak.media.marks.inspection import inspect_file
-from stillspeak.media.marks.provenance import Marks, Origin, Source
+from stillspeak.media.marks.marking import Marks
+from stillspeak.media.marks.origin import Origin, Source
+from stillspeak.media.marks.signing import find_signer, sign
 from stillspeak.media.marks.watermark import Watermarker, read_watermark, symbol_bits
 from stillspeak.media.video import iter_frames, write_video
 
@@ -299,15 +302,15 @@ def credentials_cost(portraits: dict[str, Frames], folder: Path) -> list[dict[st
     signed = folder / "signed.mp4"
     for name in ("crop 96x128", "photo 512x512", "photo 1024x1024"):
         write_video(plain, portraits[name], overwrite=True)
-        signer = provenance.find_signer()
-        provenance.sign_file(plain, signed, "video/mp4", origin(1), 1, signer)
+        signer = find_signer()
         began = time.process_time()
         for _ in range(10):
-            provenance.sign_file(plain, signed, "video/mp4", origin(1), 1, signer)
+            with plain.open("rb") as source, signed.open("w+b") as target:
+                sign(source, target, "video/mp4", origin(1), 1, signer)
         took = 1000 * (time.process_time() - began) / 10
         began = time.process_time()
         for _ in range(10):
-            provenance.read_credentials(signed)
+            read_credentials(signed)
         check = 1000 * (time.process_time() - began) / 10
         rows.append(
             {
@@ -422,8 +425,8 @@ def tampered(portraits: dict[str, Frames], folder: Path) -> Made:
     # Signed again, with an identifier that the pixels do not bear.
     lie = folder / "lie.mp4"
     plain = written(folder / "plain.mp4", photo, Marks(origin(31), credentials=False))
-    signer = provenance.find_signer()
-    provenance.sign_file(plain, lie, "video/mp4", origin(32), origin(32).identifier, signer)
+    with plain.open("rb") as source, lie.open("w+b") as target:
+        sign(source, target, "video/mp4", origin(32), origin(32).identifier, find_signer())
     yield "signed for another identifier", lie
     frames = written(folder / "frames", photo[:10], Marks(origin(33)))
     target = frames / "000004.png"

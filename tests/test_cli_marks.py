@@ -14,8 +14,8 @@ import pytest
 from typer.testing import CliRunner
 
 from stillspeak.cli import app as cli
+from stillspeak.media.marks.certificates import own_root
 from stillspeak.media.marks.inspection import inspect_file
-from stillspeak.media.marks.provenance import own_root
 from stillspeak.media.video import iter_frames, write_video
 from support.animate import (
     portrait,
@@ -150,7 +150,8 @@ def test_whom_to_trust_can_be_said(run, examples, tmp_path, monkeypatch):
 
 
 def test_what_a_file_says_cannot_steer_the_terminal(run, tmp_path):
-    from stillspeak.media.marks.provenance import Marks, Origin
+    from stillspeak.media.marks.marking import Marks
+    from stillspeak.media.marks.origin import Origin
 
     evil = Marks(Origin("\x1b]0;owned\x07 model", 64 * "a"))
     write_video(tmp_path / "a.mp4", speaking(5), marks=evil)

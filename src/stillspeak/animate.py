@@ -22,7 +22,7 @@ from stillspeak.face.landmarks import (
 )
 from stillspeak.media.audio import load_audio
 from stillspeak.media.image import load_image
-from stillspeak.media.marks.provenance import Origin, Source, describe_picture, describe_sound
+from stillspeak.media.marks.origin import Origin, Source, describe_picture, describe_sound
 from stillspeak.media.source import source_name
 from stillspeak.models.engine import InferenceEngine, packing_works
 from stillspeak.models.generator import Generator

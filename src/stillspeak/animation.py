@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stillspeak.media.marks.marking import MarkChoices
-from stillspeak.media.marks.provenance import Marks, Origin
+from stillspeak.media.marks.marking import MarkChoices, Marks
+from stillspeak.media.marks.origin import Origin
 from stillspeak.media.video import write_video
 from stillspeak.rendering.check import StillWarning
 from stillspeak.synthesis import Synthesizer
@@ -91,7 +91,7 @@ class Animation:
                 whoever shows the video has to.
             label: a visible text in the corner.
             certificate, key: PEM files to sign with instead of the installation's own
-                certificate; see :func:`stillspeak.media.marks.provenance.find_signer`.
+                certificate; see :func:`stillspeak.media.marks.signing.find_signer`.
 
         Returns:
             Frames written.

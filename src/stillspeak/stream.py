@@ -24,7 +24,7 @@ from stillspeak.animation import COMMENT
 from stillspeak.constants import SAMPLE_RATE, VIDEO_FPS
 from stillspeak.errors import AudioError, ConfigError
 from stillspeak.media.audio import ChunkResampler, Waveform, mono_chunk, whole_rate
-from stillspeak.media.marks.provenance import Marks
+from stillspeak.media.marks.marking import Marks
 from stillspeak.models.generator import Generator
 from stillspeak.options import AnimateOptions, OptionKeywords, takes_options
 from stillspeak.rendering.check import StillWarning

@@ -5,9 +5,8 @@ import pytest
 from stillspeak.conceal.occlusion import uncover_video
 from stillspeak.conceal.video import conceal_video
 from stillspeak.media.marks.inspection import inspect_file
-from stillspeak.media.marks.provenance import find_signer, sign_file
 from support.conceal import concealer, sound, talking, write_timed
-from support.marks import origin
+from support.marks import origin, sign_copy
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +34,7 @@ def test_a_filled_video_is_an_edition_of_its_source(film, tmp_path, suffix):
 
 def test_credentials_of_the_source_are_kept(film, tmp_path):
     signed = tmp_path / "signed.mp4"
-    sign_file(film, signed, "video/mp4", origin(1), None, find_signer())
+    sign_copy(film, signed, origin(1), None)
     conceal_video(signed, tmp_path / "whole.mp4", concealer=concealer())
     found = inspect_file(tmp_path / "whole.mp4")
     assert found.verdict == "intact"

@@ -156,7 +156,7 @@ def write_a_video(path: str, frames: str) -> None:
     """A small video over whatever is there, marked as generated ones are."""
     import numpy as np
 
-    from stillspeak.media.marks.provenance import Marks
+    from stillspeak.media.marks.marking import Marks
     from stillspeak.media.video import write_video
 
     pictures = [np.full((64, 64, 3), 9 * n, np.uint8) for n in range(int(frames))]
@@ -166,7 +166,7 @@ def write_a_video(path: str, frames: str) -> None:
 def sign_once(folder: str, target: str) -> None:
     """The certificate with which an installation whose settings lie there would sign."""
     os.environ["STILLSPEAK_CONFIG"] = folder
-    from stillspeak.media.marks.provenance import find_signer
+    from stillspeak.media.marks.signing import find_signer
 
     Path(target).write_text(find_signer().chain)
 

@@ -9,7 +9,9 @@ import av
 import cv2
 import numpy as np
 
-from stillspeak.media.marks.provenance import Marks, Origin, Source
+from stillspeak.media.marks.marking import Marks
+from stillspeak.media.marks.origin import Origin, Source
+from stillspeak.media.marks.signing import find_signer, sign
 from support.animate import portrait
 
 
@@ -51,6 +53,12 @@ def origin(seed: int = 0, still: Source | None = None) -> Origin:
 
 def marks(seed: int = 0) -> Marks:
     return Marks(origin(seed))
+
+
+def sign_copy(plain: Path, signed: Path, told: Origin, watermark: int | None) -> None:
+    """A copy of an MP4 with credentials that tell what you like."""
+    with plain.open("rb") as file, signed.open("w+b") as target:
+        sign(file, target, "video/mp4", told, watermark, find_signer())
 
 
 def encoded(frames: Sequence[np.ndarray], crf: int = 23, scale: float = 1.0) -> list[np.ndarray]:

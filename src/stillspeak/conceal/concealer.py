@@ -25,7 +25,8 @@ from stillspeak.face.landmarks import (
     check_face,
     choose_face,
 )
-from stillspeak.media.marks.provenance import Marks, Origin, describe_video
+from stillspeak.media.marks.marking import Marks
+from stillspeak.media.marks.origin import Origin, describe_video
 from stillspeak.models.generator import Generator
 from stillspeak.options import AnimateOptions
 from stillspeak.rendering.expression import ExpressionProcess

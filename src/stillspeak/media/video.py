@@ -24,8 +24,7 @@ import numpy.typing as npt
 from stillspeak.constants import SAMPLE_RATE, VIDEO_FPS
 from stillspeak.errors import OutputError, OutputExistsError, VideoError
 from stillspeak.media.audio import Waveform, load_stretch, load_track
-from stillspeak.media.marks.marking import Marking
-from stillspeak.media.marks.provenance import Marks
+from stillspeak.media.marks.marking import Marking, Marks
 from stillspeak.media.source import can_jump, open_container, reason
 from stillspeak.system.atomic import partial_folder
 
@@ -539,7 +538,7 @@ def write_video(
         with _output_errors(name):
             writer.finish()
             if marking is not None and kind != FOLDER:
-                marking.file(job.temporary, name)
+                marking.sign_file(job.temporary, name)
             # It may have appeared while the frames were made.
             check_output(path, overwrite=overwrite)
             _put_in_place(job.temporary, target)
@@ -799,7 +798,7 @@ class _FolderWriter:
         else:
             buffer = io.BytesIO()
             picture.save(buffer, "PNG", pnginfo=self.texts, compress_level=3)
-            file.write_bytes(self.job.marking.picture(buffer.getvalue(), file.name))
+            file.write_bytes(self.job.marking.sign_bytes(buffer.getvalue(), file.name))
         self.count += 1
 
     def finish(self) -> None:

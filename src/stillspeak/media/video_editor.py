@@ -19,8 +19,7 @@ import numpy.typing as npt
 
 from stillspeak.constants import VIDEO_FPS
 from stillspeak.errors import AudioError, OutputError, OutputExistsError, VideoError
-from stillspeak.media.marks.marking import Marking
-from stillspeak.media.marks.provenance import Marks
+from stillspeak.media.marks.marking import Marking, Marks
 from stillspeak.media.source import open_container
 from stillspeak.media.video import (
     VIDEO_FORMATS,
@@ -445,7 +444,7 @@ class Rewriter:
             # It may have appeared while the frames were made.
             check_rewrite(self._source, self._target, overwrite=self._overwrite)
             if self._marking is not None:
-                self._marking.file(self._temporary, self._name)
+                self._marking.sign_file(self._temporary, self._name)
             _put_in_place(self._temporary, self._target)
 
 

@@ -18,8 +18,7 @@ import numpy.typing as npt
 
 from stillspeak.errors import OutputError
 from stillspeak.media.audio import Waveform
-from stillspeak.media.marks.marking import Marking
-from stillspeak.media.marks.provenance import Marks
+from stillspeak.media.marks.marking import Marking, Marks
 from stillspeak.media.source import reason
 from stillspeak.media.video import check_output
 from stillspeak.system.atomic import partial_folder
@@ -153,7 +152,7 @@ class Recorder:
                         check_output(self._path, overwrite=self._overwrite)
                         with self._errors():
                             if self._marking is not None:
-                                self._marking.file(self._temporary, self.name)
+                                self._marking.sign_file(self._temporary, self.name)
                             self._temporary.replace(self._path)
                 finally:
                     self._stack.close()

@@ -12,8 +12,7 @@ from typing import BinaryIO
 
 from stillspeak.animation import COMMENT
 from stillspeak.media.audio import Waveform
-from stillspeak.media.marks.marking import Marking
-from stillspeak.media.marks.provenance import Marks
+from stillspeak.media.marks.marking import Marking, Marks
 from stillspeak.media.video_recorder import Recorder
 from stillspeak.realtime.session import Picture
 

@@ -18,7 +18,7 @@ from stillspeak.face.align import (
     resample,
     scale_transform,
 )
-from stillspeak.media.marks.provenance import Source
+from stillspeak.media.marks.origin import Source
 from stillspeak.models.engine import Engine
 from stillspeak.models.pixels import to_model
 from stillspeak.rendering.check import StillWarning

@@ -9,7 +9,7 @@ from typing import Literal
 
 from stillspeak.errors import InputError, VideoError
 from stillspeak.media.image import load_image
-from stillspeak.media.marks.provenance import Credentials, read_credentials
+from stillspeak.media.marks.credentials import Credentials, read_credentials
 from stillspeak.media.marks.watermark import Frame, Reading, read_watermark
 from stillspeak.media.source import open_source, reason
 from stillspeak.media.video import iter_frames

@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import io
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from stillspeak.errors import OutputError
 from stillspeak.media.marks.label import Label, check_label
-from stillspeak.media.marks.provenance import FORMATS, Marks, Signer, sign_bytes, sign_file
+from stillspeak.media.marks.origin import Origin
+from stillspeak.media.marks.signing import FORMATS, Signer, find_signer, sign
 from stillspeak.media.marks.watermark import SMALLEST, Watermarker
 
 Frame = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Marks:
+    """What ``write_video`` leaves in a file that says it is synthetic."""
+
+    origin: Origin = field(default_factory=Origin)
+    watermark: bool = True
+    credentials: bool = True
+    """In the formats that have a place for them, see ``signing.FORMATS``."""
+    label: str | None = None
+    """A visible text in the corner, e.g. ``AI-generated``."""
+    certificate: Path | None = None
+    """PEM file of the signer's certificate chain; by default as ``find_signer`` says."""
+    key: Path | None = None
+    """PEM file of its private key."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +57,8 @@ class MarkChoices:
         if self.label is not None:
             check_label(self.label)
         if self.certificate or self.key:
-            self.applied(Marks()).find_signer()
+            chosen = self.applied(Marks())
+            find_signer(chosen.certificate, chosen.key)
 
     def applied(self, marks: Marks) -> Marks:
         """The marks as they were chosen."""
@@ -68,7 +88,7 @@ class Marking:
         self.kind = FORMATS.get(suffix)
         self.signer: Signer | None = None
         if marks.credentials and self.kind is not None:
-            self.signer = marks.find_signer()
+            self.signer = find_signer(marks.certificate, marks.key)
         if marks.label is not None:
             check_label(marks.label)
         self.identifier = marks.origin.identifier if marks.watermark else None
@@ -93,7 +113,7 @@ class Marking:
             frame = self._watermarker.mark(frame)
         return frame
 
-    def file(self, path: Path, name: str) -> None:
+    def sign_file(self, path: Path, name: str) -> None:
         """Sign a finished file in place; ``name`` is what messages call it.
 
         Raises:
@@ -101,33 +121,32 @@ class Marking:
         """
         if self.signer is None:
             return
-        assert self.kind is not None
         signed = path.with_suffix(".signed")
         try:
-            sign_file(path, signed, self.kind, self.marks.origin, self.identifier, self.signer)
+            with path.open("rb") as plain, signed.open("w+b") as target:
+                self._sign(plain, target, name)
             signed.replace(path)
-        except OutputError as problem:
-            raise _unsigned(name, problem) from problem
         finally:
             signed.unlink(missing_ok=True)
 
-    def picture(self, data: bytes, name: str) -> bytes:
-        """A picture file of a folder, signed.
+    def sign_bytes(self, data: bytes, name: str) -> bytes:
+        """A file in memory, signed.
 
         Raises:
             OutputError: it cannot be signed.
         """
         if self.signer is None:
             return data
-        assert self.kind is not None
+        target = io.BytesIO()
+        self._sign(io.BytesIO(data), target, name)
+        return target.getvalue()
+
+    def _sign(self, plain: BinaryIO, target: BinaryIO, name: str) -> None:
+        assert self.kind is not None and self.signer is not None
         try:
-            return sign_bytes(data, self.kind, self.marks.origin, self.identifier, self.signer)
+            sign(plain, target, self.kind, self.marks.origin, self.identifier, self.signer)
         except OutputError as problem:
-            raise _unsigned(name, problem) from problem
-
-
-def _unsigned(name: str, problem: OutputError) -> OutputError:
-    return OutputError(
-        f"{name}: its content credentials cannot be made ({problem}); check the certificate, or "
-        "write without marks"
-    )
+            raise OutputError(
+                f"{name}: its content credentials cannot be made ({problem}); check the "
+                "certificate, or write without marks"
+            ) from problem

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import socket
 import stat
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,26 +20,16 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 import stillspeak
 from stillspeak.errors import ConfigError, InputError, OutputError
-from stillspeak.media.marks import provenance
+from stillspeak.media.marks import certificates
+from stillspeak.media.marks.certificates import config_folder, own_root
+from stillspeak.media.marks.credentials import read_credentials
 from stillspeak.media.marks.inspection import inspect_file
-from stillspeak.media.marks.marking import Marking
-from stillspeak.media.marks.provenance import (
-    GENERATION,
-    Marks,
-    Origin,
-    Source,
-    config_folder,
-    describe_picture,
-    describe_sound,
-    find_signer,
-    own_root,
-    read_credentials,
-    sign_bytes,
-    sign_file,
-)
+from stillspeak.media.marks.marking import Marking, Marks
+from stillspeak.media.marks.origin import Origin, Source, describe_picture, describe_sound
+from stillspeak.media.marks.signing import GENERATION, NO_NETWORK, find_signer
 from stillspeak.media.video import iter_frames, probe_video, read_clip, write_video
 from support.animate import portrait, speech
-from support.marks import flipped, origin, speaking, speaking_photo
+from support.marks import flipped, origin, sign_copy, speaking, speaking_photo
 
 PEM = serialization.Encoding.PEM
 
@@ -164,7 +155,7 @@ def test_encoded_again_the_watermark_is_left(tmp_path):
 def test_credentials_that_name_another_watermark_are_not_believed(tmp_path):
     plain = written(tmp_path / "plain.mp4", Marks(origin(1), credentials=False))
     lie = tmp_path / "lie.mp4"
-    sign_file(plain, lie, "video/mp4", origin(2), origin(2).identifier, find_signer())
+    sign_copy(plain, lie, origin(2), origin(2).identifier)
     found = inspect_file(lie)
     assert found.credentials.intact and found.verdict == "tampered"
     assert "another watermark" in found.summary
@@ -192,13 +183,13 @@ def test_what_is_no_picture_or_video_is_said(tmp_path):
 def signed_picture() -> bytes:
     file = io.BytesIO()
     PIL.Image.fromarray(portrait()).save(file, "PNG")
-    return sign_bytes(file.getvalue(), "image/png", origin(3), None, find_signer())
+    return Marking(Marks(origin(3), watermark=False), ".png").sign_bytes(file.getvalue(), "a.png")
 
 
 def test_credentials_of_the_still_are_kept(tmp_path):
     data = signed_picture()
     still = describe_picture(data, portrait())
-    assert still.has_credentials
+    assert still.signed == data
     found = inspect_file(written(tmp_path / "a.mp4", Marks(origin(1, still))))
     assert found.verdict == "intact"
     assert {one["title"]: one["credentials"] for one in found.credentials.ingredients} == {
@@ -214,7 +205,7 @@ def test_broken_credentials_of_the_still_are_no_hindrance(tmp_path):
     place = data.index(b"jumd")
     data[place : place + 4] = b"junk"
     still = describe_picture(bytes(data), portrait())
-    assert still.has_credentials
+    assert still.signed == bytes(data)
     found = inspect_file(written(tmp_path / "a.mp4", Marks(origin(1, still))))
     assert found.verdict == "intact"
     titles = sorted(one["title"] for one in found.credentials.ingredients)
@@ -275,20 +266,20 @@ def test_many_processes_make_one_certificate(home):
 
 def test_one_that_came_first_is_taken(home, monkeypatch):
     """The other process keeps its certificate between our look and our turn."""
-    other = provenance._make_identity()
-    real = provenance.claim
+    other = certificates._make_identity()
+    real = certificates.claim
 
     def late(folder, busy):
-        provenance._keep_identity(folder, *other)
+        certificates._keep_identity(folder, other)
         return real(folder, busy)
 
-    monkeypatch.setattr(provenance, "claim", late)
-    assert find_signer().chain == other[0]
+    monkeypatch.setattr(certificates, "claim", late)
+    assert find_signer().chain == other.chain
 
 
 def test_many_processes_replace_an_expired_one_by_one(home, kill, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(provenance, "_YEARS", 0)
+        patch.setattr(certificates, "_YEARS", 0)
         old = find_signer().chain
     left = home / ".stillspeak.0123abcd.partial"
     left.mkdir()
@@ -303,7 +294,7 @@ def test_many_processes_replace_an_expired_one_by_one(home, kill, tmp_path, monk
 
 def test_an_expired_one_is_replaced(home, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(provenance, "_YEARS", 0)
+        patch.setattr(certificates, "_YEARS", 0)
         old = find_signer().chain
     new = find_signer().chain
     assert new != old and find_signer().chain == new
@@ -477,18 +468,26 @@ def test_a_signature_that_fails_leaves_nothing(tmp_path, monkeypatch):
     def fail(*_):
         raise OutputError("no ink")
 
-    monkeypatch.setattr("stillspeak.media.marks.marking.sign_file", fail)
+    monkeypatch.setattr("stillspeak.media.marks.marking.sign", fail)
     with pytest.raises(OutputError, match=r"a\.mp4: its content credentials cannot be made \(no"):
         written(tmp_path / "a.mp4", Marks(origin()))
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["XDG_CONFIG_HOME", "STILLSPEAK_CONFIG"])
-def test_the_folder_is_the_usual_one(tmp_path, monkeypatch, name):
-    monkeypatch.delenv("STILLSPEAK_CONFIG")
-    monkeypatch.setattr(provenance.sys, "platform", "linux")
+@pytest.mark.skipif(sys.platform != "linux", reason="each system has its own place")
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("STILLSPEAK_CONFIG", ""),
+        ("XDG_CONFIG_HOME", "stillspeak"),
+        ("HOME", ".config/stillspeak"),
+    ],
+)
+def test_the_folder_is_the_usual_one(tmp_path, monkeypatch, name, place):
+    for other in ("STILLSPEAK_CONFIG", "XDG_CONFIG_HOME"):
+        monkeypatch.delenv(other, raising=False)
     monkeypatch.setenv(name, str(tmp_path))
-    assert config_folder() == tmp_path / ("stillspeak" if name[0] == "X" else "")
+    assert config_folder() == tmp_path / place
 
 
 # --- nobody is asked ----------------------------------------------------------------------------
@@ -503,7 +502,7 @@ def test_the_network_is_left_alone(tmp_path, home, monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     path = written(tmp_path / "a.mp4", Marks(origin()))
     assert inspect_file(path).verdict == "intact"
-    assert provenance._NO_NETWORK["verify"] == {
+    assert NO_NETWORK["verify"] == {
         "remote_manifest_fetch": False,
         "ocsp_fetch": False,
         "verify_trust": True,
