@@ -243,34 +243,27 @@ def onnx_step(generator: Any, folder: Path) -> Callable[[], Any]:
     """One run of hear.onnx or step.onnx, its states handed on."""
     import numpy as np
 
-    from stillspeak.export.onnx import export_onnx, open_onnx
+    from stillspeak.export.onnx import OnnxStep, export_onnx, run_still
 
     made = export_onnx(generator, folder, check=False)
     config = generator.config
-    each = open_onnx(made.step)
     random = np.random.default_rng(0)
-    feed: dict[str, Any] = {}
+    shared = None
     if made.still is not None:
-        first = open_onnx(made.still)
-        shapes = {port.name: port.shape for port in first.get_inputs()}
-        feed = {n: random.uniform(-1, 1, s).astype(np.float32) for n, s in shapes.items()}
-        names = [port.name for port in first.get_outputs()]
-        feed |= dict(zip(names, first.run(names, feed), strict=True))
-    shapes = {port.name: port.shape for port in each.get_inputs()}
-    feed = {n: feed.get(n, np.zeros(s, np.float32)) for n, s in shapes.items()}
-    outputs = [port.name for port in each.get_outputs()]
-    states = [name for name in shapes if name.endswith("_state")]
+        still = random.uniform(-1, 1, (1, 3, config.height, config.width))
+        shared = run_still(made.still, still.astype(np.float32))
+    graph = OnnxStep(made.step, shared)
     sound = hops()
     heard = np.zeros(config.window, np.float32)
 
     def step() -> Any:
         nonlocal heard
         heard = np.concatenate((heard[config.hop :], next(sound)))
-        feed["window"] = heard[None]
-        if "noise" in feed:
-            feed["noise"] = (0.33 * random.standard_normal(shapes["noise"])).astype(np.float32)
-        got = dict(zip(outputs, each.run(outputs, feed), strict=True))
-        feed.update({name: got[f"next_{name}"] for name in states})
+        inputs = {"window": heard[None]}
+        if "noise" in graph.feed:
+            noise = 0.33 * random.standard_normal(graph.feed["noise"].shape)
+            inputs["noise"] = noise.astype(np.float32)
+        got = graph(**inputs)
         if made.still is None:
             return got["pose"]
         return ((got["frame"][0].transpose(1, 2, 0) + 1) * 127.5).round().astype(np.uint8)

@@ -27,17 +27,17 @@ from stillspeak.errors import (
     WeightsError,
 )
 from stillspeak.export import onnx as module
+from stillspeak.export.graphs import HEAR, STEP_GRAPH, STILL_GRAPH, GraphStep
 from stillspeak.export.onnx import (
     FACE,
-    HEAR,
     POSE_TOLERANCE,
-    STEP,
-    STILL,
     TOLERANCE,
+    OnnxStep,
     compare_onnx,
     export_onnx,
     face_inputs,
     open_onnx,
+    run_still,
 )
 from stillspeak.face.pose import POSE_POINTS
 from stillspeak.media.audio import frame_windows, load_audio
@@ -254,7 +254,7 @@ def test_the_example_says_the_default_model_s_poses(
 
 
 def test_poses_see_no_picture(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"hear\.onnx says poses and sees no picture"):
+    with pytest.raises(ConfigError, match=r"hear\.onnx predicts poses and takes no image"):
         export_onnx(speaking("near"), tmp_path / "model", image=portrait())
     assert list(tmp_path.iterdir()) == []
 
@@ -282,21 +282,13 @@ def test_a_face_s_inputs_give_the_session_s_frames(
     sound = speech(0.6)
     plain = {"precision": "float32", "blink": 0, "expression": 0}
     expected = StreamSession(portrait(), model=generator, crop=True, **plain).push(sound)
-    first, each = open_onnx(made.still), open_onnx(made.step)
-    names = [port.name for port in first.get_outputs()]
-    feed = dict(zip(names, first.run(names, face), strict=True))
-    shapes = {port.name: port.shape for port in each.get_inputs()}
-    states = [name for name in shapes if name.endswith("_state")]
-    feed |= {name: np.zeros(shapes[name], np.float32) for name in states}
-    outputs = [port.name for port in each.get_outputs()]
+    step = OnnxStep(made.step, run_still(made.still, **face))
     random = torch.Generator().manual_seed(0)
     heard = np.concatenate((np.zeros(made_int(made, "before"), np.float32), sound))
     for place, shown in enumerate(expected):
         begin = place * made_int(made, "hop")
-        feed["window"] = heard[None, begin : begin + made_int(made, "window")]
-        feed["noise"] = generator.draw_noise(1, 1, random)[0].numpy()
-        got = dict(zip(outputs, each.run(outputs, feed), strict=True))
-        feed |= {name: got[f"next_{name}"] for name in states}
+        window = heard[None, begin : begin + made_int(made, "window")]
+        got = step(window=window, noise=generator.draw_noise(1, 1, random)[0].numpy())
         frame = np.rint((got["frame"][0].transpose(1, 2, 0) + 1) * 127.5)
         assert np.abs(frame - shown.picture).max() <= 1
     assert place > 10
@@ -342,7 +334,7 @@ def test_nothing_is_written_that_answers_otherwise(
 def test_a_failure_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "model"
     target.mkdir()
-    for name in (STILL, STEP):
+    for name in (STILL_GRAPH, STEP_GRAPH):
         (target / name).write_bytes(b"old")
     with pytest.raises(OutputExistsError, match=r"still\.onnx: exists already"):
         export_onnx(lively(), target)
@@ -350,14 +342,15 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.Mon
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module._Graph, "save", full)
+    monkeypatch.setattr(GraphStep, "write", full)
     with pytest.raises(OutputError, match=r"cannot be written [(]No space left"):
         export_onnx(lively(), target, overwrite=True)
     monkeypatch.undo()
-    assert {p.name: p.read_bytes() for p in target.iterdir()} == {STILL: b"old", STEP: b"old"}
+    left = {path.name: path.read_bytes() for path in target.iterdir()}
+    assert left == {STILL_GRAPH: b"old", STEP_GRAPH: b"old"}
     export_onnx(lively(), target, overwrite=True, check=False)
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
-    onnx.checker.check_model(onnx.load(target / STEP))
+    onnx.checker.check_model(onnx.load(target / STEP_GRAPH))
 
 
 def test_targets_that_cannot_be(tmp_path: Path) -> None:
@@ -366,7 +359,7 @@ def test_targets_that_cannot_be(tmp_path: Path) -> None:
         export_onnx(lively(), tmp_path / "file")
     with pytest.raises(OutputError, match="does not exist; create it"):
         export_onnx(lively(), tmp_path / "none" / "model")
-    (tmp_path / "odd" / STEP).mkdir(parents=True)
+    (tmp_path / "odd" / STEP_GRAPH).mkdir(parents=True)
     with pytest.raises(OutputError, match=r"step\.onnx: is a folder"):
         export_onnx(lively(), tmp_path / "odd", overwrite=True)
     with pytest.raises(WeightsError):
@@ -407,7 +400,7 @@ def test_the_command(small: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     done = run("--onnx", small, tmp_path / "model", "--photo", photo, "--json")
     assert done.exit_code == 0, done.output
     told = SimpleNamespace(**json.loads(done.stdout))
-    assert [Path(name).name for name in told.files] == [STILL, STEP, FACE]
+    assert [Path(name).name for name in told.files] == [STILL_GRAPH, STEP_GRAPH, FACE]
     assert all(Path(name).is_file() for name in told.files)
     assert 0 <= told.difference_levels < told.tolerance_levels == TOLERANCE
     assert told.metadata["weights"] == "small.safetensors"

@@ -1,12 +1,11 @@
-"""Engines that run a generator, and one made ready to answer a frame at a time.
+"""The engine protocol, and an inference engine for one frame at a time.
 
-:class:`~stillspeak.models.generator.Generator` is written to be trained. One frame at a time a CPU
-spends most of its time on what training needs: weights are put into the order that the processor
-multiplies in, anew for every frame, and norms are layers of their own. Here both are done once.
-In float32 the sums are the same up to their order. In bfloat16 the decoder reads half as many
-bytes, which one frame at a time is what it waits for; sound and memory stay in float32.
-:data:`TOLERANCE` says how far frames may be off, and ``docs/experiments.md``, section 19, what was
-measured.
+:class:`~stillspeak.models.generator.Generator` is written for training. One frame at a time, a CPU
+spends most of its time on reordering weights, anew for every frame, and on batch norms. The
+inference engine folds the norms into the weights and prepacks the weights once. In float32 only
+the order of the sums changes. In bfloat16 the decoder reads half as many bytes, which is what one
+frame at a time waits for; audio and states stay in float32. :data:`TOLERANCE` says how far frames
+may be off; ``docs/experiments.md``, section 19, has the measurements.
 """
 
 from __future__ import annotations
@@ -22,12 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stillspeak.models.config import GeneratorConfig
-from stillspeak.models.decoders import (
-    Decoded,
-    LayersDecoder,
-    StillContext,
-    UNetDecoder,
-)
+from stillspeak.models.decoders import Decoded, StillContext, UNetDecoder
 from stillspeak.models.encoders import ContextEncoder, ContextState, SpeechContextEncoder
 from stillspeak.models.generator import Generator, GeneratorState
 from stillspeak.models.layers import SkipFusion
@@ -74,10 +68,9 @@ class Engine(Protocol[Still]):
 
 @dataclass
 class EngineStill:
-    """What all frames of a still share, as :meth:`InferenceEngine.prepare_still` makes it."""
+    """What all frames of a reference image share, for the U-Net."""
 
-    context: StillContext
-    root: Tensor  # the root's bias with the identity code's part in it
+    root: Tensor  # the root's bias with the identity code's part in it, (h * w * C,)
     adds: list[Tensor]  # for each layer with a skip, what is added before its ReLU: (1, C, H, W)
     _repeated: tuple[int, list[Tensor]] = field(default=(0, []), repr=False)
 
@@ -86,15 +79,13 @@ class EngineStill:
         if frames == 1:
             return self.adds
         if self._repeated[0] != frames:  # the same number comes again and again
-            self._repeated = (
-                frames,
-                [_channels_last(a.repeat(frames, 1, 1, 1)) for a in self.adds],
-            )
+            repeated = [_channels_last(add.repeat(frames, 1, 1, 1)) for add in self.adds]
+            self._repeated = (frames, repeated)
         return self._repeated[1]
 
 
 class InferenceEngine:
-    """A snapshot of a generator in evaluation mode, for one clip (B = 1).
+    """A snapshot of a generator in evaluation mode, folded and prepacked, for one clip (B = 1).
 
     It has no state of its own that a step changes, so any number of sessions may share one, each
     with its own :class:`~stillspeak.models.generator.GeneratorState`. On a processor without oneDNN
@@ -119,9 +110,19 @@ class InferenceEngine:
         self.dtype = dtype
         self.packed = packed and self.device.type == "cpu" and packing_works(dtype)
         """Whether weights lie in the processor's own order."""
+        encoder, decoder = generator.context_encoder, generator.decoder
         with torch.no_grad():
-            self._audio = self._freeze_audio()
-            self._decoder = self._freeze_decoder()
+            self.audio: _PackedSpeech | _FoldedWaveform
+            """Windows (1, T, N) and the state to z_c (1, T, context_dim) and the new state."""
+            if isinstance(encoder, SpeechContextEncoder):
+                self.audio = _PackedSpeech(encoder, packed=self.packed)
+            else:
+                assert isinstance(encoder, ContextEncoder)
+                self.audio = _FoldedWaveform(encoder, self.config, packed=self.packed)
+            self.unet: _FoldedUNet | None = None
+            """What paints frames; None: the encoding is the mouth's pose."""
+            if isinstance(decoder, UNetDecoder):
+                self.unet = _FoldedUNet(decoder, self.config, dtype, packed=self.packed)
 
     def initial_state(self, clips: int = 1) -> GeneratorState:
         """The state before the first window: zeros."""
@@ -132,14 +133,16 @@ class InferenceEngine:
         return self.generator.draw_noise(clips, frames, generator)
 
     @torch.inference_mode()
-    def prepare_still(self, still: Tensor) -> EngineStill:
-        """What depends on the still alone, as :meth:`Generator.prepare_still`, for one still."""
-        return self._decoder.prepare(self.generator.prepare_still(still))
+    def prepare_still(self, still: Tensor) -> EngineStill | None:
+        """What depends on the reference image (1, 3, H, W) alone; None: nothing does."""
+        if self.unet is None:
+            return None
+        return self.unet.prepare(self.generator.prepare_still(still))
 
     @torch.inference_mode()
     def step(
         self,
-        still: EngineStill,
+        still: EngineStill | None,
         windows: Tensor,
         noise: Tensor,
         state: GeneratorState,
@@ -156,45 +159,32 @@ class InferenceEngine:
             The frames or poses, and the new state.
         """
         context_state, noise_state = state
-        encoded, context_state = self._audio(windows, context_state)
+        encoded, context_state = self.audio(windows, context_state)
+        state = GeneratorState(context_state, noise_state)
+        if still is None or self.unet is None:
+            return Decoded(pose=torch.unflatten(encoded, 2, (-1, 2))), state
         coded, noise_state = self.generator.noise_generator(noise, noise_state)
-        decoded = self._decoder(still, torch.cat((encoded[0], coded[0]), 1))
-        return decoded, GeneratorState(context_state, noise_state)
-
-    def _freeze_audio(self) -> _FrozenWaveform | _FrozenSpeech:
-        encoder = self.generator.context_encoder
-        if isinstance(encoder, SpeechContextEncoder):
-            return _FrozenSpeech(encoder, packed=self.packed)
-        assert isinstance(encoder, ContextEncoder)
-        return _FrozenWaveform(encoder, self.config, packed=self.packed)
-
-    def _freeze_decoder(self) -> _FrozenUNet | _NoNetwork:
-        decoder = self.generator.decoder
-        if isinstance(decoder, LayersDecoder):
-            return _NoNetwork(decoder)
-        assert isinstance(decoder, UNetDecoder)
-        return _FrozenUNet(decoder, self.config, self.dtype, packed=self.packed)
+        frames = self.unet(still, torch.cat((encoded[0], coded[0]), 1))
+        return Decoded(frames[None]), GeneratorState(context_state, noise_state)
 
 
-class _FrozenWaveform:
+class _FoldedWaveform:
     """The paper's audio encoder: convolutions of each window, and the context GRU."""
 
     def __init__(self, encoder: ContextEncoder, config: GeneratorConfig, *, packed: bool) -> None:
         self._gru = encoder.gru
-        self._layers: list[FrozenConv] = []
+        self._layers: list[FoldedConv] = []
         layers = list(encoder.frame_encoder.layers)
         width = config.window
         for place, layer in enumerate(layers):
             if not isinstance(layer, nn.Conv1d):
                 continue
-            weight, bias = layer.weight, layer.bias
-            norm = layers[place + 1]
+            weight, bias, norm = layer.weight, layer.bias, layers[place + 1]
             relu = isinstance(norm, nn.BatchNorm1d)
             if relu:
-                scale, bias = affine(norm)
-                weight = weight * scale[:, None, None]
+                weight, bias = _folded(weight, norm)
             kernel, stride, padding = layer.kernel_size[0], layer.stride[0], int(layer.padding[0])
-            conv = FrozenConv(
+            conv = FoldedConv(
                 weight[:, :, None],
                 bias,
                 (1, width),
@@ -209,8 +199,7 @@ class _FrozenWaveform:
     def __call__(
         self, windows: Tensor, state: Tensor | ContextState
     ) -> tuple[Tensor, Tensor | ContextState]:
-        """(1, T, N) and the state -> z_c (1, T, context_dim), new state. A window is a picture of
-        one line."""
+        """See :attr:`InferenceEngine.audio`. A window is an image of one line."""
         x = windows[0][:, None].unsqueeze(2)
         for layer in self._layers:
             x = layer(x)
@@ -220,12 +209,12 @@ class _FrozenWaveform:
         return self._gru(encoded, state)  # type: ignore[no-any-return]
 
 
-class _FrozenSpeech:
+class _PackedSpeech:
     """The speech encoder and the pose predictor.
 
     On a CPU its matrices are in eight bits: a frame at a time, it waits for nothing but their
-    bytes. Inputs are rounded for all tokens of a call together, so frames are always heard one by
-    one, and a stream's are those of a whole clip.
+    bytes. Inputs are rounded for all tokens of a call together, so frames are always encoded one
+    by one, and a stream's are those of a whole clip.
     """
 
     def __init__(self, encoder: SpeechContextEncoder, *, packed: bool) -> None:
@@ -247,13 +236,13 @@ class _FrozenSpeech:
     def __call__(
         self, windows: Tensor, state: Tensor | ContextState
     ) -> tuple[Tensor, Tensor | ContextState]:
-        """(1, T, N) and the state -> z_c (1, T, context_dim), new state."""
+        """See :attr:`InferenceEngine.audio`."""
         assert isinstance(state, ContextState)
         if not self._one_by_one:
             return self._encoder(windows, state)  # type: ignore[no-any-return]
         encoded = []
-        for index in range(windows.shape[1]):
-            one, state = self._encoder(windows[:, index : index + 1], state)
+        for window in torch.split(windows, 1, 1):
+            one, state = self._encoder(window, state)
             encoded.append(one)
         return torch.cat(encoded, 1), state
 
@@ -323,7 +312,7 @@ def _multiplied(x: Tensor, packed: Any) -> Tensor:
     return y
 
 
-class FrozenConv:
+class FoldedConv:
     """A convolution with bias and ReLU as one step, its weights in the processor's order.
 
     Args:
@@ -400,7 +389,7 @@ class FrozenConv:
         return F.relu_(y) if self._relu else y
 
 
-class FrozenUp:
+class _FoldedUp:
     """A transposed convolution with kernel 4, stride 2, padding 1 to few channels.
 
     Each of the four pixels that a pixel becomes is a convolution of 2 x 2; one convolution to four
@@ -415,92 +404,64 @@ class FrozenUp:
         four = torch.cat(
             [weight[:, :, rows][:, :, :, columns] for rows in taps for columns in taps], 1
         )
-        self._conv = FrozenConv(
-            *(four.transpose(0, 1), bias.repeat(4), size),
-            dtype=dtype,
-            relu=False,
-            packed=packed,
+        self._conv = FoldedConv(
+            *(four.transpose(0, 1), bias.repeat(4), size), dtype=dtype, relu=False, packed=packed
         )
-        self._channels = len(bias)
 
     def __call__(self, x: Tensor) -> Tensor:
         """(T, in, H, W) -> (T, out, 2 H, 2 W)."""
-        frames, _, height, width = x.shape
-        four = self._conv(x)
-        out = four.new_empty(frames, self._channels, height, 2, width, 2)
-        for phase in range(4):
-            down, across = divmod(phase, 2)
-            channels = slice(phase * self._channels, (phase + 1) * self._channels)
-            out[:, :, :, down, :, across] = four[
-                :, channels, down : down + height, across : across + width
-            ]
-        return out.view(frames, self._channels, 2 * height, 2 * width)
+        height, width = x.shape[2:]
+        phases = [
+            four[:, :, down : down + height, across : across + width]
+            for four, (down, across) in zip(self._conv(x).chunk(4, 1), _PHASES, strict=True)
+        ]
+        return F.pixel_shuffle(torch.stack(phases, 2).flatten(1, 2), 2)
 
 
-class _NoNetwork:
-    """The layers' decoder, which has no weights to make ready."""
-
-    def __init__(self, decoder: LayersDecoder) -> None:
-        self._decoder = decoder
-
-    def prepare(self, context: StillContext) -> EngineStill:
-        return EngineStill(context, context.code, [])
-
-    def __call__(self, still: EngineStill, latent: Tensor) -> Decoded:
-        decoded: Decoded = self._decoder(still.context, latent[None])
-        return decoded
+_PHASES = ((0, 0), (0, 1), (1, 0), (1, 1))
 
 
-class _FrozenUNet:
+class _FoldedUNet:
     """The U-Net: a root, levels of skip fusion and doubling, and a head."""
 
     def __init__(
         self, decoder: UNetDecoder, config: GeneratorConfig, dtype: torch.dtype, *, packed: bool
     ) -> None:
-        self._dtype = dtype
-        conv, norm = decoder.root[0], decoder.root[1]
+        self._dtype, self._coarse = dtype, config.coarse_size
+        conv = decoder.root[0]
         assert isinstance(conv, nn.ConvTranspose2d)
-        scale, self._root_bias = affine(norm)
+        root, self._root_bias = _folded(conv.weight, decoder.root[1], axis=1)
         # As a matrix whose rows are the coarsest map, channels last.
-        root = (conv.weight * scale[None, :, None, None]).permute(2, 3, 1, 0)
-        self._coarse = config.coarse_size
-        self._channels = len(scale)
-        root = root.flatten(0, 2)
+        root = root.permute(2, 3, 1, 0).flatten(0, 2)
         code = config.context_dim + config.noise_dim
         self._root_code = root[:, code:].contiguous()
         self._root = root[:, :code].to(dtype).contiguous()
         self._norms: list[tuple[Tensor, Tensor]] = []
-        self._fuse: list[FrozenConv] = []
-        self._up: list[FrozenConv] = []
-        height, width = config.coarse_size
-        for place, fuse in enumerate(decoder.fuse):
-            assert isinstance(fuse, SkipFusion)
+        self._levels: list[tuple[FoldedConv, FoldedConv]] = []
+        size = config.coarse_size
+        for fuse, up in zip(decoder.fuse, decoder.up, strict=True):
+            assert isinstance(fuse, SkipFusion) and isinstance(up, nn.Sequential)
+            assert isinstance(up[0], nn.ConvTranspose2d)
             self._norms.append(affine(fuse.norm))
-            size = (height << place, width << place)
             # A transposed convolution of stride 1 is one with the kernel turned round.
             weight = fuse.conv.weight[fuse.skip_channels :].flip(2, 3).transpose(0, 1)
-            weight = weight * self._norms[place][0][:, None, None, None]
-            self._fuse.append(FrozenConv(weight, None, size, dtype=dtype, packed=packed))
-        for place, up in enumerate(decoder.up):
-            assert isinstance(up, nn.Sequential) and isinstance(up[0], nn.ConvTranspose2d)
-            scale, bias = affine(up[1])
-            self._up.append(
-                FrozenConv(
-                    up[0].weight * scale[None, :, None, None],
-                    bias,
-                    (height << place, width << place),
-                    dtype=dtype,
-                    stride=(2, 2),
-                    transposed=True,
-                    packed=packed,
-                )
+            weight, _ = _folded(weight, fuse.norm)
+            fusion = FoldedConv(weight, None, size, dtype=dtype, packed=packed)
+            doubling = FoldedConv(
+                *_folded(up[0].weight, up[1], axis=1),
+                size,
+                dtype=dtype,
+                stride=(2, 2),
+                transposed=True,
+                packed=packed,
             )
-        size = (config.height // 2, config.width // 2)
+            self._levels.append((fusion, doubling))
+            size = (2 * size[0], 2 * size[1])
         assert decoder.head.bias is not None
-        self._head = FrozenUp(decoder.head.weight, decoder.head.bias, size, dtype, packed=packed)
+        self._head = _FoldedUp(decoder.head.weight, decoder.head.bias, size, dtype, packed=packed)
 
     def prepare(self, context: StillContext) -> EngineStill:
-        """What all frames of a still share."""
+        """What all frames of a reference image share."""
         adds = [
             skip * scale[:, None, None] + bias[:, None, None]
             for skip, (scale, bias) in zip(context.skips, self._norms, strict=True)
@@ -508,19 +469,15 @@ class _FrozenUNet:
         bias = self._root_bias.repeat(self._coarse[0] * self._coarse[1])
         root = F.linear(context.code, self._root_code, bias)[0]
         adds = [_channels_last(part.to(self._dtype)) for part in adds]
-        return EngineStill(context, root.to(self._dtype), adds)
+        return EngineStill(root.to(self._dtype), adds)
 
-    def __call__(self, still: EngineStill, latent: Tensor) -> Decoded:
-        adds = still.added(len(latent))
-        x = self._start(still, latent)
-        for fuse, up, add in zip(self._fuse, self._up, adds, strict=True):
-            x = up(fuse(x, add))
-        return Decoded(torch.tanh_(self._head(x).float())[None])
-
-    def _start(self, still: EngineStill, latent: Tensor) -> Tensor:
-        """Latents (T, D) -> the coarsest map."""
+    def __call__(self, still: EngineStill, latent: Tensor) -> Tensor:
+        """Latents (T, D) -> frames (T, 3, H, W) float32 in [-1, 1]."""
         x = F.relu_(F.linear(latent.to(self._dtype), self._root, still.root))
-        return x.view(len(latent), *self._coarse, self._channels).permute(0, 3, 1, 2)
+        x = x.view(len(latent), *self._coarse, -1).permute(0, 3, 1, 2)
+        for (fuse, up), add in zip(self._levels, still.added(len(latent)), strict=True):
+            x = up(fuse(x, add))
+        return torch.tanh_(self._head(x).float())
 
 
 def packing_works(dtype: torch.dtype = torch.float32) -> bool:
@@ -548,8 +505,8 @@ def _try_packing(dtype: torch.dtype) -> bool:
     try:
         for packed in (True, False):
             kind = dtype if packed else torch.float32
-            plain = FrozenConv(weight, bias, (4, 6), dtype=kind, packed=packed)
-            up = FrozenConv(
+            plain = FoldedConv(weight, bias, (4, 6), dtype=kind, packed=packed)
+            up = FoldedConv(
                 *(wide, bias, (4, 6)),
                 dtype=kind,
                 stride=(2, 2),
@@ -576,6 +533,12 @@ def affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
     scale = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
     bias = norm.bias.double() - norm.running_mean.double() * scale
     return scale.float(), bias.float()
+
+
+def _folded(weight: Tensor, norm: nn.Module, axis: int = 0) -> tuple[Tensor, Tensor]:
+    """A convolution's weight and bias with the batch norm behind it in them."""
+    scale, bias = affine(norm)
+    return weight * scale.view([-1 if place == axis else 1 for place in range(weight.dim())]), bias
 
 
 def _channels_last(x: Tensor) -> Tensor:
