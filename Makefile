@@ -1,4 +1,5 @@
-# make demo: a talking-face video from the bundled inputs. make test: the whole test suite.
+# make demo: a talking-face video from the bundled inputs.
+# make test: unit and contract tests, minutes. make test-e2e: whole programs, browsers, kills, pages.
 # make bench: speed, then docs/results.md from the released weights and GRID; CLIPS=3 for a taste.
 
 PYTHON ?= python3
@@ -6,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-pipecat lint docs bench install clean
+.PHONY: demo test test-e2e test-pipecat lint docs bench install clean
 
 install: $(STAMP)
 
@@ -19,8 +20,13 @@ $(STAMP): pyproject.toml constraints.txt scripts/check_system.py
 demo: $(STAMP)
 	@$(BIN)/stillspeak demo --output demo.mp4 --overwrite
 
+# On all cores, each with one thread: two threads of one network get in each other's way.
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not e2e and not long' -n logical --maxprocesses 8 --dist loadfile
+
+# One at a time: browsers, loads and kills are timed.
+test-e2e: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'e2e and not long'
 
 # Pipecat wants other versions of two packages than the rest, so its tests have their own place.
 test-pipecat:

@@ -32,7 +32,7 @@ def install(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """The test suite; arguments after -- go to pytest."""
+    """Both tiers of tests; arguments after -- go to pytest."""
     session.run("python", "scripts/check_system.py")
     install(session)
     session.run("pytest", *session.posargs)
@@ -56,7 +56,7 @@ def wheel(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS[0])
 def docs(session: nox.Session) -> None:
-    """Writes what is made from the code, figures and the performance table, and builds the site."""
+    """Writes what is made from the code, figures and so on, and builds the site."""
     install(session)
     for name in ("figures", "performance"):
         session.run("python", f"scripts/{name}.py")

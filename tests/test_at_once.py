@@ -24,6 +24,8 @@ from stillspeak.weights import load_model, read_info
 from support.animate import save_lively
 from support.kill import Killer, left_over
 
+pytestmark = pytest.mark.e2e
+
 SMOKE = Path(__file__).parents[1] / "configs" / "smoke.toml"
 BUSY = DataError("somebody is there")
 

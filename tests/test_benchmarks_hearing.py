@@ -13,6 +13,8 @@ from stillspeak.models.generator import Generator
 from stillspeak.models.pose import PoseConfig
 from stillspeak.models.speech import SpeechEncoderConfig
 
+pytestmark = pytest.mark.e2e
+
 ROOT = Path(__file__).resolve().parents[1]
 
 

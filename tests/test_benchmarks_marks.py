@@ -11,6 +11,8 @@ import pytest
 
 from support.marks import speaking
 
+pytestmark = pytest.mark.e2e
+
 PROGRAM = Path(__file__).resolve().parents[1] / "benchmarks" / "marks.py"
 
 

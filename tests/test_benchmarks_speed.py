@@ -9,6 +9,8 @@ import pytest
 
 from support.animate import save_lively, use_shared_detector
 
+pytestmark = pytest.mark.e2e
+
 ROOT = Path(__file__).resolve().parents[1]
 
 

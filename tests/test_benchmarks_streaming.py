@@ -14,6 +14,8 @@ import pytest
 from stillspeak.models.config import GeneratorConfig
 from support.animate import portrait, save_lively, shared_detector, use_shared_detector
 
+pytestmark = pytest.mark.e2e
+
 ROOT = Path(__file__).resolve().parents[1]
 
 

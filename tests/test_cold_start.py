@@ -3,8 +3,14 @@
 import subprocess
 import sys
 
+import pytest
+
+pytestmark = pytest.mark.e2e
+
 CODE = """
 import sys
+
+import pytest
 from stillspeak.animate import Animator
 from stillspeak.rendering.refine import released_refiner
 animator = Animator()

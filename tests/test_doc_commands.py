@@ -38,6 +38,8 @@ from support.animate import (
 )
 from support.docs import ROOT, Block, Command, all_commands, blocks, commands, pages
 
+pytestmark = pytest.mark.e2e
+
 SMOKE = ROOT / "configs" / "smoke.toml"
 
 SAMPLES = 8_000

@@ -26,6 +26,8 @@ from support.animate import (
     write_wav,
 )
 
+pytestmark = pytest.mark.e2e
+
 FOLDER = Path(__file__).parents[1] / "examples"
 PROGRAMS = {"animate.py", "batch.py", "streaming.py"}
 NOTEBOOK = FOLDER / "stillspeak.ipynb"

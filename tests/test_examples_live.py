@@ -15,6 +15,8 @@ from stillspeak.media.video import read_clip
 from support.animate import portrait, save_lively, speech, write_picture, write_wav
 from support.live import animator, until
 
+pytestmark = pytest.mark.e2e
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 

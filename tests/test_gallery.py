@@ -12,6 +12,8 @@ import pytest
 from stillspeak.face.landmarks import Face
 from support.animate import portrait, portrait_face, save_lively, shared_detector, write_picture
 
+pytestmark = pytest.mark.e2e
+
 ROOT = Path(__file__).resolve().parents[1]
 
 

@@ -19,7 +19,7 @@ CLIPS = {"lrbe6s", "prbc9n"}
 
 
 @pytest.mark.grid
-@pytest.mark.slow
+@pytest.mark.e2e
 def test_lips_follow_the_sound_of_an_unseen_speaker(tmp_path: Path) -> None:
     root = grid_root()
     if root is None:

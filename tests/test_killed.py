@@ -24,6 +24,8 @@ from stillspeak.system.workers import WorkerPool
 from stillspeak.training.checkpoint import latest_checkpoint, load_checkpoint
 from support.kill import Killer, Run, left_over
 
+pytestmark = pytest.mark.e2e
+
 SMOKE = Path(__file__).parents[1] / "configs" / "smoke.toml"
 
 

@@ -36,6 +36,8 @@ from support.animate import (
 )
 from support.kill import Killer
 
+pytestmark = pytest.mark.e2e
+
 linux = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
 
 ANIMATE = ["animate", "photo.png", "speech.wav", "-o", "out.mp4", "--model", "model.safetensors"]

@@ -182,7 +182,7 @@ def test_the_containers_health_is_asked_where_it_is_told() -> None:
     assert path is not None
     last = path[1].rsplit("/", 1)[1]
     folder = Path(app.__file__).parent
-    assert any(f'/{last}"' in source.read_text("utf-8") for source in folder.glob("*.py"))
+    assert any(f'/{last}"' in source.read_text("utf-8") for source in folder.rglob("*.py"))
 
 
 # --- versions of Python -----------------------------------------------------------------------
@@ -238,17 +238,24 @@ class Recorder:
     def install(self, *words: str) -> None:
         self.lines.append(["pip", "install", *words])
 
-    def run(self, *words: str) -> None:
+    def run(self, *words: str, env: dict[str, str] | None = None) -> None:
         self.lines.append(list(words))
 
 
-@pytest.mark.parametrize("name", ["tests", "lint", "wheel", "docs", "audit"])
-def test_a_nox_session_asks_for_things_that_exist(noxfile: ModuleType, name: str) -> None:
-    session = Recorder()
-    getattr(noxfile, name).func(session)
-    assert len(session.lines) >= 2
-    assert any(line[:2] == ["pip", "install"] for line in session.lines)
-    for line in session.lines:
-        for word in line:
-            if word.endswith((".py", ".txt")):
-                assert (ROOT / word).is_file()
+def test_nox_sessions_ask_for_things_that_exist(noxfile: ModuleType) -> None:
+    for name in ("tests", "lint", "wheel", "docs", "audit"):
+        session = Recorder()
+        getattr(noxfile, name).func(session)
+        assert any(line[:2] == ["pip", "install"] for line in session.lines)
+        for line in session.lines:
+            for word in line:
+                if word.endswith((".py", ".txt")):
+                    assert (ROOT / word).is_file(), name
+
+
+def test_continuous_integration_runs_both_tiers() -> None:
+    ci = text(".ci/run").splitlines()
+    assert [line for line in ci if line.startswith("make ")] == ["make test", "make test-e2e"]
+    recipes = dict(re.findall(r"^(test[\w-]*):.*\n\t(.+)$", text("Makefile"), re.MULTILINE))
+    assert "-m 'not e2e and not long'" in recipes["test"]
+    assert "-m 'e2e and not long'" in recipes["test-e2e"]

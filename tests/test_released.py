@@ -7,6 +7,8 @@ from skimage.data import astronaut
 import stillspeak
 from stillspeak.weights import catalogue, read_info
 
+pytestmark = pytest.mark.e2e
+
 NAMES = sorted(set(catalogue()) - {"default"})
 
 

@@ -18,6 +18,8 @@ from stillspeak import __version__
 from stillspeak.media.video import probe_video
 from support.animate import portrait, speech, write_picture, write_wav
 
+pytestmark = pytest.mark.e2e
+
 ROOT = Path(__file__).parents[1]
 LIMIT = 60_000_000
 """Bytes that a wheel may have."""

@@ -13,6 +13,8 @@ from stillspeak.conceal import concealer as core
 from support.animate import save_lively, shared_detector, speech
 from support.conceal import talking, write_timed
 
+pytestmark = pytest.mark.e2e
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

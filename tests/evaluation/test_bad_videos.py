@@ -181,7 +181,7 @@ def test_silent_sound_is_scored(
     assert values["silent_jitter"]["note"] == "silence by energy"
 
 
-@pytest.mark.slow
+@pytest.mark.e2e
 def test_one_broken_file_among_fifty(
     command: Callable[..., tuple[int, str, str]], tmp_path: Path
 ) -> None:

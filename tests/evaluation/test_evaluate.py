@@ -104,7 +104,7 @@ def test_two_runs_write_the_same_bytes(speaking_cache: Path, tmp_path: Path) -> 
     assert written(tmp_path / "x") == written(tmp_path / "y")
 
 
-@pytest.mark.slow
+@pytest.mark.e2e
 def test_processes_change_no_number(speaking_cache: Path, tmp_path: Path) -> None:
     stages = []
     for name, workers in (("x", 0), ("y", 2)):

@@ -180,7 +180,7 @@ def test_the_released_reader_says_how_it_was_made() -> None:
 
 
 @pytest.mark.grid
-@pytest.mark.slow
+@pytest.mark.e2e
 def test_a_known_speakers_other_sentences_are_read_and_a_still_is_not(tmp_path: Path) -> None:
     root = grid_root()
     if root is None:

@@ -416,7 +416,7 @@ def test_clips_prepared_differently_are_not_paired(three: list[Path], tmp_path: 
 # --- frames -------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.e2e
 def test_sheets_show_the_frames_that_were_scored(speaking_cache: Path, tmp_path: Path) -> None:
     folder = tmp_path / "real"
     evaluate_model("real", speaking_cache, folder, split="train", metrics=["psnr"], workers=0)
@@ -570,7 +570,7 @@ def test_the_command(three: list[Path], tmp_path: Path, capsys: pytest.CaptureFi
 # --- in a browser -------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.e2e
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, False), (390, True)])
 def test_a_browser_shows_it(three: list[Path], tmp_path: Path, width: int, dark: bool) -> None:
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")

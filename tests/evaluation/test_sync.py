@@ -150,7 +150,7 @@ def real_clips(
 
 
 @pytest.mark.grid
-@pytest.mark.slow
+@pytest.mark.e2e
 def test_real_clips_are_in_sync_and_shifts_are_found(
     real_clips: list[tuple[np.ndarray, np.ndarray]],
 ) -> None:

@@ -352,7 +352,7 @@ def test_traces_are_made_where_they_are_missing(cache: Path, tmp_path: Path, fak
 # --- processes ----------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.e2e
 def test_neither_processes_nor_what_is_kept_change_a_byte(cache: Path, tmp_path: Path) -> None:
     kept = tmp_path / "kept"
     (tmp_path / "file").write_text("")

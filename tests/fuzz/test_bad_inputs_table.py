@@ -15,6 +15,8 @@ import pytest
 
 from support.docs import ROOT, text
 
+pytestmark = pytest.mark.e2e
+
 PAGE = "docs/hardening.md"
 
 

@@ -28,7 +28,10 @@ from stillspeak.errors import InputError
 from support.fuzz import FindingError, Form, Target, check, damage
 from support.fuzz_targets import targets
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the watch needs Linux's /proc")
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.skipif(sys.platform != "linux", reason="the watch needs Linux's /proc"),
+]
 
 SHORT = {
     "image": 400,

@@ -118,7 +118,7 @@ def test_what_lies_farther_back_than_the_layers_look_is_forgotten(encoder: Speec
     assert not torch.allclose(a[:, 4], b[:, 4], atol=1e-3)
 
 
-@pytest.mark.slow
+@pytest.mark.e2e
 def test_the_state_does_not_grow(encoder: SpeechEncoder) -> None:
     torch.manual_seed(1)
     state, sizes, worst = encoder.initial_state(), [], 0.0

@@ -20,6 +20,7 @@ from stillspeak.study.store import Store, default_database
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 pytestmark = [
+    pytest.mark.e2e,
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine"),
     pytest.mark.skipif(
         find_spec("playwright") is None, reason="playwright is not installed (extra: dev)"

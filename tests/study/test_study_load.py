@@ -24,6 +24,8 @@ from stillspeak.study.materials import load_materials
 from stillspeak.study.store import Store, default_database
 from support.study import paper_study
 
+pytestmark = pytest.mark.e2e
+
 pytest.importorskip("fastapi", reason="fastapi is not installed (extra: serve)")
 pytest.importorskip("sqlalchemy", reason="sqlalchemy is not installed (extra: study)")
 
@@ -162,7 +164,7 @@ def test_two_hundred_raters_at_once_lose_nothing(tmp_path: Path) -> None:
     two_hundred(tmp_path / "s", None)
 
 
-@pytest.mark.slow
+@pytest.mark.e2e
 def test_two_hundred_raters_on_postgresql(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     url = request.getfixturevalue("postgres")
     two_hundred(tmp_path / "s", request.getfixturevalue("new_postgres_database")(url))

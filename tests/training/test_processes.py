@@ -68,7 +68,7 @@ def two(speaking_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.slow
+@pytest.mark.e2e
 def test_two_processes_are_one_with_both_batches(
     two: Path, speaking_cache: Path, tmp_path: Path
 ) -> None:
@@ -92,7 +92,7 @@ def doubled() -> list[str]:
     return ["--set", "data.batch=4", "--set", "data.audio_batch=4"]
 
 
-@pytest.mark.slow
+@pytest.mark.e2e
 def test_a_run_of_two_processes_is_one_run_with_one_folder(two: Path) -> None:
     assert [line["step"] for line in lines(two)] == list(range(1, 9))
     assert [line["step"] for line in lines(two, "validation")] == [4, 8]
@@ -100,7 +100,7 @@ def test_a_run_of_two_processes_is_one_run_with_one_folder(two: Path) -> None:
     assert (two / "best.safetensors").is_file()
 
 
-@pytest.mark.slow
+@pytest.mark.e2e
 def test_two_processes_stop_together_and_resume(
     two: Path, speaking_cache: Path, tmp_path: Path
 ) -> None:

@@ -18,6 +18,7 @@ from support.animate import portrait, shared_detector, speech, write_picture, wr
 CHROMIUM = which("chromium")
 
 pytestmark = [
+    pytest.mark.e2e,
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine"),
     pytest.mark.skipif(
         find_spec("playwright") is None, reason="playwright is not installed (the dev extra)"

@@ -25,7 +25,7 @@ CHROMIUM = which("chromium")
 PLAYWRIGHT = find_spec("playwright") is not None
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.e2e,
     pytest.mark.skipif(not PLAYWRIGHT, reason="playwright is not installed (the dev extra)"),
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine"),
 ]
