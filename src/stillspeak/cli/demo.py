@@ -1,0 +1,36 @@
+"""``stillspeak demo``: the bundled example."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stillspeak.cli.common import Device, Model, Overwrite, Quiet, open_animator, save
+
+
+def demo(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Where to write it.")] = Path(
+        "demo.mp4"
+    ),
+    model: Model = "default",
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make the bundled example speak: a public-domain portrait and a bundled sentence."""
+    from importlib.resources import files
+
+    from skimage.data import astronaut
+
+    from stillspeak.media.video import check_output
+
+    check_output(output, overwrite=overwrite)
+    speech = Path(str(files("stillspeak"))) / "resources" / "speech.flac"
+    with open_animator(model, device) as animator:
+        portrait = astronaut()  # type: ignore[no-untyped-call]
+        animation = animator.animate(portrait, speech)
+        save(animation, output, overwrite=overwrite, quiet=quiet)
+    if not quiet:
+        print(output.resolve())

@@ -1,0 +1,142 @@
+"""``stillspeak evaluate``: metrics of a model or of finished videos."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from stillspeak.cli.common import Quiet, command_line, listed, progress_bar
+
+
+def evaluate(
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Folder of the results.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="A released model's name or a weights file; still and real are floor and ceiling."
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="A prepared cache, or any folder of videos: see --layout.")
+    ] = None,
+    layout: Annotated[
+        str,
+        typer.Option(help="What --data is: cache, or folder for videos as they are, uncut."),
+    ] = "cache",
+    first_frame: Annotated[
+        bool,
+        typer.Option(
+            "--first-frame",
+            help="With --layout folder: a video's first frame with a face is its still. The rule "
+            "there is, said aloud.",
+        ),
+    ] = False,
+    split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    videos: Annotated[
+        Path | None, typer.Option(help="Videos of any other system, instead of --model.")
+    ] = None,
+    real: Annotated[
+        Path | None, typer.Option(help="The real videos, named as those of --videos.")
+    ] = None,
+    speakers: Annotated[str | None, typer.Option(help="Only these, separated by commas.")] = None,
+    clips: Annotated[
+        int | None, typer.Option(min=1, help="At most so many, from the speakers in turn.")
+    ] = None,
+    metrics: Annotated[
+        str | None, typer.Option(help="Only these, separated by commas; see --list.")
+    ] = None,
+    embedder: Annotated[
+        Path | None, typer.Option(help="ONNX face embedder for acd, instead of dlib's.")
+    ] = None,
+    lip_reader: Annotated[
+        Path | None, typer.Option(help="Weights of a lip reader for wer, instead of ours.")
+    ] = None,
+    sync: Annotated[
+        Path | None, typer.Option(help="Weights of a sync scorer for av_offset, instead of ours.")
+    ] = None,
+    real_cache: Annotated[
+        Path | None,
+        typer.Option(
+            help="Keeps what is found in real frames for the next system, with --layout folder "
+            "their aligned crops too; in --data, or in the results, by default."
+        ),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Processes.")] = 2,
+    list_only: Annotated[bool, typer.Option("--list", help="Only list the metrics.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace results of another system.")
+    ] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Score a model on a test set or a folder of videos, or the videos of any other system."""
+    from stillspeak.evaluation.evaluate import evaluate_folder, evaluate_model, evaluate_videos
+    from stillspeak.evaluation.registry import all_metrics
+    from stillspeak.evaluation.summary import format_table
+
+    if list_only:
+        for metric in all_metrics():
+            print(f"{metric.name} (version {metric.version}, {metric.unit}): {metric.definition}")
+        return
+    if output is None:
+        raise typer.BadParameter("-o FOLDER is needed")
+    if (model is None or data is None) == (videos is None or real is None):
+        raise typer.BadParameter("give --model and --data, or --videos and --real")
+    if (model is None) != (data is None) or (videos is None) != (real is None):
+        raise typer.BadParameter("--model goes with --data, --videos goes with --real")
+    if layout not in ("cache", "folder"):
+        raise typer.BadParameter(f"--layout {layout!r} is neither cache nor folder")
+    if layout == "folder" and model is None:
+        raise typer.BadParameter("--layout folder goes with --model and --data")
+    if first_frame and layout != "folder":
+        raise typer.BadParameter("--first-frame goes with --layout folder")
+    with ExitStack() as bars:
+        advance: Callable[[int, str], None] = lambda done, text: None  # noqa: E731
+        shown = ""
+
+        def progress(stage: str, done: int, total: int) -> None:
+            nonlocal advance, shown
+            if stage != shown:
+                bars.close()
+                advance, shown = bars.enter_context(progress_bar(stage, total, quiet)), stage
+            advance(done, "")
+
+        common: dict[str, Any] = {
+            "speakers": listed(speakers),
+            "clips": clips,
+            "metrics": listed(metrics),
+            "embedder": embedder,
+            "lip_reader": lip_reader,
+            "sync": sync,
+            "real_cache": real_cache,
+            "workers": workers,
+            "overwrite": overwrite,
+            "command": command_line(),
+            "progress": progress,
+        }
+        if model is not None and data is not None and layout == "folder":
+            result = evaluate_folder(model, data, output, **common)
+        elif model is not None and data is not None:
+            result = evaluate_model(model, data, output, split=split, **common)
+        else:
+            assert videos is not None and real is not None
+            result = evaluate_videos(videos, real, output, **common)
+    for failure in result.failed:
+        print(f"stillspeak: {failure.clip}: skipped: {failure.reason}", file=sys.stderr)
+    for reason in dict.fromkeys(result.left_out.values()):
+        without = ", ".join(name for name, why in result.left_out.items() if why == reason)
+        print(f"stillspeak: without {without}: {reason}", file=sys.stderr)
+    if not quiet:
+        print(format_table(result.metrics))
+        print(
+            f"{result.scored} clips scored, {result.reused} were there already, "
+            f"{len(result.failed)} failed; {output / 'summary.json'}"
+        )
+    if result.failed:
+        raise SystemExit(1)

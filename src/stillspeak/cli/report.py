@@ -1,0 +1,52 @@
+"""``stillspeak report``: a page about results."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stillspeak.cli.common import Quiet, progress_bar
+
+
+def report(
+    results: Annotated[list[Path], typer.Argument(help="Folders that evaluate wrote.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the report.")],
+    data: Annotated[
+        Path | None, typer.Option(help="The prepared cache, if it is elsewhere by now.")
+    ] = None,
+    title: Annotated[str, typer.Option(help="Of the page.")] = "Talking faces: results",
+    clips: Annotated[
+        int, typer.Option(min=1, max=100, help="Clips whose lips and blinks are drawn.")
+    ] = 4,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a report.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make a page and Markdown of results, beside the paper's Table 1."""
+    from stillspeak.evaluation.report.results import write_report
+
+    with ExitStack() as bars:
+        advance: Callable[[int, str], None] | None = None
+
+        def progress(stage: str, done: int, total: int) -> None:
+            nonlocal advance
+            advance = advance or bars.enter_context(progress_bar(stage, total, quiet))
+            advance(done, "")
+
+        written = write_report(
+            results,
+            output,
+            data=data,
+            title=title,
+            clips=clips,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    for note in written.notes:
+        print(f"stillspeak: note: {note}", file=sys.stderr)
+    if not quiet:
+        print(f"{written.page} and {written.markdown}: {', '.join(written.systems)}")
