@@ -18,11 +18,12 @@ from skimage.data import astronaut
 
 from stillspeak import Animator
 from stillspeak.media.audio import load_audio
-from stillspeak.study.config import load_config
-from stillspeak.study.materials import init_study, load_materials
+from stillspeak.study.kinds import Study
+from stillspeak.study.records import Truth
 from stillspeak.study.report import write_report
-from stillspeak.study.simulate import Truth, simulate
-from stillspeak.study.store import Store
+from stillspeak.study.simulate import simulate
+from stillspeak.study.store import AnswerStore, sqlite_url
+from stillspeak.study.videos import init_study
 
 RATE = 16_000
 PIECES = ((0.0, 0.8), (0.8, 1.6), (1.6, 2.4))  # seconds
@@ -43,16 +44,14 @@ def main(folder: Path) -> None:
                 animation = animator.animate(portrait, (piece, RATE), crop=True, **strengths)
                 animation.save(folder / system / f"piece{number}.mp4")
 
-    study = folder / "study"
-    init_study(study, "preference", [folder / system for system in SYSTEMS])
+    init_study(folder / "study", "preference", [folder / system for system in SYSTEMS])
 
     # In place of people: they prefer the lively one three times in four.
-    config, materials = load_config(study), load_materials(study)
-    database = f"sqlite:///{(study / 'simulated.db').absolute()}"
-    store = Store(database, materials, durable=False)
-    simulate(config, materials, store, raters=20, truth=Truth(share=0.75))
-    store.close()
-    report = write_report(study, folder / "report", database=database)
+    study = Study.load(folder / "study")
+    database = sqlite_url(folder / "study" / "simulated.db")
+    with AnswerStore(study, database, durable=False) as store:
+        simulate(study, store, raters=20, truth=Truth(share=0.75))
+    report = write_report(study.folder, folder / "report", database=database)
     print(*report.headline, report.page, sep="\n")
 
 

@@ -46,7 +46,8 @@ from stillspeak.media.image import load_image
 from stillspeak.media.video import iter_frames
 from stillspeak.models.generator import Generator
 from stillspeak.models.lipnet import LIPNET_FORMAT, LipNet, LipNetConfig, golden_reading
-from stillspeak.study.materials import check_playable, load_materials
+from stillspeak.study.kinds import Study
+from stillspeak.study.transcode import check_playable
 from stillspeak.system.configuration import DEEPEST, build, parse_overrides, read_json, read_toml
 from stillspeak.training.checkpoint import load_checkpoint
 from stillspeak.web.settings import ServeSettings
@@ -403,14 +404,14 @@ def test_a_study_whose_videos_contradict_each_other(
     content = json.dumps(table).encode()
     folder = _write_study("preference", tmp_path / "study", {"materials.json": content})
     with pytest.raises(StudyError, match="damaged"):
-        load_materials(folder)
+        Study.load(folder)
 
 
 def test_a_study_of_everything_deep_or_of_no_text(tmp_path: Path) -> None:
     for number, content in enumerate((DEEP.encode(), b"\xff\xfe{", b"[1]", b"null")):
         folder = _write_study("preference", tmp_path / str(number), {"materials.json": content})
         with pytest.raises(StudyError, match="damaged"):
-            load_materials(folder)
+            Study.load(folder)
 
 
 # --- pictures ---------------------------------------------------------------------------------

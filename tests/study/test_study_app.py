@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
-from stillspeak.study.config import Limits, as_toml, load_config
-from stillspeak.study.materials import init_study, load_materials
+from stillspeak.study.config import Limits, as_toml
+from stillspeak.study.kinds import Study, load_config
+from stillspeak.study.materials import load_materials
+from stillspeak.study.videos import VideoOptions, init_study
 from support.study import GRID_NAMES
 
 pytest.importorskip("fastapi", reason="fastapi is not installed (extra: serve)")
@@ -20,7 +22,7 @@ pytest.importorskip("httpx", reason="httpx is not installed (extra: dev)")
 from fastapi.testclient import TestClient
 
 from stillspeak.study.app import MAX_BODY, create_app
-from stillspeak.study.store import Store, default_database
+from stillspeak.study.store import AnswerStore
 
 OURS = {"X-Study": "1"}
 KEY = "0123456789abcdef" * 2
@@ -38,7 +40,8 @@ def change(folder: Path, **sections: dict[str, Any]) -> None:
 def made(tmp_path_factory: pytest.TempPathFactory, videos: Path) -> Path:
     folder = tmp_path_factory.mktemp("made") / "study"
     both = [videos / "ours", videos / "theirs"]
-    init_study(folder, "preference", both, names=["systemone", "systemtwo"], link=True)
+    options = VideoOptions(names=["systemone", "systemtwo"], link=True)
+    init_study(folder, "preference", both, options)
     change(folder, trials={"count": 3, "catch": 1, "repeats": 0}, playback={"must_watch": False})
     return folder
 
@@ -81,7 +84,7 @@ def test_a_whole_study(client: TestClient, pairs: Path) -> None:
         state = reply.json()["state"]
     assert state["phase"] == "done"
     assert state["score"] is None
-    store = Store(default_database(pairs), load_materials(pairs))
+    store = AnswerStore(Study.load(pairs))
     assert len(store.answers()) == 4
     assert store.visitors()[0].finished is not None
     store.close()
@@ -197,7 +200,7 @@ def test_starting_needs_consent_and_happens_once(client: TestClient, pairs: Path
     assert begin(client)["code"] == first["code"]  # a double click
     client.cookies.clear()
     assert begin(client)["code"] == first["code"]  # a retry whose reply was lost
-    store = Store(default_database(pairs), load_materials(pairs))
+    store = AnswerStore(Study.load(pairs))
     assert len(store.visitors()) == 1
     store.close()
 
@@ -207,7 +210,7 @@ def test_two_tabs_and_a_double_click_store_one_answer(client: TestClient, pairs:
     first, again = send(client, 1, "first"), send(client, 1, "second")
     assert (first.json()["again"], again.json()["again"]) == (False, True)
     assert again.json()["state"]["trial"]["position"] == 2
-    store = Store(default_database(pairs), load_materials(pairs))
+    store = AnswerStore(Study.load(pairs))
     assert [a.values for a in store.answers()] == [{"natural": "first"}]
     store.close()
 
@@ -279,7 +282,7 @@ def test_videos_must_be_watched(pairs: Path, monkeypatch: pytest.MonkeyPatch) ->
         assert client.get("/api/state").json()["trial"]["watched"] is True
         assert client.post("/api/played", json=here).status_code == 409
         assert send(client, 1).status_code == 200
-    store = Store(default_database(pairs), load_materials(pairs))
+    store = AnswerStore(Study.load(pairs))
     (answer,) = store.answers()
     assert (answer.plays, answer.watched) == (3, 1)
     store.close()
@@ -307,7 +310,7 @@ def test_deleting_ones_answers(client: TestClient, pairs: Path) -> None:
     assert reply.json() == {"phase": "deleted"}
     assert 'study_session=""' in reply.headers["set-cookie"]
     assert client.get("/api/state").json() == {"phase": "consent"}
-    store = Store(default_database(pairs), load_materials(pairs))
+    store = AnswerStore(Study.load(pairs))
     assert (store.answers(), store.visitors(), store.deleted()) == ([], [], 1)
     store.close()
 
@@ -351,7 +354,7 @@ def test_texts_are_shown_not_run(pairs: Path) -> None:
 
 def test_turing_tells_the_score(tmp_path: Path, videos: Path) -> None:
     folder = tmp_path / "t"
-    init_study(folder, "turing", [videos / "ours", videos / "theirs"], link=True)
+    init_study(folder, "turing", [videos / "ours", videos / "theirs"], VideoOptions(link=True))
     change(folder, playback={"must_watch": False}, trials={"count": 5})
     with TestClient(create_app(folder), headers=OURS) as client:
         state = begin(client)
@@ -364,7 +367,7 @@ def test_turing_tells_the_score(tmp_path: Path, videos: Path) -> None:
             reply = client.post("/api/answer", json=body).json()
             assert reply["feedback"] == ""
             state = reply["state"]
-        store = Store(default_database(folder), load_materials(folder))
+        store = AnswerStore(Study.load(folder))
         reals = sum(a.trial.expected == "real" for a in store.answers())
         store.close()
         assert state["score"] == {"right": reals, "of": 5}

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 from test_study_app import change
 
-from stillspeak.study.materials import init_study, load_materials
-from stillspeak.study.store import Store, default_database
+from stillspeak.study.kinds import Study
+from stillspeak.study.store import AnswerStore
+from stillspeak.study.videos import VideoOptions, init_study
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -129,7 +130,8 @@ def study(tmp_path: Path, videos: Path) -> Callable[..., Path]:
     def make(kind: str, *, systems: int = 2, **sections: dict[str, Any]) -> Path:
         folder = tmp_path / kind
         sources = [videos / "ours", videos / "theirs"][:systems]
-        init_study(folder, kind, sources, names=["a", "b"] if kind == "preference" else None)
+        names = ["a", "b"] if kind == "preference" else None
+        init_study(folder, kind, sources, VideoOptions(names=names))
         change(folder, **sections)
         return folder
 
@@ -137,7 +139,7 @@ def study(tmp_path: Path, videos: Path) -> Callable[..., Path]:
 
 
 def answers_in(folder: Path) -> list[Any]:
-    store = Store(default_database(folder), load_materials(folder))
+    store = AnswerStore(Study.load(folder))
     try:
         return store.answers()
     finally:
@@ -350,7 +352,7 @@ def test_lip_reading_typed_with_practice_and_feedback(
         begin(page)
         page.wait_for_selector("#trial-title:has-text('Practice 1 of 2')")
         watch(page)
-        page.fill("#typed", "Bin blue, at f 2 now 12pn")  # keys are no shortcuts here
+        page.fill("#words-typed", "Bin blue, at f 2 now 12pn")  # keys are no shortcuts here
         page.click("#next")
         page.wait_for_selector("#feedback:not([hidden])")
         assert "The words were: bin blue at f two now." in page.text_content("#feedback")
@@ -358,7 +360,7 @@ def test_lip_reading_typed_with_practice_and_feedback(
         page.click("#go-on")
         at(page, 2, 2)
         watch(page)
-        page.fill("#typed", "lay green")
+        page.fill("#words-typed", "lay green")
         page.keyboard.press("Enter")
         page.wait_for_selector("#done:not([hidden])")
     assert [a.trial.role for a in answers_in(folder)] == ["training", "main"]
@@ -427,9 +429,9 @@ def test_the_report_passes_axe(visit: Callable[..., Any], tmp_path: Path, browse
     from support.study import paper_study
 
     folder = tmp_path / "s"
-    config, materials = paper_study(folder, "turing", items=12, count=10)
-    store = Store(default_database(folder), materials, durable=False)
-    simulate(config, materials, store, raters=20, truth=Truth(share=0.63))
+    study = paper_study(folder, "turing", items=12, count=10)
+    store = AnswerStore(study, durable=False)
+    simulate(study, store, raters=20, truth=Truth(share=0.63))
     store.close()
     report = write_report(folder, tmp_path / "report")
     for scheme in ("light", "dark"):

@@ -104,11 +104,12 @@ def test_serve_reminds_of_the_consent_and_of_a_taken_port(tmp_path: Path) -> Non
     import socket
     from dataclasses import replace
 
-    from stillspeak.study.config import PLACEHOLDER, as_toml
+    from stillspeak.study.config import as_toml
+    from stillspeak.study.kinds import PLACEHOLDER
 
     pytest.importorskip("fastapi", reason="fastapi is not installed (extra: serve)")
     folder = tmp_path / "s"
-    config, _ = paper_study(folder, "mos", items=5, count=5)
+    config = paper_study(folder, "mos", items=5, count=5).config
     config = replace(config, texts=replace(config.texts, consent=f"*{PLACEHOLDER}*"))
     (folder / "study.toml").write_text(as_toml(config), "utf-8")
     with socket.socket() as taken:

@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 
 from stillspeak.study.config import as_toml
-from stillspeak.study.materials import load_materials
-from stillspeak.study.store import Store, default_database
+from stillspeak.study.kinds import Study
+from stillspeak.study.store import AnswerStore
 from support.study import paper_study
 
 pytestmark = pytest.mark.e2e
@@ -33,7 +33,7 @@ HEADERS = {"Content-Type": "application/json", "X-Study": "1"}
 
 
 def make(folder: Path, items: int = 30, **trials: int) -> None:
-    config, _ = paper_study(folder, "turing", items=items, catches=0, **trials)
+    config = paper_study(folder, "turing", items=items, catches=0, **trials).config
     config = replace(
         config,
         playback=replace(config.playback, must_watch=False),
@@ -133,7 +133,7 @@ class Rater:
 
 
 def check_all_there(folder: Path, raters: list[Rater], each: int, database: str | None) -> None:
-    store = Store(database or default_database(folder), load_materials(folder))
+    store = AnswerStore(Study.load(folder), database)
     answers, visitors = store.answers(), store.visitors()
     assert len(visitors) == len(raters)
     assert all(v.finished is not None and v.answers == each for v in visitors)

@@ -12,9 +12,12 @@ import pytest
 
 from stillspeak.errors import InputError, OutputExistsError, StudyError, VideoError
 from stillspeak.media.video import iter_frames, probe_video
-from stillspeak.study.config import load_config
-from stillspeak.study.materials import check_playable, init_study, load_materials, normalise
+from stillspeak.study.answers import normalise
+from stillspeak.study.kinds import Study, load_config
+from stillspeak.study.materials import load_materials
 from stillspeak.study.plan import check_plan
+from stillspeak.study.transcode import check_playable
+from stillspeak.study.videos import VideoOptions, init_study
 from support.study import GRID_CHOICES, GRID_NAMES, write_clip
 
 
@@ -42,8 +45,9 @@ def test_pairs_are_matched_copied_and_named_so_that_nothing_is_told(
     a, b = folders("alive", "baseline")
     made = init_study(tmp_path / "study", "preference", [a, b])
     assert (made.systems, made.items, made.videos) == (("alive", "baseline"), 3, 9)
-    materials = load_materials(tmp_path / "study")
-    check_plan(load_config(tmp_path / "study"), materials)
+    study = Study.load(tmp_path / "study")
+    check_plan(study)
+    materials = study.materials
     table = materials.of("main")
     assert list(table) == sorted(GRID_NAMES[:3])
     assert all(set(systems) == {"alive", "baseline"} for systems in table.values())
@@ -89,7 +93,7 @@ def test_catch_videos_are_a_coarse_still(
 
 def test_links_and_given_catch_videos(tmp_path: Path, folders: Callable[..., list[Path]]) -> None:
     a, b, bad = folders("a", "b", "bad", count=2)
-    init_study(tmp_path / "study", "preference", [a, b], link=True, catch=bad)
+    init_study(tmp_path / "study", "preference", [a, b], VideoOptions(link=True, catch=bad))
     materials = load_materials(tmp_path / "study")
     assert sorted(v.role for v in materials.videos) == ["catch"] * 2 + ["main"] * 4
     for video in materials.videos:
@@ -112,11 +116,14 @@ def test_training_items_are_kept_apart(tmp_path: Path) -> None:
         (tmp_path / side).mkdir()
         for number in range(31):
             os.link(clip, tmp_path / side / f"{number:02}.mp4")
-    init_study(tmp_path / "study", "preference", [tmp_path / "a", tmp_path / "b"], link=True)
-    config, materials = load_config(tmp_path / "study"), load_materials(tmp_path / "study")
+    init_study(
+        tmp_path / "study", "preference", [tmp_path / "a", tmp_path / "b"], VideoOptions(link=True)
+    )
+    study = Study.load(tmp_path / "study")
+    config, materials = study.config, study.materials
     assert (config.trials.count, config.trials.training) == (30, 1)
     assert (len(materials.of("main")), len(materials.of("training"))) == (30, 1)
-    check_plan(config, materials)
+    check_plan(study)
 
 
 def test_turing_needs_no_partners(tmp_path: Path, folders: Callable[..., list[Path]]) -> None:
@@ -148,11 +155,11 @@ def test_lip_reading_with_words_of_ones_own(
     (a,) = folders("a")
     table = tmp_path / "words.csv"
     table.write_text("file,words\nbbaf2n.mp4,Good day!\nlgwz5s,Good 2\nprbc9n.mp4,bad day\n")
-    init_study(tmp_path / "study", "intelligibility", [a], words=table)
+    init_study(tmp_path / "study", "intelligibility", [a], VideoOptions(words=table))
     materials = load_materials(tmp_path / "study")
     assert materials.choices == (("bad", "good"), ("day", "two"))
     table.write_text("file,words\nbbaf2n.mp4,Good day!\nlgwz5s,Good\nprbc9n.mp4,bad day\n")
-    made = init_study(tmp_path / "typed", "intelligibility", [a], words=table)
+    made = init_study(tmp_path / "typed", "intelligibility", [a], VideoOptions(words=table))
     assert load_config(tmp_path / "typed").trials.entry == "type"
     assert "visitors type them" in made.notes[-1]
 
@@ -218,7 +225,7 @@ def test_convert_makes_them_playable(
 ) -> None:
     a, b = folders("a", "b")
     broken(b, how)
-    init_study(tmp_path / "study", "preference", [a, b], convert=True)
+    init_study(tmp_path / "study", "preference", [a, b], VideoOptions(convert=True))
     video = load_materials(tmp_path / "study").of("main")["bbaf2n"]["b"]
     assert check_playable(tmp_path / "study" / video.file) == "video/mp4"
 
@@ -237,7 +244,7 @@ def test_other_containers_are_named_and_converted(
         clip.unlink()
     with pytest.raises(InputError, match=r"browsers do not play \.mpg files \(3 such files\)"):
         init_study(tmp_path / "study", "preference", [a, b])
-    made = init_study(tmp_path / "study", "preference", [a, b], convert=True)
+    made = init_study(tmp_path / "study", "preference", [a, b], VideoOptions(convert=True))
     assert made.items == 3
 
 
@@ -246,12 +253,12 @@ def test_partners(tmp_path: Path, folders: Callable[..., list[Path]]) -> None:
     (b / "lgwz5s.mp4").unlink()
     with pytest.raises(InputError, match=r"lgwz5s\.mp4: b has no video of that name"):
         init_study(tmp_path / "study", "preference", [a, b])
-    made = init_study(tmp_path / "study", "preference", [a, b], skip_unpaired=True)
+    made = init_study(tmp_path / "study", "preference", [a, b], VideoOptions(skip_unpaired=True))
     assert made.items == 2
     for clip in b.iterdir():
         clip.rename(b / f"x{clip.name}")
     with pytest.raises(InputError, match="no name of a video is in all folders"):
-        init_study(tmp_path / "other", "preference", [a, b], skip_unpaired=True)
+        init_study(tmp_path / "other", "preference", [a, b], VideoOptions(skip_unpaired=True))
 
 
 def test_partners_of_other_length(tmp_path: Path) -> None:
@@ -260,7 +267,7 @@ def test_partners_of_other_length(tmp_path: Path) -> None:
     both = [tmp_path / "a", tmp_path / "b"]
     with pytest.raises(InputError, match=r"x\.mp4: lasts 1\.20 s, .*x\.mp4 0\.40 s"):
         init_study(tmp_path / "study", "preference", both)
-    init_study(tmp_path / "study", "preference", both, length_tolerance=1)
+    init_study(tmp_path / "study", "preference", both, VideoOptions(length_tolerance=1))
 
 
 def test_folders_that_cannot_be(tmp_path: Path, folders: Callable[..., list[Path]]) -> None:
@@ -282,9 +289,9 @@ def test_folders_that_cannot_be(tmp_path: Path, folders: Callable[..., list[Path
     with pytest.raises(OutputExistsError, match="is not empty"):
         init_study(target, "preference", [a, b])
     with pytest.raises(InputError, match="--names: 1 given for 2"):
-        init_study(tmp_path / "s2", "preference", [a, b], names=["x"])
+        init_study(tmp_path / "s2", "preference", [a, b], VideoOptions(names=["x"]))
     with pytest.raises(InputError, match="same name"):
-        init_study(tmp_path / "s2", "preference", [a, b], names=["x", "x"])
+        init_study(tmp_path / "s2", "preference", [a, b], VideoOptions(names=["x", "x"]))
     (a / "bbaf2n.webm").write_bytes(b"x")
     with pytest.raises(InputError, match="has the same name"):
         init_study(tmp_path / "s2", "preference", [a, b])
@@ -303,12 +310,12 @@ def test_words_that_cannot_be(tmp_path: Path, folders: Callable[..., list[Path]]
     ):
         table.write_text(text)
         with pytest.raises(InputError, match=message):
-            init_study(tmp_path / "s", "intelligibility", [a], words=table)
+            init_study(tmp_path / "s", "intelligibility", [a], VideoOptions(words=table))
     table.write_bytes(b"\xff\xfe\x00file")
     with pytest.raises(InputError, match="no CSV file in UTF-8"):
-        init_study(tmp_path / "s", "intelligibility", [a], words=table)
+        init_study(tmp_path / "s", "intelligibility", [a], VideoOptions(words=table))
     with pytest.raises(InputError, match="--words"):
-        init_study(tmp_path / "s", "mos", [a], words=table)
+        init_study(tmp_path / "s", "mos", [a], VideoOptions(words=table))
 
 
 def test_a_damaged_study_is_refused(tmp_path: Path, folders: Callable[..., list[Path]]) -> None:

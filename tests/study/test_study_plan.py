@@ -8,30 +8,31 @@ import pytest
 
 from stillspeak.data.layouts.grid import grid_text
 from stillspeak.errors import ConfigError
-from stillspeak.study.config import StudyConfig
-from stillspeak.study.materials import FAKE, REAL, Materials
-from stillspeak.study.plan import FIRST, SECOND, Trial, check_plan, plan_session
+from stillspeak.study.kinds import Study
+from stillspeak.study.kinds.turing import FAKE, REAL
+from stillspeak.study.plan import check_plan, plan_session
+from stillspeak.study.records import FIRST, SECOND, Trial
 from support.study import GRID_CHOICES, GRID_NAMES, paper_study
 
 WORDS = [tuple((grid_text(name) or "").split()) for name in GRID_NAMES]
 
 
-def many(config: StudyConfig, materials: Materials, visitors: int) -> list[list[Trial]]:
+def many(study: Study, visitors: int) -> list[list[Trial]]:
     """Plans of visitors who come one after the other."""
-    check_plan(config, materials)
+    check_plan(study)
     shown: Counter[tuple[str, str]] = Counter()
     plans = []
     for number in range(1, visitors + 1):
-        plan = plan_session(config, materials, shown, number)
+        plan = plan_session(study, shown, number)
         shown.update((t.first, t.second) for t in plan if t.role == "main")
         plans.append(plan)
     return plans
 
 
 def test_two_systems_as_in_the_paper(tmp_path: Path) -> None:
-    config, materials = paper_study(tmp_path / "s", "preference", count=30, catch=2, repeats=3)
-    plans = many(config, materials, 20)
-    video = materials.by_id()
+    study = paper_study(tmp_path / "s", "preference", count=30, catch=2, repeats=3)
+    plans = many(study, 20)
+    video = study.video_of
     for plan in plans:
         assert Counter(t.role for t in plan) == {"main": 30, "catch": 2, "repeat": 3}
         main = [t for t in plan if t.role == "main"]
@@ -47,18 +48,18 @@ def test_two_systems_as_in_the_paper(tmp_path: Path) -> None:
     assert set(sides.values()) == {10}
     orders = {tuple(t.first for t in plan) for plan in plans}
     assert len(orders) == 20
-    assert many(config, materials, 3) == plans[:3]
+    assert many(study, 3) == plans[:3]
 
 
 def test_fewer_trials_than_items_are_spread_evenly(tmp_path: Path) -> None:
-    config, materials = paper_study(tmp_path / "s", "preference", items=9, count=4)
-    video = materials.by_id()
-    plans = many(config, materials, 27)
+    study = paper_study(tmp_path / "s", "preference", items=9, count=4)
+    video = study.video_of
+    plans = many(study, 27)
     items = Counter(video[t.first].item for plan in plans for t in plan)
     assert set(items.values()) == {27 * 4 // 9}
     odd = paper_study(tmp_path / "odd", "preference", items=9, count=5)
-    plans = many(*odd, 36)
-    video = odd[1].by_id()
+    plans = many(odd, 36)
+    video = odd.video_of
     for plan in plans:
         left = sum(video[t.first].system == "ours" for t in plan)
         assert left in (2, 3)
@@ -67,11 +68,9 @@ def test_fewer_trials_than_items_are_spread_evenly(tmp_path: Path) -> None:
 
 
 def test_three_systems_meet_equally_often(tmp_path: Path) -> None:
-    config, materials = paper_study(
-        tmp_path / "s", "preference", systems=("a", "b", "c"), items=10, count=15
-    )
-    video = materials.by_id()
-    plans = many(config, materials, 20)
+    study = paper_study(tmp_path / "s", "preference", systems=("a", "b", "c"), items=10, count=15)
+    video = study.video_of
+    plans = many(study, 20)
     cells: Counter[object] = Counter()
     for plan in plans:
         pairs = [frozenset((video[t.first].system, video[t.second].system)) for t in plan]
@@ -88,8 +87,8 @@ def test_three_systems_meet_equally_often(tmp_path: Path) -> None:
 
 
 def test_repeats_come_later_with_sides_exchanged(tmp_path: Path) -> None:
-    config, materials = paper_study(tmp_path / "s", "preference", items=12, count=12, repeats=4)
-    for plan in many(config, materials, 10):
+    study = paper_study(tmp_path / "s", "preference", items=12, count=12, repeats=4)
+    for plan in many(study, 10):
         for place, trial in enumerate(plan):
             if trial.role == "repeat":
                 before = [(t.first, t.second) for t in plan[: place - 1]]
@@ -98,10 +97,10 @@ def test_repeats_come_later_with_sides_exchanged(tmp_path: Path) -> None:
 
 
 def test_catch_trials_name_the_good_video_and_never_come_first(tmp_path: Path) -> None:
-    config, materials = paper_study(tmp_path / "s", "preference", items=6, count=6, catch=3)
-    video = materials.by_id()
+    study = paper_study(tmp_path / "s", "preference", items=6, count=6, catch=3)
+    video = study.video_of
     expected = Counter()
-    for plan in many(config, materials, 20):
+    for plan in many(study, 20):
         assert plan[0].role == "main"
         for trial in plan:
             if trial.role == "catch":
@@ -114,9 +113,9 @@ def test_catch_trials_name_the_good_video_and_never_come_first(tmp_path: Path) -
 
 def test_training_is_first_and_on_videos_of_its_own(tmp_path: Path) -> None:
     for kind in ("preference", "turing", "mos"):
-        config, materials = paper_study(tmp_path / kind, kind, items=8, training=2, count=8)
-        video = materials.by_id()
-        for plan in many(config, materials, 5):
+        study = paper_study(tmp_path / kind, kind, items=8, training=2, count=8)
+        video = study.video_of
+        for plan in many(study, 5):
             assert [t.role for t in plan[:2]] == ["training"] * 2
             for trial in plan:
                 assert video[trial.first].role == trial.role
@@ -125,11 +124,11 @@ def test_training_is_first_and_on_videos_of_its_own(tmp_path: Path) -> None:
 
 
 def test_turing_by_a_coin(tmp_path: Path) -> None:
-    config, materials = paper_study(tmp_path / "s", "turing", items=40, count=10)
-    video = materials.by_id()
+    study = paper_study(tmp_path / "s", "turing", items=40, count=10)
+    video = study.video_of
     reals = []
     shown: Counter[str] = Counter()
-    for plan in many(config, materials, 120):
+    for plan in many(study, 120):
         assert len({video[t.first].item for t in plan}) == 10
         assert all(video[t.first].system == t.expected for t in plan)
         reals.append(sum(t.expected == REAL for t in plan))
@@ -141,21 +140,19 @@ def test_turing_by_a_coin(tmp_path: Path) -> None:
 
 
 def test_turing_by_halves_and_with_a_side_that_runs_out(tmp_path: Path) -> None:
-    config, materials = paper_study(tmp_path / "s", "turing", count=10, sampling="equal")
-    for plan in many(config, materials, 20):
+    study = paper_study(tmp_path / "s", "turing", count=10, sampling="equal")
+    for plan in many(study, 20):
         assert Counter(t.expected for t in plan) == {REAL: 5, FAKE: 5}
-    few, materials = paper_study(tmp_path / "few", "turing", items=10, count=10)
-    for plan in many(few, materials, 10):
+    few = paper_study(tmp_path / "few", "turing", items=10, count=10)
+    for plan in many(few, 10):
         assert len(plan) == 10
 
 
 def test_ratings_take_systems_in_turn_and_items_once(tmp_path: Path) -> None:
-    config, materials = paper_study(
-        tmp_path / "s", "mos", systems=("a", "b", "c"), items=12, count=12
-    )
-    video = materials.by_id()
+    study = paper_study(tmp_path / "s", "mos", systems=("a", "b", "c"), items=12, count=12)
+    video = study.video_of
     shown: Counter[str] = Counter()
-    for plan in many(config, materials, 18):
+    for plan in many(study, 18):
         assert len({video[t.first].item for t in plan}) == 12
         assert set(Counter(video[t.first].system for t in plan).values()) == {4}
         shown.update(t.first for t in plan)
@@ -164,18 +161,18 @@ def test_ratings_take_systems_in_turn_and_items_once(tmp_path: Path) -> None:
 
 
 def test_all_cells_can_be_asked_of_one_person(tmp_path: Path) -> None:
-    config, materials = paper_study(tmp_path / "s", "mos", items=5, count=10)
-    (plan,) = many(config, materials, 1)
+    study = paper_study(tmp_path / "s", "mos", items=5, count=10)
+    (plan,) = many(study, 1)
     assert len({t.first for t in plan}) == 10
 
 
 def test_lip_reading_shows_no_sentence_twice(tmp_path: Path) -> None:
-    config, materials = paper_study(
+    study = paper_study(
         tmp_path / "s", "intelligibility", items=8, count=8, catch=1, words=WORDS,
         choices=GRID_CHOICES,
     )  # fmt: skip
-    video = materials.by_id()
-    for plan in many(config, materials, 6):
+    video = study.video_of
+    for plan in many(study, 6):
         main = [t for t in plan if t.role == "main"]
         assert len({video[t.first].item for t in main}) == 8
         (catch,) = [t for t in plan if t.role == "catch"]
@@ -199,17 +196,16 @@ def test_too_much_asked_for(
 ) -> None:
     from dataclasses import replace
 
-    config, materials = paper_study(
-        tmp_path / "s", kind, count=5, entry="type", words=[("a", "b"), ("c",)]
-    )
-    config = replace(config, trials=replace(config.trials, **changes))
+    study = paper_study(tmp_path / "s", kind, count=5, entry="type", words=[("a", "b"), ("c",)])
+    trials = replace(study.config.trials, **changes)
+    study = replace(study, config=replace(study.config, trials=trials))
     with pytest.raises(ConfigError, match=message):
-        check_plan(config, materials)
+        check_plan(study)
 
 
 def test_the_kind_must_be_that_of_the_videos(tmp_path: Path) -> None:
-    from dataclasses import replace
-
-    config, materials = paper_study(tmp_path / "s", "mos", count=5)
-    with pytest.raises(ConfigError, match="kind: preference, but the videos are for mos"):
-        check_plan(replace(config, kind="preference"), materials)
+    study = paper_study(tmp_path / "s", "mos", count=5)
+    text = (study.folder / "study.toml").read_text("utf-8").replace('"mos"', '"turing"')
+    (study.folder / "study.toml").write_text(text.split("[[questions]]")[0], "utf-8")
+    with pytest.raises(ConfigError, match="kind: turing, but the videos are for mos"):
+        Study.load(study.folder)

@@ -12,13 +12,14 @@ import pytest
 
 from stillspeak.data.layouts.grid import grid_text
 from stillspeak.errors import ConfigError, OutputExistsError, StudyError
-from stillspeak.study.analysis import analyse, read_answers
-from stillspeak.study.config import Question, StudyConfig, as_toml
+from stillspeak.study.analysis import analyse
+from stillspeak.study.config import Question, as_toml
 from stillspeak.study.export import COLUMNS, as_csv, as_json
-from stillspeak.study.materials import Materials
+from stillspeak.study.kinds import Study
+from stillspeak.study.records import Truth
 from stillspeak.study.report import StudyReport, write_report
-from stillspeak.study.simulate import Truth, simulate
-from stillspeak.study.store import Store, default_database
+from stillspeak.study.simulate import simulate
+from stillspeak.study.store import AnswerStore
 from support.study import GRID_CHOICES, GRID_NAMES, paper_study
 
 pytest.importorskip("sqlalchemy", reason="sqlalchemy is not installed (extra: study)")
@@ -26,23 +27,18 @@ pytest.importorskip("sqlalchemy", reason="sqlalchemy is not installed (extra: st
 WORDS = [tuple((grid_text(name) or "").split()) for name in GRID_NAMES]
 
 
-def run(
-    folder: Path, config: StudyConfig, materials: Materials, raters: int, truth: Truth, seed: int
-) -> int:
-    store = Store(default_database(folder), materials, durable=False)
-    try:
-        return simulate(config, materials, store, raters=raters, truth=truth, seed=seed)
-    finally:
-        store.close()
+def run(study: Study, raters: int, truth: Truth, seed: int) -> int:
+    with AnswerStore(study, durable=False) as store:
+        return simulate(study, store, raters=raters, truth=truth, seed=seed)
 
 
 @pytest.fixture(scope="module")
 def survey(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, StudyReport]:
     """The paper's survey: 30 raters, 30 pairs, a true preference of 0.8, three of them careless."""
     folder = tmp_path_factory.mktemp("survey") / "study"
-    config, materials = paper_study(folder, "preference", count=30, catch=2, repeats=3)
+    study = paper_study(folder, "preference", count=30, catch=2, repeats=3)
     truth = Truth(share=0.8, careless=0.1)
-    assert run(folder, config, materials, 30, truth, seed=1) == 30 * 35
+    assert run(study, 30, truth, seed=1) == 30 * 35
     return folder, write_report(folder, folder.parent / "report")
 
 
@@ -50,8 +46,8 @@ def survey(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, StudyReport]
 def turing(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, StudyReport]:
     """The paper's Turing test: 316 visitors, 10 videos each, 63 % right."""
     folder = tmp_path_factory.mktemp("turing") / "study"
-    config, materials = paper_study(folder, "turing", items=40, count=10)
-    run(folder, config, materials, 316, Truth(share=0.63), seed=1)
+    study = paper_study(folder, "turing", items=40, count=10)
+    run(study, 316, Truth(share=0.63), seed=1)
     return folder, write_report(folder, folder.parent / "report")
 
 
@@ -130,10 +126,8 @@ def test_the_documentation_shows_these_very_numbers(
 
 def test_three_systems_on_one_scale(tmp_path: Path) -> None:
     folder = tmp_path / "s"
-    config, materials = paper_study(
-        folder, "preference", systems=("a", "b", "c"), items=20, count=30
-    )
-    run(folder, config, materials, 30, Truth(strengths=(0.8, 0.0, -0.8)), seed=3)
+    study = paper_study(folder, "preference", systems=("a", "b", "c"), items=20, count=30)
+    run(study, 30, Truth(strengths=(0.8, 0.0, -0.8)), seed=3)
     results = write_report(folder, tmp_path / "report").results
     fit = results["main"]["questions"][0]["bradley_terry"]
     assert (fit["n"], fit["raters"], fit["freedom"], fit["prior"]) == (900, 30, 1, 0)
@@ -150,8 +144,8 @@ def test_three_systems_on_one_scale(tmp_path: Path) -> None:
 
 def test_mean_opinions(tmp_path: Path) -> None:
     folder = tmp_path / "s"
-    config, materials = paper_study(folder, "mos", items=20, count=20, catch=1, repeats=2)
-    run(folder, config, materials, 40, Truth(means=(3.4, 2.6)), seed=2)
+    study = paper_study(folder, "mos", items=20, count=20, catch=1, repeats=2)
+    run(study, 40, Truth(means=(3.4, 2.6)), seed=2)
     question = write_report(folder, tmp_path / "report").results["main"]["questions"][0]
     for system, mean in zip(question["systems"], (3.4, 2.6), strict=True):
         assert system["clustered"][0] < mean < system["clustered"][1]
@@ -163,11 +157,11 @@ def test_mean_opinions(tmp_path: Path) -> None:
 
 def test_words_read(tmp_path: Path) -> None:
     folder = tmp_path / "s"
-    config, materials = paper_study(
+    study = paper_study(
         folder, "intelligibility", systems=("real", "ours"), items=16, count=8, catch=1,
         words=WORDS, choices=GRID_CHOICES,
     )  # fmt: skip
-    run(folder, config, materials, 40, Truth(share=0.6), seed=1)
+    run(study, 40, Truth(share=0.6), seed=1)
     main = write_report(folder, tmp_path / "report").results["main"]
     assert main["all"]["n"] == 40 * 8 * 6
     assert main["all"]["clustered"][0] < 0.6 < main["all"]["clustered"][1]
@@ -180,10 +174,10 @@ def test_words_read(tmp_path: Path) -> None:
 
 def test_typed_words(tmp_path: Path) -> None:
     folder = tmp_path / "s"
-    config, materials = paper_study(
+    study = paper_study(
         folder, "intelligibility", systems=("real",), items=8, count=8, words=WORDS, entry="type"
     )
-    run(folder, config, materials, 20, Truth(share=0.9), seed=1)
+    run(study, 20, Truth(share=0.9), seed=1)
     main = write_report(folder, tmp_path / "report").results["main"]
     assert main["all"]["clustered"][0] < 0.9 < main["all"]["clustered"][1]
     assert main["chance"] is None
@@ -192,14 +186,14 @@ def test_typed_words(tmp_path: Path) -> None:
 def test_numbers_by_hand(tmp_path: Path) -> None:
     """Two raters, two pairs, every number small enough to count on fingers."""
     folder = tmp_path / "s"
-    config, materials = paper_study(
+    study = paper_study(
         folder, "preference", items=2, count=2, catch=0,
         questions=(Question("natural", "?"), Question("sync", "?")),
     )  # fmt: skip
-    video = materials.by_id()
-    store = Store(default_database(folder), materials)
+    video = study.video_of
+    store = AnswerStore(study)
     for number, favourite in enumerate(("ours", "theirs")):
-        session = store.start(store.code_for(f"{number:032x}"), config)
+        session = store.start(store.code_for(f"{number:032x}"))
         for planned in store.trials(session.id)[: 2 - number]:  # the second one leaves
             first = video[planned.trial.first].system
             values = {
@@ -208,12 +202,12 @@ def test_numbers_by_hand(tmp_path: Path) -> None:
             }
             last = planned.position == 2
             store.answer(session.id, planned, values, 1000 * planned.position, last=last)
-    data = read_answers(store)
-    results = analyse(config, materials, data)
+    data = store.read()
+    results = analyse(study, data)
     natural, sync = results["main"]["questions"]
     assert (natural["pairs"][0]["k"], natural["pairs"][0]["n"]) == (2, 3)
     assert (natural["pairs"][0]["raters_for_a"], natural["pairs"][0]["raters_for_b"]) == (1, 1)
-    assert natural["pairs"][0]["clustered"] == [0, 1]
+    assert natural["pairs"][0]["clustered"] == (0, 1)
     assert (sync["pairs"][0]["k"], sync["pairs"][0]["n"]) == (3, 3)
     assert sync["pairs"][0]["exact"][0] == pytest.approx(0.025 ** (1 / 3))
     assert results["who"]["unfinished"] == 1
@@ -221,9 +215,10 @@ def test_numbers_by_hand(tmp_path: Path) -> None:
         "n": 3, "median_s": 1.0, "quartiles_s": [1.0, 1.5], "mean_plays": 0.0,
     }  # fmt: skip
     assert results["exposure"] == {"cells": 2, "least": 1, "most": 2, "n": 3}
-    strict = replace(config, analysis=replace(config.analysis, incomplete="exclude"))
-    assert analyse(strict, materials, data)["main"]["questions"][0]["pairs"][0]["n"] == 2
-    rows = list(csv.DictReader(io.StringIO(as_csv(config, materials, data))))
+    strict = replace(study.config.analysis, incomplete="exclude")
+    study = replace(study, config=replace(study.config, analysis=strict))
+    assert analyse(study, data)["main"]["questions"][0]["pairs"][0]["n"] == 2
+    rows = list(csv.DictReader(io.StringIO(as_csv(study, data))))
     assert len(rows) == 6
     assert {r["chosen"] for r in rows if r["question"] == "sync"} == {"ours"}
     store.close()
@@ -293,10 +288,8 @@ def test_the_same_answers_give_the_same_report(
 
 def test_names_are_shown_not_run(tmp_path: Path) -> None:
     folder = tmp_path / "s"
-    config, materials = paper_study(
-        folder, "preference", systems=("<img src=x>", "a|b*"), items=5, count=5
-    )
-    run(folder, config, materials, 4, Truth(), seed=0)
+    study = paper_study(folder, "preference", systems=("<img src=x>", "a|b*"), items=5, count=5)
+    run(study, 4, Truth(), seed=0)
     report = write_report(folder, tmp_path / "report")
     assert "<img src=x>" not in report.page.read_text("utf-8")
     assert "a\\|b\\*" in report.markdown.read_text("utf-8")
@@ -304,12 +297,12 @@ def test_names_are_shown_not_run(tmp_path: Path) -> None:
 
 def test_no_answers_and_few(tmp_path: Path) -> None:
     folder = tmp_path / "s"
-    config, materials = paper_study(folder, "turing", items=12, count=5)
+    study = paper_study(folder, "turing", items=12, count=5)
     with pytest.raises(StudyError, match="holds no study's answers yet"):
         write_report(folder, tmp_path / "report")
     assert not (tmp_path / "report").exists()
-    store = Store(default_database(folder), materials)
-    session = store.start(store.code_for("0" * 32), config)
+    store = AnswerStore(study)
+    session = store.start(store.code_for("0" * 32))
     report = write_report(folder, tmp_path / "report")
     assert report.results["main"] is None
     assert "No answers that count yet." in report.page.read_text("utf-8")
@@ -326,9 +319,10 @@ def test_no_answers_and_few(tmp_path: Path) -> None:
 
 def test_settings_changed_meanwhile_are_noted(tmp_path: Path) -> None:
     folder = tmp_path / "s"
-    config, materials = paper_study(folder, "mos", items=5, count=5)
-    run(folder, config, materials, 2, Truth(means=(3, 3)), seed=0)
-    more = replace(config, questions=(*config.questions, Question("sync", "Lips?", tuple("abcde"))))
+    study = paper_study(folder, "mos", items=5, count=5)
+    run(study, 2, Truth(means=(3, 3)), seed=0)
+    added = Question("sync", "Lips?", tuple("abcde"))
+    more = replace(study.config, questions=(*study.config.questions, added))
     (folder / "study.toml").write_text(as_toml(more), "utf-8")
     report = write_report(folder, tmp_path / "report")
     assert "2 visitors saw others" in report.page.read_text("utf-8")
@@ -338,19 +332,16 @@ def test_settings_changed_meanwhile_are_noted(tmp_path: Path) -> None:
 
 def test_exports(survey: tuple[Path, StudyReport]) -> None:
     folder, _ = survey
-    from stillspeak.study.config import load_config
-    from stillspeak.study.materials import load_materials
-
-    config, materials = load_config(folder), load_materials(folder)
-    store = Store(default_database(folder), materials)
-    data = read_answers(store)
+    study = Study.load(folder)
+    store = AnswerStore(study)
+    data = store.read()
     store.close()
-    rows = list(csv.DictReader(io.StringIO(as_csv(config, materials, data))))
+    rows = list(csv.DictReader(io.StringIO(as_csv(study, data))))
     assert tuple(rows[0]) == COLUMNS
     assert len(rows) == 30 * 35
     main = [r for r in rows if r["role"] == "main"]
     assert all(r["chosen"] in (r["first"], r["second"]) for r in main)
-    table = json.loads(as_json(config, materials, data))
+    table = json.loads(as_json(study, data))
     assert [str(r["chosen"]) for r in table["answers"]] == [r["chosen"] for r in rows]
     assert len(table["visitors"]) == 30
     assert table["visitors"][0]["trials"] == 35
@@ -358,21 +349,21 @@ def test_exports(survey: tuple[Path, StudyReport]) -> None:
 
 def test_spreadsheets_run_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "s"
-    config, materials = paper_study(
+    study = paper_study(
         folder, "intelligibility", systems=("a",), items=3, count=3, words=WORDS, entry="type"
     )
-    store = Store(default_database(folder), materials)
-    session = store.start(store.code_for("0" * 32), config)
+    store = AnswerStore(study)
+    session = store.start(store.code_for("0" * 32))
     evil = '=HYPERLINK("x")'
     for planned in store.trials(session.id):
         store.answer(session.id, planned, {"words": evil}, 5, last=False)
-    rows = list(csv.DictReader(io.StringIO(as_csv(config, materials, read_answers(store)))))
+    rows = list(csv.DictReader(io.StringIO(as_csv(study, store.read()))))
     assert rows[0]["answer"] == "'" + evil
     store.close()
 
 
 def test_a_truth_that_cannot_be(tmp_path: Path) -> None:
-    config, materials = paper_study(tmp_path / "s", "mos", items=5, count=5)
+    study = paper_study(tmp_path / "s", "mos", items=5, count=5)
     for truth, message in (
         (Truth(), "--means: 2 systems need one each"),
         (Truth(means=(3, 6)), "--means"),
@@ -380,13 +371,13 @@ def test_a_truth_that_cannot_be(tmp_path: Path) -> None:
         (Truth(strengths=(1,), means=(3, 3)), "--strengths: 1 for 2"),
     ):
         with pytest.raises(ConfigError, match=message):
-            run(tmp_path / "s", config, materials, 1, truth, seed=0)
+            run(study, 1, truth, seed=0)
 
 
 def test_who_leaves_is_counted(tmp_path: Path) -> None:
     folder = tmp_path / "s"
-    config, materials = paper_study(folder, "preference", items=10, count=10)
-    run(folder, config, materials, 20, Truth(leave=0.25), seed=0)
+    study = paper_study(folder, "preference", items=10, count=10)
+    run(study, 20, Truth(leave=0.25), seed=0)
     results = write_report(folder, tmp_path / "report").results
     assert (results["who"]["finished"], results["who"]["unfinished"]) == (15, 5)
     assert results["main"]["questions"][0]["pairs"][0]["n"] == 15 * 10 + 5 * 5

@@ -39,17 +39,15 @@ def test_binomial_test() -> None:
 
 
 def test_d_prime_and_criterion_with_the_log_linear_correction() -> None:
-    found = st.detection(hits=8, fakes=10, false_alarms=3, reals=10)
+    d_prime, criterion = st.detection(hits=8, fakes=10, false_alarms=3, reals=10)
     h, f = NormalDist().inv_cdf(8.5 / 11), NormalDist().inv_cdf(3.5 / 11)
     assert (h, f) == (pytest.approx(0.7479, abs=1e-4), pytest.approx(-0.4728, abs=1e-4))
-    assert found.d_prime == pytest.approx(h - f)
-    assert found.criterion == pytest.approx(-(h + f) / 2)
+    assert d_prime == pytest.approx(h - f)
+    assert criterion == pytest.approx(-(h + f) / 2)
     # Nobody is infinitely good: 10 of 10 and 0 of 10 have a value too.
-    best = st.detection(10, 10, 0, 10)
-    assert best.d_prime == pytest.approx(2 * NormalDist().inv_cdf(10.5 / 11))
-    assert best.criterion == pytest.approx(0, abs=1e-12)
-    guessing = st.detection(5, 10, 5, 10)
-    assert (guessing.d_prime, guessing.criterion) == (0, pytest.approx(0, abs=1e-12))
+    best = 2 * NormalDist().inv_cdf(10.5 / 11)
+    assert st.detection(10, 10, 0, 10) == (pytest.approx(best), pytest.approx(0, abs=1e-12))
+    assert st.detection(5, 10, 5, 10) == (0, pytest.approx(0, abs=1e-12))
 
 
 def test_bradley_terry_of_two_is_the_logarithm_of_the_odds() -> None:

@@ -10,40 +10,30 @@ from pathlib import Path
 import pytest
 
 from stillspeak.errors import StudyError
-from stillspeak.study.config import Balance, Limits, StudyConfig
-from stillspeak.study.materials import Materials
-from stillspeak.study.plan import SECOND
-from stillspeak.study.store import (
-    FullError,
-    Session,
-    Store,
-    default_database,
-    shown_code,
-    valid_code,
-)
-from support.study import paper_study, some_answer
+from stillspeak.study.config import Balance, Limits
+from stillspeak.study.kinds import Study
+from stillspeak.study.records import SECOND, Session
+from stillspeak.study.store import AnswerStore, StudyFullError, shown_code, valid_code
+from support.study import paper_study
 
 pytest.importorskip("sqlalchemy", reason="sqlalchemy is not installed (extra: study)")
 
 
 @pytest.fixture
-def study(tmp_path: Path) -> tuple[StudyConfig, Materials]:
+def study(tmp_path: Path) -> Study:
     return paper_study(tmp_path / "s", "preference", items=6, count=6, catch=1, repeats=1)
 
 
-def begin(store: Store, config: StudyConfig, number: int, **more: float) -> Session:
-    return store.start(store.code_for(f"{number:032x}"), config, **more)
+def begin(store: AnswerStore, number: int, **more: float) -> Session:
+    return store.start(store.code_for(f"{number:032x}"), **more)
 
 
-def test_a_session_from_beginning_to_end(
-    database: str, study: tuple[StudyConfig, Materials]
-) -> None:
-    config, materials = study
-    store = Store(database, materials)
-    session = begin(store, config, 1, now=1000.0)
+def test_a_session_from_beginning_to_end(database: str, study: Study) -> None:
+    store = AnswerStore(study, database)
+    session = begin(store, 1, now=1000.0)
     trials = store.trials(session.id)
     assert [t.position for t in trials] == list(range(1, 9))
-    assert begin(store, config, 1).id == session.id  # a retried request
+    assert begin(store, 1).id == session.id  # a retried request
     assert store.played(trials[0], most=1, now=1001.0)
     store.watched(trials[0])
     store.watched(trials[0])  # never more than began
@@ -60,19 +50,16 @@ def test_a_session_from_beginning_to_end(
     assert {a.values["natural"] for a in store.answers()} == {"first"}
     assert {a.response_ms for a in store.answers()} == {1500}
     store.close()
-    again = Store(database, materials)
+    again = AnswerStore(study, database)
     found = again.find(again.code_for(f"{1:032x}"))  # the secret is kept
     assert found == Session(session.id, session.pseudonym, finished=True)
     assert again.find("A" * 20) is None
     again.close()
 
 
-def test_the_same_answer_many_times_at_once(
-    database: str, study: tuple[StudyConfig, Materials]
-) -> None:
-    config, materials = study
-    store = Store(database, materials)
-    session = begin(store, config, 1)
+def test_the_same_answer_many_times_at_once(database: str, study: Study) -> None:
+    store = AnswerStore(study, database)
+    session = begin(store, 1)
     trial = store.trials(session.id)[0]
     together = threading.Barrier(16)
 
@@ -88,14 +75,12 @@ def test_the_same_answer_many_times_at_once(
     store.close()
 
 
-def test_visitors_who_come_at_once_are_balanced(
-    database: str, study: tuple[StudyConfig, Materials]
-) -> None:
-    config, materials = study
-    config = replace(config, trials=replace(config.trials, count=4, catch=0, repeats=0))
-    store = Store(database, materials)
+def test_visitors_who_come_at_once_are_balanced(database: str, study: Study) -> None:
+    trials = replace(study.config.trials, count=4, catch=0, repeats=0)
+    study = replace(study, config=replace(study.config, trials=trials))
+    store = AnswerStore(study, database)
     with ThreadPoolExecutor(12) as pool:
-        sessions = list(pool.map(lambda n: begin(store, config, n), range(24)))
+        sessions = list(pool.map(lambda n: begin(store, n), range(24)))
     assert len({s.id for s in sessions}) == len({s.pseudonym for s in sessions}) == 24
     pairs: Counter[frozenset[str]] = Counter()
     sides: Counter[tuple[str, str]] = Counter()
@@ -108,16 +93,13 @@ def test_visitors_who_come_at_once_are_balanced(
     store.close()
 
 
-def test_starting_twice_at_once_is_one_session(
-    database: str, study: tuple[StudyConfig, Materials]
-) -> None:
-    config, materials = study
-    store = Store(database, materials)
+def test_starting_twice_at_once_is_one_session(database: str, study: Study) -> None:
+    store = AnswerStore(study, database)
     together = threading.Barrier(8)
 
     def go(_: int) -> int:
         together.wait()
-        return begin(store, config, 7).id
+        return begin(store, 7).id
 
     with ThreadPoolExecutor(8) as pool:
         assert len(set(pool.map(go, range(8)))) == 1
@@ -125,41 +107,33 @@ def test_starting_twice_at_once_is_one_session(
     store.close()
 
 
-def test_who_went_away_does_not_count_for_balance(
-    tmp_path: Path, study: tuple[StudyConfig, Materials]
-) -> None:
-    config, materials = study
-    config = replace(
-        config,
-        trials=replace(config.trials, count=3, catch=0, repeats=0),
-        balance=Balance(abandoned_after=10),
-    )
-    store = Store(f"sqlite:///{tmp_path / 'x.db'}", materials)
+def test_who_went_away_does_not_count_for_balance(tmp_path: Path, study: Study) -> None:
+    trials = replace(study.config.trials, count=3, catch=0, repeats=0)
+    balance = Balance(abandoned_after=10)
+    study = replace(study, config=replace(study.config, trials=trials, balance=balance))
+    store = AnswerStore(study, f"sqlite:///{tmp_path / 'x.db'}")
 
     def items(session: Session) -> set[frozenset[str]]:
         return {frozenset((t.trial.first, t.trial.second)) for t in store.trials(session.id)}
 
-    first = items(begin(store, config, 1, now=0.0))
-    second = items(begin(store, config, 2, now=60.0))
+    first = items(begin(store, 1, now=0.0))
+    second = items(begin(store, 2, now=60.0))
     assert not first & second  # while the first may come back
     # Ten minutes later only what was answered counts.
-    third = begin(store, config, 3, now=60.0)
+    third = begin(store, 3, now=60.0)
     for trial in store.trials(third.id):
         store.answer(third.id, trial, {"natural": "first"}, 1, last=False, now=60.0)
-    fourth = items(begin(store, config, 4, now=10_000.0))
+    fourth = items(begin(store, 4, now=10_000.0))
     assert not fourth & items(third)
     store.close()
 
 
-def test_deleting_leaves_nothing_but_a_count(
-    database: str, study: tuple[StudyConfig, Materials]
-) -> None:
-    config, materials = study
-    store = Store(database, materials)
-    mine, other = begin(store, config, 1), begin(store, config, 2)
+def test_deleting_leaves_nothing_but_a_count(database: str, study: Study) -> None:
+    store = AnswerStore(study, database)
+    mine, other = begin(store, 1), begin(store, 2)
     for session in (mine, other):
         trial = store.trials(session.id)[0]
-        store.answer(session.id, trial, some_answer(config, trial), 5, last=False)
+        store.answer(session.id, trial, {"natural": "first"}, 5, last=False)
     todo = store.trials(mine.id)[1]
     store.delete(mine.id)
     store.delete(mine.id)
@@ -170,27 +144,24 @@ def test_deleting_leaves_nothing_but_a_count(
     with pytest.raises(LookupError):
         store.answer(mine.id, todo, {"natural": "first"}, 5, last=False)
     # The deleted visitor's number is not given again.
-    third = begin(store, config, 3)
+    third = begin(store, 3)
     assert third.pseudonym != mine.pseudonym
     store.close()
 
 
-def test_no_more_visitors_than_wanted(tmp_path: Path, study: tuple[StudyConfig, Materials]) -> None:
-    config, materials = study
-    config = replace(config, limits=Limits(visitors=2))
-    store = Store(f"sqlite:///{tmp_path / 'x.db'}", materials)
-    begin(store, config, 1)
-    begin(store, config, 2)
-    with pytest.raises(FullError):
-        begin(store, config, 3)
-    assert begin(store, config, 2).finished is False  # who is in stays in
+def test_no_more_visitors_than_wanted(tmp_path: Path, study: Study) -> None:
+    study = replace(study, config=replace(study.config, limits=Limits(visitors=2)))
+    store = AnswerStore(study, f"sqlite:///{tmp_path / 'x.db'}")
+    begin(store, 1)
+    begin(store, 2)
+    with pytest.raises(StudyFullError):
+        begin(store, 3)
+    assert begin(store, 2).finished is False  # who is in stays in
     store.close()
 
 
-def test_sqlite_is_set_to_keep_what_it_acknowledges(
-    tmp_path: Path, study: tuple[StudyConfig, Materials]
-) -> None:
-    store = Store(f"sqlite:///{tmp_path / 'x.db'}", study[1])
+def test_sqlite_is_set_to_keep_what_it_acknowledges(tmp_path: Path, study: Study) -> None:
+    store = AnswerStore(study, f"sqlite:///{tmp_path / 'x.db'}")
     with store._read() as connection:
         for pragma, value in (
             ("journal_mode", "wal"), ("synchronous", 2), ("foreign_keys", 1), ("secure_delete", 1),
@@ -199,13 +170,10 @@ def test_sqlite_is_set_to_keep_what_it_acknowledges(
     store.close()
 
 
-def test_nothing_about_a_visitors_machine_has_a_place(
-    tmp_path: Path, study: tuple[StudyConfig, Materials]
-) -> None:
-    config, materials = study
-    store = Store(f"sqlite:///{tmp_path / 'x.db'}", materials)
+def test_nothing_about_a_visitors_machine_has_a_place(tmp_path: Path, study: Study) -> None:
+    store = AnswerStore(study, f"sqlite:///{tmp_path / 'x.db'}")
     code = store.code_for("0" * 32)
-    store.start(code, config)
+    store.start(code)
     store.close()
     with sqlite3.connect(tmp_path / "x.db") as plain:
         columns = {
@@ -224,11 +192,11 @@ def test_nothing_about_a_visitors_machine_has_a_place(
 
 
 def test_a_database_belongs_to_one_study(database: str, tmp_path: Path) -> None:
-    _, one = paper_study(tmp_path / "one", "mos", items=3, count=3)
-    _, two = paper_study(tmp_path / "two", "mos", items=4, count=3)
-    Store(database, one).close()
+    one = paper_study(tmp_path / "one", "mos", items=3, count=3)
+    two = paper_study(tmp_path / "two", "mos", items=4, count=3)
+    AnswerStore(one, database).close()
     with pytest.raises(StudyError, match="answers of another study"):
-        Store(database, two)
+        AnswerStore(two, database)
 
 
 @pytest.mark.parametrize(
@@ -241,32 +209,30 @@ def test_a_database_belongs_to_one_study(database: str, tmp_path: Path) -> None:
         ("postgresql://nobody@/x?host=/nowhere/at/all", "the database refuses"),
     ],
 )
-def test_databases_that_cannot_be(
-    url: str, message: str, study: tuple[StudyConfig, Materials]
-) -> None:
+def test_databases_that_cannot_be(url: str, message: str, study: Study) -> None:
     if url.startswith("postgres"):
         pytest.importorskip("psycopg", reason="psycopg is not installed (extra: postgres)")
     with pytest.raises(StudyError, match=message) as caught:
-        Store(url, study[1])
+        AnswerStore(study, url)
     assert "\n" not in str(caught.value)
 
 
-def test_a_password_is_not_repeated(study: tuple[StudyConfig, Materials]) -> None:
+def test_a_password_is_not_repeated(study: Study) -> None:
     pytest.importorskip("psycopg", reason="psycopg is not installed (extra: postgres)")
     with pytest.raises(StudyError) as caught:
-        Store("postgresql://nobody:secret@/x?host=/nowhere", study[1])
+        AnswerStore(study, "postgresql://nobody:secret@/x?host=/nowhere")
     assert "secret" not in str(caught.value)
 
 
-def test_no_answers_yet(tmp_path: Path, study: tuple[StudyConfig, Materials]) -> None:
+def test_no_answers_yet(tmp_path: Path, study: Study) -> None:
     with pytest.raises(StudyError, match="holds no study's answers yet"):
-        Store(f"sqlite:///{tmp_path / 'new.db'}", study[1], create=False)
+        AnswerStore(study, f"sqlite:///{tmp_path / 'new.db'}", create=False)
 
 
-def test_a_file_that_is_no_database(tmp_path: Path, study: tuple[StudyConfig, Materials]) -> None:
+def test_a_file_that_is_no_database(tmp_path: Path, study: Study) -> None:
     (tmp_path / "x.db").write_text("This is no database, " * 100)
     with pytest.raises(StudyError, match="the database refuses"):
-        Store(f"sqlite:///{tmp_path / 'x.db'}", study[1])
+        AnswerStore(study, f"sqlite:///{tmp_path / 'x.db'}")
 
 
 def test_codes_as_people_type_them() -> None:
@@ -278,17 +244,18 @@ def test_codes_as_people_type_them() -> None:
     assert valid_code("ABCDEFGHIJKLMNOP234!") is None
 
 
-def test_the_default_database(tmp_path: Path) -> None:
-    assert default_database(tmp_path) == f"sqlite:///{tmp_path / 'answers.db'}"
+def test_the_default_database(study: Study) -> None:
+    AnswerStore(study).close()
+    assert (study.folder / "answers.db").is_file()
 
 
-def test_tables_are_made_once_by_many(database: str, study: tuple[StudyConfig, Materials]) -> None:
-    opened: list[Store] = []
+def test_tables_are_made_once_by_many(database: str, study: Study) -> None:
+    opened: list[AnswerStore] = []
     together = threading.Barrier(4)
 
-    def open_it(_: int) -> Store:
+    def open_it(_: int) -> AnswerStore:
         together.wait()
-        return Store(database, study[1])
+        return AnswerStore(study, database)
 
     with ThreadPoolExecutor(4) as pool:
         opened = list(pool.map(open_it, range(4)))

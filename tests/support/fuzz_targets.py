@@ -36,9 +36,9 @@ from stillspeak.models.lipnet import LIPNET_FORMAT, LipNet, LipNetConfig, golden
 from stillspeak.models.pose import PoseConfig
 from stillspeak.models.speech import SpeechEncoderConfig
 from stillspeak.models.syncnet import SYNC_FORMAT, SyncNet, SyncNetConfig, golden_sync
-from stillspeak.study.config import load_config
-from stillspeak.study.materials import init_study, load_materials
+from stillspeak.study.kinds import Study
 from stillspeak.study.plan import check_plan, plan_session
+from stillspeak.study.videos import init_study
 from stillspeak.system.configuration import build, merge, parse_overrides, read_toml
 from stillspeak.training.checkpoint import load_checkpoint, save_checkpoint
 from stillspeak.training.config import run_config
@@ -489,7 +489,7 @@ def _study_files(kind: str) -> dict[str, bytes]:
         lips = kind == "intelligibility"
         paper_study(
             folder,
-            kind,  # type: ignore[arg-type]
+            kind,
             items=4,
             training=1,
             catches=2,
@@ -515,9 +515,9 @@ def _write_study(kind: str, folder: Path, changes: dict[str, bytes]) -> Path:
 def _open_study(folder: Path) -> None:
     from stillspeak.study.app import create_app
 
-    materials, config = load_materials(folder), load_config(folder)
-    check_plan(config, materials)
-    plan_session(config, materials, {}, 1)
+    study = Study.load(folder)
+    check_plan(study)
+    plan_session(study, {}, 1)
     create_app(folder).state.study.store.close()
 
 
@@ -557,14 +557,14 @@ def _make_study(content: bytes, folder: Path) -> None:
     source.mkdir()
     suffix = "webm" if content.startswith(b"\x1a\x45") else "mp4"
     (source / f"bbaf2n.{suffix}").write_bytes(content)
-    init_study(folder / "study", "mos", [source], length_tolerance=1e9)
+    init_study(folder / "study", "mos", [source])
 
 
 def _read_words(content: bytes, folder: Path) -> None:
-    from stillspeak.study.materials import _read_words
+    from stillspeak.study.videos import read_words
 
     (folder / "words.csv").write_bytes(content)
-    _read_words(folder / "words.csv")
+    read_words(folder / "words.csv")
 
 
 _API = ("start", "resume", "played", "watched", "answer", "delete")

@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from stillspeak.media.video import write_video
-from stillspeak.study.config import Kind, Question, StudyConfig, Trials, as_toml, check_config
-from stillspeak.study.materials import FAKE, REAL, Materials, Role, Video, _write_truth
-from stillspeak.study.plan import FIRST
-from stillspeak.study.store import StoredTrial
+from stillspeak.study.config import Question, StudyConfig, Trials, as_toml
+from stillspeak.study.kinds import Study, check_config, find_kind
+from stillspeak.study.materials import Materials, Role, Video, save_materials
 
 GRID_NAMES = ("bbaf2n", "lgwz5s", "prbc9n", "swiu2s", "pwbo8a", "lbav3n", "brin6p", "sgat1a")
 GRID_CHOICES = (
@@ -58,7 +57,7 @@ def write_clip(
 
 def paper_study(
     folder: Path,
-    kind: Kind,
+    kind: str,
     *,
     items: int = 30,
     systems: Sequence[str] = ("ours", "theirs"),
@@ -68,10 +67,9 @@ def paper_study(
     words: Sequence[Sequence[str]] | None = None,
     choices: tuple[tuple[str, ...], ...] = (),
     **trials: object,
-) -> tuple[StudyConfig, Materials]:
+) -> Study:
     """A study on disk whose videos are empty files: enough for plans, answers and reports."""
-    if kind == "turing":
-        systems = (REAL, FAKE)
+    systems = find_kind(kind).sides or systems
     videos: list[Video] = []
 
     def add(system: str, item: str, role: Role, spoken: Sequence[str] = ()) -> None:
@@ -87,7 +85,7 @@ def paper_study(
         for system in systems:
             spoken = words[number % len(words)] if words else ()
             add(system, f"clip{number:02}", "main" if number < items else "training", spoken)
-    if kind != "intelligibility":
+    if find_kind(kind).bad_videos:
         for number in range(catches):
             add("catch", f"clip{number:02}", "catch")
     materials = Materials(kind, tuple(systems), tuple(videos), choices)
@@ -101,17 +99,6 @@ def paper_study(
     (folder / "videos").mkdir(parents=True)
     for video in videos:
         (folder / video.file).touch()
-    _write_truth(folder, materials)
+    save_materials(folder, materials)
     (folder / "study.toml").write_text(as_toml(config), "utf-8")
-    return config, materials
-
-
-def some_answer(config: StudyConfig, stored: StoredTrial) -> dict[str, object]:
-    """An answer that can be given, the same at each call."""
-    value: object = {
-        "preference": FIRST,
-        "turing": REAL,
-        "mos": 4,
-        "intelligibility": "bin blue at a one now",
-    }[config.kind]
-    return {question.id: value for question in config.questions}
+    return Study(folder, config, materials)

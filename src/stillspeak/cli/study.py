@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import Annotated
 
 import typer
 
 from stillspeak.cli.common import Overwrite, Quiet, Seed, listed, progress_bar
-
-if TYPE_CHECKING:
-    from stillspeak.study.config import Kind
 
 app = typer.Typer(
     help="Ask people which videos look natural, real, good, or can be lip-read; report on it.",
@@ -37,6 +34,7 @@ def init(
     intelligibility: Annotated[
         bool, typer.Option("--intelligibility", help="Lip reading of silent clips.")
     ] = False,
+    kind: Annotated[str | None, typer.Option(help="Any kind, by its name in study.toml.")] = None,
     names: Annotated[
         str | None, typer.Option(help="Names of the systems, by commas; the folders' without.")
     ] = None,
@@ -65,34 +63,25 @@ def init(
     quiet: Quiet = False,
 ) -> None:
     """Make a study: DIR first, then the folders of videos."""
-    from stillspeak.study.materials import init_study
+    from stillspeak.study.videos import VideoOptions, init_study
 
-    chosen = [
-        kind
-        for kind, given in (
-            ("preference", pairs),
-            ("turing", turing),
-            ("mos", mos),
-            ("intelligibility", intelligibility),
-        )
-        if given
-    ]
+    given = {"preference": pairs, "turing": turing, "mos": mos, "intelligibility": intelligibility}
+    chosen = [name for name, yes in given.items() if yes] + ([kind] if kind else [])
     if len(chosen) != 1:
-        raise typer.BadParameter("one of --pairs, --turing, --mos, --intelligibility is needed")
+        raise typer.BadParameter(
+            "one of --pairs, --turing, --mos, --intelligibility or --kind is needed"
+        )
+    options = VideoOptions(
+        listed(names), words, catch, link, convert, skip_unpaired, length_tolerance
+    )
     with progress_bar("checking videos", None, quiet) as advance:
         made = init_study(
             directory,
-            cast("Kind", chosen[0]),
+            chosen[0],
             folders,
-            names=listed(names),
-            words=words,
-            catch=catch,
+            options,
             questions=listed(questions) or (),
             seed=seed,
-            link=link,
-            convert=convert,
-            skip_unpaired=skip_unpaired,
-            length_tolerance=length_tolerance,
             progress=lambda done, total: advance(done, f"of {total}"),
         )
     for note in made.notes:
@@ -120,7 +109,7 @@ def serve(
 ) -> None:
     """Put a study on the web until Ctrl-C. No address is logged or stored."""
     from stillspeak.study.app import serve as serve_study
-    from stillspeak.study.config import PLACEHOLDER, load_config
+    from stillspeak.study.kinds import PLACEHOLDER, load_config
 
     if PLACEHOLDER in load_config(directory).texts.consent:
         print(
@@ -179,23 +168,18 @@ def export(
     overwrite: Overwrite = False,
 ) -> None:
     """Write all answers as CSV or JSON, one row a trial and question."""
-    from stillspeak.study.analysis import read_answers
-    from stillspeak.study.config import load_config
     from stillspeak.study.export import as_csv, as_json
-    from stillspeak.study.materials import load_materials
-    from stillspeak.study.store import Store, default_database
+    from stillspeak.study.kinds import Study
+    from stillspeak.study.store import AnswerStore
 
     if to_csv is None and to_json is None:
         raise typer.BadParameter("--csv FILE or --json FILE is needed")
-    materials, config = load_materials(directory), load_config(directory)
-    store = Store(database or default_database(directory), materials, create=False)
-    try:
-        data = read_answers(store)
-    finally:
-        store.close()
+    study = Study.load(directory)
+    with AnswerStore(study, database, create=False) as store:
+        data = store.read()
     for path, make in ((to_csv, as_csv), (to_json, as_json)):
         if path is not None:
-            _write_text(path, make(config, materials, data), overwrite=overwrite)
+            _write_text(path, make(study, data), overwrite=overwrite)
 
 
 def _write_text(path: Path, text: str, *, overwrite: bool) -> None:
@@ -241,27 +225,23 @@ def simulate(
     quiet: Quiet = False,
 ) -> None:
     """Let raters of known truth take part, to try a study and its report before people do."""
-    from stillspeak.study.config import load_config
-    from stillspeak.study.materials import load_materials
+    from stillspeak.study.kinds import Study
     from stillspeak.study.plan import check_plan
-    from stillspeak.study.simulate import Truth, check_truth
+    from stillspeak.study.records import Truth
+    from stillspeak.study.simulate import check_truth
     from stillspeak.study.simulate import simulate as run
-    from stillspeak.study.store import Store
+    from stillspeak.study.store import AnswerStore, sqlite_url
 
-    materials, config = load_materials(directory), load_config(directory)
-    check_plan(config, materials)
+    study = Study.load(directory)
+    check_plan(study)
     truth = Truth(share, _numbers(strengths), _numbers(means), spread, careless, leave)
-    check_truth(config, materials, truth)
-    url = database or f"sqlite:///{(directory / 'simulated.db').absolute()}"
-    store = Store(url, materials, durable=False)
-    try:
-        stored = run(config, materials, store, raters=raters, truth=truth, seed=seed)
-        name = store.name
-    finally:
-        store.close()
+    check_truth(study, truth)
+    url = database or sqlite_url(directory / "simulated.db")
+    with AnswerStore(study, url, durable=False) as store:
+        stored = run(study, store, raters=raters, truth=truth, seed=seed)
     if not quiet:
         print(f"{stored} answers of {raters} simulated raters")
-        print(f"stillspeak study report {directory} --database {name}")
+        print(f"stillspeak study report {directory} --database {store.name}")
 
 
 def _numbers(text: str | None) -> tuple[float, ...]:

@@ -1,17 +1,17 @@
 """The statistics of studies, each a function of plain numbers. Sources stand beside formulas.
 
 Answers of one person are not independent. Wherever a function takes ``groups``, each is one
-person's answers, and the bootstrap draws people with all that is theirs.
+person's answers, and the bootstrap draws people with all their answers.
 """
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -96,6 +96,39 @@ def bootstrap_share(
     return float(low), float(high)
 
 
+def tally(
+    rows: Iterable[tuple[Hashable, bool | int]], keys: Iterable[Hashable] = ()
+) -> dict[Any, tuple[int, int]]:
+    """(successes, n) by key, first the ``keys`` and then as they come."""
+    counts = dict.fromkeys(keys, (0, 0))
+    for key, success in rows:
+        k, n = counts.get(key, (0, 0))
+        counts[key] = k + success, n + 1
+    return counts
+
+
+def share(
+    groups: Iterable[tuple[int, int]], level: float, *, chance: float | None = 0.5
+) -> dict[str, Any]:
+    """A share with its exact and its clustered interval, from (successes, n) of each person.
+
+    ``p``: of the test against ``chance``, where one is given.
+    """
+    groups = [group for group in groups if group[1]]
+    k, n = sum(g[0] for g in groups), sum(g[1] for g in groups)
+    result: dict[str, Any] = {
+        "k": k,
+        "n": n,
+        "raters": len(groups),
+        "share": k / n if n else None,
+        "exact": clopper_pearson(k, n, level) if n else None,
+        "clustered": bootstrap_share(groups, level=level),
+    }
+    if chance is not None:
+        result["p"] = binomial_test(k, n, chance)
+    return result
+
+
 def t_interval(values: Sequence[float], level: float = 0.95) -> Interval | None:
     """Student's interval of a mean; None for fewer than two values."""
     from scipy.stats import t
@@ -111,32 +144,21 @@ def t_interval(values: Sequence[float], level: float = 0.95) -> Interval | None:
 # ------------------------------------------------------------------ signal detection
 
 
-@dataclass(frozen=True)
-class Detection:
-    """Sensitivity and bias of telling fake from real.
+def detection(hits: int, fakes: int, false_alarms: int, reals: int) -> tuple[float, float]:
+    """Sensitivity and bias of telling fake from real, with the log-linear correction of Hautus
+    (1995): half an event is added to each count of events, one to each count of trials, always.
 
-    Attributes:
+    Args:
         hits, fakes: fake videos called fake, and shown.
         false_alarms, reals: real videos called fake, and shown.
-        d_prime: 0: no better than chance.
-        criterion: above 0: "real" is said more readily, below: "fake".
-    """
 
-    hits: int
-    fakes: int
-    false_alarms: int
-    reals: int
-    d_prime: float
-    criterion: float
-
-
-def detection(hits: int, fakes: int, false_alarms: int, reals: int) -> Detection:
-    """d' = z(H) - z(F) and c = -(z(H) + z(F)) / 2, with the log-linear correction of Hautus
-    (1995): half an event is added to each count of events, one to each count of trials, always.
+    Returns:
+        d' = z(H) - z(F), 0: no better than chance; c = -(z(H) + z(F)) / 2, above 0: "real" is
+        said more readily, below: "fake".
     """
     h = _NORMAL.inv_cdf((hits + 0.5) / (fakes + 1))
     f = _NORMAL.inv_cdf((false_alarms + 0.5) / (reals + 1))
-    return Detection(hits, fakes, false_alarms, reals, h - f, -(h + f) / 2)
+    return h - f, -(h + f) / 2
 
 
 # ------------------------------------------------------------------ Bradley-Terry

@@ -153,7 +153,7 @@
   }
 
   function pairLabel(index) {
-    return settings.questions[0].labels[index];
+    return settings.captions[index];
   }
 
   function prefetch(urls) {
@@ -262,82 +262,75 @@
 
   // ---------------------------------------------------------------- answering
 
+  // The form of a question: a field, and a function that reads its answer, null while it is
+  // missing. A question says by name which form it takes, and brings the form's data.
+  const FORMS = { choice: choiceForm, lists: listsForm, text: textForm };
+  let read = {}; // question id -> function
+
   function buildAnswers() {
     const form = el("answers");
     form.replaceChildren();
+    read = {};
     settings.questions.forEach((question, number) => {
-      if (settings.kind === "intelligibility") form.append(wordFields(question));
-      else form.append(choiceFields(question, number));
+      const field = make("fieldset", {}, make("legend", { textContent: question.text }));
+      read[question.id] = FORMS[question.form](field, question, number);
+      form.append(field);
     });
   }
 
-  function values() {
-    if (settings.kind === "preference") return ["first", "second"];
-    if (settings.kind === "turing") return ["real", "fake"];
-    return [1, 2, 3, 4, 5];
-  }
-
-  function choiceFields(question, number) {
-    const field = make("fieldset", {}, make("legend", { textContent: question.text }));
+  function choiceForm(field, question, number) {
     const row = make("div", { className: "choices" });
-    values().forEach((value, index) => {
+    const inputs = question.values.map((value, index) => {
       const input = make("input", { type: "radio", name: question.id, value: String(value) });
-      const name = settings.kind === "mos" ? `${value} ${question.labels[index]}` : question.labels[index];
-      const label = make("label", { className: "choice" }, input, make("span", { textContent: name }));
+      const name = make("span", { textContent: question.labels[index] });
+      const label = make("label", { className: "choice" }, input, name);
       if (number === 0) {
         const key = make("kbd", { textContent: String(index + 1) });
         key.setAttribute("aria-hidden", "true");
         label.append(key);
       }
       row.append(label);
+      return input;
     });
     field.append(row);
-    return field;
+    return () => {
+      const index = inputs.findIndex((input) => input.checked);
+      return index < 0 ? null : question.values[index];
+    };
   }
 
-  function wordFields(question) {
-    const field = make("fieldset", {}, make("legend", { textContent: question.text }));
-    if (settings.entry === "type") {
-      const input = make("input", { type: "text", id: "typed", maxLength: 300, autocomplete: "off" });
-      input.setAttribute("aria-label", "The words that you read from the lips");
-      input.autocapitalize = "none";
-      input.spellcheck = false;
-      field.append(input);
-      return field;
-    }
+  function textForm(field, question) {
+    const input = make("input", { type: "text", maxLength: question.most, autocomplete: "off" });
+    input.id = `${question.id}-typed`;
+    input.setAttribute("aria-label", question.label);
+    input.autocapitalize = "none";
+    input.spellcheck = false;
+    field.append(input);
+    return () => (input.value.trim() ? input.value : null);
+  }
+
+  function listsForm(field, question) {
     const grid = make("div", { className: "words" });
-    settings.choices.forEach((words, place) => {
-      const id = `word-${place}`;
+    const selects = question.lists.map((words, place) => {
+      const id = `${question.id}-${place}`;
       const select = make("select", { id }, make("option", { value: "", textContent: "choose …" }));
       select.append(make("option", { value: "?", textContent: "cannot tell" }));
       for (const word of words) select.append(make("option", { value: word, textContent: word }));
-      const label = make("label", { htmlFor: id, textContent: question.labels[place] || `Word ${place + 1}` });
+      const label = make("label", { htmlFor: id, textContent: question.labels[place] });
       grid.append(make("div", {}, label, select));
+      return select;
     });
     field.append(grid);
-    return field;
+    return () => {
+      const words = selects.map((select) => select.value);
+      return words.includes("") ? null : words.map((word) => (word === "?" ? "" : word));
+    };
   }
 
   // The answers as they are sent; null while one is missing.
   function collect() {
-    const given = {};
-    for (const question of settings.questions) {
-      if (settings.kind === "intelligibility") {
-        if (settings.entry === "type") {
-          if (!el("typed").value.trim()) return null;
-          given[question.id] = el("typed").value;
-        } else {
-          const words = settings.choices.map((_, place) => el(`word-${place}`).value);
-          if (words.includes("")) return null;
-          given[question.id] = words.map((word) => (word === "?" ? "" : word));
-        }
-      } else {
-        const chosen = el("answers").querySelector(`input[name="${question.id}"]:checked`);
-        if (!chosen) return null;
-        given[question.id] = settings.kind === "mos" ? Number(chosen.value) : chosen.value;
-      }
-    }
-    return given;
+    const given = Object.entries(read).map(([id, answer]) => [id, answer()]);
+    return given.some(([, value]) => value === null) ? null : Object.fromEntries(given);
   }
 
   function refresh() {
@@ -391,7 +384,7 @@
 
   // ---------------------------------------------------------------- keys and forms
 
-  const CHOICES = { preference: 2, turing: 2, mos: 5, intelligibility: 0 }[settings.kind];
+  const CHOICES = (settings.questions[0].values || []).length;
   el("keys").textContent = CHOICES
     ? `Keys: P plays, 1 to ${CHOICES} choose${CHOICES === 2 ? " (or the left and right arrow)" : ""}, N goes on.`
     : "Keys: Tab moves between the words; type a word's first letter in a list to choose it.";
@@ -402,7 +395,7 @@
     if (!CHOICES || !el("shortcuts").checked || el("trial").hidden || !el("feedback").hidden) return;
     if (event.target.matches("input[type=text], input:not([type]), select, textarea")) return;
     const radios = el("answers").querySelectorAll(`input[name="${settings.questions[0].id}"]`);
-    let index = "12345".indexOf(event.key);
+    let index = "123456789".indexOf(event.key);
     if (index < 0 && CHOICES === 2 && !event.target.matches("input[type=radio]")) {
       index = ["ArrowLeft", "ArrowRight"].indexOf(event.key);
     }

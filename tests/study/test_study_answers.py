@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from stillspeak.study import judge
+from stillspeak.study.answers import matched
 from stillspeak.study.config import Question
-from stillspeak.study.plan import FIRST, SECOND, Trial
+from stillspeak.study.kinds import find_kind
 from stillspeak.study.rate_limit import Rate
+from stillspeak.study.records import FIRST, SECOND, Trial
 from stillspeak.study.texts import render
 from support.study import GRID_CHOICES, paper_study
 
@@ -25,84 +26,85 @@ WORDS = [("bin", "blue", "at", "f", "two", "now")]
 def test_answers_that_can_be_given(
     tmp_path: Path, kind: str, good: list[object], bad: list[object]
 ) -> None:
-    config, materials = paper_study(tmp_path / "s", kind, items=5, count=5)
-    name = config.questions[0].id
+    study = paper_study(tmp_path / "s", kind, items=5, count=5)
+    name = study.config.questions[0].id
     for value in good:
-        assert judge.checked(config, materials, {name: value}) == {name: value}
+        assert study.checked({name: value}) == {name: value}
     for value in bad:
         with pytest.raises(ValueError, match="possible"):
-            judge.checked(config, materials, {name: value})
+            study.checked({name: value})
     for given in (None, [], {}, {name: good[0], "more": 1}, {"other": good[0]}):
         with pytest.raises(ValueError, match="every question"):
-            judge.checked(config, materials, given)
+            study.checked(given)
 
 
 def test_every_question_is_asked(tmp_path: Path) -> None:
     questions = (Question("natural", "a"), Question("sync", "b"))
-    config, materials = paper_study(
-        tmp_path / "s", "preference", items=5, count=5, questions=questions
-    )
+    study = paper_study(tmp_path / "s", "preference", items=5, count=5, questions=questions)
     both = {"natural": FIRST, "sync": SECOND}
-    assert judge.checked(config, materials, both) == both
+    assert study.checked(both) == both
     with pytest.raises(ValueError, match="every question"):
-        judge.checked(config, materials, {"natural": FIRST})
+        study.checked({"natural": FIRST})
 
 
 def test_words_from_lists_and_typed(tmp_path: Path) -> None:
-    config, materials = paper_study(
+    study = paper_study(
         tmp_path / "pick", "intelligibility", items=3, count=3, words=WORDS, choices=GRID_CHOICES
     )
     picked = ["bin", "", "at", "f", "two", "now"]  # one could not be told
-    assert judge.checked(config, materials, {"words": picked}) == {"words": picked}
+    assert study.checked({"words": picked}) == {"words": picked}
     for bad in (picked[:5], [*picked, "now"], ["bon", *picked[1:]], "bin blue", [1] * 6):
         with pytest.raises(ValueError, match=r"possible|list"):
-            judge.checked(config, materials, {"words": bad})
-    config, materials = paper_study(
+            study.checked({"words": bad})
+    study = paper_study(
         tmp_path / "type", "intelligibility", items=3, count=3, words=WORDS, entry="type"
     )
-    assert judge.checked(config, materials, {"words": " bin blue "}) == {"words": "bin blue"}
+    assert study.checked({"words": " bin blue "}) == {"words": "bin blue"}
     for bad in ("x" * 301, "a\0b", ["bin"], 3):
         with pytest.raises(ValueError, match="possible"):
-            judge.checked(config, materials, {"words": bad})
+            study.checked({"words": bad})
 
 
 def test_words_met() -> None:
     said = ["bin", "blue", "at", "f", "two", "now"]
-    assert judge.matched(said, ["bin", "red", "at", "f", "two", "now"])[1] == ("blue", "red")
+    assert matched(said, ["bin", "red", "at", "f", "two", "now"])[1] == ("blue", "red")
     # One left out: the rest still meets its own.
-    pairs = judge.matched(said, ["bin", "at", "f", "two", "now"])
+    pairs = matched(said, ["bin", "at", "f", "two", "now"])
     assert pairs == [("bin", "bin"), ("blue", ""), *((w, w) for w in said[2:])]
     # One too many is dropped.
-    assert judge.matched(said, ["please", *said]) == [(w, w) for w in said]
-    assert judge.matched(said, []) == [(w, "") for w in said]
-    assert judge.matched(["a"], ["b", "a"]) == [("a", "a")]
+    assert matched(said, ["please", *said]) == [(w, w) for w in said]
+    assert matched(said, []) == [(w, "") for w in said]
+    assert matched(["a"], ["b", "a"]) == [("a", "a")]
 
 
-def test_catch_trials_passed(tmp_path: Path) -> None:
-    config, _ = paper_study(tmp_path / "p", "preference", items=5, count=5)
-    trial = Trial("catch", "x", "y", expected=SECOND)
-    assert judge.passed(config, trial, {"natural": SECOND})
-    assert not judge.passed(config, trial, {"natural": FIRST})
-    config, _ = paper_study(tmp_path / "m", "mos", items=5, count=5)
-    trial = Trial("catch", "x", expected="2")
-    assert judge.passed(config, trial, {"quality": 2})
-    assert not judge.passed(config, trial, {"quality": 3})
-    config, _ = paper_study(tmp_path / "i", "intelligibility", items=3, count=3, words=WORDS)
-    trial = Trial("catch", "x", expected="bin blue at f two now")
-    assert judge.passed(config, trial, {"words": ["bin", "blue", "at", "f", "two", "soon"]})
-    assert not judge.passed(config, trial, {"words": ["bin", "", "at", "f", "two", "soon"]})
-    assert judge.passed(config, trial, {"words": "Bin blue at F 2 now"})
+@pytest.mark.parametrize(
+    ("kind", "expected", "good", "bad"),
+    [
+        ("preference", SECOND, [SECOND], [FIRST]),
+        ("mos", "2", [1, 2], [3]),
+        (
+            "intelligibility",
+            "bin blue at f two now",
+            [["bin", "blue", "at", "f", "two", "soon"], "Bin blue at F 2 now"],
+            [["bin", "", "at", "f", "two", "soon"]],
+        ),
+    ],
+)
+def test_catch_trials_passed(
+    kind: str, expected: str, good: list[object], bad: list[object]
+) -> None:
+    trial = Trial("catch", "x", "y", expected=expected)
+    assert all(find_kind(kind).passed(trial, value) for value in good)
+    assert not any(find_kind(kind).passed(trial, value) for value in bad)
 
 
 def test_feedback(tmp_path: Path) -> None:
-    config, materials = paper_study(tmp_path / "t", "turing", items=5, count=5)
+    study = paper_study(tmp_path / "t", "turing", items=5, count=5)
     trial = Trial("training", "x", expected="fake")
-    assert judge.feedback(config, materials, trial, {"real": "fake"}) == (
-        "Right: this one is “Fake”."
-    )
-    assert judge.feedback(config, materials, trial, {"real": "real"}).startswith("Not quite")
-    config, materials = paper_study(tmp_path / "p", "preference", items=5, count=5)
-    assert judge.feedback(config, materials, Trial("training", "x", "y"), {}) == ""
+    assert study.kind.feedback(study, trial, "fake") == "Right: this one is “Fake”."
+    assert study.kind.feedback(study, trial, "real").startswith("Not quite")
+    study = paper_study(tmp_path / "p", "preference", items=5, count=5)
+    assert study.kind.feedback(study, Trial("training", "x", "y"), FIRST) == ""
 
 
 def test_rates_let_pass_what_they_say() -> None:
