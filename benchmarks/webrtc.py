@@ -27,7 +27,8 @@ from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from fastapi import FastAPI
 
-from stillspeak.web.live.session import LiveSettings, live_router
+from stillspeak.web.live.routes import live_router
+from stillspeak.web.settings import ServeSettings
 
 RATE, PACKET = 48_000, 960
 EVERY = 50
@@ -151,7 +152,7 @@ async def run(most: int, seconds: float, model: str) -> list[dict[str, float]]:
     """Print a table for 1 to ``most`` sessions, and return its rows."""
     rows: list[dict[str, float]] = []
     app = FastAPI()
-    app.include_router(live_router(LiveSettings(model=model, sessions=most)))
+    app.include_router(live_router(ServeSettings(models=(model,), live_sessions=most)))
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen()

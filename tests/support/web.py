@@ -69,10 +69,10 @@ def client(make_app: Callable[..., FastAPI]) -> Iterator[TestClient]:
 
 
 def kept(app: Any) -> list[str]:
-    """Files below the server's folder, without its lock."""
-    folder = app.state.studio.store.folder
+    """Files below the server's folder."""
+    folder = app.state.studio.storage.folder
     assert folder is not None
-    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.name != "lock")
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*"))
 
 
 def finished(client: Any, job: str, seconds: float = 60) -> dict[str, Any]:

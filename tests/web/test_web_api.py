@@ -20,8 +20,9 @@ from typer.testing import CliRunner
 from stillspeak.cli import app as cli
 from stillspeak.media.marks.inspection import inspect_file
 from stillspeak.media.video import iter_frames, probe_video
-from stillspeak.web.studio import uploads as intake
-from stillspeak.web.studio.storage import PREFIX
+from stillspeak.web.settings import ServeSettings
+from stillspeak.web.studio import uploads
+from stillspeak.web.studio.model_cache import ModelCache
 from stillspeak.web.studio.uploads import PictureItem, SoundItem
 from support.animate import masked_portrait, use_shared_detector
 from support.web import URL, finished, kept
@@ -47,7 +48,7 @@ def refused(answer: Any, status: int, said: str) -> str:
     error = answer.json()["error"]
     assert set(error) == {"code", "message"}
     assert said in error["message"]
-    assert "\n" not in error["message"] and PREFIX not in error["message"]
+    assert "\n" not in error["message"] and ".partial" not in error["message"]
     return error["message"]
 
 
@@ -66,14 +67,14 @@ def both(client: TestClient, picture_bytes: bytes, sound_bytes: bytes) -> dict[s
 @pytest.fixture
 def gate(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """Jobs do not go on before it is set."""
-    shelf = client.app.state.studio.shelf  # type: ignore[attr-defined]
-    opened, load = threading.Event(), shelf.animator
+    models = client.app.state.studio.models  # type: ignore[attr-defined]
+    opened, load = threading.Event(), models.animator
 
     def wait(name: str) -> Any:
         assert opened.wait(60)
         return load(name)
 
-    monkeypatch.setattr(shelf, "animator", wait)
+    monkeypatch.setattr(models, "animator", wait)
     return opened
 
 
@@ -342,9 +343,9 @@ def test_jobs_wait_in_a_bounded_queue(
     monkeypatch: pytest.MonkeyPatch,
 ):
     app = make_app(queue_length=2, queue_per_client=10)
-    shelf = app.state.studio.shelf
-    opened, load = threading.Event(), shelf.animator
-    monkeypatch.setattr(shelf, "animator", lambda name: opened.wait(60) and load(name))
+    models = app.state.studio.models
+    opened, load = threading.Event(), models.animator
+    monkeypatch.setattr(models, "animator", lambda name: opened.wait(60) and load(name))
     with TestClient(app, base_url=URL) as client:
         wish = {
             "picture": picture(client, picture_bytes)["id"],
@@ -380,7 +381,7 @@ def test_one_client_does_not_fill_the_queue(
 ):
     answers = [client.post("/api/jobs", json=both) for _ in range(5)]
     assert [answer.status_code for answer in answers] == [202] * 4 + [429]
-    refused(answers[-1], 429, "4 of your videos")
+    refused(answers[-1], 429, "4 of your videos are being made")
     gate.set()
 
 
@@ -400,9 +401,9 @@ def test_a_job_that_takes_too_long_is_stopped(
     make_app: Callable[..., Any], picture_bytes: bytes, sound_bytes: bytes, monkeypatch: Any
 ):
     app = make_app(job_seconds=1)
-    shelf = app.state.studio.shelf
-    load = shelf.animator
-    monkeypatch.setattr(shelf, "animator", lambda name: time.sleep(1.1) or load(name))
+    models = app.state.studio.models
+    load = models.animator
+    monkeypatch.setattr(models, "animator", lambda name: time.sleep(1.1) or load(name))
     with TestClient(app, base_url=URL) as client:
         wish = {
             "picture": picture(client, picture_bytes)["id"],
@@ -419,7 +420,7 @@ def test_a_failure_inside_is_told_without_its_insides(
     def fail(name: str) -> Any:
         raise RuntimeError("secret /etc/path")
 
-    monkeypatch.setattr(client.app.state.studio.shelf, "animator", fail)  # type: ignore[attr-defined]
+    monkeypatch.setattr(client.app.state.studio.models, "animator", fail)  # type: ignore[attr-defined]
     job = finished(client, client.post("/api/jobs", json=both).json()["id"])
     assert job["state"] == "failed"
     assert "secret" not in job["error"] and "inside the server" in job["error"]
@@ -429,7 +430,7 @@ def test_a_failure_inside_is_told_without_its_insides(
 
 
 def test_uploads_go_when_their_time_is_up(client: TestClient, both: dict[str, str]):
-    store = client.app.state.studio.store  # type: ignore[attr-defined]
+    store = client.app.state.studio.storage  # type: ignore[attr-defined]
     for kind, name in ((PictureItem, both["picture"]), (SoundItem, both["sound"])):
         store.get(kind, name).expires = 0.0
     refused(client.get(f"/api/pictures/{both['picture']}"), 404, "not there")
@@ -470,35 +471,32 @@ def test_what_a_page_needs_to_know(client: TestClient):
 
 
 def test_released_models_are_offered_the_default_first():
-    from stillspeak.web.studio.model_cache import ModelShelf
-
-    assert next(iter(ModelShelf().models())) == "layers"
-    assert list(ModelShelf(("default",)).models()) == ["layers"]
+    assert next(iter(ModelCache(ServeSettings()).offered())) == "layers"
+    assert list(ModelCache(ServeSettings(models=("default",))).offered()) == ["layers"]
 
 
 def test_few_models_stay_loaded(weights_file: Path, tmp_path: Path):
-    from stillspeak.web.studio.model_cache import ModelShelf
-
     files = [tmp_path / f"{name}.safetensors" for name in "abc"]
     for file in files:
         shutil.copy(weights_file, file)
-    shelf = ModelShelf(tuple(map(str, files)), device="cpu", capacity=2)
-    first = shelf.animator("a")
-    assert shelf.animator("b") is not first
-    assert shelf.animator("a") is first
-    shelf.animator("c")
-    assert shelf.loaded == ["a", "c"]
-    assert shelf.animator("a") is first
+    models = ModelCache(
+        ServeSettings(models=tuple(map(str, files)), device="cpu", models_in_memory=2)
+    )
+    first = models.animator("a")
+    assert models.animator("b") is not first
+    assert models.animator("a") is first
+    models.animator("c")
+    assert models.loaded == ["a", "c"]
+    assert models.animator("a") is first
 
 
 def test_models_of_one_name_are_refused(weights_file: Path, tmp_path: Path):
     from stillspeak.errors import ConfigError
-    from stillspeak.web.studio.model_cache import ModelShelf
 
     other = tmp_path / "lively.safetensors"
     shutil.copy(weights_file, other)
     with pytest.raises(ConfigError, match="two models are called lively"):
-        ModelShelf((str(weights_file), str(other))).models()
+        ModelCache(ServeSettings(models=(str(weights_file), str(other)))).offered()
 
 
 def test_a_model_that_does_not_load_shows_in_the_health(
@@ -580,7 +578,7 @@ def test_text_that_is_not_spoken(client: TestClient, change: dict, said: str):
 def test_without_espeak_the_page_offers_no_text(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(intake, "speaker", lambda: None)
+    monkeypatch.setattr(uploads, "speaker", lambda: None)
     assert client.get("/api/info").json()["voices"] == []
     refused(client.post("/api/speech", json={"text": "hello"}), 503, "not installed")
     assert kept(client.app) == []

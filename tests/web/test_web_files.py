@@ -1,6 +1,5 @@
 """Where files lie, and that they go."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -11,117 +10,115 @@ import httpx
 import pytest
 
 from stillspeak.web.names import MAX_NAME, file_argument, shown_name
-from stillspeak.web.studio import storage as files
-from stillspeak.web.studio.storage import FullError, Item, Store
+from stillspeak.web.settings import ServeSettings
+from stillspeak.web.studio.storage import GoneError, Item, Storage, StorageFullError
+
+KIB = 1024
 
 
-def make(root: Path, **changes: float) -> Store:
-    values = {"keep_seconds": 60.0, "max_items": 3, "max_bytes": 1000}
-    store = Store(root, **(values | changes))  # type: ignore[arg-type]
-    store.open()
-    return store
+def make(root: Path, **changes: float) -> Storage:
+    values = {"max_items": 4, "max_upload_bytes": KIB, "max_stored_bytes": 1024 * KIB}
+    storage = Storage(ServeSettings(folder=root, **(values | changes)))  # type: ignore[arg-type]
+    storage.open()
+    return storage
 
 
-def put(store: Store, content: bytes = b"x") -> Item:
-    name, folder = store.new_folder(len(content))
-    (folder / "source").write_bytes(content)
-    return store.add(Item(name, folder, store.expiry()))
+def put(storage: Storage, content: bytes = b"x") -> Item:
+    with storage.new_folder(len(content)) as (name, folder):
+        (folder / "source").write_bytes(content)
+        return storage.add(Item(name, folder))
 
 
 def test_items_are_private_and_their_names_cannot_be_guessed(tmp_path: Path):
-    store = make(tmp_path)
-    items = [put(store) for _ in range(3)]
+    storage = make(tmp_path)
+    items = [put(storage) for _ in range(3)]
     assert len({item.id for item in items}) == 3
     assert all(len(item.id) == 24 for item in items)
-    for folder in (store.folder, items[0].folder):
+    for folder in (storage.folder, items[0].folder):
         assert folder is not None
         assert folder.stat().st_mode & 0o777 == 0o700
-    store.close()
+    storage.close()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_item_goes_when_its_time_is_up(tmp_path: Path):
-    store = make(tmp_path)
-    item, other = put(store), put(store)
+    storage = make(tmp_path)
+    item, other = put(storage), put(storage)
     item.expires = time.monotonic() - 1
-    assert store.get(Item, item.id) is None
-    store.sweep()
+    with pytest.raises(GoneError):
+        storage.get(Item, item.id)
+    storage.sweep()
     assert not item.folder.exists()
-    assert store.get(Item, other.id) is other
-    assert len(store) == 1
-    store.close()
+    assert storage.get(Item, other.id) is other
+    assert len(storage) == 1
+    storage.close()
 
 
 def test_what_a_job_needs_stays_until_it_is_released(tmp_path: Path):
-    store = make(tmp_path)
-    item, dropped = put(store), put(store)
-    store.use(item, dropped)
+    storage = make(tmp_path)
+    item, dropped = put(storage), put(storage)
+    storage.use(item, dropped)
     item.expires = 0
-    store.remove(dropped)
-    store.sweep()
-    assert store.get(Item, item.id) is item
-    assert store.get(Item, dropped.id) is None  # nobody else gets it any more
+    storage.remove(dropped)
+    storage.sweep()
+    assert storage.get(Item, item.id) is item
+    with pytest.raises(GoneError, match="this file is not there"):
+        storage.get(Item, dropped.id)  # nobody else gets it any more
     assert item.folder.exists() and dropped.folder.exists()
-    store.release(item, dropped)
+    storage.release(item, dropped)
     assert not item.folder.exists() and not dropped.folder.exists()
-    store.close()
+    storage.close()
 
 
 def test_items_and_bytes_are_bounded(tmp_path: Path):
-    store = make(tmp_path)
-    put(store, b"x" * 600)
-    with pytest.raises(FullError):
-        store.new_folder(500)
-    put(store)
-    put(store)
-    with pytest.raises(FullError):
-        store.new_folder()
-    store.close()
-    with pytest.raises(FullError, match="stopping"):
-        store.new_folder()
+    storage = make(tmp_path)
+    put(storage, bytes(600 * KIB))
+    with pytest.raises(StorageFullError), storage.new_folder(500 * KIB):
+        pass
+    for _ in range(3):
+        put(storage)
+    with pytest.raises(StorageFullError), storage.new_folder():
+        pass
+    storage.close()
+    with pytest.raises(StorageFullError, match="stopping"), storage.new_folder():
+        pass
 
 
 def test_room_that_was_given_back_can_be_used(tmp_path: Path):
-    store = make(tmp_path, max_items=1)
-    name, folder = store.new_folder(1000)
-    with pytest.raises(FullError):
-        store.new_folder()
-    store.drop_folder(name, folder)
+    storage = make(tmp_path)
+    with pytest.raises(RuntimeError), storage.new_folder(1024 * KIB) as (_, folder):
+        with pytest.raises(StorageFullError), storage.new_folder(1):
+            pass
+        raise RuntimeError
     assert not folder.exists()
-    put(store)
-    store.close()
+    put(storage, bytes(1000 * KIB))
+    storage.close()
 
 
 def test_another_kind_is_not_found(tmp_path: Path):
     class Other(Item):
         pass
 
-    store = make(tmp_path)
-    assert store.get(Other, put(store).id) is None
-    store.close()
+    storage = make(tmp_path)
+    with pytest.raises(GoneError):
+        storage.get(Other, put(storage).id)
+    storage.close()
 
 
 def test_a_new_server_removes_what_a_dead_one_left_and_nothing_else(tmp_path: Path):
     alive = make(tmp_path)
     mine = put(alive)
-    dead = tmp_path / f"{files.PREFIX}dead"
+    dead = tmp_path / ".stillspeak.dead.partial"
     dead.mkdir()
-    (dead / "lock").write_bytes(b"")
     (dead / "photo").write_bytes(b"x")
-    newborn = tmp_path / f"{files.PREFIX}newborn"
-    newborn.mkdir()
-    old = tmp_path / f"{files.PREFIX}old"
-    old.mkdir()
-    os.utime(old, (0, 0))
     target = tmp_path / "else"
     target.mkdir()
-    (target / "lock").write_bytes(b"")
-    link = tmp_path / f"{files.PREFIX}link"
+    (target / "photo").write_bytes(b"x")
+    link = tmp_path / ".stillspeak.link.partial"
     link.symlink_to(target)
     other = make(tmp_path)
-    assert not dead.exists() and not old.exists()
-    assert mine.folder.exists() and newborn.exists() and link.is_symlink()
-    assert (target / "lock").exists()
+    assert not dead.exists()
+    assert mine.folder.exists() and link.is_symlink() and (target / "photo").exists()
     alive.close()
     other.close()
 

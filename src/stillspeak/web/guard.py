@@ -14,15 +14,15 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
-import json
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from stillspeak.web.errors import ApiError, error_response
+from stillspeak.web.settings import is_address
 
 POLICY = "; ".join(
     (
@@ -87,10 +87,7 @@ class Guard:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        headers = {
-            name.decode("latin-1").lower(): value.decode("latin-1")
-            for name, value in scope["headers"]
-        }
+        headers = Headers(scope=scope)
         reason = self._refusal(scope, headers)
         if scope["type"] == "websocket":
             if reason is None:
@@ -99,132 +96,103 @@ class Guard:
                 await receive()  # the connect message
                 await send({"type": "websocket.close", "code": 1008, "reason": reason})
             return
-        answer = _Answer(send)
+        body = _Body(receive, self.large_bodies.get(scope["path"], SMALL_BODY))
         if reason is not None:
-            await answer.refuse(403, "forbidden", reason)
-            return
-        limit = self.large_bodies.get(scope["path"], SMALL_BODY)
-        body = _Body(receive, limit, self.body_seconds, self.idle_seconds)
-        if _declared_length(headers) > limit:
-            await answer.refuse(413, "too_large", body.too_large)
-            return
-        with suppress(BodyError):  # said below, if nothing was said yet
-            await self.app(scope, body.receive, lambda message: answer.send(message, body))
-        if body.error is not None and not answer.started:
-            await answer.refuse(body.error.status, body.error.code, str(body.error))
+            body.error = ApiError(403, "forbidden", reason)
+        elif _declared_length(headers) > body.limit:
+            body.error = body.too_large
+        started = False
 
-    def _refusal(self, scope: Scope, headers: Mapping[str, str]) -> str | None:
+        async def answer(message: Message) -> None:
+            nonlocal started
+            if body.error is not None and not started:
+                return  # what the application takes for the reason
+            if message["type"] == "http.response.start":
+                started = True
+                _add_headers(message)
+            await send(message)
+
+        if body.error is None:
+            with suppress(ApiError):  # answered below, if nothing was answered yet
+                await self.app(scope, body.timed(self.body_seconds, self.idle_seconds), answer)
+        if body.error is not None and not started:
+            error, body.error = body.error, None
+            # What is left of the body is not read.
+            closing = {"connection": "close", "cache-control": "no-store"}
+            await error_response(error, closing)(scope, receive, answer)
+
+    def _refusal(self, scope: Scope, headers: Headers) -> str | None:
         """Why a request is refused, or None."""
         host = headers.get("host", "")
         name = _host_name(host)
-        if name is None or not (name in self.allow_hosts or _is_address(name)):
+        if name is None or not (name in self.allow_hosts or is_address(name)):
             return (
                 f"this server does not answer to the name {name or '(none)'}; open it as "
                 "localhost, or start it with --allow-host"
             )
         origin = headers.get("origin")
         changes = scope["type"] == "websocket" or scope["method"] not in _SAFE
-        if origin is not None and changes and not _same_place(origin, host):
-            return "a page of another site may not use this server"
+        foreign = origin is not None and changes and not _same_place(origin, host)
         # Browsers say where a request comes from even where they send no origin.
         site = headers.get("sec-fetch-site", "none")
         if site not in ("same-origin", "none") and (changes or scope["path"].startswith("/api/")):
-            return "a page of another site may not use this server"
-        return None
-
-
-class BodyError(Exception):
-    """A request's body is too large or too slow; ``status`` and ``code`` say which."""
-
-    def __init__(self, status: int, code: str, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
+            foreign = True
+        return "a page of another site may not use this server" if foreign else None
 
 
 class _Body:
     """A request's body as it comes in, counted and timed."""
 
-    def __init__(self, receive: Receive, limit: int, seconds: float, idle: float) -> None:
+    def __init__(self, receive: Receive, limit: int) -> None:
         self._receive = receive
-        self._limit = limit
-        self._seconds = seconds
-        self._idle = idle
-        self._size = 0
-        self._began: float | None = None
-        self._whole = False
-        self.error: BodyError | None = None
+        self.limit = limit
+        self.error: ApiError | None = None
+        """Why it is refused."""
 
     @property
-    def too_large(self) -> str:
-        size = self._limit
+    def too_large(self) -> ApiError:
+        size = self.limit
         shown = f"{size / 2**20:.4g} MiB" if size >= 2**20 else f"{size / 1024:.4g} KiB"
-        return f"the upload is larger than {shown}; make it smaller"
+        message = f"the upload is larger than {shown}; make it smaller"
+        return ApiError(413, "too_large", message)
 
-    async def receive(self) -> Message:
-        if self._whole:  # what is awaited now is the client's going away
-            return await self._receive()
-        clock = asyncio.get_running_loop().time
-        if self._began is None:
-            self._began = clock()
-        left = self._began + self._seconds - clock()
-        try:
-            async with asyncio.timeout(max(min(left, self._idle), 0)):
-                message = await self._receive()
-        except TimeoutError:
-            self.error = BodyError(
-                408, "too_slow", "the upload stalled or took too long; try again"
-            )
-            raise self.error from None
-        if message["type"] == "http.request":
-            self._size += len(message.get("body", b""))
-            if self._size > self._limit:
-                self.error = BodyError(413, "too_large", self.too_large)
-                raise self.error
-            self._whole = not message.get("more_body", False)
-        return message
+    def timed(self, seconds: float, idle: float) -> Receive:
+        """What an application receives it by; raises :attr:`error`."""
+        size, whole = 0, False
+        end: float | None = None
 
+        async def receive() -> Message:
+            nonlocal size, whole, end
+            if whole:  # what is awaited now is the client's going away
+                return await self._receive()
+            now = asyncio.get_running_loop().time()
+            end = now + seconds if end is None else end
+            try:
+                async with asyncio.timeout(max(min(end - now, idle), 0)):
+                    message = await self._receive()
+            except TimeoutError:
+                text = "the upload stalled or took too long; try again"
+                self.error = ApiError(408, "too_slow", text)
+                raise self.error from None
+            if message["type"] == "http.request":
+                size += len(message.get("body", b""))
+                if size > self.limit:
+                    self.error = self.too_large
+                    raise self.error
+                whole = not message.get("more_body", False)
+            return message
 
-class _Answer:
-    """The answer on its way out: gets the headers, and is replaced where the body was at fault."""
-
-    def __init__(self, send: Send) -> None:
-        self._send = send
-        self.started = False
-
-    async def send(self, message: Message, body: _Body | None = None) -> None:
-        if body is not None and body.error is not None and not self.started:
-            return  # the application's guess at what went wrong
-        if message["type"] == "http.response.start":
-            self.started = True
-            have = {name.lower() for name, _ in message.get("headers", ())}
-            extra = [
-                (name.encode(), value.encode())
-                for name, value in HEADERS.items()
-                if name.encode() not in have
-            ]
-            message = {**message, "headers": [*message.get("headers", ()), *extra]}
-        await self._send(message)
-
-    async def refuse(self, status: int, code: str, text: str) -> None:
-        content = json.dumps({"error": {"code": code, "message": text}}).encode()
-        await self.send(
-            {
-                "type": "http.response.start",
-                "status": status,
-                "headers": [
-                    (b"content-type", b"application/json"),
-                    (b"content-length", str(len(content)).encode()),
-                    # What is left of a body is not read.
-                    (b"connection", b"close"),
-                    (b"cache-control", b"no-store"),
-                ],
-            }
-        )
-        await self.send({"type": "http.response.body", "body": content})
+        return receive
 
 
-def _declared_length(headers: Mapping[str, str]) -> int:
+def _add_headers(message: Message) -> None:
+    message.setdefault("headers", [])
+    headers = MutableHeaders(scope=message)
+    for name, value in HEADERS.items():
+        headers.setdefault(name, value)
+
+
+def _declared_length(headers: Headers) -> int:
     text = headers.get("content-length", "0")
     return int(text) if text.isdecimal() and text.isascii() and len(text) < 20 else 0
 
@@ -232,18 +200,9 @@ def _declared_length(headers: Mapping[str, str]) -> int:
 def _host_name(host: str) -> str | None:
     """The name or address in a Host header, without its port; None where there is none."""
     try:
-        name = urlsplit(f"//{host}").hostname
+        return urlsplit(f"//{host}").hostname or None
     except ValueError:
         return None
-    return name or None
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
 
 
 def _same_place(origin: str, host: str) -> bool:

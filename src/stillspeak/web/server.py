@@ -33,7 +33,7 @@ def run(settings: ServeSettings, *, ready: Callable[[str], None] = lambda url: N
     settings.choices.check()
     app = create_app(settings)
     if settings.models:
-        app.state.studio.shelf.models()  # a wrong name is said at once and not to visitors
+        app.state.studio.models.offered()  # a wrong name is an error now and not for visitors
     import uvicorn
 
     class Server(uvicorn.Server):
@@ -44,13 +44,13 @@ def run(settings: ServeSettings, *, ready: Callable[[str], None] = lambda url: N
 
     listening = _listen(settings.host, settings.port)
     with listening:
-        # Before the server starts, which would tell a failure with a traceback.
-        app.state.studio.store.open()
+        # Before the server starts, which would report a failure with a traceback.
+        app.state.studio.storage.open()
         url = _url(listening)
         config = uvicorn.Config(
             app,
             log_level="warning",
-            access_log=False,  # a log of who did what is nobody's business by default
+            access_log=False,  # no log of what visitors did
             server_header=False,
             limit_concurrency=MAX_CONNECTIONS,
             timeout_graceful_shutdown=SHUTDOWN_SECONDS,
@@ -59,28 +59,18 @@ def run(settings: ServeSettings, *, ready: Callable[[str], None] = lambda url: N
         try:
             Server(config).run(sockets=[listening])
         finally:
-            app.state.studio.store.close()
+            app.state.studio.storage.close()
 
 
 def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listening = socket.socket(family, kind, protocol)
-        try:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listening.bind(address)
-            listening.listen(128)
-        except OSError:
-            listening.close()
-            raise
+        return socket.create_server((host, port), family=family, backlog=128)
     except OSError as problem:
         raise ConfigError(
             f"serve: cannot listen on {host} port {port} ({reason(problem)}); "
             "choose another with --port or --host"
         ) from problem
-    return listening
 
 
 def _url(listening: socket.socket) -> str:

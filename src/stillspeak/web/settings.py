@@ -1,54 +1,34 @@
-"""What an operator decides about ``stillspeak serve``, checked once."""
+"""What an operator decides about ``stillspeak serve``: one tree, checked once."""
 
 from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
 
 from stillspeak.errors import ConfigError
 from stillspeak.media.marks.marking import MarkChoices
-from stillspeak.system.configuration import FORBID_UNKNOWN
+from stillspeak.system.configuration import configuration
+from stillspeak.system.runtime import DeviceName
 
 _MIB = 2**20
 _HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
 
-# Smallest and largest value of each number.
-_RANGES: dict[str, tuple[float, float]] = {
-    "port": (0, 65_535),
-    "max_upload_bytes": (1024, 4096 * _MIB),
-    "max_pixels": (10_000, 64_000_000),
-    "max_seconds": (1, 3600),
-    "max_size": (64, 4096),
-    "max_text": (1, 10_000),
-    "queue_length": (1, 1000),
-    "queue_per_client": (1, 1000),
-    "max_uploads": (1, 1000),
-    "max_items": (4, 100_000),
-    "max_stored_bytes": (_MIB, 2**50),
-    "models_in_memory": (1, 64),
-    "keep_seconds": (1, 30 * 86_400),
-    "upload_seconds": (0.1, 86_400),
-    "idle_seconds": (0.1, 3600),
-    "job_seconds": (1, 86_400),
-    "live_sessions": (0, 1000),
-}
 
-
-@dataclass(frozen=True)
+@configuration("serve")
 class ServeSettings:
-    """Settings of the web application; all have defaults for one person on one machine.
+    """Settings of the web application; the defaults suit one person on one machine.
 
     Raises:
         ConfigError: a value out of range.
     """
 
-    __pydantic_config__ = FORBID_UNKNOWN
-
     host: str = "127.0.0.1"
     """Address to listen on; only this machine reaches the default."""
-    port: int = 8000
+    port: Annotated[int, Field(ge=0, le=65_535)] = 8000
     """TCP port; 0 takes a free one."""
     allow_hosts: tuple[str, ...] = ()
     """Names under which browsers may reach it, beside ``localhost`` and bare addresses: a page of
@@ -56,45 +36,44 @@ class ServeSettings:
     models: tuple[str, ...] = ()
     """Released models' names or weights files to choose from, the first being the default; empty:
     all released models that are on this machine."""
-    device: str = "auto"
+    device: DeviceName = "auto"
     """Where the models run: auto, cpu, cuda or mps."""
     preload: bool = True
     """Load the first model at the start and not with the first job."""
-    models_in_memory: int = 2
+    models_in_memory: Annotated[int, Field(ge=1, le=64)] = 2
     """Models kept loaded; the one that was used longest ago goes first."""
 
-    max_upload_bytes: int = 32 * _MIB
+    max_upload_bytes: Annotated[int, Field(ge=1024, le=4096 * _MIB)] = 32 * _MIB
     """Size of one uploaded file."""
-    max_pixels: int = 40_000_000
+    max_pixels: Annotated[int, Field(ge=10_000, le=64_000_000)] = 40_000_000
     """Pixels of an uploaded picture."""
-    max_seconds: float = 60.0
+    max_seconds: Annotated[float, Field(ge=1, le=3600)] = 60.0
     """Length of a sound."""
-    max_size: int = 1920
+    max_size: Annotated[int, Field(ge=64, le=4096)] = 1920
     """Height of a video in pixels; larger pictures are made smaller."""
-    max_text: int = 600
+    max_text: Annotated[int, Field(ge=1, le=10_000)] = 600
     """Characters that are spoken."""
-    upload_seconds: float = 120.0
+    upload_seconds: Annotated[float, Field(ge=0.1, le=86_400)] = 120.0
     """Time within which a request's body has to be there."""
-    idle_seconds: float = 15.0
+    idle_seconds: Annotated[float, Field(ge=0.1, le=3600)] = 15.0
     """Longest pause of a client inside a request's body."""
-    max_uploads: int = 8
+    max_uploads: Annotated[int, Field(ge=1, le=1000)] = 8
     """Uploads received at the same time."""
-    max_items: int = 400
+    max_items: Annotated[int, Field(ge=4, le=100_000)] = 400
     """Pictures, sounds and videos kept at the same time."""
-
-    max_stored_bytes: int = 4096 * _MIB
+    max_stored_bytes: Annotated[int, Field(ge=_MIB, le=2**50)] = 4096 * _MIB
     """Bytes of all of them together."""
 
-    queue_length: int = 8
+    queue_length: Annotated[int, Field(ge=1, le=1000)] = 8
     """Jobs that wait; further ones are turned away."""
-    queue_per_client: int = 4
+    queue_per_client: Annotated[int, Field(ge=1, le=1000)] = 4
     """Jobs that one client address has waiting or running."""
-    job_seconds: float = 900.0
+    job_seconds: Annotated[float, Field(ge=1, le=86_400)] = 900.0
     """Time after which a job that still runs is stopped."""
-    keep_seconds: float = 3600.0
-    """Time after which what was uploaded or made is removed."""
+    keep_seconds: Annotated[float, Field(ge=1, le=30 * 86_400)] = 3600.0
+    """Time after which uploads and videos are removed."""
     folder: Path | None = None
-    """Where the files lie meanwhile; the system's temporary folder if None."""
+    """Where the files are kept meanwhile; the system's temporary folder if None."""
 
     mark: bool = True
     """Leave a watermark and content credentials in every video; without them it is up to the
@@ -106,10 +85,20 @@ class ServeSettings:
     key: Path | None = None
     """PEM file of its private key."""
 
-    live_sessions: int = 2
+    live_sessions: Annotated[int, Field(ge=0, le=1000)] = 2
     """Live sessions at the same time; 0 switches the live page off."""
+    live_size: Annotated[int, Field(ge=64, le=2048)] = 512
+    """Height of a live picture in pixels."""
+    live_session_seconds: Annotated[float, Field(ge=1, le=86_400)] = 1800.0
+    """Time after which a live session ends."""
+    live_quiet_seconds: Annotated[float, Field(ge=1, le=86_400)] = 30.0
+    """Time without a packet and a message after which a live session ends."""
+    live_connect_seconds: Annotated[float, Field(ge=1, le=600)] = 20.0
+    """Time within which the peer of a live session has to connect."""
+    live_upload_bytes: Annotated[int, Field(ge=1024, le=2**30)] = 10 * _MIB
+    """Size of the reference image of a live session."""
     stun: str | None = None
-    """URL of a STUN server for the live page; nobody is asked for anything unless it is given."""
+    """URL of a STUN server for the live page; no other machine is asked for anything without."""
     turn: str | None = None
     """URL of a TURN server for the live page."""
     turn_user: str | None = None
@@ -122,12 +111,17 @@ class ServeSettings:
         """What is decided about the videos' marks."""
         return MarkChoices(self.mark, self.label, self.certificate, self.key)
 
+    @property
+    def ice_servers(self) -> list[dict[str, str]]:
+        """The STUN and TURN servers, as WebRTC's configuration has them."""
+        servers = [] if self.stun is None else [{"urls": self.stun}]
+        if self.turn is not None:
+            name, password = self.turn_user or "", self.turn_password or ""
+            servers.append({"urls": self.turn, "username": name, "credential": password})
+        return servers
+
     def __post_init__(self) -> None:
-        for name, (low, high) in _RANGES.items():
-            value = getattr(self, name)
-            if not low <= value <= high:  # NaN is outside too
-                raise ConfigError(f"serve: {name} is {value}; give {low:g} to {high:g}")
-        if not self.host or not (_is_address(self.host) or _HOST_NAME.fullmatch(self.host)):
+        if not (is_address(self.host) or _HOST_NAME.fullmatch(self.host)):
             raise ConfigError(f"serve: host is {self.host!r}; give an address such as 127.0.0.1")
         for name in self.allow_hosts:
             if not _HOST_NAME.fullmatch(name):
@@ -136,17 +130,19 @@ class ServeSettings:
                 )
         if self.max_stored_bytes < self.max_upload_bytes:
             raise ConfigError("serve: max_stored_bytes is less than max_upload_bytes; give more")
-        if self.device not in ("auto", "cpu", "cuda", "mps"):
-            raise ConfigError(f"serve: device is {self.device!r}; give auto, cpu, cuda or mps")
         if bool(self.certificate) != bool(self.key):
             raise ConfigError("serve: certificate and key go together; give both or none")
         if self.certificate and not self.mark:
             raise ConfigError("serve: certificate and key sign, which mark = false forbids")
         if len(set(self.models)) != len(self.models) or not all(self.models):
             raise ConfigError(f"serve: models {', '.join(self.models)!r} has one twice or empty")
+        for name, url in (("stun", self.stun), ("turn", self.turn)):
+            if url is not None and not url.startswith((f"{name}:", f"{name}s:")):
+                raise ConfigError(f"serve: {name} is {url!r}; give {name}:HOST:PORT")
 
 
-def _is_address(host: str) -> bool:
+def is_address(host: str) -> bool:
+    """Whether a host is an IP address and not a name."""
     try:
         ipaddress.ip_address(host)
     except ValueError:

@@ -1,69 +1,41 @@
-"""Videos in the making: a bounded queue and one thread that makes them, one after another."""
+"""Jobs: a bounded queue and one thread that makes their videos, one after another."""
 
 from __future__ import annotations
 
-import logging
 import shlex
 import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from stillspeak.errors import StillspeakError
 from stillspeak.media.marks.marking import MarkChoices
 from stillspeak.options import AnimateOptions
+from stillspeak.web.errors import ApiError, log
 from stillspeak.web.names import file_argument
-from stillspeak.web.studio.model_cache import ModelShelf
-from stillspeak.web.studio.storage import Item, Store
+from stillspeak.web.settings import ServeSettings
+from stillspeak.web.studio.model_cache import ModelCache
+from stillspeak.web.studio.schemas import State, VideoOut, WarningOut, warnings_out
+from stillspeak.web.studio.storage import Item, Storage
 from stillspeak.web.studio.uploads import PictureItem, SoundItem
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-    from stillspeak.rendering.check import StillWarning
-
-State = Literal["waiting", "running", "done", "failed", "cancelled"]
-
-VIDEO = "video.mp4"
-
-_log = logging.getLogger("stillspeak.web")
+    from stillspeak.rendering.portrait import Picture
 
 
-class BusyError(StillspeakError):
-    """The queue is full.
-
-    Attributes:
-        mine: whether it is the visitor's own jobs that fill it.
-    """
-
-    def __init__(self, message: str, *, mine: bool) -> None:
-        super().__init__(message)
-        self.mine = mine
-
-
-@dataclass(frozen=True)
-class Made:
-    """A finished video."""
-
-    frames: int
-    fps: int
-    width: int
-    height: int
-    seconds: float
-    """Length of the video."""
-    took: float
-    """Seconds from the start of the work to its end."""
-    bytes: int
+class BusyError(ApiError):
+    """The queue is full, or has as many jobs of one client as it may."""
 
 
 @dataclass(eq=False, kw_only=True)
 class Job(Item):
     """A video that waits, is made, or was made."""
 
+    what = "video"
+    queue: JobQueue
     picture: PictureItem
     sound: SoundItem
     model: str
@@ -78,14 +50,22 @@ class Job(Item):
     total: int = 0
     """Frames to draw, once it is known."""
     error: str | None = None
-    warnings: tuple[StillWarning, ...] = ()
-    made: Made | None = None
+    warnings: list[WarningOut] = field(default_factory=list)
+    result: VideoOut | None = None
     stop: bool = False
     """Set to end it as soon as possible."""
 
     @property
-    def video(self) -> Path:
-        return self.folder / VIDEO
+    def file(self) -> Path:
+        return self.folder / "video.mp4"
+
+    @property
+    def video(self) -> VideoOut | None:
+        return self.result if self.state == "done" else None
+
+    @property
+    def position(self) -> int:
+        return self.queue.position(self)
 
     @property
     def over(self) -> bool:
@@ -97,39 +77,17 @@ class _StopError(Exception):
 
 
 class JobQueue:
-    """Runs jobs in one thread. Methods are for any thread.
+    """Runs jobs in one thread. Methods are for any thread."""
 
-    Args:
-        store: keeps the items.
-        shelf: has the models.
-        length: jobs that wait.
-        per_client: jobs of one client that wait or run.
-        job_seconds: time after which a running job is stopped.
-        choices: the marks of every video.
-    """
-
-    def __init__(
-        self,
-        store: Store,
-        shelf: ModelShelf,
-        *,
-        length: int,
-        per_client: int,
-        job_seconds: float,
-        choices: MarkChoices,
-    ) -> None:
-        self._store = store
-        self._shelf = shelf
-        self._length = length
-        self._per_client = per_client
-        self._job_seconds = job_seconds
-        self._choices = choices
+    def __init__(self, storage: Storage, models: ModelCache, settings: ServeSettings) -> None:
+        self._storage = storage
+        self._models = models
+        self._settings = settings
         self._waiting: deque[Job] = deque()
         self._running: Job | None = None
-        self._changed = threading.Condition()
+        self._changed = threading.Condition()  # reentrant
         self._stopping = False
         self._thread: threading.Thread | None = None
-        self._pace = 0.0
 
     def start(self) -> None:
         """Begin to work."""
@@ -155,30 +113,25 @@ class JobQueue:
         Raises:
             BusyError: it is.
         """
+        most, length = self._settings.queue_per_client, self._settings.queue_length
         with self._changed:
-            self._check(client)
-
-    def _check(self, client: str) -> None:
-        jobs = [*self._waiting, *([self._running] if self._running else [])]
-        if sum(job.client == client for job in jobs) >= self._per_client:
-            raise BusyError(
-                f"{self._per_client} of your videos are in the making; wait for one or cancel it",
-                mine=True,
-            )
-        if len(self._waiting) >= self._length:
-            raise BusyError(
-                f"{self._length} videos are waiting already; try again in a minute", mine=False
-            )
+            jobs = [*self._waiting, *([self._running] if self._running else [])]
+            if sum(job.client == client for job in jobs) >= most:
+                message = f"{most} of your videos are being made; wait for one or cancel it"
+                raise BusyError(429, "too_many", message, retry_after=15)
+            if len(self._waiting) >= length:
+                message = f"{length} videos are waiting already; try again in a minute"
+                raise BusyError(503, "busy", message, retry_after=15)
 
     def submit(self, job: Job) -> None:
-        """Put a job, which :class:`Store` has, at the end of the queue.
+        """Put a job, which the storage has, at the end of the queue.
 
         Raises:
             BusyError: the queue is full.
         """
         with self._changed:
-            self._check(job.client)
-            self._store.use(job, job.picture, job.sound)
+            self.check(job.client)
+            self._storage.use(job, job.picture, job.sound)
             self._waiting.append(job)
             self._changed.notify_all()
 
@@ -230,7 +183,7 @@ class JobQueue:
                 # Messages name files as the visitor does; a path can only be one of ours.
                 job.error = str(error).replace(f"{job.folder}/", "")
             except Exception:
-                _log.exception("a job failed")
+                log.exception("a job failed")
                 job.error = "something went wrong inside the server; its log says what"
             with self._changed:
                 self._running = None
@@ -239,9 +192,9 @@ class JobQueue:
     def _end(self, job: Job, state: State) -> None:
         job.state = job.stage = state
         if state != "done":
-            job.video.unlink(missing_ok=True)
-        self._store.renew(job)
-        self._store.release(job, job.picture, job.sound)
+            job.file.unlink(missing_ok=True)
+        self._storage.renew(job)
+        self._storage.release(job, job.picture, job.sound)
 
     def _make(self, job: Job) -> None:
         from stillspeak.media.video import write_video
@@ -251,22 +204,20 @@ class JobQueue:
         def go_on() -> None:
             if job.stop:
                 raise _StopError
-            if time.monotonic() - began > self._job_seconds:
+            if time.monotonic() - began > self._settings.job_seconds:
                 raise StillspeakError(
-                    f"the video took longer than {self._job_seconds:g} s to make; "
+                    f"the video took longer than {self._settings.job_seconds:g} s to make; "
                     "give a shorter sound or a smaller size"
                 )
 
-        def counted(
-            frames: Iterable[npt.NDArray[np.uint8]],
-        ) -> Iterator[npt.NDArray[np.uint8]]:
+        def counted(frames: Iterable[Picture]) -> Iterator[Picture]:
             for frame in frames:
                 go_on()
                 yield frame
                 job.done += 1
 
         job.stage = "loading"
-        animator = self._shelf.animator(job.model)
+        animator = self._models.animator(job.model)
         go_on()
         job.stage = "looking"
         animation = animator.animate(
@@ -276,21 +227,22 @@ class JobQueue:
             image_name=job.picture.name,
             audio_name=job.sound.name,
         )
-        job.warnings = animation.warnings
+        job.warnings = warnings_out(animation.warnings)
         go_on()
         job.total = len(animation)
         job.stage = "drawing"
         settings = animation.video_settings
-        settings["marks"] = self._choices.applied(settings["marks"])
-        frames = write_video(job.video, counted(animation), **settings)
-        job.made = Made(
+        settings["marks"] = self._settings.choices.applied(settings["marks"])
+        frames = write_video(job.file, counted(animation), **settings)
+        job.result = VideoOut(
+            url=f"/api/jobs/{job.id}/video",
             frames=frames,
             fps=animation.fps,
             width=animation.width,
             height=animation.height,
             seconds=frames / animation.fps,
             took=time.monotonic() - began,
-            bytes=job.video.stat().st_size,
+            bytes=job.file.stat().st_size,
         )
 
 
@@ -301,14 +253,9 @@ def command_lines(
     model: str | None,
     choices: MarkChoices,
 ) -> str:
-    """What does the same in a shell, beside the two files.
+    """The command that makes the same video, run where the two files are.
 
-    Args:
-        picture, sound: what is animated, by the names of their files.
-        options: how.
-        model: what ``--model`` calls the model; None if it is the one that ``animate`` takes by
-            default.
-        choices: the marks; a certificate is the operator's and is left out.
+    ``model`` is None if it is the default of ``animate``. The operator's certificate is left out.
     """
     lines = []
     if sound.spoken is not None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stillspeak.errors import ConfigError
+from stillspeak.web.settings import ServeSettings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from stillspeak.animate import Animator
     from stillspeak.face.landmarks import Face, LandmarkDetector
 
-_REMEMBERED = 16
+_REMEMBERED = 16  # pictures
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Model:
 
 
 class RememberingDetector:
-    """A detector that knows the last pictures' faces: a picture is shown first and animated then.
+    """A detector that remembers the faces of the last pictures: each is shown, then animated.
 
     Args:
         detector: finds the faces; None loads MediaPipe's when first needed.
@@ -47,7 +48,7 @@ class RememberingDetector:
 
     @property
     def version(self) -> str:
-        return self._loaded().version
+        return self.load().version
 
     def detect(self, image: npt.NDArray[np.uint8]) -> list[Face]:
         """Faces of an (H, W, 3) uint8 RGB picture, the largest first; empty if none."""
@@ -56,23 +57,15 @@ class RememberingDetector:
             if key in self._known:
                 self._known.move_to_end(key)
                 return list(self._known[key][1])
-        faces = self._loaded().detect(image)
+        faces = self.load().detect(image)
         with self._lock:
             self._known[key] = time.monotonic(), faces
             while len(self._known) > _REMEMBERED:
                 self._known.popitem(last=False)
         return list(faces)
 
-    def load(self) -> None:
-        """Load the detector now.
-
-        Raises:
-            MissingDependencyError: something that it needs is not installed.
-        """
-        self._loaded()
-
     def forget(self, seconds: float) -> None:
-        """Drop what has been known for longer than this: it is somebody's face."""
+        """Drop what has been known for longer than this."""
         with self._lock:
             for key, (since, _) in list(self._known.items()):
                 if time.monotonic() - since > seconds:
@@ -85,7 +78,12 @@ class RememberingDetector:
         if detector is not None:
             detector.close()
 
-    def _loaded(self) -> LandmarkDetector:
+    def load(self) -> LandmarkDetector:
+        """The detector, loaded by now.
+
+        Raises:
+            MissingDependencyError: something that it needs is not installed.
+        """
         with self._lock:
             if self._detector is None:
                 from stillspeak.face.landmarks import MediaPipeDetector
@@ -94,51 +92,40 @@ class RememberingDetector:
             return self._detector
 
 
-class ModelShelf:
+class ModelCache:
     """Loaded models, the most recently used ones. Safe from several threads.
 
     Args:
-        models: released models' names or weights files; empty: all released ones that are here.
-        device: where they run.
-        capacity: how many are kept loaded.
+        settings: which models there are, where they run and how many are kept.
         detector: finds faces for all of them.
     """
 
-    def __init__(
-        self,
-        models: tuple[str, ...] = (),
-        *,
-        device: str = "auto",
-        capacity: int = 1,
-        detector: LandmarkDetector | None = None,
-    ) -> None:
-        self._asked = models
-        self._device = device
-        self._capacity = capacity
+    def __init__(self, settings: ServeSettings, detector: LandmarkDetector | None = None) -> None:
+        self._settings = settings
         self.detector = RememberingDetector(detector)
-        self._models: dict[str, Model] | None = None
+        self._offered: dict[str, Model] | None = None
         self._loaded: OrderedDict[str, Animator] = OrderedDict()
         self._lock = threading.Lock()
         # A lock of its own, so that what there is can be told while a model is loaded.
-        self._models_lock = threading.Lock()
+        self._offered_lock = threading.Lock()
 
-    def models(self) -> dict[str, Model]:
+    def offered(self) -> dict[str, Model]:
         """The models that can be chosen, by name; the first is the default.
 
         Raises:
             WeightsError: one that the operator named is not there.
             ConfigError: two have the same name, or there is none.
         """
-        with self._models_lock:
-            if self._models is None:
-                self._models = _offered(self._asked)
-            return self._models
+        with self._offered_lock:
+            if self._offered is None:
+                self._offered = _offered(self._settings.models)
+            return self._offered
 
     def animator(self, name: str | None = None) -> Animator:
         """A loaded model, for any number of threads at a time; it must not be closed.
 
         Args:
-            name: one of :meth:`models`; None takes the first.
+            name: one of :meth:`offered`; None takes the first.
 
         Raises:
             ConfigError: no such model, or the device is not there.
@@ -148,15 +135,15 @@ class ModelShelf:
 
         # Under the lock, so that two who want the same model do not both load it.
         with self._lock:
-            models = self.models()
+            models = self.offered()
             name = next(iter(models)) if name is None else name
             if name not in models:
                 raise ConfigError(f"there is no model {name!r}; choose from {', '.join(models)}")
             if name not in self._loaded:
-                while len(self._loaded) >= self._capacity:
+                while len(self._loaded) >= self._settings.models_in_memory:
                     self._loaded.popitem(last=False)
                 self._loaded[name] = Animator(
-                    models[name].source, device=self._device, detector=self.detector
+                    models[name].source, device=self._settings.device, detector=self.detector
                 )
             self._loaded.move_to_end(name)
             return self._loaded[name]

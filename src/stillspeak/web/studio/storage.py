@@ -1,45 +1,57 @@
-"""Where uploads and videos lie until their time is up.
+"""Where uploads and videos are kept until their time is up.
 
-One folder for each run of the server, readable by its user alone, with one folder for each thing in
-it. Names of things are random and come from here; nothing that a visitor sends is ever part of a
-path. A lock on a file in the folder says that its server lives: folders without one are what a
-killed server left, and the next start removes them.
+One folder for each run of the server, readable by its user alone, with one folder for each item in
+it. Names of items are random; nothing that a visitor sends is ever part of a path. What a killed
+server left is removed by the next one.
 """
 
 from __future__ import annotations
 
-import fcntl
+import math
 import os
 import secrets
 import shutil
 import tempfile
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import ClassVar, TypeVar
 
-from stillspeak.errors import ConfigError, StillspeakError
+from stillspeak.errors import ConfigError
 from stillspeak.media.source import reason
-
-PREFIX = "stillspeak-serve-"
-_LOCK = "lock"
-# A folder without a lock file is being made, unless it has been so for long.
-_NEWBORN_SECONDS = 60.0
+from stillspeak.system.atomic import partial_folder
+from stillspeak.web.errors import ApiError
+from stillspeak.web.settings import ServeSettings
 
 
-class FullError(StillspeakError):
+class StorageFullError(ApiError):
     """There is no room for another upload or video at the moment."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(503, "full", message, retry_after=5)
+
+
+class GoneError(ApiError):
+    """Something is not there, or not any more."""
+
+    def __init__(self, what: str) -> None:
+        message = f"this {what} is not there (any more); upload or make it again"
+        super().__init__(404, "not_found", message)
 
 
 @dataclass(eq=False)
 class Item:
-    """Something kept for a while. Who knows its id may use it; nobody can guess one."""
+    """Something kept for a while. Its id cannot be guessed; those who know it may use the item."""
+
+    what: ClassVar[str] = "file"
+    """What messages call it."""
 
     id: str
     folder: Path
-    expires: float
+    expires: float = math.inf
     """When it is removed, in seconds of ``time.monotonic``."""
     size: int = 0
     """Bytes that it takes, or may still take."""
@@ -48,35 +60,29 @@ class Item:
     dropped: bool = field(default=False, compare=False)
     """Whether it was removed, though a job may still need it."""
 
+    @property
+    def expires_in(self) -> int:
+        """Seconds until it is removed."""
+        return math.ceil(max(self.expires - time.monotonic(), 0.0))
+
 
 Kept = TypeVar("Kept", bound=Item)
 
 
-class Store:
-    """The items of one server. Safe from several threads.
+class Storage:
+    """The items of one server. Safe from several threads."""
 
-    Args:
-        root: where to make the folder; the system's temporary folder if None.
-        keep_seconds: how long an item is kept.
-        max_items: items at the same time.
-        max_bytes: bytes of all items together.
-    """
-
-    def __init__(
-        self, root: Path | None, *, keep_seconds: float, max_items: int, max_bytes: int
-    ) -> None:
-        self.root = Path(tempfile.gettempdir()) if root is None else root
-        self.keep_seconds = keep_seconds
-        self.max_items = max_items
-        self.max_bytes = max_bytes
+    def __init__(self, settings: ServeSettings) -> None:
+        self._settings = settings
+        self._root = settings.folder or Path(tempfile.gettempdir())
         self.folder: Path | None = None
         self._items: dict[str, Item] = {}
         self._reserved: dict[str, int] = {}
         self._lock = threading.Lock()
-        self._lock_file: BinaryIO | None = None
+        self._stack = ExitStack()
 
     def open(self) -> None:
-        """Make the folder, if there is none yet, and remove what dead servers left beside it.
+        """Make the folder, if there is none yet, and remove what killed servers left beside it.
 
         Raises:
             ConfigError: the folder cannot be made.
@@ -84,48 +90,40 @@ class Store:
         if self.folder is not None:
             return
         try:
-            folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=self.root))
-            partial = folder / f"{_LOCK}.partial"
-            self._lock_file = partial.open("wb")
-            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            partial.rename(folder / _LOCK)  # locked from the moment it can be seen
+            self._root.stat()
+            outer = self._stack.enter_context(partial_folder(self._root / "stillspeak"))
+            self.folder = Path(tempfile.mkdtemp(dir=outer))
         except OSError as problem:
             raise ConfigError(
-                f"{self.root}: cannot keep uploads there ({reason(problem)}); name another folder"
+                f"{self._root}: cannot keep uploads there ({reason(problem)}); name another folder"
             ) from problem
-        self.folder = folder
-        for other in self.root.glob(f"{PREFIX}*"):
-            if other != folder and _is_left_over(other):
-                shutil.rmtree(other, ignore_errors=True)
 
     def close(self) -> None:
         """Remove everything."""
         with self._lock:
             self._items.clear()
             self._reserved.clear()
-            folder, self.folder = self.folder, None
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
-        if self._lock_file is not None:
-            self._lock_file.close()
-            self._lock_file = None
+            self.folder = None
+        self._stack.close()
 
-    def new_folder(self, size: int = 0) -> tuple[str, Path]:
-        """A new id with its empty folder; :meth:`add` or :meth:`drop_folder` comes next.
+    @contextmanager
+    def new_folder(self, size: int = 0) -> Iterator[tuple[str, Path]]:
+        """A new id with its empty folder, which is removed at the end unless :meth:`add` came.
 
         Args:
             size: bytes that may be written into it.
 
         Raises:
-            FullError: no room.
+            StorageFullError: no room.
         """
+        limits = self._settings
         with self._lock:
             if self.folder is None:
-                raise FullError("the server is stopping; try again later")
+                raise StorageFullError("the server is stopping; try again later")
             count = len(self._items) + len(self._reserved)
             used = sum(item.size for item in self._items.values()) + sum(self._reserved.values())
-            if count >= self.max_items or used + size > self.max_bytes:
-                raise FullError(
+            if count >= limits.max_items or used + size > limits.max_stored_bytes:
+                raise StorageFullError(
                     "the server holds as many files as it may; try again in a few minutes"
                 )
             name = secrets.token_urlsafe(18)
@@ -133,34 +131,37 @@ class Store:
             folder = self.folder / name
         try:
             folder.mkdir(mode=0o700)
-        except BaseException:
-            self.drop_folder(name, folder)
-            raise
-        return name, folder
-
-    def drop_folder(self, name: str, folder: Path) -> None:
-        """Give back what :meth:`new_folder` gave."""
-        with self._lock:
-            self._reserved.pop(name, None)
-        shutil.rmtree(folder, ignore_errors=True)
+            yield name, folder
+        finally:
+            with self._lock:
+                self._reserved.pop(name, None)
+                kept = name in self._items
+            if not kept:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def add(self, item: Kept) -> Kept:
         """Keep an item from now on; its size is measured."""
-        item.size = folder_size(item.folder)
+        self.renew(item)
         with self._lock:
             self._reserved.pop(item.id, None)
             if self.folder is None:
-                raise FullError("the server is stopping; try again later")
+                raise StorageFullError("the server is stopping; try again later")
             self._items[item.id] = item
         return item
 
-    def get(self, kind: type[Kept], name: str) -> Kept | None:
-        """The item of this id and kind, or None where there is none, or none any more."""
+    def get(self, kind: type[Kept], name: str) -> Kept:
+        """The item of this id and kind.
+
+        Raises:
+            GoneError: there is none, or none any more.
+        """
         with self._lock:
             item = self._items.get(name)
             if not isinstance(item, kind) or item.dropped:
-                return None
-            return item if item.users or item.expires > time.monotonic() else None
+                raise GoneError(kind.what)
+            if not item.users and item.expires <= time.monotonic():
+                raise GoneError(kind.what)
+            return item
 
     def use(self, *items: Item) -> None:
         """Keep items until :meth:`release`."""
@@ -176,14 +177,13 @@ class Store:
         self.sweep()
 
     def renew(self, item: Item) -> None:
-        """Count an item's time from now, and measure its size again."""
+        """Count an item's time from now, and measure its size."""
         item.size = folder_size(item.folder)
-        item.expires = self.expiry()
+        item.expires = time.monotonic() + self._settings.keep_seconds
 
     def remove(self, item: Item) -> None:
         """Remove an item now, or as soon as no job needs it."""
-        with self._lock:
-            item.dropped = True
+        item.dropped = True
         self.sweep()
 
     def sweep(self) -> None:
@@ -200,10 +200,6 @@ class Store:
         for item in gone:
             shutil.rmtree(item.folder, ignore_errors=True)
 
-    def expiry(self) -> float:
-        """When something that is made now is removed."""
-        return time.monotonic() + self.keep_seconds
-
     def __len__(self) -> int:
         with self._lock:
             return len(self._items)
@@ -217,24 +213,6 @@ class Store:
 
 def folder_size(folder: Path) -> int:
     """Bytes of the files in a folder; 0 if it is gone."""
-    total = 0
     with suppress(OSError):
-        for entry in os.scandir(folder):
-            total += entry.stat(follow_symlinks=False).st_size
-    return total
-
-
-def _is_left_over(folder: Path) -> bool:
-    """Whether a folder is ours and its server is dead."""
-    try:
-        status = folder.lstat()
-        if folder.is_symlink() or not folder.is_dir() or status.st_uid != os.getuid():
-            return False
-        lock = folder / _LOCK
-        if not lock.exists():
-            return time.time() - status.st_mtime > _NEWBORN_SECONDS
-        with lock.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # locked, or gone meanwhile
-        return False
-    return True
+        return sum(entry.stat(follow_symlinks=False).st_size for entry in os.scandir(folder))
+    return 0

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from stillspeak.errors import StillspeakError
+from stillspeak.web.errors import log
 from stillspeak.web.settings import ServeSettings
 from stillspeak.web.studio.jobs import JobQueue
-from stillspeak.web.studio.model_cache import ModelShelf
-from stillspeak.web.studio.storage import FullError, Store
+from stillspeak.web.studio.model_cache import ModelCache
+from stillspeak.web.studio.storage import Storage, StorageFullError
 from stillspeak.web.studio.uploads import speaker
 
 if TYPE_CHECKING:
@@ -22,11 +23,9 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-_log = logging.getLogger("stillspeak.web")
-
 
 class Studio:
-    """Everything behind the API. :attr:`shelf` and :attr:`store` serve the live page too.
+    """Everything behind the API. The live page uses its :attr:`models` too.
 
     Args:
         settings: what the operator decided.
@@ -35,26 +34,9 @@ class Studio:
 
     def __init__(self, settings: ServeSettings, detector: LandmarkDetector | None = None) -> None:
         self.settings = settings
-        self.shelf = ModelShelf(
-            settings.models,
-            device=settings.device,
-            capacity=settings.models_in_memory,
-            detector=detector,
-        )
-        self.store = Store(
-            settings.folder,
-            keep_seconds=settings.keep_seconds,
-            max_items=settings.max_items,
-            max_bytes=settings.max_stored_bytes,
-        )
-        self.queue = JobQueue(
-            self.store,
-            self.shelf,
-            length=settings.queue_length,
-            per_client=settings.queue_per_client,
-            job_seconds=settings.job_seconds,
-            choices=settings.choices,
-        )
+        self.models = ModelCache(settings, detector)
+        self.storage = Storage(settings)
+        self.queue = JobQueue(self.storage, self.models, settings)
         self.can_speak = speaker() is not None
         self.live = False
         """Whether there is a live page."""
@@ -66,7 +48,7 @@ class Studio:
         self.uploads = 0
         """Uploads under way."""
         # One picture or sound is decoded at a time: the largest ones take much memory.
-        self._workers = ThreadPoolExecutor(1, "stillspeak-intake")
+        self._workers = ThreadPoolExecutor(1, "stillspeak-uploads")
         self._sweeper: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
@@ -75,7 +57,7 @@ class Studio:
         Raises:
             ConfigError: no files can be kept.
         """
-        self.store.open()
+        self.storage.open()
         self.queue.start()
         self._sweeper = asyncio.create_task(self._sweep())
         if self.settings.preload:
@@ -91,43 +73,45 @@ class Studio:
         await asyncio.to_thread(self.queue.close)
         # What is being decoded cannot be stopped, but it is bounded.
         await asyncio.to_thread(self._workers.shutdown, True)
-        self.shelf.close()
-        self.store.close()
+        self.models.close()
+        self.storage.close()
 
     async def work(self, task: Callable[[], Result]) -> Result:
         """Run something slow in the worker thread, after what was asked for before."""
         return await asyncio.get_running_loop().run_in_executor(self._workers, task)
 
-    def begin_upload(self) -> None:
-        """Count an upload; :meth:`end_upload` comes after it.
+    @contextmanager
+    def upload(self) -> Iterator[None]:
+        """Count an upload as long as it takes.
 
         Raises:
-            FullError: too many at the same time.
+            StorageFullError: too many at the same time.
         """
         if self.uploads >= self.settings.max_uploads:
-            raise FullError(
+            raise StorageFullError(
                 f"{self.uploads} uploads are under way already; try again in a few seconds"
             )
         self.uploads += 1
-
-    def end_upload(self) -> None:
-        self.uploads -= 1
+        try:
+            yield
+        finally:
+            self.uploads -= 1
 
     def _preload(self) -> None:
         try:
-            self.shelf.animator()
-            self.shelf.detector.load()
+            self.models.animator()
+            self.models.detector.load()
         except StillspeakError as error:
             self.problem = str(error)
-            _log.error("%s", error)
+            log.error("%s", error)
         except Exception:
             self.problem = "the model could not be loaded; the server's log says why"
-            _log.exception("the model could not be loaded")
+            log.exception("the model could not be loaded")
         finally:
             self.ready.set()
 
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(min(self.settings.keep_seconds / 4, 30.0))
-            await asyncio.to_thread(self.store.sweep)
-            self.shelf.detector.forget(self.settings.keep_seconds)
+            await asyncio.to_thread(self.storage.sweep)
+            self.models.detector.forget(self.settings.keep_seconds)

@@ -1,7 +1,7 @@
-"""From what a visitor hands in to what can be animated: pictures with their faces, sounds.
+"""Uploads: pictures with their faces, sounds, spoken texts and bundled samples.
 
-Everything here takes its time and is called in a worker thread. Messages of errors are fit to be
-shown: they call a file by the name that the visitor knows, never by its place on this machine.
+Everything here is slow and runs in a worker thread. Error messages may be shown: they call a file
+by the name that the visitor knows, never by its path on this machine.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from shutil import which
@@ -17,17 +17,15 @@ from typing import TYPE_CHECKING
 
 from stillspeak.constants import FRAME_HEIGHT, FRAME_WIDTH, SAMPLE_RATE
 from stillspeak.errors import AudioError, InputError, MissingDependencyError
+from stillspeak.web.studio.schemas import FaceOut, warnings_out
 from stillspeak.web.studio.storage import Item
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
     from stillspeak.face.landmarks import LandmarkDetector
     from stillspeak.rendering.check import StillWarning
 
 SOURCE = "source"
-"""Name of an item's file as it was handed in."""
+"""Name of an item's file as it was uploaded."""
 
 PREVIEW = "preview.jpg"
 WAVE = "sound.wav"
@@ -44,71 +42,73 @@ PEAKS = 240
 SPEAK_SECONDS = 30.0
 """Time that speaking a text may take."""
 
-SLOWEST, FASTEST = 80, 300
-"""Words a minute that can be asked for."""
-
 _VOICE = re.compile(r"[a-z]{2,4}(-[a-z0-9-]{1,20})?")
 
 
-@dataclass(frozen=True)
-class FoundFace:
-    """A face in a picture; places are shares of the picture's width and height."""
+@dataclass(eq=False, kw_only=True)
+class Upload(Item):
+    """A file that a visitor uploaded, recorded or had made."""
 
-    index: int
-    box: tuple[float, float, float, float]
-    """Left, top, width, height."""
-    crop: tuple[tuple[float, float], ...]
-    """Corners of what the model sees, clockwise from its top left."""
-    eye_distance: float
-    """Pixels between the eyes."""
-    yaw: float
-    """Degrees; positive: the nose points to the picture's right."""
-    problem: str | None
-    """Why it cannot be animated, if so."""
-    warnings: tuple[StillWarning, ...] = ()
-    """What makes its video worse."""
-
-
-@dataclass(eq=False)
-class PictureItem(Item):
-    """An uploaded picture."""
-
-    name: str = ""
-    width: int = 0
-    """Pixels, upright, as it is animated."""
-    height: int = 0
-    faces: tuple[FoundFace, ...] = field(default=())
+    name: str
+    """What it is called; never a path."""
 
     @property
     def source(self) -> Path:
         return self.folder / SOURCE
+
+    @property
+    def url(self) -> str:
+        return f"/api/{self.what}s/{self.id}"
+
+    @property
+    def original_url(self) -> str:
+        return f"{self.url}/original"
+
+
+@dataclass(eq=False, kw_only=True)
+class PictureItem(Upload):
+    """A picture."""
+
+    what = "picture"
+    width: int
+    """Pixels, upright, as it is animated."""
+    height: int
+    faces: list[FaceOut]
 
     @property
     def preview(self) -> Path:
         return self.folder / PREVIEW
 
+    @property
+    def preview_url(self) -> str:
+        return f"{self.url}/preview"
+
     def crop(self, index: int) -> Path:
         return self.folder / f"crop-{index}.jpg"
 
 
-@dataclass(eq=False)
-class SoundItem(Item):
-    """An uploaded, recorded or spoken sound."""
+@dataclass(eq=False, kw_only=True)
+class SoundItem(Upload):
+    """A sound."""
 
-    name: str = ""
-    seconds: float = 0.0
-    peaks: tuple[float, ...] = field(default=())
+    what = "sound"
+    seconds: float
+    peaks: list[float]
     """Loudest sample of each of :data:`PEAKS` parts, the loudest of all being 1."""
     spoken: Spoken | None = None
     """Which text it speaks, if it was made here."""
 
     @property
-    def source(self) -> Path:
-        return self.folder / SOURCE
-
-    @property
     def wave(self) -> Path:
         return self.folder / WAVE
+
+    @property
+    def audio_url(self) -> str:
+        return f"{self.url}/audio"
+
+    @property
+    def text(self) -> str | None:
+        return None if self.spoken is None else self.spoken.text
 
 
 @dataclass(frozen=True)
@@ -128,13 +128,12 @@ class Voice:
     name: str
 
 
-def look_at_picture(
-    folder: Path, *, name: str, max_pixels: int, detector: LandmarkDetector
-) -> tuple[int, int, tuple[FoundFace, ...]]:
+def read_picture(
+    id: str, folder: Path, *, name: str, max_pixels: int, detector: LandmarkDetector
+) -> PictureItem:
     """Find the faces of the picture in an item's folder; write its preview and its crops.
 
-    Returns:
-        Width and height in pixels, and the faces, the largest first, at least one of them usable.
+    Faces are the largest first, and at least one of them can be animated.
 
     Raises:
         ImageError: it cannot be read, or has too many pixels.
@@ -158,13 +157,11 @@ def look_at_picture(
     # As the animator does it, so that faces have the same numbers.
     picture = fit_picture(load_image(folder / SOURCE, max_pixels=max_pixels, name=name), None)
     height, width = picture.shape[:2]
+    item = PictureItem(id, folder, name=name, width=width, height=height, faces=[])
     found = detector.detect(picture)
     choose_face(found, name=name)
-    size = np.array([width, height], float)
-    outer = np.array(
-        [(0, 0), (FRAME_WIDTH, 0), (FRAME_WIDTH, FRAME_HEIGHT), (0, FRAME_HEIGHT)], float
-    )
-    faces: list[FoundFace] = []
+    right, bottom = FRAME_WIDTH - 0.5, FRAME_HEIGHT - 0.5
+    outer = np.array([(-0.5, -0.5), (right, -0.5), (right, bottom), (-0.5, bottom)])
     problems: list[FaceError] = []
     for index, face in enumerate(found):
         problem: str | None = None
@@ -174,17 +171,18 @@ def look_at_picture(
         except FaceError as error:
             problems.append(error)
             problem = str(error).removeprefix(f"{name}: ")
-        corners = transform_points(outer - 0.5, invert_transform(face_transform(face.points)))
+        corners = transform_points(outer, invert_transform(face_transform(face.points)))
         x0, y0, x1, y1 = face.box
-        faces.append(
-            FoundFace(
+        item.faces.append(
+            FaceOut(
                 index=index,
                 box=(x0 / width, y0 / height, (x1 - x0) / width, (y1 - y0) / height),
-                crop=tuple((float(x), float(y)) for x, y in (corners + 0.5) / size),
+                crop=((corners + 0.5) / (width, height)).tolist(),
                 eye_distance=face.eye_distance,
                 yaw=face.yaw,
                 problem=problem,
-                warnings=warnings,
+                warnings=warnings_out(warnings),
+                crop_url=f"{item.url}/faces/{index}",
             )
         )
         crop = crop_face(
@@ -193,23 +191,20 @@ def look_at_picture(
             CROP_SCALE * FRAME_HEIGHT,
             CROP_SCALE * FRAME_WIDTH,
         )
-        PIL.Image.fromarray(crop).save(folder / f"crop-{index}.jpg", "JPEG", quality=90)
-    if len(problems) == len(faces):
+        PIL.Image.fromarray(crop).save(item.crop(index), "JPEG", quality=90)
+    if len(problems) == len(found):
         raise problems[0]
     shown = PIL.Image.fromarray(picture)
     shown.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE), PIL.Image.Resampling.LANCZOS)
     # Made of pixels alone: nothing of the photo's metadata is in it.
-    shown.save(folder / PREVIEW, "JPEG", quality=90)
-    return width, height, tuple(faces)
+    shown.save(item.preview, "JPEG", quality=90)
+    return item
 
 
-def listen_to_sound(
-    folder: Path, *, name: str, max_seconds: float
-) -> tuple[float, tuple[float, ...]]:
+def read_sound(
+    id: str, folder: Path, *, name: str, max_seconds: float, spoken: Spoken | None = None
+) -> SoundItem:
     """Decode the sound in an item's folder and write what browsers play of it.
-
-    Returns:
-        Seconds, and :data:`PEAKS` numbers in [0, 1] to draw it with.
 
     Raises:
         AudioError: it cannot be read, or is too long, too short or silent.
@@ -232,15 +227,11 @@ def listen_to_sound(
         file.setsampwidth(2)
         file.setframerate(SAMPLE_RATE)
         file.writeframes(np.rint(sound * 32767).astype("<i2").tobytes())
-    return len(sound) / SAMPLE_RATE, _peaks(sound)
-
-
-def _peaks(sound: npt.NDArray[np.float32]) -> tuple[float, ...]:
-    import numpy as np
-
     starts = np.linspace(0, len(sound), PEAKS, endpoint=False).astype(int)
-    peaks = np.maximum.reduceat(np.abs(sound), starts)
-    return tuple(round(float(p), 3) for p in peaks / peaks.max())
+    loudest = np.maximum.reduceat(np.abs(sound), starts)
+    peaks = [round(float(p), 3) for p in loudest / loudest.max()]
+    seconds = len(sound) / SAMPLE_RATE
+    return SoundItem(id, folder, name=name, seconds=seconds, peaks=peaks, spoken=spoken)
 
 
 # --- text ---------------------------------------------------------------------------------------
@@ -326,36 +317,19 @@ class Sample:
     file_name: str
 
 
-SAMPLES: dict[str, Sample] = {
+_NASA, _ESPEAK = "NASA, public domain", "spoken by eSpeak NG"
+SAMPLES = {
     sample.id: sample
     for sample in (
-        Sample(
-            "collins",
-            "picture",
-            "Eileen Collins",
-            "NASA, public domain",
-            "collins.png",
-        ),
-        Sample(
-            "collins-close",
-            "picture",
-            "The same, closer",
-            "NASA, public domain",
-            "collins-close.png",
-        ),
-        Sample(
-            "sentence",
-            "sound",
-            "Seven seconds of English",
-            "spoken by eSpeak NG",
-            "speech.flac",
-        ),
+        Sample("collins", "picture", "Eileen Collins", _NASA, "collins.png"),
+        Sample("collins-close", "picture", "The same, closer", _NASA, "collins-close.png"),
+        Sample("sentence", "sound", "Seven seconds of English", _ESPEAK, "speech.flac"),
     )
 }
 
 
 def write_sample(folder: Path, sample: Sample) -> None:
-    """Put a sample's file into an item's folder.
+    """Put the file of a sample into an item's folder.
 
     Raises:
         OSError: it cannot be written.
