@@ -23,7 +23,7 @@ from stillspeak.study.config import FILE, Question, StudyConfig, Texts, Trials, 
 from stillspeak.study.materials import Materials, Video, contradiction, load_materials
 from stillspeak.study.records import Answer, Trial, Truth
 from stillspeak.study.section import Report
-from stillspeak.study.trials import Cell, Shown
+from stillspeak.study.trials import Cell, Shown, take_turns
 
 Result = dict[str, Any]
 
@@ -174,9 +174,9 @@ class StudyKind(ABC):
         """All that a trial may show."""
         return [(v.id, "") for s in materials.of("main").values() for v in s.values()]
 
-    @abstractmethod
     def main_trials(self, study: Study, shown: Shown, chance: random.Random) -> list[Trial]:
         """The trials of one visitor that count, in any order."""
+        return take_turns(study.materials, study.config.trials.count, shown, chance)
 
     def training_trials(self, study: Study, chance: random.Random) -> list[Trial]:
         """Trials for practice, on videos of the role ``training``."""
@@ -285,7 +285,7 @@ def find_kind(name: str) -> StudyKind:
     """
     known = kinds()
     if name not in known:
-        raise ConfigError(f"{FILE}: kind: {name!r} is not one of {', '.join(known)}")
+        raise ConfigError(f"{FILE}: kind: {name!r} is not one of {', '.join(sorted(known))}")
     return known[name]
 
 

@@ -17,7 +17,6 @@ from stillspeak.study.kinds import Rater, Result, Study, StudyKind
 from stillspeak.study.materials import Video
 from stillspeak.study.records import Answer, Trial
 from stillspeak.study.section import Report, of, percent, share_head, share_row, span
-from stillspeak.study.trials import Shown, take_turns
 
 
 class _Word(NamedTuple):
@@ -71,9 +70,6 @@ class Intelligibility(StudyKind):
         if trials.entry == "pick" and labels not in (0, len(choices)):
             return f"questions.0.labels: {labels} given, {len(choices)} words are picked"
         return ""
-
-    def main_trials(self, study: Study, shown: Shown, chance: random.Random) -> list[Trial]:
-        return take_turns(study.materials, study.config.trials.count, shown, chance)
 
     def catch_trials(
         self, study: Study, main: Sequence[Trial], chance: random.Random

@@ -19,7 +19,6 @@ from stillspeak.study.kinds import Rater, Result, Study, StudyKind
 from stillspeak.study.materials import Video
 from stillspeak.study.records import Answer, Trial, Truth
 from stillspeak.study.section import ALPHA, Report, number_span
-from stillspeak.study.trials import Shown, take_turns
 
 GRADES = (1, 2, 3, 4, 5)
 
@@ -40,9 +39,6 @@ class Rating(StudyKind):
     labels = ("Bad", "Poor", "Fair", "Good", "Excellent")  # ITU-T P.800's
 
     # ------------------------------------------------------------ trials, page and answers
-
-    def main_trials(self, study: Study, shown: Shown, chance: random.Random) -> list[Trial]:
-        return take_turns(study.materials, study.config.trials.count, shown, chance)
 
     def catch_trial(self, study: Study, video: Video, chance: random.Random) -> Trial:
         return Trial("catch", video.id, expected="2")
