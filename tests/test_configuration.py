@@ -160,7 +160,7 @@ def test_a_table_is_the_inverse_of_building() -> None:
 
 
 def test_a_component_s_own_rule_speaks_through() -> None:
-    with pytest.raises(ConfigError, match=r"training\.learning_rate must be positive"):
+    with pytest.raises(ConfigError, match=r"training\.learning_rate: must be greater than 0"):
         run_config({"training": {"learning_rate": 0}}, name="x")
 
 

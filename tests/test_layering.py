@@ -18,7 +18,7 @@ LOWER: dict[str, set[str]] = {
     # Credentials name the version.
     "media": BOTTOM | {"media", "__version__"},
     "face": BOTTOM | {"face"},
-    "models": {"errors", "constants", "models"},
+    "models": {"errors", "constants", "system.configuration", "models"},
     "options": {"errors"},
     "weights": BOTTOM | {"models"},
     "data": BOTTOM
@@ -43,7 +43,7 @@ LOWER: dict[str, set[str]] = {
 UPPER = ({"animate", "animation", "stream"}, {"(all others)"}, {"cli"}, {"__main__"})
 """These may import any unit below and of their own tier, never one of a tier above."""
 
-MODELS_NEED = {"torch", "numpy"}
+MODELS_NEED = {"torch", "numpy", "pydantic"}
 """All that the networks import from elsewhere, apart from the standard library."""
 
 

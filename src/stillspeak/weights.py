@@ -27,7 +27,6 @@ from stillspeak.errors import ConfigError, OutputError, WeightsError
 from stillspeak.models.config import RETIRED, GeneratorConfig
 from stillspeak.models.generator import Generator
 from stillspeak.models.lipnet import LIPNET_FORMAT
-from stillspeak.models.pose import PoseConfig
 from stillspeak.models.refiner import REFINER_FORMAT
 from stillspeak.models.speech import (
     SPEECH_FORMAT,
@@ -307,11 +306,12 @@ def load_speech_encoder(path: Path) -> tuple[SpeechEncoder, dict[str, Any]]:
     Raises:
         WeightsError: as for :func:`load_network`.
     """
-
-    def build(table: Mapping[str, Any]) -> SpeechEncoder:
-        return SpeechEncoder(SpeechEncoderConfig(**{**table, "ahead": tuple(table["ahead"])}))
-
-    return load_network(path, format_name=SPEECH_FORMAT, build=build, golden=golden_speech)
+    return load_network(
+        path,
+        format_name=SPEECH_FORMAT,
+        build=lambda table: SpeechEncoder(SpeechEncoderConfig(**table)),
+        golden=golden_speech,
+    )
 
 
 @torch.no_grad()
@@ -423,18 +423,10 @@ def _config(table: dict[str, Any], path: Path) -> GeneratorConfig:
                 f"{path}: made with generator.{name}, which 0.9 removed; use the default model or "
                 "stillspeak 0.8"
             )
-    values = _tupled({k: v for k, v in table.items() if k not in RETIRED})
     try:
-        for name, kind in (("speech", SpeechEncoderConfig), ("pose", PoseConfig)):
-            if name in values:
-                values[name] = kind(**_tupled(values[name]))
-        return GeneratorConfig(**values)
+        return GeneratorConfig(**{k: v for k, v in table.items() if k not in RETIRED})
     except (TypeError, AttributeError, ConfigError) as error:
         raise _other_version(path, error) from error
-
-
-def _tupled(table: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}
 
 
 def _other_version(path: Path, error: Exception) -> WeightsError:

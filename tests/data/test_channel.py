@@ -165,10 +165,10 @@ def test_babble_is_made_of_the_others() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"room": 1.5}, "channel.room must lie"),
-        ({"codec": -0.1}, "channel.codec must lie"),
+        ({"room": 1.5}, "channel.room: must be at most 1"),
+        ({"codec": -0.1}, "channel.codec: must be at least 0"),
         ({"gain_db": (3.0, -3.0)}, "channel.gain_db must be two numbers"),
-        ({"noise_db": (0.0, 101.0)}, "channel.noise_db must be two numbers"),
+        ({"noise_db": (0.0, 101.0)}, "channel.noise_db.1: must be at most 100"),
     ],
 )
 def test_shares_that_cannot_be(values: dict[str, object], message: str) -> None:

@@ -73,7 +73,7 @@ def test_shapes_lie_in_the_basis(predictor: PosePredictor) -> None:
     [
         ({"hidden": 0}, "pose.hidden"),
         ({"layers": 17}, "pose.layers"),
-        ({"basis": 83}, "pose.basis must lie in 1..82"),
+        ({"basis": 83}, "pose.basis: must be at most 82"),
         ({"dropout": 1.0}, "pose.dropout"),
     ],
 )

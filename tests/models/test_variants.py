@@ -224,5 +224,5 @@ def test_the_baseline_as_configured_in_full(tiny: Tiny) -> None:
     with pytest.raises(ConfigError, match=r"context_dim must be generator\.audio_dim"):
         tiny(context_layers=0)
     for name in ("context_layers", "noise_dim"):
-        with pytest.raises(ConfigError, match=f"generator.{name} cannot be negative"):
+        with pytest.raises(ConfigError, match=f"generator.{name}: must be at least 0"):
             tiny(**{name: -1})

@@ -86,7 +86,7 @@ def lesson(cache: Path, **data: Any) -> RefinerLesson:
     clips = load_manifest(cache)
     options = {"stills": 2, "frames": 6, "batch": 4, **data}
     return RefinerLesson(
-        RefinerConfig((8, 8, 8)),
+        RefinerConfig(channels=(8, 8, 8)),
         RefinerDataConfig(**options),
         [clip for clip in clips if clip.split == "train"],
         [clip for clip in clips if clip.split == "validation"],
@@ -134,7 +134,7 @@ def test_a_run_learns_the_colour_and_its_weights_load(cache: Path, tmp_path: Pat
     gains = [row["gain"] for row in rows if "gain" in row]
     assert len(gains) == 3 and gains[-1] > 1
     network = load_refiner(run / "last.safetensors")
-    assert network.config == RefinerConfig((8, 8, 8))
+    assert network.config == RefinerConfig(channels=(8, 8, 8))
     info = read_info(run / "last.safetensors")
     assert json.dumps(info).count("of a test") and json.dumps(info).count("speakers")
 
@@ -175,7 +175,7 @@ def test_what_cannot_be_learned_from_is_refused(
             RefinerConfig(), RefinerDataConfig(pairs=str(tmp_path / "none")), [], [], seed=0
         )
     with pytest.raises(ConfigError, match="channels"):
-        RefinerConfig((0, 8, 8))
+        RefinerConfig(channels=(0, 8, 8))
     with pytest.raises(ConfigError, match="grey"):
         RefinerDataConfig(grey=2)
     with pytest.raises(ConfigError, match="batch"):

@@ -13,9 +13,9 @@ NAN = float("nan")
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"steps": 0}, "steps must be positive"),
+        ({"steps": 0}, "training.steps: must be"),
         ({"steps": 5, "audio_steps": 6}, "hold training.audio_steps"),
-        ({"audio_steps": -1}, "hold training.audio_steps"),
+        ({"audio_steps": -1}, "training.audio_steps: must be"),
         ({"learning_rate": 0.0}, "training.learning_rate"),
         ({"learning_rate": NAN}, "training.learning_rate"),
         ({"audio_learning_rate": -0.1}, "training.audio_learning_rate"),

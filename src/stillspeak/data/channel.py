@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from stillspeak.constants import SAMPLE_RATE
 from stillspeak.errors import ConfigError
-from stillspeak.system.configuration import FORBID_UNKNOWN
+from stillspeak.system.configuration import Share, configuration
 
 Sound = npt.NDArray[np.float32]
 
@@ -27,7 +27,10 @@ CODECS = (("libopus", "ogg", 48_000), ("libmp3lame", "mp3", 16_000), ("g722", "w
 """Encoders that voices go through, with a container and the rate that they take."""
 
 
-@dataclass(frozen=True)
+_Decibel = Annotated[float, Field(ge=-100, le=100)]
+
+
+@configuration("channel")
 class ChannelConfig:
     """Shares of examples that each change befalls, and the range of levels.
 
@@ -35,33 +38,26 @@ class ChannelConfig:
         ConfigError: a share outside of [0, 1], or no range.
     """
 
-    __pydantic_config__: ClassVar[dict[str, object]] = FORBID_UNKNOWN
-
-    clean: float = 0.15
+    clean: Share = 0.15
     """Left as they are but for their level."""
-    equaliser: float = 0.5
-    room: float = 0.35
-    noise: float = 0.45
-    babble: float = 0.1
+    equaliser: Share = 0.5
+    room: Share = 0.35
+    noise: Share = 0.45
+    babble: Share = 0.1
     """Other voices far behind."""
-    music: float = 0.15
-    telephone: float = 0.15
-    codec: float = 0.1
-    gain_db: tuple[float, float] = (-40.0, 12.0)
+    music: Share = 0.15
+    telephone: Share = 0.15
+    codec: Share = 0.1
+    gain_db: tuple[_Decibel, _Decibel] = (-40.0, 12.0)
     """Relative to speech of RMS 0.05; what exceeds full scale is clipped."""
-    noise_db: tuple[float, float] = (3.0, 40.0)
+    noise_db: tuple[_Decibel, _Decibel] = (3.0, 40.0)
     """Speech over noise, voices or music."""
 
     def __post_init__(self) -> None:
-        for name in ("clean", "equaliser", "room", "noise", "babble", "music", "telephone"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"channel.{name} must lie in [0, 1]")
-        if not 0 <= self.codec <= 1:
-            raise ConfigError("channel.codec must lie in [0, 1]")
         for name in ("gain_db", "noise_db"):
             low, high = getattr(self, name)
-            if not -100 <= low <= high <= 100:
-                raise ConfigError(f"channel.{name} must be two numbers in -100..100, low first")
+            if low > high:
+                raise ConfigError(f"channel.{name} must be two numbers, the lower one first")
 
 
 def through_channel(

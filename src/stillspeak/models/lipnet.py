@@ -6,18 +6,17 @@ Used to measure how well generated lips can be read. B clips, T frames, C channe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from stillspeak.constants import FRAME_HEIGHT, FRAME_WIDTH
-from stillspeak.errors import ConfigError
-from stillspeak.models.config import check_types
+from stillspeak.system.configuration import BelowOne, configuration
 
 ALPHABET = " abcdefghijklmnopqrstuvwxyz"
 """What can be read. Class 0 is CTC's blank, class 1 + i is character i."""
@@ -28,7 +27,7 @@ BLANK = 0
 LIPNET_FORMAT = "stillspeak-lipnet-1"
 """Of weights files of lip readers."""
 
-WIDEST = 1024
+_Width = Annotated[int, Field(strict=True, ge=1, le=1024)]
 """Of any layer, far above what is used: a file's configuration must not take all memory."""
 
 MOUTH_HEIGHT, MOUTH_WIDTH = 50, 100
@@ -43,34 +42,21 @@ MOUTH_EXTENT = (63.0, 31.5)
 a face aligned to 256 x 256; by the eye corners and the nose base these are as many here."""
 
 
-@dataclass(frozen=True)
+@configuration("lipnet")
 class LipNetConfig:
     """Sizes of :class:`LipNet`. The defaults are the published network's."""
 
-    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid"}
-
-    colours: int = 3
+    colours: Literal[1, 3] = 3
     """3: RGB in [0, 1], as published; 1: grey, each clip with mean 0 and deviation 1, which
     says less of skin and light."""
-    channels: tuple[int, int, int] = (32, 64, 96)
-    state: int = 256
+    channels: tuple[_Width, _Width, _Width] = (32, 64, 96)
+    state: _Width = 256
     """Units of a GRU in each direction."""
-    dropout: float = 0.5
+    dropout: BelowOne = 0.5
     """After the convolutions (whole channels) and the GRUs."""
     norm: bool = False
     """Batch normalisation after each convolution. The published network has none and learns from
     28,000 clips in days; with it a few hundred clips and an hour go further."""
-
-    def __post_init__(self) -> None:
-        check_types(self, "lipnet")
-        if self.colours not in (1, 3):
-            raise ConfigError("lipnet.colours must be 1 or 3")
-        if len(self.channels) != 3 or min(self.channels) < 1 or self.state < 1:
-            raise ConfigError("lipnet.channels and .state must be positive, channels three")
-        if max(*self.channels, self.state) > WIDEST:
-            raise ConfigError(f"lipnet.channels and .state must be at most {WIDEST}")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError("lipnet.dropout must lie in [0, 1)")
 
 
 class LipNet(nn.Module):

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from stillspeak.errors import ConfigError
+from stillspeak.system.configuration import BelowOne, configuration
 
 POSE_NUMBERS = 82
 """x and y of 41 points."""
 
 
-@dataclass(frozen=True)
+@configuration("pose")
 class PoseConfig:
     """Sizes of a :class:`PosePredictor`.
 
@@ -22,22 +22,12 @@ class PoseConfig:
         ConfigError: a value that no predictor can be built from.
     """
 
-    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid"}
-
-    hidden: int = 128
+    hidden: Annotated[int, Field(strict=True, ge=1, le=4096)] = 128
     """Size of the GRU's state."""
-    layers: int = 1
-    basis: int = 10
+    layers: Annotated[int, Field(strict=True, ge=1, le=16)] = 1
+    basis: Annotated[int, Field(strict=True, ge=1, le=POSE_NUMBERS)] = 10
     """Directions in which poses may go."""
-    dropout: float = 0.2
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.hidden <= 4096 or not 1 <= self.layers <= 16:
-            raise ConfigError("pose.hidden must lie in 1..4096 and pose.layers in 1..16")
-        if not 1 <= self.basis <= POSE_NUMBERS:
-            raise ConfigError(f"pose.basis must lie in 1..{POSE_NUMBERS}")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError("pose.dropout must lie in [0, 1)")
+    dropout: BelowOne = 0.2
 
 
 class PosePredictor(nn.Module):

@@ -9,14 +9,14 @@ correction serves faces of any size.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
-from stillspeak.errors import ConfigError
+from stillspeak.system.configuration import BelowOne, configuration
 
 REFINER_FORMAT = "stillspeak-refiner-1"
 
@@ -34,7 +34,10 @@ _INSIDE = 0.4  # and how much of that inside the mouth: a mean of many mouths is
 _BORDER = (0.12, 0.1)  # share of width and height over which the correction fades in
 
 
-@dataclass(frozen=True)
+_Width = Annotated[int, Field(strict=True, ge=1, le=1024)]
+
+
+@configuration("refiner")
 class RefinerConfig:
     """Sizes of a :class:`MouthRefiner`.
 
@@ -42,18 +45,10 @@ class RefinerConfig:
         ConfigError: a width that no network can be built with.
     """
 
-    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid"}
-
-    channels: tuple[int, int, int] = (16, 32, 48)
+    channels: tuple[_Width, _Width, _Width] = (16, 32, 48)
     """Of the maps at a half, a quarter and an eighth of the size that it sees."""
-    dropout: float = 0.2
+    dropout: BelowOne = 0.2
     """Share of the coarsest maps left out in training."""
-
-    def __post_init__(self) -> None:
-        if not all(1 <= width <= 1024 for width in self.channels):
-            raise ConfigError("refiner.channels must lie in 1..1024")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError("refiner.dropout must lie in [0, 1)")
 
 
 class MouthRefiner(nn.Module):

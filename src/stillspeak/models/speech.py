@@ -12,15 +12,16 @@ One token is 20 ms. Token j stands for the time 20 j ms and needs the sound unti
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from stillspeak.errors import ConfigError
+from stillspeak.system.configuration import configuration
 
 SPEECH_RATE = 16_000
 """Samples a second that the encoder hears."""
@@ -64,7 +65,7 @@ FALL = 0.002
 """Powers of ten by which the running level falls a spectrum: 2 dB a second."""
 
 
-@dataclass(frozen=True)
+@configuration("speech")
 class SpeechEncoderConfig:
     """Sizes of a :class:`SpeechEncoder`; the defaults are those of Whisper-base's first layers.
 
@@ -72,22 +73,19 @@ class SpeechEncoderConfig:
         ConfigError: a value that no encoder can be built from.
     """
 
-    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid"}
-
-    width: int = 512
-    heads: int = 8
-    behind: int = 75
+    width: Annotated[int, Field(strict=True, ge=1, le=4096)] = 512
+    heads: Annotated[int, Field(strict=True, ge=1, le=4096)] = 8
+    behind: Annotated[int, Field(strict=True, ge=1, le=1500)] = 75
     """Tokens back that a layer attends to: 1.5 s."""
-    ahead: tuple[int, ...] = (3, 2, 2)
+    ahead: Annotated[
+        tuple[Annotated[int, Field(strict=True, ge=0, le=100)], ...],
+        Field(min_length=1, max_length=16),
+    ] = (3, 2, 2)
     """Tokens ahead that each layer attends to. They add up."""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.heads <= self.width <= 4096 or self.width % self.heads:
-            raise ConfigError("speech.width must be a multiple of speech.heads, at most 4096")
-        if not 1 <= self.behind <= 1500:
-            raise ConfigError("speech.behind must lie in 1..1500")
-        if not 1 <= len(self.ahead) <= 16 or not all(0 <= a <= 100 for a in self.ahead):
-            raise ConfigError("speech.ahead must be 1 to 16 numbers from 0 to 100")
+        if self.width % self.heads:
+            raise ConfigError("speech.width must be a multiple of speech.heads")
 
     @cached_property
     def delay(self) -> int:

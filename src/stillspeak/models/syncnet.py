@@ -10,17 +10,17 @@ B clips, F frames, T windows of five frames (T = F - 4), S samples, H x W pixels
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from stillspeak.constants import SAMPLE_RATE, VIDEO_FPS
-from stillspeak.errors import ConfigError
-from stillspeak.models.config import WIDEST, check_types
+from stillspeak.models.config import Width
+from stillspeak.system.configuration import configuration
 
 SYNC_FORMAT = "stillspeak-sync-1"
 """Of weights files of sync networks."""
@@ -50,31 +50,16 @@ _SPECTRUM = 2 * _HOP  # 20 ms; 19 of them, 10 ms apart, are exactly the five fra
 _FFT = 512
 
 
-@dataclass(frozen=True)
+@configuration("sync")
 class SyncNetConfig:
     """Sizes of :class:`SyncNet`."""
 
-    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid"}
-
-    bands: int = 40
+    bands: Annotated[int, Field(strict=True, ge=8, le=80)] = 40
     """Mel bands of the sound, from 60 Hz to 7600 Hz."""
-    picture_channels: tuple[int, int, int, int] = (24, 48, 96, 128)
-    sound_channels: tuple[int, int] = (96, 128)
-    dim: int = 128
+    picture_channels: tuple[Width, Width, Width, Width] = (24, 48, 96, 128)
+    sound_channels: tuple[Width, Width] = (96, 128)
+    dim: Width = 128
     """Features D of a window."""
-
-    def __post_init__(self) -> None:
-        check_types(self, "sync")
-        if not 8 <= self.bands <= 80:
-            raise ConfigError("sync.bands must lie in 8..80")
-        if len(self.picture_channels) != 4 or len(self.sound_channels) != 2:
-            raise ConfigError("sync.picture_channels must be four, sync.sound_channels two")
-        if min(*self.picture_channels, *self.sound_channels, self.dim) < 1:
-            raise ConfigError("sync.picture_channels, .sound_channels and .dim must be positive")
-        if max(*self.picture_channels, *self.sound_channels, self.dim) > WIDEST:
-            raise ConfigError(
-                f"sync.picture_channels, .sound_channels and .dim must be at most {WIDEST}"
-            )
 
 
 class SyncNet(nn.Module):

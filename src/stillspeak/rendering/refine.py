@@ -40,9 +40,7 @@ def load_refiner(path: Path) -> MouthRefiner:
     return load_network(
         path,
         format_name=REFINER_FORMAT,
-        build=lambda table: MouthRefiner(
-            RefinerConfig(**{**table, "channels": tuple(table["channels"])})
-        ),
+        build=lambda table: MouthRefiner(RefinerConfig(**table)),
         golden=golden_refiner,
     )[0]
 

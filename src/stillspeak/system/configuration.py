@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, field
 from pathlib import Path
-from typing import Any, TypeVar, dataclass_transform
+from typing import Annotated, Any, TypeVar, dataclass_transform
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
@@ -22,6 +22,12 @@ from stillspeak.errors import ConfigError
 
 T = TypeVar("T")
 Table = dict[str, Any]
+
+Share = Annotated[float, Field(ge=0, le=1)]
+"""A share or a probability."""
+
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
+"""A decay, a momentum or a dropout."""
 
 _CONFIG = ConfigDict(extra="forbid", allow_inf_nan=False)
 

@@ -11,14 +11,15 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from stillspeak.data.channel import ChannelConfig, level, music, noise, through_channel
@@ -36,7 +37,7 @@ from stillspeak.models.speech import (
     golden_speech,
 )
 from stillspeak.models.whisper import WhisperEncoder, encoder_of_whisper, read_ctranslate2
-from stillspeak.system.configuration import FORBID_UNKNOWN
+from stillspeak.system.configuration import BelowOne, configuration
 from stillspeak.weights import save_network
 
 SUFFIXES = frozenset((".ogg", ".opus", ".flac", ".wav", ".mp3"))
@@ -45,7 +46,7 @@ _TONE = 3e-4
 """RMS of the room tone that stands for silence, beside speech of .05."""
 
 
-@dataclass(frozen=True)
+@configuration("speech_data")
 class SpeechDataConfig:
     """How the speech encoder's examples are drawn.
 
@@ -53,34 +54,23 @@ class SpeechDataConfig:
         ConfigError: a value out of range.
     """
 
-    __pydantic_config__: ClassVar[dict[str, object]] = FORBID_UNKNOWN
-
     teacher: str = ""
     """A CTranslate2 file of Whisper's weights."""
     start: str = ""
     """A speech encoder's weights file to go on from; none: Whisper's own layers."""
-    batch: int = 8
+    batch: PositiveInt = 8
     """Pieces B in a batch."""
-    seconds: float = 4.0
+    seconds: Annotated[float, Field(ge=1, le=25)] = 4.0
     """Length of a piece."""
-    speed: float = 0.15
+    speed: BelowOne = 0.15
     """Pace and pitch vary by up to this share, for teacher and encoder alike."""
-    nothing: float = 0.08
+    nothing: BelowOne = 0.08
     """Share of pieces without any speech: noise or music, whose features are those of a quiet
     room."""
-    wrong_level: float = 0.3
+    wrong_level: BelowOne = 0.3
     """Share of pieces before which something up to 20 dB louder was heard."""
-    held_out: int = 20
+    held_out: Annotated[int, Field(ge=2)] = 20
     """Every so manieth speaker is not learned from."""
-
-    def __post_init__(self) -> None:
-        if self.batch < 1 or self.held_out < 2:
-            raise ConfigError("speech_data.batch must be at least 1 and .held_out at least 2")
-        if not 1 <= self.seconds <= 25:
-            raise ConfigError("speech_data.seconds must lie in 1..25")
-        for name in ("speed", "nothing", "wrong_level"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"speech_data.{name} must lie in [0, 1)")
 
 
 class Recordings:

@@ -8,17 +8,16 @@ which pass a channel and the speech encoder once; then steps are cheap.
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
 from stillspeak.constants import SAMPLE_RATE, VIDEO_FPS
@@ -39,7 +38,7 @@ from stillspeak.models.encoders import SpeechContextEncoder
 from stillspeak.models.generator import Generator
 from stillspeak.models.pose import POSE_NUMBERS, PoseConfig, PosePredictor
 from stillspeak.models.speech import REACH, TOKEN
-from stillspeak.system.configuration import FORBID_UNKNOWN
+from stillspeak.system.configuration import Share, configuration
 from stillspeak.weights import load_speech_encoder, save_model
 
 HOP = SAMPLE_RATE // VIDEO_FPS
@@ -47,15 +46,13 @@ HOP = SAMPLE_RATE // VIDEO_FPS
 _INNER = slice(20, 40)
 
 
-@dataclass(frozen=True)
+@configuration("pose_data")
 class PoseDataConfig:
     """How the pose predictor's examples are drawn, and what its loss weighs.
 
     Raises:
         ConfigError: a value out of range.
     """
-
-    __pydantic_config__: ClassVar[dict[str, object]] = FORBID_UNKNOWN
 
     speech: str = ""
     """The speech encoder's weights file."""
@@ -64,30 +61,30 @@ class PoseDataConfig:
     clips' time; none: only the clips' own."""
     rest: str = ""
     """A folder of sounds during which the mouth is at rest, beside noise and music made here."""
-    sequences: int = 1000
+    sequences: PositiveInt = 1000
     """Sequences that are made before training."""
-    seconds: float = 4.6
+    seconds: Annotated[float, Field(le=60)] = 4.6
     """Length of each."""
-    batch: int = 32
-    frames: int = 100
+    batch: PositiveInt = 32
+    frames: PositiveInt = 100
     """Length of what is drawn from a sequence for a step."""
-    speaker_balance: float = 0.2
+    speaker_balance: Share = 0.2
     """0 draws every clip alike, 1 every speaker alike."""
-    other_voice: float = 0.3
+    other_voice: Share = 0.3
     """Share of clips heard with another pitch and other formants."""
-    made_voice: float = 0.3
+    made_voice: Share = 0.3
     """Share of clips heard with a voice from ``voices``, where one is there."""
     pitch: float = 0.35
-    inner: float = 2.0
+    inner: NonNegativeFloat = 2.0
     """Weight of the inner lips' points."""
-    opening: float = 1.0
-    width: float = 1.0
-    velocity: float = 2.0
-    closed: float = 3.0
+    opening: NonNegativeFloat = 1.0
+    width: NonNegativeFloat = 1.0
+    velocity: NonNegativeFloat = 2.0
+    closed: NonNegativeFloat = 3.0
     """Additional weight of frames in which the lips meet amid speech."""
-    rounded: float = 1.0
+    rounded: NonNegativeFloat = 1.0
     """Additional weight of frames in which the mouth is narrow."""
-    adversarial: float = 0.0
+    adversarial: NonNegativeFloat = 0.0
     """Weight of the sequence discriminator's term; 0: there is none."""
     ridge: float = 5e3
     """Of the linear reading."""
@@ -98,17 +95,8 @@ class PoseDataConfig:
     """Deviation of noise on the features, in theirs."""
 
     def __post_init__(self) -> None:
-        for name in ("sequences", "batch", "frames"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"pose_data.{name} must be at least 1")
-        if not self.frames / VIDEO_FPS <= self.seconds <= 60:
-            raise ConfigError("pose_data.seconds must be at least pose_data.frames, at most 60 s")
-        for name in ("speaker_balance", "other_voice", "made_voice"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"pose_data.{name} must lie in [0, 1]")
-        for name in ("inner", "opening", "width", "velocity", "closed", "rounded", "adversarial"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ConfigError(f"pose_data.{name} must be zero or a positive number")
+        if self.frames / VIDEO_FPS > self.seconds:
+            raise ConfigError("pose_data.seconds must hold pose_data.frames")
 
 
 class Lips(NamedTuple):

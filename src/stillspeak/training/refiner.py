@@ -7,21 +7,21 @@ lets go, and what it does to cheeks and chin. Examples are drawn once; then step
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
 from stillspeak.data.prepare import CachedClip, open_clip
-from stillspeak.errors import ConfigError, DataError
+from stillspeak.errors import DataError
 from stillspeak.face.pose import CHIN, POSE_POINTS, mouth_shapes, opening_of, rest_shape
 from stillspeak.models.refiner import (
     COLUMNS,
@@ -36,7 +36,7 @@ from stillspeak.models.refiner import (
 from stillspeak.models.regions import LOWER_BOX
 from stillspeak.rendering.layers import MouthLayers
 from stillspeak.rendering.mesh import AROUND, face_frame, rest_pose
-from stillspeak.system.configuration import FORBID_UNKNOWN
+from stillspeak.system.configuration import Share, configuration
 from stillspeak.weights import save_network
 
 Picture = npt.NDArray[np.uint8]
@@ -50,7 +50,7 @@ _MOUTH = (slice(10, 52), slice(18, 78))
 """Rows and columns of lips and what is around them, over which pictures are compared."""
 
 
-@dataclass(frozen=True)
+@configuration("refiner_data")
 class RefinerDataConfig:
     """How the refiner's examples are drawn, and what its loss weighs.
 
@@ -58,47 +58,33 @@ class RefinerDataConfig:
         ConfigError: a value out of range.
     """
 
-    __pydantic_config__: ClassVar[dict[str, object]] = FORBID_UNKNOWN
-
     pairs: str = ""
     """A folder of ``PERSON_neutral.jpg`` and ``PERSON_smiling.jpg``; none: prepared clips only."""
-    held_out: int = 6
+    held_out: PositiveInt = 6
     """Every so many persons of the pairs are kept for validation."""
-    clips: int = 70
+    clips: PositiveInt = 70
     """Of one speaker at most."""
-    stills: int = 6
+    stills: PositiveInt = 6
     """Of a clip of a speaker with few, the first frame among them; at least 2 of any other."""
-    frames: int = 14
+    frames: PositiveInt = 14
     """Drawn from each still."""
-    batch: int = 32
-    common: float = 0.35
+    batch: PositiveInt = 32
+    common: NonNegativeFloat = 0.35
     """Weight of the examples of speakers with more than ten clips."""
-    pair: float = 10.0
+    pair: NonNegativeFloat = 10.0
     """Weight of a pair's examples."""
-    hole: float = 2.0
+    hole: NonNegativeFloat = 2.0
     """Additional weight of what shows the inside of the mouth."""
-    mouth: float = 1.0
+    mouth: NonNegativeFloat = 1.0
     """Additional weight of the lips and what is around them."""
-    small: float = 0.02
+    small: NonNegativeFloat = 0.02
     """Weight of the correction's own size."""
-    adversarial: float = 0.0
+    adversarial: NonNegativeFloat = 0.0
     """Weight of the discriminator's term; 0: there is none."""
-    grey: float = 0.15
+    grey: Share = 0.15
     """Share of examples without colours."""
-    shift: int = 4
+    shift: Annotated[int, Field(ge=0, le=20)] = 4
     """Pixels by which an example is shifted at most."""
-
-    def __post_init__(self) -> None:
-        for name in ("held_out", "clips", "stills", "frames", "batch"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"refiner_data.{name} must be at least 1")
-        for name in ("common", "pair", "hole", "mouth", "small", "adversarial"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ConfigError(f"refiner_data.{name} must be zero or a positive number")
-        if not 0 <= self.shift <= 20:
-            raise ConfigError("refiner_data.shift must lie in 0..20")
-        if not 0 <= self.grey <= 1:
-            raise ConfigError("refiner_data.grey must lie in [0, 1]")
 
 
 class Drawn(NamedTuple):

@@ -138,10 +138,7 @@ def _words(place: object) -> bool:
 
 
 def _build(config: Mapping[str, Any]) -> LipNet:
-    values: dict[str, Any] = {
-        k: tuple(v) if isinstance(v, list) else v for k, v in config["network"].items()
-    }
-    return LipNet(LipNetConfig(**values))
+    return LipNet(LipNetConfig(**config["network"]))
 
 
 def _public_network(path: Path) -> LipNet:

@@ -140,5 +140,4 @@ def load_sync_scorer(file: str | Path | None = None) -> SyncScorer:
 
 
 def _build(config: Mapping[str, Any]) -> SyncNet:
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
-    return SyncNet(SyncNetConfig(**values))
+    return SyncNet(SyncNetConfig(**config))

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from stillspeak.constants import FRAME_HEIGHT, FRAME_WIDTH, VIDEO_FPS
@@ -39,7 +40,7 @@ from stillspeak.models.lipnet import (
     standardise,
     word_errors,
 )
-from stillspeak.system.configuration import FORBID_UNKNOWN
+from stillspeak.system.configuration import BelowOne, Share, configuration
 from stillspeak.training.scorers.trainer import hold_out
 from stillspeak.weights import save_network
 
@@ -50,37 +51,28 @@ Places = list[list[str]]
 """Known words by their place in the sentence; one list for all places where there is no rule."""
 
 
-@dataclass(frozen=True)
+@configuration("lipnet_data")
 class LipReadingDataConfig:
     """How the lip reader's examples are drawn and changed."""
 
-    __pydantic_config__: ClassVar[dict[str, object]] = FORBID_UNKNOWN
-
-    batch: int = 8
+    batch: PositiveInt = 8
     """Sentences B in a batch."""
-    speaker_balance: float = 0.4
+    speaker_balance: Share = 0.4
     """0 draws every clip alike, 1 every speaker alike."""
-    margin: tuple[float, float] = (0.04, 0.4)
+    margin: tuple[NonNegativeFloat, NonNegativeFloat] = (0.04, 0.4)
     """Seconds of silence kept before the first and after the last word, drawn from here."""
-    speed: float = 0.2
+    speed: BelowOne = 0.2
     """Largest relative change of speed."""
-    drop: float = 0.03
+    drop: Share = 0.03
     """Share of frames that are replaced by the one before, as if they were lost."""
-    held_out: int = 40
+    held_out: NonNegativeInt = 40
     """Clips of the speaker with the most that are not trained on, but read at validation."""
-    words: float = 1.0
+    words: NonNegativeFloat = 1.0
     """Weight of naming each frame's word, beside CTC; falls to zero along with the rate."""
 
     def __post_init__(self) -> None:
-        if self.batch < 1 or self.held_out < 0:
-            raise ConfigError("lipnet_data.batch must be positive, .held_out not negative")
-        if not 0 <= self.margin[0] <= self.margin[1]:
-            raise ConfigError("lipnet_data.margin must be two seconds, the smaller one first")
-        for name in ("speaker_balance", "drop"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"lipnet_data.{name} must lie in [0, 1]")
-        if not 0 <= self.speed < 1 or self.words < 0:
-            raise ConfigError("lipnet_data.speed must lie in [0, 1), .words must not be negative")
+        if self.margin[0] > self.margin[1]:
+            raise ConfigError("lipnet_data.margin must be two times, the shorter one first")
 
 
 class SpokenClip(NamedTuple):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -19,7 +19,7 @@ from stillspeak.models.pose import PoseConfig
 from stillspeak.models.refiner import RefinerConfig
 from stillspeak.models.speech import SpeechEncoderConfig
 from stillspeak.models.syncnet import SyncNetConfig
-from stillspeak.system.configuration import FORBID_UNKNOWN, build, to_table
+from stillspeak.system.configuration import build, configuration, to_table
 from stillspeak.system.runtime import Precision, choose_device, choose_precision
 from stillspeak.training.checkpoint import latest_checkpoint, own_folder
 from stillspeak.training.distillation import DistillationLesson, SpeechDataConfig
@@ -31,11 +31,9 @@ from stillspeak.training.scorers.sync import SyncDataConfig, SyncLesson
 from stillspeak.training.scorers.trainer import Lesson, LessonConfig, LessonTrainer
 
 
-@dataclass(frozen=True)
+@configuration()
 class LipReadingConfig:
     """Everything that defines a training of the lip reader."""
-
-    __pydantic_config__: ClassVar[dict[str, object]] = FORBID_UNKNOWN
 
     lipnet: LipNetConfig = field(default_factory=LipNetConfig)
     lipnet_data: LipReadingDataConfig = field(default_factory=LipReadingDataConfig)
@@ -56,11 +54,9 @@ class LipReadingConfig:
         )
 
 
-@dataclass(frozen=True)
+@configuration()
 class SyncConfig:
     """Everything that defines a training of the sync network."""
-
-    __pydantic_config__: ClassVar[dict[str, object]] = FORBID_UNKNOWN
 
     sync: SyncNetConfig = field(default_factory=SyncNetConfig)
     sync_data: SyncDataConfig = field(default_factory=SyncDataConfig)
@@ -80,11 +76,9 @@ class SyncConfig:
         )
 
 
-@dataclass(frozen=True)
+@configuration()
 class SpeechConfig:
     """Everything that defines a training of the speech encoder."""
-
-    __pydantic_config__: ClassVar[dict[str, object]] = FORBID_UNKNOWN
 
     speech: SpeechEncoderConfig = field(default_factory=SpeechEncoderConfig)
     speech_data: SpeechDataConfig = field(default_factory=SpeechDataConfig)
@@ -98,11 +92,9 @@ class SpeechConfig:
         )
 
 
-@dataclass(frozen=True)
+@configuration()
 class PoseRunConfig:
     """Everything that defines a training of the pose predictor."""
-
-    __pydantic_config__: ClassVar[dict[str, object]] = FORBID_UNKNOWN
 
     pose: PoseConfig = field(default_factory=PoseConfig)
     pose_data: PoseDataConfig = field(default_factory=PoseDataConfig)
@@ -122,11 +114,9 @@ class PoseRunConfig:
         )
 
 
-@dataclass(frozen=True)
+@configuration()
 class RefinerRunConfig:
     """Everything that defines a training of the mouth refiner."""
-
-    __pydantic_config__: ClassVar[dict[str, object]] = FORBID_UNKNOWN
 
     refiner: RefinerConfig = field(default_factory=RefinerConfig)
     refiner_data: RefinerDataConfig = field(default_factory=RefinerDataConfig)

@@ -9,21 +9,22 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from stillspeak.constants import FRAME_HEIGHT, FRAME_WIDTH, SAMPLE_RATE
 from stillspeak.data.augment import augment_audio, draw_offsets, other_voice
 from stillspeak.data.config import AugmentConfig
 from stillspeak.data.prepare import CachedClip, open_clip
-from stillspeak.errors import ConfigError, DataError
+from stillspeak.errors import DataError
 from stillspeak.models.syncnet import (
     FRAME_SAMPLES,
     GREY,
@@ -37,7 +38,7 @@ from stillspeak.models.syncnet import (
     shift_distances,
     sync_grid,
 )
-from stillspeak.system.configuration import FORBID_UNKNOWN
+from stillspeak.system.configuration import Share, configuration
 from stillspeak.training.scorers.trainer import hold_out
 from stillspeak.weights import save_network
 
@@ -45,37 +46,24 @@ from stillspeak.weights import save_network
 _TOP, _BOTTOM, _LEFT, _RIGHT = 58, 128, 8, 92
 
 
-@dataclass(frozen=True)
+@configuration("sync_data")
 class SyncDataConfig:
     """How the sync network's examples are drawn and changed."""
 
-    __pydantic_config__: ClassVar[dict[str, object]] = FORBID_UNKNOWN
-
-    batch: int = 8
+    batch: PositiveInt = 8
     """Stretches of clips B in a batch."""
-    frames: int = 44
+    frames: Annotated[int, Field(ge=WINDOW_FRAMES + 2 * MAX_SHIFT)] = 44
     """Frames of a stretch."""
-    speaker_balance: float = 0.5
+    speaker_balance: Share = 0.5
     """0 draws every clip alike, 1 every speaker alike."""
-    voice: float = 0.5
+    voice: Share = 0.5
     """Share of examples with another pitch (``augment.pitch``)."""
-    held_out: int = 24
+    held_out: NonNegativeInt = 24
     """Clips of the speaker with the most that are not trained on, but measured at validation."""
     leave_out: tuple[str, ...] = ()
     """Training clips, as ``speaker/name``, that are known to be out of sync themselves."""
-    clip_weight: float = 1.0
+    clip_weight: NonNegativeFloat = 1.0
     """Weight of finding the whole stretch's shift, beside each window's own."""
-
-    def __post_init__(self) -> None:
-        if self.batch < 1 or self.held_out < 0:
-            raise ConfigError("sync_data.batch must be positive, .held_out not negative")
-        if self.frames < WINDOW_FRAMES + 2 * MAX_SHIFT:
-            raise ConfigError(f"sync_data.frames must be at least {WINDOW_FRAMES + 2 * MAX_SHIFT}")
-        for name in ("speaker_balance", "voice"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"sync_data.{name} must lie in [0, 1]")
-        if self.clip_weight < 0:
-            raise ConfigError("sync_data.clip_weight must not be negative")
 
 
 class SyncClip(NamedTuple):

@@ -13,16 +13,16 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import torch
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from stillspeak.data.prepare import CachedClip
 from stillspeak.errors import CheckpointError, ConfigError, TrainingError
-from stillspeak.system.configuration import FORBID_UNKNOWN
+from stillspeak.system.configuration import BelowOne, Share, configuration
 from stillspeak.training.checkpoint import (
     checkpoint_path,
     latest_checkpoint,
@@ -72,43 +72,26 @@ class Lesson(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@configuration("training")
 class LessonConfig:
     """Optimisation, schedule and bookkeeping: the ``[training]`` of a measuring network."""
 
-    __pydantic_config__: ClassVar[dict[str, object]] = FORBID_UNKNOWN
-
-    steps: int = 4000
-    learning_rate: float = 1e-3
-    betas: tuple[float, float] = (0.9, 0.99)
-    weight_decay: float = 1e-4
-    warmup_steps: int = 100
-    decay_from: float = 0.5
+    steps: PositiveInt = 4000
+    learning_rate: PositiveFloat = 1e-3
+    betas: tuple[BelowOne, BelowOne] = (0.9, 0.99)
+    weight_decay: NonNegativeFloat = 1e-4
+    warmup_steps: NonNegativeInt = 100
+    decay_from: Share = 0.5
     """Share of the steps after which the rate falls along a cosine to 1 %."""
-    clip_norm: float = 5.0
+    clip_norm: NonNegativeFloat = 5.0
     """Largest norm of the gradient; 0 leaves it alone."""
-    ema: float = 0.998
+    ema: BelowOne = 0.998
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
     seed: int = 1
-    log_every: int = 20
-    validate_every: int = 500
-    checkpoint_minutes: float = 5.0
-    keep_checkpoints: int = 2
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "log_every", "validate_every", "keep_checkpoints"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"training.{name} must be at least 1")
-        for name in ("learning_rate", "checkpoint_minutes"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ConfigError(f"training.{name} must be positive")
-        for name in ("weight_decay", "clip_norm", "warmup_steps"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ConfigError(f"training.{name} must be zero or a positive number")
-        if not all(0 <= beta < 1 for beta in self.betas) or not 0 <= self.ema < 1:
-            raise ConfigError("training.betas and training.ema must lie in [0, 1)")
-        if not 0 <= self.decay_from <= 1:
-            raise ConfigError("training.decay_from must lie in [0, 1]")
+    log_every: PositiveInt = 20
+    validate_every: PositiveInt = 500
+    checkpoint_minutes: PositiveFloat = 5.0
+    keep_checkpoints: PositiveInt = 2
 
     def rate(self, step: int) -> float:
         """The learning rate at a step, counted from 0."""
