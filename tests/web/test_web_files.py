@@ -54,10 +54,15 @@ def test_an_item_goes_when_its_time_is_up(tmp_path: Path):
     storage.close()
 
 
-def test_what_a_job_needs_stays_until_it_is_released(tmp_path: Path):
+def test_what_a_job_needs_stays_until_the_job_is_over(tmp_path: Path):
+    class Busy(Item):
+        needs = ()
+
     storage = make(tmp_path)
     item, dropped = put(storage), put(storage)
-    storage.use(item, dropped)
+    with storage.new_folder() as (name, folder):
+        busy = storage.add(Busy(name, folder))
+    busy.needs = (item, dropped)
     item.expires = 0
     storage.remove(dropped)
     storage.sweep()
@@ -65,7 +70,8 @@ def test_what_a_job_needs_stays_until_it_is_released(tmp_path: Path):
     with pytest.raises(GoneError, match="this file is not there"):
         storage.get(Item, dropped.id)  # nobody else gets it any more
     assert item.folder.exists() and dropped.folder.exists()
-    storage.release(item, dropped)
+    busy.needs = ()
+    storage.sweep()
     assert not item.folder.exists() and not dropped.folder.exists()
     storage.close()
 

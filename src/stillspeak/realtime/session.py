@@ -16,10 +16,10 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Executor
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,9 @@ import numpy.typing as npt
 from stillspeak.media.audio import Waveform, whole_rate
 from stillspeak.realtime.jitter_buffer import QUIET, SOUND, AudioBlock, JitterBuffer, rms
 from stillspeak.realtime.resample import BlockResampler
+
+if TYPE_CHECKING:
+    from stillspeak.stream import StreamSession
 
 Picture = npt.NDArray[np.uint8]
 
@@ -64,22 +67,6 @@ class AVFrame:
     """Whether somebody speaks."""
 
 
-class FrameSource(Protocol):
-    """What :class:`RealtimeSession` needs of a :class:`~stillspeak.stream.StreamSession`."""
-
-    sample_rate: int
-    fps: int
-
-    @property
-    def latency(self) -> Any: ...
-
-    def push(self, samples: npt.NDArray[Any]) -> Sequence[Any]: ...
-
-    def idle(self, frames: int) -> Sequence[Any]: ...
-
-    def reset(self) -> None: ...
-
-
 @dataclass
 class PictureCounts:
     """What happened to the pictures."""
@@ -92,15 +79,6 @@ class PictureCounts:
     """Frames without one: computing or the consumer took too long."""
     stalls: int = 0
     """Times that the clock waited, see :data:`STALL_SECONDS`."""
-
-
-@dataclass(eq=False)
-class _Task:
-    """Work for the thread: a block to hear, or an interruption."""
-
-    frames: list[int]
-    """Indexes: the block's frame, or those not yet shown when the interruption came."""
-    block: Waveform | None
 
 
 class RealtimeSession:
@@ -127,7 +105,7 @@ class RealtimeSession:
 
     def __init__(
         self,
-        source: FrameSource,
+        source: StreamSession,
         *,
         rate: int,
         live: bool = True,
@@ -153,7 +131,9 @@ class RealtimeSession:
         self._resampler = BlockResampler(rate, source.sample_rate, source.fps)
         self._line: deque[tuple[int, AudioBlock]] = deque()
         self._ready: dict[int, Picture] = {}
-        self._tasks: deque[_Task] = deque()
+        # Blocks for the thread, each with its frame's index; None is an interruption, with the
+        # indexes of the frames that were not shown yet.
+        self._tasks: deque[tuple[Waveform | None, list[int]]] = deque()
         self._wake = asyncio.Event()
         self._warm = asyncio.Event()
         self._room = asyncio.Event()
@@ -211,7 +191,7 @@ class RealtimeSession:
         silence = np.zeros(self.buffer.block, np.float32)
         self._line = deque((index, AudioBlock(silence)) for index, _ in self._line)
         self._last_loud = -math.inf
-        self._tasks = deque([_Task([index for index, _ in self._line], None)])
+        self._tasks = deque([(None, [index for index, _ in self._line])])
         self._wake.set()
 
     # --- frames out -------------------------------------------------------------------------
@@ -320,10 +300,10 @@ class RealtimeSession:
         If it is behind, the face does not hear the oldest block, whose picture would come too
         late. The block is played all the same.
         """
-        waiting = [task for task in self._tasks if task.block is not None]
+        waiting = [place for place, (block, _) in enumerate(self._tasks) if block is not None]
         if len(waiting) >= MAX_PENDING:
-            self._tasks.remove(waiting[0])
-        self._tasks.append(_Task([index], sound))
+            del self._tasks[waiting[0]]
+        self._tasks.append((sound, [index]))
         self._wake.set()
 
     async def _work(self) -> None:
@@ -339,7 +319,7 @@ class RealtimeSession:
                     await self._wake.wait()
                     continue
                 task, generation = self._tasks.popleft(), self._generation
-                made = await loop.run_in_executor(self._executor, self._compute, task)
+                made = await loop.run_in_executor(self._executor, self._compute, *task)
                 if generation == self._generation:
                     self.pictures.made += len(made)
                     self._ready.update(made)
@@ -355,16 +335,16 @@ class RealtimeSession:
         self._source.idle(1)
         self._source.reset()
 
-    def _compute(self, task: _Task) -> list[tuple[int, Picture]]:
+    def _compute(self, block: Waveform | None, indexes: list[int]) -> list[tuple[int, Picture]]:
         """In the thread: pictures by frame."""
-        if task.block is None:
+        if block is None:
             self._unseen.clear()
             self._resampler.clear()
             self._source.reset()
-            idle = self._source.idle(len(task.frames))
-            return [(i, frame.picture) for i, frame in zip(task.frames, idle, strict=True)]
-        self._unseen.extend(task.frames)
-        made = self._source.push(self._resampler.feed(task.block))
+            idle = self._source.idle(len(indexes))
+            return [(i, frame.picture) for i, frame in zip(indexes, idle, strict=True)]
+        self._unseen.extend(indexes)
+        made = self._source.push(self._resampler.feed(block))
         return [(self._unseen.popleft(), frame.picture) for frame in made]
 
 

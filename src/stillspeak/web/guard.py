@@ -4,9 +4,9 @@
 
 - **Host**: ``localhost``, a bare address or a name that the operator allowed. Another name that
   was made to resolve to this machine (DNS rebinding) gets 403.
-- **Origin**: a request that changes something, or any web socket, must come from a page of this
-  server or from no page at all (curl, Python). Pages of other sites get 403, and so do their
-  requests for data. There is no CORS.
+- **Origin**: a request that changes something must come from a page of this server or from no page
+  at all (curl, Python). Pages of other sites get 403, and so do their requests for data. There is no
+  CORS, and there are no web sockets.
 - **Bodies** are counted and timed while they are read.
 - **Headers**: a content security policy without inline code and third parties, and its kin.
 """
@@ -84,18 +84,11 @@ class Guard:
         self.idle_seconds = idle_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] not in ("http", "websocket"):
+        if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)
         reason = self._refusal(scope, headers)
-        if scope["type"] == "websocket":
-            if reason is None:
-                await self.app(scope, receive, send)
-            else:
-                await receive()  # the connect message
-                await send({"type": "websocket.close", "code": 1008, "reason": reason})
-            return
         body = _Body(receive, self.large_bodies.get(scope["path"], SMALL_BODY))
         if reason is not None:
             body.error = ApiError(403, "forbidden", reason)
@@ -131,7 +124,7 @@ class Guard:
                 "localhost, or start it with --allow-host"
             )
         origin = headers.get("origin")
-        changes = scope["type"] == "websocket" or scope["method"] not in _SAFE
+        changes = scope["method"] not in _SAFE
         foreign = origin is not None and changes and not _same_place(origin, host)
         # Browsers say where a request comes from even where they send no origin.
         site = headers.get("sec-fetch-site", "none")

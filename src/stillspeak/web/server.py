@@ -22,7 +22,7 @@ def run(settings: ServeSettings, *, ready: Callable[[str], None] = lambda url: N
 
     Args:
         settings: what to serve and where.
-        ready: called once with the URL when connections are accepted.
+        ready: called once with the URL, from when on connections are taken.
 
     Raises:
         ConfigError: the address cannot be listened on, no files can be kept, or the label or
@@ -36,17 +36,10 @@ def run(settings: ServeSettings, *, ready: Callable[[str], None] = lambda url: N
         app.state.studio.models.offered()  # a wrong name is an error now and not for visitors
     import uvicorn
 
-    class Server(uvicorn.Server):
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            if self.started:
-                ready(url)
-
-    listening = _listen(settings.host, settings.port)
-    with listening:
+    with _listen(settings.host, settings.port) as listening:
         # Before the server starts, which would report a failure with a traceback.
         app.state.studio.storage.open()
-        url = _url(listening)
+        ready(_url(listening))
         config = uvicorn.Config(
             app,
             log_level="warning",
@@ -57,7 +50,7 @@ def run(settings: ServeSettings, *, ready: Callable[[str], None] = lambda url: N
             h11_max_incomplete_event_size=32 * 1024,
         )
         try:
-            Server(config).run(sockets=[listening])
+            uvicorn.Server(config).run(sockets=[listening])
         finally:
             app.state.studio.storage.close()
 

@@ -20,8 +20,7 @@ router = APIRouter(prefix="/api")
 @router.get("/health")
 async def health(response: Response, studio: Current) -> dict[str, Any]:
     """Whether videos can be made; 503 if not."""
-    queue = studio.queue
-    problem = studio.problem or (None if queue.alive else "the queue has stopped")
+    problem = studio.problem
     if problem:
         response.status_code = 503
     return {
@@ -31,8 +30,8 @@ async def health(response: Response, studio: Current) -> dict[str, Any]:
         "uptime_seconds": round(time.monotonic() - studio.began, 1),
         "models_loaded": studio.models.loaded,
         "queue": {
-            "running": int(queue.running),
-            "waiting": queue.waiting,
+            "running": studio.queue.running,
+            "waiting": studio.queue.waiting,
             "length": studio.settings.queue_length,
         },
         "uploads": studio.uploads,

@@ -20,7 +20,7 @@ from stillspeak.web.studio.schemas import PictureOut, SoundOut, SpeechIn
 from stillspeak.web.studio.studio import Studio
 from stillspeak.web.studio.uploads import PictureItem, Sample, SoundItem, Spoken
 
-_CHUNK = 2**20
+_SAMPLE_BYTES = 2**20
 _BINARY = {
     "requestBody": {
         "required": True,
@@ -71,17 +71,12 @@ async def _receive(request: Request, target: Path) -> None:
     Raises:
         ApiError: an empty body, or the client went away.
     """
-    buffer = bytearray()
     with target.open("wb") as file:
         try:
             async for piece in request.stream():
-                buffer += piece
-                if len(buffer) >= _CHUNK:
-                    await asyncio.to_thread(file.write, bytes(buffer))
-                    buffer.clear()
+                await asyncio.to_thread(file.write, piece)
         except ClientDisconnect:
             raise ApiError(400, "gone", "the upload was broken off; try again") from None
-        await asyncio.to_thread(file.write, bytes(buffer))
         size = file.tell()
     if not size:
         raise ApiError(422, "bad_input", "the upload is empty; send a file as the request's body")
@@ -108,7 +103,9 @@ async def add_sample(sample: str, studio: Current) -> PictureOut | SoundOut:
     if one is None:
         raise ApiError(404, "not_found", "there is no such sample")
     add = _add_picture if one.kind == "picture" else _add_sound
-    return await add(studio, one.file_name, partial(uploads.write_sample, sample=one), _CHUNK)
+    return await add(
+        studio, one.file_name, partial(uploads.write_sample, sample=one), _SAMPLE_BYTES
+    )
 
 
 @router.post("/speech", status_code=201)

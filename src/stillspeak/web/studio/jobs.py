@@ -5,8 +5,8 @@ from __future__ import annotations
 import shlex
 import threading
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -69,7 +69,11 @@ class Job(Item):
 
     @property
     def over(self) -> bool:
-        return self.state in ("done", "failed", "cancelled")
+        return self.state not in ("waiting", "running")
+
+    @property
+    def needs(self) -> tuple[Item, ...]:
+        return () if self.over else (self, self.picture, self.sound)
 
 
 class _StopError(Exception):
@@ -77,35 +81,23 @@ class _StopError(Exception):
 
 
 class JobQueue:
-    """Runs jobs in one thread. Methods are for any thread."""
+    """Runs jobs in one thread, one after another. Methods are for any thread."""
 
     def __init__(self, storage: Storage, models: ModelCache, settings: ServeSettings) -> None:
         self._storage = storage
         self._models = models
         self._settings = settings
-        self._waiting: deque[Job] = deque()
-        self._running: Job | None = None
-        self._changed = threading.Condition()  # reentrant
-        self._stopping = False
-        self._thread: threading.Thread | None = None
+        self._jobs: list[Job] = []
+        """Those that are not over; the first one runs, or is about to."""
+        self._lock = threading.RLock()
+        self._thread = ThreadPoolExecutor(1, "stillspeak-jobs")
 
-    def start(self) -> None:
-        """Begin to work."""
-        self._thread = threading.Thread(target=self._work, name="stillspeak-jobs", daemon=True)
-        self._thread.start()
-
-    def close(self, timeout: float = 10.0) -> None:
+    def close(self) -> None:
         """Drop what waits, stop what runs, and wait for it."""
-        with self._changed:
-            self._stopping = True
-            for job in self._waiting:
-                self._end(job, "cancelled")
-            self._waiting.clear()
-            if self._running is not None:
-                self._running.stop = True
-            self._changed.notify_all()
-        if self._thread is not None:
-            self._thread.join(timeout)
+        with self._lock:
+            for job in reversed(self._jobs.copy()):
+                self.cancel(job)
+        self._thread.shutdown()
 
     def check(self, client: str) -> None:
         """Refuse a client while the queue is full.
@@ -114,87 +106,76 @@ class JobQueue:
             BusyError: it is.
         """
         most, length = self._settings.queue_per_client, self._settings.queue_length
-        with self._changed:
-            jobs = [*self._waiting, *([self._running] if self._running else [])]
-            if sum(job.client == client for job in jobs) >= most:
+        with self._lock:
+            if sum(job.client == client for job in self._jobs) >= most:
                 message = f"{most} of your videos are being made; wait for one or cancel it"
                 raise BusyError(429, "too_many", message, retry_after=15)
-            if len(self._waiting) >= length:
+            if self.waiting >= length:
                 message = f"{length} videos are waiting already; try again in a minute"
                 raise BusyError(503, "busy", message, retry_after=15)
 
     def submit(self, job: Job) -> None:
-        """Put a job, which the storage has, at the end of the queue.
+        """Keep a job in the storage, and put it at the end of the queue.
 
         Raises:
             BusyError: the queue is full.
+            StorageFullError: the server is stopping.
         """
-        with self._changed:
+        with self._lock:
             self.check(job.client)
-            self._storage.use(job, job.picture, job.sound)
-            self._waiting.append(job)
-            self._changed.notify_all()
+            self._storage.add(job)
+            self._jobs.append(job)
+            self._thread.submit(self._run, job)
 
     def cancel(self, job: Job) -> None:
         """End a job and drop its video; nothing happens to one that is over."""
-        with self._changed:
-            if job in self._waiting:
-                self._waiting.remove(job)
+        with self._lock:
+            job.stop = True
+            if job.state == "waiting":
                 self._end(job, "cancelled")
-            elif job is self._running:
-                job.stop = True
 
     def position(self, job: Job) -> int:
         """Jobs before this one; 0 once it runs."""
-        with self._changed:
-            if job not in self._waiting:
-                return 0
-            return self._waiting.index(job) + (self._running is not None)
+        with self._lock:
+            return self._jobs.index(job) if job in self._jobs else 0
 
     @property
     def waiting(self) -> int:
-        return len(self._waiting)
+        with self._lock:
+            return sum(job.state == "waiting" for job in self._jobs)
 
     @property
-    def running(self) -> bool:
-        return self._running is not None
+    def running(self) -> int:
+        with self._lock:
+            return len(self._jobs) - self.waiting
 
-    @property
-    def alive(self) -> bool:
-        """Whether the thread works."""
-        return self._thread is not None and self._thread.is_alive()
-
-    def _work(self) -> None:
-        while True:
-            with self._changed:
-                while not self._waiting and not self._stopping:
-                    self._changed.wait()
-                if self._stopping:
-                    return
-                job = self._running = self._waiting.popleft()
-                job.state = "running"
-            state: State = "failed"
-            try:
-                self._make(job)
-                state = "done"
-            except _StopError:
-                state = "cancelled"
-            except StillspeakError as error:
-                # Messages name files as the visitor does; a path can only be one of ours.
-                job.error = str(error).replace(f"{job.folder}/", "")
-            except Exception:
-                log.exception("a job failed")
-                job.error = "something went wrong inside the server; its log says what"
-            with self._changed:
-                self._running = None
-                self._end(job, state)
+    def _run(self, job: Job) -> None:
+        with self._lock:
+            if job.over:
+                return
+            job.state = "running"
+        state: State = "failed"
+        try:
+            self._make(job)
+            state = "done"
+        except _StopError:
+            state = "cancelled"
+        except StillspeakError as error:
+            # Messages name files as the visitor does; a path can only be one of ours.
+            job.error = str(error).replace(f"{job.folder}/", "")
+        except Exception:
+            log.exception("a job failed")
+            job.error = "something went wrong inside the server; its log says what"
+        with self._lock:
+            self._end(job, state)
 
     def _end(self, job: Job, state: State) -> None:
         job.state = job.stage = state
+        self._jobs.remove(job)
         if state != "done":
             job.file.unlink(missing_ok=True)
         self._storage.renew(job)
-        self._storage.release(job, job.picture, job.sound)
+        self._storage.sweep()
 
     def _make(self, job: Job) -> None:
         from stillspeak.media.video import write_video

@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
@@ -55,10 +55,13 @@ class Item:
     """When it is removed, in seconds of ``time.monotonic``."""
     size: int = 0
     """Bytes that it takes, or may still take."""
-    users: int = field(default=0, compare=False)
-    """Jobs that need it: while there are any, it stays."""
-    dropped: bool = field(default=False, compare=False)
+    dropped: bool = False
     """Whether it was removed, though a job may still need it."""
+
+    @property
+    def needs(self) -> tuple[Item, ...]:
+        """Items that stay as long as this one needs them."""
+        return ()
 
     @property
     def expires_in(self) -> int:
@@ -157,24 +160,15 @@ class Storage:
         """
         with self._lock:
             item = self._items.get(name)
-            if not isinstance(item, kind) or item.dropped:
-                raise GoneError(kind.what)
-            if not item.users and item.expires <= time.monotonic():
+            if not isinstance(item, kind) or item.dropped or item in self._gone():
                 raise GoneError(kind.what)
             return item
 
-    def use(self, *items: Item) -> None:
-        """Keep items until :meth:`release`."""
-        with self._lock:
-            for item in items:
-                item.users += 1
-
-    def release(self, *items: Item) -> None:
-        """Undo :meth:`use`."""
-        with self._lock:
-            for item in items:
-                item.users -= 1
-        self.sweep()
+    def _gone(self) -> set[Item]:
+        """Items that nothing needs and whose time is up, or that were removed."""
+        now, items = time.monotonic(), self._items.values()
+        over = {item for item in items if item.dropped or item.expires <= now}
+        return over.difference(*(item.needs for item in items))
 
     def renew(self, item: Item) -> None:
         """Count an item's time from now, and measure its size."""
@@ -188,13 +182,8 @@ class Storage:
 
     def sweep(self) -> None:
         """Remove the items whose time is up, or that were removed while a job needed them."""
-        now = time.monotonic()
         with self._lock:
-            gone = [
-                item
-                for item in self._items.values()
-                if (item.dropped or item.expires <= now) and not item.users
-            ]
+            gone = self._gone()
             for item in gone:
                 del self._items[item.id]
         for item in gone:

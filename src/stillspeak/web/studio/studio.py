@@ -58,7 +58,6 @@ class Studio:
             ConfigError: no files can be kept.
         """
         self.storage.open()
-        self.queue.start()
         self._sweeper = asyncio.create_task(self._sweep())
         if self.settings.preload:
             self._workers.submit(self._preload)

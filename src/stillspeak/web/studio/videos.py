@@ -51,7 +51,6 @@ async def add_job(asked: JobIn, request: Request, studio: Current) -> Job:
             queue=studio.queue,
         )
         studio.queue.submit(job)
-        studio.storage.add(job)
     return job
 
 
