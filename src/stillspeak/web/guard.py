@@ -5,8 +5,8 @@
 - **Host**: ``localhost``, a bare address or a name that the operator allowed. Another name that
   was made to resolve to this machine (DNS rebinding) gets 403.
 - **Origin**: a request that changes something must come from a page of this server or from no page
-  at all (curl, Python). Pages of other sites get 403, and so do their requests for data. There is no
-  CORS, and there are no web sockets.
+  at all (curl, Python). Pages of other sites get 403, and so do their requests for data. There is
+  no CORS, and there are no web sockets.
 - **Bodies** are counted and timed while they are read.
 - **Headers**: a content security policy without inline code and third parties, and its kin.
 """
