@@ -206,9 +206,9 @@ def released_half(folder: Path) -> None:
 
 
 def lip_reader(folder: Path) -> None:
-    from stillspeak.weights import judges
+    from stillspeak.weights import scorers
 
-    shutil.copy(judges()["lipnet"].path, folder / "model.safetensors")
+    shutil.copy(scorers()["lipnet"].path, folder / "model.safetensors")
 
 
 def manifest(line: str) -> Callable[[Path], object]:

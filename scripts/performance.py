@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from stillspeak.weights import catalogue, judges, read_info
+from stillspeak.weights import catalogue, read_info, scorers
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "performance.md"
@@ -218,7 +218,7 @@ def size() -> Iterator[str]:
     yield _row(["name", "MiB", "what"])
     yield _row(["---", "---:", "---"])
     default = catalogue()["default"].name
-    entries = {**catalogue(), **judges()}
+    entries = {**catalogue(), **scorers()}
     for name, entry in sorted(entries.items()):
         if name == "default" or not entry.path.is_file():
             continue

@@ -27,7 +27,7 @@ from stillspeak.cli import app as cli
 ROOT = Path(__file__).resolve().parents[1]
 
 GROUPS = {
-    "Making videos": ("animate", "Animator", "Animation"),
+    "Making videos": ("animate", "Animator", "Animation", "options.AnimateOptions"),
     "While the sound comes in": (
         *("StreamSession", "stream.Frame", "stream.Latency", "rendering.check.StillWarning"),
     ),

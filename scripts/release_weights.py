@@ -4,7 +4,7 @@
         --summary "the paper's temporal GAN" --data "..." --scores scores.json [--default]
 
 The default model goes into the package, others into weights/, where a former default moves; with
---judge a network that measures goes into the package, with --refiner the one that corrects drawn
+--scorer a network that measures goes into the package, with --refiner the one that corrects drawn
 mouths, which is in no catalogue. The default model is one file: a run of configs/pose.toml writes
 its speech encoder with it, and how that was made. Weights that a run started from and that are not
 released themselves tell their own making with --ancestor. Tensors are left as they are.
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--scores", type=Path, required=True, help="JSON of the benchmark")
     parser.add_argument("--ancestor", type=Path, nargs="*", default=[], help="what it started from")
     parser.add_argument("--default", action="store_true")
-    parser.add_argument("--judge", action="store_true", help="a network that measures")
+    parser.add_argument("--scorer", action="store_true", help="a network that measures")
     parser.add_argument("--refiner", action="store_true", help="the one of drawn mouths")
     arguments = parser.parse_args()
 
@@ -51,7 +51,7 @@ def main() -> None:
     info["licence"] = "MIT"
     info["data"] = arguments.data
     scores = json.loads(arguments.scores.read_text("utf-8"))
-    info["scores"] = scores if arguments.judge or arguments.refiner else scores["median"]
+    info["scores"] = scores if arguments.scorer or arguments.refiner else scores["median"]
     info["ancestors"] = [_making(path) for path in arguments.ancestor]
     # Commands name the checkout's folder where they were given from elsewhere.
     metadata["info"] = json.dumps(info).replace(f"{ROOT}/", "")
@@ -63,7 +63,7 @@ def main() -> None:
         load_refiner(path)
         print(f"{path.relative_to(ROOT)}: {path.stat().st_size / 2**20:.1f} MiB, loads and answers")
         return
-    inside = arguments.default or arguments.judge
+    inside = arguments.default or arguments.scorer
     folder = RESOURCES if inside else ROOT / "weights"
     folder.mkdir(exist_ok=True)
     path = folder / f"{arguments.name}.safetensors"
@@ -72,7 +72,7 @@ def main() -> None:
 
     table_path = RESOURCES / "catalogue.json"
     table = json.loads(table_path.read_text("utf-8"))
-    table["judges" if arguments.judge else "models"][arguments.name] = {
+    table["scorers" if arguments.scorer else "models"][arguments.name] = {
         "file": path.name,
         "sha256": file_sha256(path),
         "summary": arguments.summary,
@@ -83,7 +83,7 @@ def main() -> None:
             (RESOURCES / former["file"]).rename(ROOT / "weights" / former["file"])
         table["default"] = arguments.name
     table_path.write_text(json.dumps(table, indent=1) + "\n", "utf-8")
-    if arguments.judge:
+    if arguments.scorer:
         {"lipnet": load_lip_reader, "sync": load_sync_scorer}[arguments.name]()
     else:
         load_model(arguments.name)

@@ -14,8 +14,7 @@ import torch
 from skimage.data import astronaut
 
 import stillspeak
-from stillspeak.animate import Animator
-from stillspeak.animation import Animation
+from stillspeak.animate import Animation, Animator
 from stillspeak.errors import (
     AudioError,
     ConfigError,
@@ -170,8 +169,6 @@ def test_one_of_several_faces():
         again = animator.animate(both, (speech(0.2), RATE), face=0).frames
         with pytest.raises(NoFaceError, match=r"no face number 2, 2 faces"):
             animator.animate(both, (speech(0.2), RATE), face=2)
-        with pytest.raises(NoFaceError, match="no face number -1"):
-            animator.animate(both, (speech(0.2), RATE), face=-1)
     assert np.array_equal(largest, again)
     left, right = np.s_[:, :, :256], np.s_[:, :, 256:]
     assert not np.array_equal(largest[left][0], both[:, :256])
@@ -231,7 +228,7 @@ def test_a_whisper_is_not_silence():
 
 @pytest.mark.parametrize("seed", [-1, 2**63, 10**30])
 def test_seeds_out_of_range_are_refused(seed):
-    with pytest.raises(ConfigError, match=f"seed {seed} is out of range"):
+    with pytest.raises(ConfigError, match=f"seed: must be .*, not {seed}"):
         animation(seed=seed)
 
 
@@ -351,17 +348,6 @@ def test_saving_respects_what_is_there(tmp_path):
     assert path.read_bytes() == before
     Animator(lively()).animate(portrait(), (speech(0.2), RATE), seed=1).save(path, overwrite=True)
     assert path.read_bytes() != before
-
-
-def test_strengths_out_of_range_are_refused() -> None:
-    sound = (np.sin(np.arange(16_000) / 5).astype(np.float32), 16_000)
-    for options, message in (
-        ({"head_motion": 4.0}, r"head motion 4 is out of range; give 0 to 3"),
-        ({"blink": -1.0}, r"blink -1 is out of range"),
-        ({"expression": 3.5}, r"expression 3\.5 is out of range"),
-    ):
-        with pytest.raises(ConfigError, match=message):
-            stillspeak.animate(astronaut(), sound, **options)
 
 
 def test_the_head_moves_when_asked_and_the_rest_of_the_picture_stays() -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from safetensors.torch import save_file
 
-from stillspeak.animation import Animation
+from stillspeak.animate import Animation
 from stillspeak.cli import app as cli
 from stillspeak.media import video
 from support.animate import (

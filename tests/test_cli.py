@@ -16,9 +16,9 @@ import typer
 
 import stillspeak
 from stillspeak.cli import app as cli
-from stillspeak.cli import common
 from stillspeak.media.video import iter_frames, probe_video
 from stillspeak.options import OPTIONS
+from stillspeak.system.configuration import range_of
 from support.animate import (
     listing,
     masked_portrait,
@@ -220,7 +220,7 @@ def test_closed_streams_are_one_line(animate, monkeypatch):
 
 
 def test_stdin_is_read_up_to_a_bound(animate, monkeypatch):
-    monkeypatch.setattr(common, "MAX_STDIN_BYTES", 2**20)
+    monkeypatch.setattr("stillspeak.cli.animate.MAX_STDIN_BYTES", 2**20)
     feed(monkeypatch, bytes(2**20 + 1))
     outcome = animate("-", "speech.wav", "-o", "out.mp4")
     assert outcome.code == 1
@@ -315,9 +315,9 @@ def test_the_command_line_has_every_option_with_its_range_and_default(name):
     shown = {one.name: one for one in command(name).params}
     for option, about in OPTIONS.items():
         assert shown[option].opts == [f"--{option.replace('_', '-')}"]
-        assert (shown[option].default, shown[option].help) == (about.default, about.help)
-        if about.least is not None:
-            assert (shown[option].min, shown[option].max) == (about.least, about.most)
+        assert (shown[option].default, shown[option].help) == (about.default, about.description)
+        if any(range_of(about)):
+            assert (shown[option].min, shown[option].max) == range_of(about)
 
 
 def command(name: str):

@@ -25,7 +25,7 @@ import typer
 
 from stillspeak.cli import app as cli
 from stillspeak.media.video import write_video
-from stillspeak.weights import catalogue, judges
+from stillspeak.weights import catalogue, scorers
 from support.animate import (
     lively,
     portrait,
@@ -165,7 +165,7 @@ def _translate(name: str, words: list[str], weights: Path) -> list[str] | None:
         if config in ("configs/lipnet.toml", "configs/sync.toml"):
             # A lesson in miniature is in tests/training; its weights stand for those of hours.
             run.mkdir(parents=True)
-            shutil.copy(judges()[Path(config).stem].path, run / "best.safetensors")
+            shutil.copy(scorers()[Path(config).stem].path, run / "best.safetensors")
             return None
         if config in ("configs/speech.toml", "configs/pose.toml", "configs/refiner.toml"):
             run.mkdir(parents=True)  # in miniature in tests/training as well

@@ -406,14 +406,13 @@ def test_the_performance_page_says_what_was_measured(
 
 
 def test_public_arguments_are_explained() -> None:
-    for kind in ("Animator", "StreamSession"):
-        about = inspect.getdoc(getattr(stillspeak, kind))
-        # Options are explained where ``animate`` takes them.
-        for argument in set(inspect.signature(getattr(stillspeak, kind)).parameters) - set(OPTIONS):
-            assert re.search(rf"\b{argument}: ", about), f"{kind}: {argument} is not explained"
-    for call in (stillspeak.Animator.animate, stillspeak.load_image, stillspeak.write_video):
+    for call in (
+        *(stillspeak.Animator, stillspeak.StreamSession, stillspeak.Animator.animate),
+        *(stillspeak.load_image, stillspeak.write_video),
+    ):
         about = inspect.getdoc(call)
-        for argument in set(inspect.signature(call).parameters) - {"self"}:
+        # Options are explained where they are stated.
+        for argument in set(inspect.signature(call).parameters) - {"self", *OPTIONS}:
             assert re.search(rf"\b{argument}: ", about), f"{call}: {argument} is not explained"
 
 

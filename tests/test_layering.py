@@ -19,7 +19,7 @@ LOWER: dict[str, set[str]] = {
     "media": BOTTOM | {"media", "__version__"},
     "face": BOTTOM | {"face"},
     "models": {"errors", "constants", "system.configuration", "models"},
-    "options": {"errors"},
+    "options": {"system"},
     "weights": BOTTOM | {"models"},
     "data": BOTTOM
     | {
@@ -34,13 +34,12 @@ LOWER: dict[str, set[str]] = {
     "training": BOTTOM | {"media", "face", "models", "weights", "data", "rendering", "training"},
     "rendering": BOTTOM | {"media", "face", "models", "weights", "rendering"},
     "synthesis": BOTTOM | {"media", "models", "options", "rendering"},
-    "animation": BOTTOM | {"media", "rendering", "synthesis"},
     # Reports name the version.
     "reporting": BOTTOM | {"reporting", "__version__"},
 }
 """What each of these units may import of this package."""
 
-UPPER = ({"animate", "animation", "stream"}, {"(all others)"}, {"cli"}, {"__main__"})
+UPPER = ({"animate", "stream"}, {"(all others)"}, {"cli"}, {"__main__"})
 """These may import any unit below and of their own tier, never one of a tier above."""
 
 MODELS_NEED = {"torch", "numpy", "pydantic"}

@@ -16,7 +16,7 @@ from safetensors import safe_open
 
 from stillspeak import weights
 from stillspeak.animate import Animator
-from stillspeak.batch import Job, run_jobs
+from stillspeak.batch import BatchJob, run_jobs
 from stillspeak.cli import app as cli
 from stillspeak.data import prepare as prepare_module
 from stillspeak.data.corpora import find_grid
@@ -216,7 +216,7 @@ def test_one_job_too_large_does_not_stop_the_others(
     use_shared_detector(monkeypatch)
     sounds = [files / "speech.wav", files / "other.wav"]
     write_wav(sounds[1], speech(0.4))
-    jobs = [Job(n, files / "photo.png", s, files / f"{n}.mp4") for n, s in enumerate(sounds)]
+    jobs = [BatchJob(n, files / "photo.png", s, files / f"{n}.mp4") for n, s in enumerate(sounds)]
     with Animator(files / "model.safetensors") as animator:
         real = animator.animate
 
@@ -287,7 +287,7 @@ def test_sizes_out_of_range(
         cli.main()
     assert stop.value.code == 2
     assert f"equal to {4096 if int(size) > 64 else 64}" in capsys.readouterr().err
-    with pytest.raises(ConfigError, match=f"size {size} is out of range; give 64 to 4096 pixels"):
+    with pytest.raises(ConfigError, match=f"size: must be at .*, not {size}"):
         AnimateOptions(size=int(size))
     assert listing(files) == before
 

@@ -1,26 +1,29 @@
 """The options of a talking face: ranges, messages, what is recorded of them."""
 
 import inspect
-from dataclasses import fields
+from typing import get_type_hints
 
 import pytest
 
 import stillspeak
 from stillspeak.errors import ConfigError
 from stillspeak.options import MAX_SEED, OPTIONS, AnimateOptions, OptionKeywords
+from stillspeak.system.configuration import range_of
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"seed": -1}, f"seed -1 is out of range; give 0 to {MAX_SEED}"),
-        ({"seed": 2**63}, f"seed {2**63} is out of range; give 0 to {MAX_SEED}"),
-        ({"blink": -0.5}, "blink -0.5 is out of range; give 0 to 3"),
-        ({"blink": float("nan")}, "blink nan is out of range; give 0 to 3"),
-        ({"expression": 3.01}, "expression 3.01 is out of range; give 0 to 3"),
-        ({"head_motion": 4.0}, "head motion 4 is out of range; give 0 to 3"),
-        ({"size": 63}, "size 63 is out of range; give 64 to 4096 pixels"),
-        ({"size": 4097}, "size 4097 is out of range; give 64 to 4096 pixels"),
+        ({"seed": -1}, "seed: must be at least 0, not -1"),
+        ({"seed": 2**63}, f"seed: must be at most {MAX_SEED}, not {2**63}"),
+        ({"face": -1}, "face: must be at least 0, not -1"),
+        ({"blink": -0.5}, "blink: must be at least 0, not -0.5"),
+        ({"blink": float("nan")}, "blink: must be a finite number, not nan"),
+        ({"blink": "often"}, "blink: must be a number, not 'often'"),
+        ({"expression": 3.01}, "expression: must be at most 3, not 3.01"),
+        ({"head_motion": 4.0}, "head_motion: must be at most 3, not 4.0"),
+        ({"size": 63}, "size: must be at least 64, not 63"),
+        ({"size": 4097}, "size: must be at most 4096, not 4097"),
     ],
 )
 def test_values_out_of_range_are_refused(given, message):
@@ -31,12 +34,14 @@ def test_values_out_of_range_are_refused(given, message):
 
 def test_the_ends_of_the_ranges_are_allowed():
     for name, option in OPTIONS.items():
-        for end in (option.least, option.most):
+        for end in range_of(option):
             assert end is None or getattr(AnimateOptions(**{name: end}), name) == end
 
 
 def test_keywords_and_fields_are_the_same():
-    assert list(OptionKeywords.__annotations__) == [one.name for one in fields(AnimateOptions)]
+    assert get_type_hints(OptionKeywords) == {
+        name: option.annotation for name, option in OPTIONS.items()
+    }
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def test_importing_costs_nothing_and_animate_stays_a_function():
         "print(json.dumps({'loaded': loaded, 'kind': type(stillspeak.animate).__name__,\n"
         "    'same': stillspeak.animate is sys.modules['stillspeak.animate'].animate,\n"
         "    'whole': stillspeak.Animator is Animator,\n"
-        "    'later': [n for n in ('mediapipe', 'pydantic', 'typer', 'lightning_fabric',\n"
+        "    'later': [n for n in ('mediapipe', 'typer', 'lightning_fabric',\n"
         "        'tensorboard', 'matplotlib', 'scipy', 'skimage') if n in sys.modules]}))\n"
     )
     assert got == {"loaded": [], "kind": "function", "same": True, "whole": True, "later": []}

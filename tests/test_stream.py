@@ -499,11 +499,11 @@ def test_a_rate_with_a_chunk_has_to_be_the_sessions():
 def test_wrong_choices_are_refused():
     with pytest.raises(ConfigError, match="fps 30 is not the model's; give 25"):
         session(fps=30)
-    with pytest.raises(ConfigError, match="blink 4 is out of range"):
+    with pytest.raises(ConfigError, match="blink: must be at most 3, not 4"):
         session(blink=4)
-    with pytest.raises(ConfigError, match="seed -1 is out of range"):
+    with pytest.raises(ConfigError, match="seed: must be at least 0, not -1"):
         session(seed=-1)
-    with pytest.raises(ConfigError, match="size 5 is out of range"):
+    with pytest.raises(ConfigError, match="size: must be at least 64, not 5"):
         session(size=5)
     with pytest.raises(ImageError):
         StreamSession("/nowhere.png", animator=animator())

@@ -112,7 +112,7 @@ def test_the_wheel_is_small_and_holds_the_weights_used_unasked(built: Built) -> 
         table = json.loads(archive.read("stillspeak/resources/weights/catalogue.json"))
         sizes = {info.filename: info.file_size for info in archive.infolist()}
     shipped = {table["models"][table["default"]]["file"]}
-    shipped |= {entry["file"] for entry in table["judges"].values()}
+    shipped |= {entry["file"] for entry in table["scorers"].values()}
     for name in shipped:
         assert sizes[f"stillspeak/resources/weights/{name}"] > 100_000
     assert not [name for name in sizes if re.search(r"\.(mpg|mp4|align|pkl|pt|pth)$", name)]

@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Any
 from stillspeak.errors import StillspeakError
 
 if TYPE_CHECKING:
-    from stillspeak.animate import Animator, animate
-    from stillspeak.animation import Animation
+    from stillspeak.animate import Animation, Animator, animate
     from stillspeak.face.landmarks import Face, LandmarkDetector, MediaPipeDetector
     from stillspeak.media.audio import load_audio
     from stillspeak.media.image import load_image
@@ -50,7 +49,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Animation": "animation",
+    "Animation": "animate",
     "Animator": "animate",
     "animate": "animate",
     "Face": "face.landmarks",

@@ -1,33 +1,31 @@
 """The main path: one picture and one speech clip become a talking-face video.
 
-:func:`animate` reads from top to bottom as the walk from two inputs to one output; what each
-step does stands in the module that it is called from.
+:meth:`Animator.animate` reads from top to bottom as the walk from two inputs to one output; what
+each step does stands in the module that it is called from.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
 
-from stillspeak.animation import Animation
 from stillspeak.errors import AudioError
-from stillspeak.face.landmarks import (
-    LandmarkDetector,
-    MediaPipeDetector,
-    choose_face,
-)
+from stillspeak.face.landmarks import LandmarkDetector, MediaPipeDetector, choose_face
 from stillspeak.media.audio import load_audio
 from stillspeak.media.image import load_image
+from stillspeak.media.marks.marking import MarkChoices, Marks
 from stillspeak.media.marks.origin import Origin, Source, describe_picture, describe_sound
 from stillspeak.media.source import source_name
+from stillspeak.media.video import write_video
 from stillspeak.models.engine import InferenceEngine, packing_works
 from stillspeak.models.generator import Generator
 from stillspeak.options import AnimateOptions, OptionKeywords, takes_options
-from stillspeak.rendering.check import check_still
+from stillspeak.rendering.check import StillWarning, check_still
 from stillspeak.rendering.portrait import Portrait, fit_picture
 from stillspeak.synthesis import Synthesizer
 from stillspeak.system.runtime import choose_decoder_type, choose_device
@@ -35,6 +33,9 @@ from stillspeak.weights import DEFAULT_MODEL, identify_model, load_model
 
 if TYPE_CHECKING:
     import PIL.Image
+
+COMMENT = "Synthetic talking-face video, made with stillspeak"
+"""What the plain metadata of a video says."""
 
 MIN_SECONDS = 0.2
 """Shortest speech that is animated: five frames."""
@@ -79,26 +80,23 @@ class Animator:
 
     @property
     def engine(self) -> InferenceEngine:
-        """The generator made ready to run, which is done when first asked for.
-
-        Its weights are those of that moment.
-        """
+        """The generator made ready to run, with the weights it has when this is first used."""
         if self._engine is None:
             self._engine = InferenceEngine(self.generator, dtype=self._type)
         return self._engine
 
     @property
     def detector(self) -> LandmarkDetector:
-        """The face detector, loaded when first asked for."""
+        """The face detector, loaded when first used."""
         if self._detector is None:
             self._detector = MediaPipeDetector(any_way_up=True)
         return self._detector
 
     @property
     def model_identity(self) -> tuple[str, str | None]:
-        """Name and SHA-256 of the weights, for a video's credentials; looked up when first asked.
+        """Name and SHA-256 of the weights, for a video's credentials.
 
-        Of a generator that was handed in, neither is known.
+        The SHA-256 of a generator that was handed in is not known.
         """
         if self._identity is None:
             self._identity = identify_model(self._model)
@@ -132,18 +130,11 @@ class Animator:
         Args:
             image: path, bytes, PIL picture, or array (H, W, 3) uint8.
             audio: path, bytes, or ``(samples, rate)``.
-            options: all options in one value; those that follow take precedence.
+            options: all options in one value.
             image_name: what messages call the picture; its path, or e.g. ``<bytes>``.
             audio_name: what messages call the sound.
-            face: which face, 0 being the largest; None takes the largest.
-            crop: the bare aligned crop instead of the whole picture.
-            size: height of the video in pixels. By default the picture's own, at most
-                1,920 on its longer side, and 128 for the crop. The crop's is rounded to
-                a multiple of 4, so that its shape stays.
-            seed: decides what the sound does not: the same seed gives the same video.
-            blink: times as many blinks as people make; 0: none.
-            expression: size of the movements of brows and gaze, 1 being people's.
-            head_motion: size of small movements of the head; 0: it rests.
+            **keywords: single fields of :class:`~stillspeak.options.AnimateOptions`, such as
+                ``seed``. They take precedence over ``options``.
 
         Returns:
             The animation; its frames are generated when they are asked for.
@@ -196,6 +187,112 @@ class Animator:
         warnings = check_still(picture, found, name=shown)
         portrait = Portrait.of(picture, found.points, self.engine, still, warnings)
         return Synthesizer(self.engine, portrait, options)
+
+
+@dataclass(frozen=True, eq=False)
+class Animation:
+    """A talking face: frames (H, W, 3) uint8 RGB at :attr:`fps`, with its sound.
+
+    Iterating generates the frames, chunk by chunk, each time anew and each time the same. They
+    are the generator's own: marks that say that they are synthetic come in when they are written.
+    """
+
+    synthesizer: Synthesizer
+    """Makes the frames; the animation itself only uses copies of it."""
+    audio: npt.NDArray[np.float32]
+    """The speech, (S,) float32 in [-1, 1] at :attr:`sample_rate`."""
+    origin: Origin = field(default_factory=Origin)
+    """What the frames are made from, as content credentials name it."""
+
+    @property
+    def fps(self) -> int:
+        """Frames a second."""
+        return self.synthesizer.engine.config.fps
+
+    @property
+    def sample_rate(self) -> int:
+        """Audio samples a second."""
+        return self.synthesizer.engine.config.sample_rate
+
+    @property
+    def height(self) -> int:
+        """Height of a frame in pixels."""
+        return self.synthesizer.renderer.height
+
+    @property
+    def width(self) -> int:
+        """Width of a frame in pixels."""
+        return self.synthesizer.renderer.width
+
+    @property
+    def warnings(self) -> tuple[StillWarning, ...]:
+        """What about the still makes its video worse; none for a good one."""
+        return self.synthesizer.warnings
+
+    def __len__(self) -> int:
+        return len(self.audio) // self.synthesizer.engine.config.hop
+
+    def __iter__(self) -> Iterator[npt.NDArray[np.uint8]]:
+        return self.synthesizer.restarted().speak(self.audio)
+
+    @property
+    def frames(self) -> npt.NDArray[np.uint8]:
+        """All frames at once: (T, H, W, 3) uint8."""
+        return np.stack(list(self))
+
+    def save(
+        self,
+        path: str | Path,
+        *,
+        overwrite: bool = False,
+        mark: bool = True,
+        label: str | None = None,
+        certificate: str | Path | None = None,
+        key: str | Path | None = None,
+        progress: Callable[[int], None] = lambda frames: None,
+    ) -> int:
+        """Write the video; the suffix decides the format (mp4, webm, gif, none: PNG folder).
+
+        Args:
+            path: where to write.
+            overwrite: replace what is there.
+            mark: leave an imperceptible watermark and, except in webm, content credentials that
+                say that the video is synthetic. Without them only a comment in the file says so;
+                tell viewers yourself.
+            label: a visible text in the corner.
+            certificate, key: PEM files to sign with instead of the installation's own
+                certificate; see :func:`stillspeak.media.marks.signing.find_signer`.
+            progress: called with the number of frames so far after each one.
+
+        Returns:
+            Frames written.
+
+        Raises:
+            OutputExistsError: ``path`` exists and ``overwrite`` is False.
+            OutputError: it cannot be written.
+            ConfigError: the label or the certificate cannot be used.
+        """
+        settings = self.video_settings
+        choices = MarkChoices(mark, label, certificate, key)
+        settings["marks"] = choices.applied(settings["marks"])
+
+        def frames() -> Iterator[npt.NDArray[np.uint8]]:
+            for number, frame in enumerate(self, start=1):
+                yield frame
+                progress(number)
+
+        return write_video(path, frames(), overwrite=overwrite, **settings)
+
+    @property
+    def video_settings(self) -> dict[str, Any]:
+        """What ``write_video`` needs besides the frames; with marks."""
+        return {
+            "fps": self.fps,
+            "audio": self.audio,
+            "sample_rate": self.sample_rate,
+            "metadata": {"comment": COMMENT},
+            "marks": Marks(self.origin),
+        }
 
 
 @takes_options

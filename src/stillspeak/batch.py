@@ -3,52 +3,57 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from stillspeak.animate import Animator
 from stillspeak.errors import ConfigError, InputError, StillspeakError
+from stillspeak.media.marks.marking import MarkChoices
 from stillspeak.media.source import reason
-from stillspeak.options import AnimateOptions
+from stillspeak.options import OPTIONS, AnimateOptions
 from stillspeak.rendering.check import StillWarning
+from stillspeak.system.configuration import first_mistake
 
 COLUMNS = ("photo", "speech", "output")
-OPTIONS = ("seed", "face", "size")
+_TYPES: dict[str, Any] = {name: one.annotation for name, one in OPTIONS.items()}
+"""Without the ranges: a value out of range fails its own job alone."""
 
 
 @dataclass(frozen=True)
-class Job:
+class BatchJob:
     """One line of the table."""
 
     line: int
     photo: Path
     speech: Path
     output: Path
-    seed: int | None = None
-    face: int | None = None
-    size: int | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Those that the line names, instead of the command line's."""
 
 
 @dataclass(frozen=True)
-class JobResult:
-    """What became of a job: frames written and warnings, or the error's one line."""
+class BatchResult:
+    """The outcome of a job: frames written and warnings, or the error's one line."""
 
-    job: Job
+    job: BatchJob
     frames: int = 0
     skipped: bool = False
     error: str | None = None
     warnings: tuple[StillWarning, ...] = ()
 
 
-def read_jobs(path: Path) -> list[Job]:
-    """Read a CSV table with the columns photo, speech, output and, if wanted, seed, face, size.
+def read_jobs(path: Path) -> list[BatchJob]:
+    """Read a CSV table with the columns photo, speech, output and any options of ``animate``.
 
     Paths are relative to the table's folder. Empty options mean the command line's value.
 
     Raises:
         InputError: the table is missing, has other columns, an empty cell where a file is
-            needed, more cells than columns, a number that is none, or two jobs with one output.
+            needed, more cells than columns, a word for a number, or two jobs with one output.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -62,29 +67,43 @@ def read_jobs(path: Path) -> list[Job]:
             f"{path}: needs the columns {', '.join(COLUMNS)} and may have "
             f"{', '.join(OPTIONS)}; found {', '.join(columns) or 'none'}"
         )
-    jobs: list[Job] = []
+    if not rows:
+        raise InputError(f"{path}: holds no jobs")
+    jobs: list[BatchJob] = []
     outputs: dict[Path, int] = {}
     for line, row in rows:
-        if None in row:  # where csv puts the cells that no column is left for
-            raise InputError(f"{path}: line {line}: has more cells than columns; quote commas")
-        files = [(row[column] or "").strip() for column in COLUMNS]
-        if not all(files):
-            raise InputError(f"{path}: line {line}: photo, speech and output must all be given")
-        if any("\0" in file for file in files):
-            raise InputError(f"{path}: line {line}: holds a name with a NUL, which no file has")
-        photo, speech, output = (path.parent / file for file in files)
-        place = output.resolve()
-        if place in outputs:
-            raise InputError(f"{path}: line {line}: writes {output}, as line {outputs[place]} does")
-        outputs[place] = line
-        options = {name: _number(row.get(name), name, path, line) for name in OPTIONS}
-        jobs.append(Job(line, photo, speech, output, **options))
-    if not jobs:
-        raise InputError(f"{path}: holds no jobs")
+        try:
+            job = _job(line, row, path.parent)
+        except InputError as error:
+            raise InputError(f"{path}: line {line}: {error}") from error
+        before = outputs.setdefault(job.output.resolve(), line)
+        if before != line:
+            raise InputError(f"{path}: line {line}: writes {job.output}, as line {before} does")
+        jobs.append(job)
     return jobs
 
 
-def shard(jobs: Sequence[Job], text: str) -> list[Job]:
+def _job(line: int, row: Mapping[Any, str | None], folder: Path) -> BatchJob:
+    if None in row:  # where csv puts the cells that no column is left for
+        raise InputError("has more cells than columns; quote commas")
+    cells = {name: (text or "").strip() for name, text in row.items()}
+    files = [cells[column] for column in COLUMNS]
+    if not all(files):
+        raise InputError("photo, speech and output must all be given")
+    if any("\0" in file for file in files):
+        raise InputError("holds a name with a NUL, which no file has")
+    photo, speech, output = (folder / file for file in files)
+    options = {}
+    for name in OPTIONS:
+        if text := cells.get(name):
+            try:
+                options[name] = TypeAdapter(_TYPES[name]).validate_python(text)
+            except ValidationError as error:
+                raise InputError(f"{name} {first_mistake(error)}") from error
+    return BatchJob(line, photo, speech, output, options)
+
+
+def shard(jobs: Sequence[BatchJob], text: str) -> list[BatchJob]:
     """The ``i``-th of ``n`` parts of the jobs, for ``i/n`` with i from 1 to n.
 
     Raises:
@@ -98,17 +117,14 @@ def shard(jobs: Sequence[Job], text: str) -> list[Job]:
 
 def run_jobs(
     animator: Animator,
-    jobs: Sequence[Job],
+    jobs: Sequence[BatchJob],
     options: AnimateOptions | None = None,
     *,
     overwrite: bool = False,
     skip_existing: bool = False,
-    mark: bool = True,
-    label: str | None = None,
-    certificate: Path | None = None,
-    key: Path | None = None,
-    progress: Callable[[int, JobResult], None] = lambda done, result: None,
-) -> list[JobResult]:
+    choices: MarkChoices | None = None,
+    progress: Callable[[int, BatchResult], None] = lambda done, result: None,
+) -> list[BatchResult]:
     """Run jobs one after the other. A failed job is noted and the next one begun.
 
     Args:
@@ -117,42 +133,25 @@ def run_jobs(
         options: for jobs whose line does not say otherwise.
         overwrite: replace outputs that exist.
         skip_existing: leave jobs alone whose output exists.
-        mark, label, certificate, key: as in :meth:`Animation.save`.
+        choices: the marks of every video.
         progress: called after each job.
     """
     results = []
-    options = options or AnimateOptions()
     for number, job in enumerate(jobs, start=1):
-        result = JobResult(job, skipped=True)
+        result = BatchResult(job, skipped=True)
         try:
             if not (skip_existing and job.output.exists()):
-                given = {name: getattr(job, name) for name in OPTIONS}
-                told = {name: value for name, value in given.items() if value is not None}
-                animation = animator.animate(job.photo, job.speech, replace(options, **told))
-                frames = animation.save(
-                    job.output,
-                    overwrite=overwrite,
-                    mark=mark,
-                    label=label,
-                    certificate=certificate,
-                    key=key,
-                )
-                result = JobResult(job, frames=frames, warnings=animation.warnings)
+                wanted = replace(options or AnimateOptions(), **job.options)
+                animation = animator.animate(job.photo, job.speech, wanted)
+                marks = vars(choices or MarkChoices())
+                frames = animation.save(job.output, overwrite=overwrite, **marks)
+                result = BatchResult(job, frames=frames, warnings=animation.warnings)
         except StillspeakError as error:
-            result = JobResult(job, error=str(error))
+            result = BatchResult(job, error=str(error))
         except MemoryError:  # the next job may be smaller
-            result = JobResult(job, error=f"{job.output}: not enough memory for this one")
+            result = BatchResult(job, error=f"{job.output}: not enough memory for this one")
         except OSError as error:  # a name that the file system refuses even to look up
-            result = JobResult(job, error=f"{error.filename or job.output}: {reason(error)}")
+            result = BatchResult(job, error=f"{error.filename or job.output}: {reason(error)}")
         results.append(result)
         progress(number, result)
     return results
-
-
-def _number(text: str | None, name: str, path: Path, line: int) -> int | None:
-    if text is None or not text.strip():
-        return None
-    try:
-        return int(text)
-    except ValueError as error:
-        raise InputError(f"{path}: line {line}: {name} {text!r} is not a whole number") from error

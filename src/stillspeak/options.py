@@ -1,47 +1,22 @@
-"""What a talking face can be asked for. Each option is stated here once.
+"""What a talking face can be asked for. Each option, its range and its default are stated here.
 
-Defaults, ranges and help texts of the command line, the web pages and the Python interface are
-taken from :class:`AnimateOptions`.
+The command line, tables of jobs, the web pages and the Python interface take all of them from
+:class:`AnimateOptions`.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, NamedTuple, TypedDict, TypeVar
+from dataclasses import asdict
+from typing import Annotated, Any, TypedDict, TypeVar
 
-from stillspeak.errors import ConfigError
+from pydantic import Field
+
+from stillspeak.system.configuration import configuration, fields_of
 
 MAX_SEED = 2**63 - 1
 """Largest seed: what every random number generator takes."""
-
-MIN_SIZE, MAX_SIZE = 64, 4096
-"""Heights in pixels that can be asked for."""
-
-MAX_STRENGTH = 3
-"""Largest strength of blinks, brows and head motion."""
-
-
-class Option(NamedTuple):
-    """One option: what it takes, and what users are told about it."""
-
-    kind: type[int] | type[float] | type[bool]
-    default: float | None
-    help: str
-    least: int | None = None
-    most: int | None = None
-    unit: str = ""
-
-    @property
-    def annotation(self) -> Any:
-        """The type of the values, None among them where that is the default."""
-        return self.kind if self.default is not None else self.kind | None
-
-
-def _option(*about: Any, **more: Any) -> Any:
-    option = Option(*about, **more)
-    return field(default=option.default, metadata={"option": option})
 
 
 class OptionKeywords(TypedDict, total=False):
@@ -56,7 +31,7 @@ class OptionKeywords(TypedDict, total=False):
     head_motion: float
 
 
-@dataclass(frozen=True)
+@configuration()
 class AnimateOptions:
     """How a face is shown and moved.
 
@@ -64,27 +39,27 @@ class AnimateOptions:
         ConfigError: a value out of range.
     """
 
-    face: int | None = _option(int, None, "Which face, 0 being the largest.", least=0)
-    crop: bool = _option(bool, False, "The bare aligned face, 128 x 96 pixels.")
-    size: int | None = _option(
-        *(int, None, "Height of the video in pixels.", MIN_SIZE, MAX_SIZE, " pixels")
+    face: Annotated[int | None, Field(ge=0, description="Which face, 0 being the largest.")] = None
+    """None takes the largest."""
+    crop: Annotated[bool, Field(description="The bare aligned face, 128 x 96 pixels.")] = False
+    """Instead of the whole picture."""
+    size: Annotated[
+        int | None, Field(ge=64, le=4096, description="Height of the video in pixels.")
+    ] = None
+    """By default the picture's own, at most 1,920 on the longer side, and 128 for the crop. The
+    crop's is rounded to a multiple of 4, so that its shape stays."""
+    seed: Annotated[
+        int, Field(ge=0, le=MAX_SEED, description="Decides what the sound does not.")
+    ] = 0
+    """The same seed gives the same video."""
+    blink: Annotated[float, Field(ge=0, le=3, description="Blinks; 0 none, 1 as people do.")] = 1.0
+    """Times as many blinks as people make."""
+    expression: Annotated[float, Field(ge=0, le=3, description="Movement of brows and gaze.")] = 1.0
+    """1 is people's."""
+    head_motion: Annotated[float, Field(ge=0, le=3, description="Small movements of the head.")] = (
+        0.0
     )
-    seed: int = _option(int, 0, "Decides what the sound does not.", 0, MAX_SEED)
-    blink: float = _option(float, 1.0, "Blinks; 0 none, 1 as people do.", 0, MAX_STRENGTH)
-    expression: float = _option(float, 1.0, "Movement of brows and gaze.", 0, MAX_STRENGTH)
-    head_motion: float = _option(float, 0.0, "Small movements of the head.", 0, MAX_STRENGTH)
-
-    def __post_init__(self) -> None:
-        for name, option in OPTIONS.items():
-            value = getattr(self, name)
-            if value is None or option.least is None or option.most is None:
-                continue  # which faces there are is known once the picture has been looked at
-            if not option.least <= value <= option.most:  # NaN is outside too
-                shown = f"{value:g}" if option.kind is float else value
-                raise ConfigError(
-                    f"{name.replace('_', ' ')} {shown} is out of range; "
-                    f"give {option.least} to {option.most}{option.unit}"
-                )
+    """0: it rests."""
 
     def record(self, *names: str) -> dict[str, Any]:
         """Options, all unless named, as content credentials state them."""
@@ -93,13 +68,12 @@ class AnimateOptions:
 
     def changed(self) -> dict[str, Any]:
         """The options that differ from their defaults."""
-        given = asdict(self)
-        given["face"] = self.face or None  # the largest either way
+        given = {**asdict(self), "face": self.face or None}
         return {name: value for name, value in given.items() if value != OPTIONS[name].default}
 
 
-OPTIONS: dict[str, Option] = {one.name: one.metadata["option"] for one in fields(AnimateOptions)}
-"""All options by name."""
+OPTIONS = fields_of(AnimateOptions)
+"""All options by name: default, range and what users are told about them."""
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -108,11 +82,10 @@ def takes_options(function: Function) -> Function:
     """Let ``help()`` list the options of a function that takes them as ``**keywords``."""
     signature = inspect.signature(function)
     *named, _ = signature.parameters.values()
+    kind = inspect.Parameter.KEYWORD_ONLY
     options = [
-        inspect.Parameter(
-            one.name, inspect.Parameter.KEYWORD_ONLY, default=one.default, annotation=one.type
-        )
-        for one in fields(AnimateOptions)
+        inspect.Parameter(name, kind, default=one.default, annotation=one.annotation)
+        for name, one in OPTIONS.items()
     ]
     function.__signature__ = signature.replace(parameters=[*named, *options])  # type: ignore[attr-defined]
     return function

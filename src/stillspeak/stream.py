@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 import numpy.typing as npt
 
-from stillspeak.animate import Animator
-from stillspeak.animation import COMMENT
+from stillspeak.animate import COMMENT, Animator
 from stillspeak.constants import SAMPLE_RATE, VIDEO_FPS
 from stillspeak.errors import AudioError, ConfigError
 from stillspeak.media.audio import ChunkResampler, Waveform, mono_chunk, whole_rate

@@ -79,10 +79,10 @@ def catalogue() -> dict[str, ReleasedModel]:
     return models
 
 
-def judges() -> dict[str, ReleasedModel]:
+def scorers() -> dict[str, ReleasedModel]:
     """The released networks that measure, by name: ``lipnet`` reads lips, ``sync`` hears whether
     picture and sound belong together. They travel in the package."""
-    return _entries(_catalogue_table()["judges"])
+    return _entries(_catalogue_table()["scorers"])
 
 
 def _catalogue_table() -> dict[str, Any]:

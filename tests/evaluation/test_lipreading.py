@@ -18,7 +18,7 @@ from stillspeak.models.lipnet import (
     golden_reading,
     spell,
 )
-from stillspeak.weights import file_sha256, judges, read_info, save_network
+from stillspeak.weights import file_sha256, read_info, save_network, scorers
 
 SMALL = LipNetConfig(colours=1, channels=(2, 3, 4), state=4)
 PLACES = [["bin", "lay"], ["blue", "red"]]
@@ -169,7 +169,7 @@ def test_word_error_rate() -> None:
 
 
 def test_the_released_reader_says_how_it_was_made() -> None:
-    released = judges()["lipnet"]
+    released = scorers()["lipnet"]
     assert released.path.stat().st_size <= 40 * 2**20
     assert file_sha256(released.path) == released.sha256
     info = read_info(released.path)["info"]
@@ -185,7 +185,7 @@ def test_a_known_speakers_other_sentences_are_read_and_a_still_is_not(tmp_path: 
     root = grid_root()
     if root is None:
         pytest.skip("no GRID clips: set STILLSPEAK_GRID")
-    held_out = read_info(judges()["lipnet"].path)["info"]["held_out"]
+    held_out = read_info(scorers()["lipnet"].path)["info"]["held_out"]
     chosen = [c for c in find_grid(root) if c.speaker == "s1" and c.name in held_out][:3]
     assert len(chosen) == 3
     prepare(chosen, tmp_path, workers=1)

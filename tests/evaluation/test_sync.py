@@ -13,7 +13,7 @@ from stillspeak.data.prepare import load_manifest, open_clip, prepare
 from stillspeak.errors import VideoError, WeightsError
 from stillspeak.evaluation.measures.sync import SyncScorer, load_sync_scorer, score_distances
 from stillspeak.models.syncnet import SYNC_FORMAT, SyncNet, SyncNetConfig, golden_sync
-from stillspeak.weights import file_sha256, judges, read_info, resolve_model, save_network
+from stillspeak.weights import file_sha256, read_info, resolve_model, save_network, scorers
 
 SMALL = SyncNetConfig(bands=16, picture_channels=(2, 3, 4, 4), sound_channels=(6, 6), dim=8)
 
@@ -121,7 +121,7 @@ def test_other_files_are_no_sync_network(tmp_path: Path) -> None:
 
 
 def test_the_released_network_says_how_it_was_made() -> None:
-    released = judges()["sync"]
+    released = scorers()["sync"]
     assert released.path.stat().st_size <= 3 * 2**20
     assert file_sha256(released.path) == released.sha256
     info = read_info(released.path)["info"]

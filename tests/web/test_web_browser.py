@@ -14,7 +14,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from stillspeak.animation import Animation
+from stillspeak.animate import Animation
 from stillspeak.media.video import probe_video
 from stillspeak.web.app import create_app
 from stillspeak.web.settings import ServeSettings

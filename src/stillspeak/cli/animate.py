@@ -7,45 +7,34 @@ import shutil
 import sys
 import tempfile
 import time
-from dataclasses import asdict
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from stillspeak.cli.common import (
     AsJson,
-    Certificate,
     Device,
-    Key,
-    LabelText,
+    MarkOptions,
     Model,
-    NoMark,
     Overwrite,
     Quiet,
-    WithLabel,
-    mark_choices,
-    nothing,
-    open_animator,
     progress_bar,
     save,
-    say_unmarked,
-    say_warnings,
-    source,
-    source_name,
-    with_options,
+    tell,
+    tell_unmarked,
+    tell_warnings,
+    usage,
 )
-from stillspeak.errors import ConfigError, OutputError
+from stillspeak.errors import ConfigError, InputError, OutputError
 from stillspeak.options import AnimateOptions
 
-if TYPE_CHECKING:
-    from stillspeak.media.marks.marking import MarkChoices
-
-
+MAX_STDIN_BYTES = 512 * 2**20
 STDOUT_FORMATS = ("mp4", "webm", "gif")
 
 
-@with_options
 def animate(
     photo: Annotated[str | None, typer.Argument(help="The picture; - reads it from stdin.")] = None,
     speech: Annotated[str | None, typer.Argument(help="The sound; - reads it from stdin.")] = None,
@@ -66,73 +55,81 @@ def animate(
     jobs: Annotated[
         Path | None, typer.Option(help="CSV table with the columns photo, speech, output.")
     ] = None,
-    no_mark: NoMark = False,
-    label: WithLabel = False,
-    label_text: LabelText = None,
-    certificate: Certificate = None,
-    key: Key = None,
+    marks: MarkOptions,
     part: Annotated[str | None, typer.Option("--shard", help="Part i/n of the jobs.")] = None,
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing", help="Leave jobs alone whose output exists.")
     ] = False,
 ) -> None:
     """Make a picture speak: PHOTO SPEECH -o OUT.mp4, or many with --jobs TABLE.csv."""
+    how = _How(model, device, options, marks, overwrite, quiet, as_json)
     if jobs is not None:
-        if photo or speech or output or stdout_format:
-            raise typer.BadParameter("--jobs takes its files from the table alone")
-        _animate_jobs(
-            jobs,
-            part or "1/1",
-            model=model,
-            device=device,
-            options=options,
-            choices=mark_choices(no_mark, label, label_text, certificate, key),
-            overwrite=overwrite,
-            skip_existing=skip_existing,
-            quiet=quiet,
-            as_json=as_json,
-        )
+        given = photo or speech or output or stdout_format
+        usage({"--jobs takes its files from the table alone": given})
+        _animate_table(jobs, part or "1/1", skip_existing, how)
         return
     if photo is None or speech is None or output is None:
         raise typer.BadParameter("PHOTO, SPEECH and -o OUTPUT are needed, or --jobs TABLE.csv")
-    if photo == "-" and speech == "-":
-        raise typer.BadParameter("only one of PHOTO and SPEECH can come from stdin")
-    if part or skip_existing:
-        raise typer.BadParameter("--shard and --skip-existing go with --jobs")
-    to_stdout = output == "-"
-    if to_stdout and as_json:
-        raise typer.BadParameter("-o - and --json would both write to stdout")
-    if stdout_format and not to_stdout:
-        raise typer.BadParameter("--format goes with -o -; else OUTPUT's suffix decides")
-    if stdout_format not in (None, *STDOUT_FORMATS):
-        raise typer.BadParameter(f"--format is one of {', '.join(STDOUT_FORMATS)}")
+    forms = ", ".join(STDOUT_FORMATS)
+    to_file = output != "-"
+    usage(
+        {
+            "only one of PHOTO and SPEECH can come from stdin": photo == speech == "-",
+            "--shard and --skip-existing go with --jobs": part or skip_existing,
+            "-o - and --json would both write to stdout": as_json and not to_file,
+            "--format goes with -o -; else OUTPUT's suffix decides": stdout_format and to_file,
+            f"--format is one of {forms}": stdout_format not in (None, *STDOUT_FORMATS),
+        }
+    )
+    _animate_one(photo, speech, output, stdout_format or "mp4", how)
+
+
+@dataclass(frozen=True)
+class _How:
+    """How videos are made, and what is said about them."""
+
+    model: str
+    device: str
+    options: AnimateOptions
+    marks: MarkOptions
+    overwrite: bool
+    quiet: bool
+    as_json: bool
+
+
+def _animate_one(photo: str, speech: str, output: str, stdout_format: str, how: _How) -> None:
     started = time.perf_counter()
     from stillspeak.media.video import check_output
 
-    choices = mark_choices(no_mark, label, label_text, certificate, key)
-    if not to_stdout:
-        check_output(output, overwrite=overwrite)  # before the slow part
+    choices = how.marks.choices()
+    if output != "-":
+        check_output(output, overwrite=how.overwrite)  # before the slow part
     elif sys.stdout is None:
         raise OutputError("standard output: is closed; give the name of a file")
-    with open_animator(model, device) as animator:
+    from stillspeak.animate import Animator
+
+    photo_name, speech_name = _name(photo), _name(speech)
+    with Animator(how.model, device=how.device) as animator:
         animation = animator.animate(
-            source(photo),
-            source(speech),
-            options,
-            image_name=source_name(photo),
-            audio_name=source_name(speech),
+            _source(photo),
+            _source(speech),
+            how.options,
+            image_name=photo_name,
+            audio_name=speech_name,
         )
-        say_warnings(animation.warnings, source_name(photo), quiet)
-        with tempfile.TemporaryDirectory() if to_stdout else nothing() as folder:
-            target = str(Path(folder, f"video.{stdout_format or 'mp4'}")) if folder else output
-            frames = save(animation, target, overwrite=overwrite, quiet=quiet, choices=choices)
-            say_unmarked(choices, quiet)
-            if to_stdout:
+        tell_warnings(animation.warnings, photo_name, how.quiet)
+        with tempfile.TemporaryDirectory() if output == "-" else nullcontext() as folder:
+            target = str(Path(folder, f"video.{stdout_format}")) if folder else output
+            frames = save(
+                animation, target, overwrite=how.overwrite, quiet=how.quiet, choices=choices
+            )
+            tell_unmarked(choices, how.quiet)
+            if folder:
                 with Path(target).open("rb") as file:
                     shutil.copyfileobj(file, sys.stdout.buffer)
                 sys.stdout.buffer.flush()
                 return
-    if as_json:
+    if how.as_json:
         result = {
             "output": output,
             "frames": frames,
@@ -140,54 +137,59 @@ def animate(
             "width": animation.width,
             "height": animation.height,
             "seconds": frames / animation.fps,
-            "model": model,
-            "seed": options.seed,
+            "model": how.model,
+            "seed": how.options.seed,
             "identifier": f"{animation.origin.identifier:08x}" if choices.mark else None,
             "warnings": [asdict(warning) for warning in animation.warnings],
             "took": round(time.perf_counter() - started, 3),
         }
         print(json.dumps(result))
-    elif not quiet:
+    elif not how.quiet:
         print(output)
 
 
-def _animate_jobs(
-    table: Path,
-    part: str,
-    *,
-    model: str,
-    device: str,
-    options: AnimateOptions,
-    choices: MarkChoices,
-    overwrite: bool,
-    skip_existing: bool,
-    quiet: bool,
-    as_json: bool,
-) -> None:
+def _source(argument: str) -> str | bytes:
+    """A path as it is; ``-`` as the bytes on standard input, with a bound."""
+    if argument != "-":
+        return argument
+    if sys.stdin is None:
+        raise InputError("standard input: is closed; give a file")
+    data = sys.stdin.buffer.read(MAX_STDIN_BYTES + 1)
+    if len(data) > MAX_STDIN_BYTES:
+        raise InputError(f"standard input: more than {MAX_STDIN_BYTES >> 20} MiB; give a file")
+    return data
+
+
+def _name(argument: str) -> str:
+    return "standard input" if argument == "-" else argument
+
+
+def _animate_table(table: Path, part: str, skip_existing: bool, how: _How) -> None:
+    from stillspeak.animate import Animator
     from stillspeak.batch import read_jobs, run_jobs, shard
 
+    choices = how.marks.choices()
     try:
         mine = shard(read_jobs(table), part)
     except ConfigError as error:
         raise typer.BadParameter(str(error)) from error
     with (
-        open_animator(model, device) as animator,
-        progress_bar("animating", len(mine), quiet) as advance,
+        Animator(how.model, device=how.device) as animator,
+        progress_bar("animating", len(mine), how.quiet) as advance,
     ):
         results = run_jobs(
             animator,
             mine,
-            options,
-            overwrite=overwrite,
+            how.options,
+            overwrite=how.overwrite,
             skip_existing=skip_existing,
-            **asdict(choices),
-            progress=lambda done, result: advance(done, ""),
+            choices=choices,
+            progress=lambda done, result: advance(done),
         )
-    say_unmarked(choices, quiet)
-    failed = [result for result in results if result.error]
+    tell_unmarked(choices, how.quiet)
     for result in results:
-        say_warnings(result.warnings, f"{table}, line {result.job.line}", quiet)
-    if as_json:
+        tell_warnings(result.warnings, f"{table}, line {result.job.line}", how.quiet)
+    if how.as_json:
         for result in results:
             row = {
                 "line": result.job.line,
@@ -198,11 +200,12 @@ def _animate_jobs(
                 "warnings": [asdict(warning) for warning in result.warnings],
             }
             print(json.dumps(row))
-    elif not quiet:
+    failed = [result for result in results if result.error]
+    if not (how.as_json or how.quiet):
         made = sum(1 for result in results if result.frames)
         there = sum(1 for result in results if result.skipped)
         print(f"{made} videos made, {there} were there already, {len(failed)} failed")
     for result in failed:
-        print(f"stillspeak: {table}, line {result.job.line}: {result.error}", file=sys.stderr)
+        tell(f"{table}, line {result.job.line}: {result.error}")
     if failed:
         raise SystemExit(1)

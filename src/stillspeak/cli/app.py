@@ -12,7 +12,7 @@ import typer
 
 from stillspeak import __version__
 from stillspeak.cli.animate import animate
-from stillspeak.cli.common import fail
+from stillspeak.cli.common import fail, with_options
 from stillspeak.cli.conceal import conceal
 from stillspeak.cli.demo import demo
 from stillspeak.cli.evaluate import evaluate
@@ -96,8 +96,9 @@ def _common(
     pass
 
 
-for command in (animate, demo, weights, prepare, train, evaluate, report, serve, inspect, stream):
-    app.command()(command)
+for command in (
+    *(animate, demo, weights, prepare, train, evaluate, report, serve, inspect, stream),
+    *(export, conceal),
+):
+    app.command()(with_options(command))
 app.add_typer(study_app, name="study")
-app.command()(export)
-app.command()(conceal)

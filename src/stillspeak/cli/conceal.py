@@ -12,19 +12,17 @@ import typer
 from stillspeak.cli.common import (
     AsJson,
     Blink,
-    Certificate,
     Device,
     Expression,
     FaceIndex,
-    Key,
     Model,
-    NoMark,
     Overwrite,
     Quiet,
     Seed,
-    mark_choices,
+    SigningOptions,
     progress_bar,
-    say_unmarked,
+    tell_unmarked,
+    usage,
 )
 from stillspeak.options import AnimateOptions
 
@@ -92,30 +90,31 @@ def conceal(
     crf: Annotated[
         int, typer.Option(min=0, max=51, help="Picture quality; 0 lossless, more is smaller.")
     ] = 12,
-    no_mark: NoMark = False,
-    certificate: Certificate = None,
-    key: Key = None,
+    *,
+    marks: SigningOptions,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Generate the frames that VIDEO lost, or the part of a face that something hides."""
-    if occlusion is None and (reference is not None or grow is not None):
-        raise typer.BadParameter("--reference and --grow go with --occlusion")
-    if ease and not online:
-        raise typer.BadParameter("--ease goes with --online")
-    if occlusion is not None and (lost or detect or online or fps or not extend):
-        raise typer.BadParameter(
+    gaps = lost or detect or online or fps or not extend
+    usage(
+        {
+            "--reference and --grow go with --occlusion": (
+                occlusion is None and (reference is not None or grow is not None)
+            ),
+            "--ease goes with --online": ease and not online,
             "--occlusion goes without --lost, --detect, --online, --fps and --no-extend; fill the "
-            "gaps first"
-        )
+            "gaps first": occlusion is not None and gaps,
+        }
+    )
     started = time.perf_counter()
     from stillspeak.media.video_editor import check_rewrite
 
     check_rewrite(video, output, overwrite=overwrite)  # before the slow part
     from stillspeak.conceal.concealer import Concealer
 
-    marking = mark_choices(no_mark, False, None, certificate, key)
+    marking = marks.choices()
     choices: dict[str, Any] = {
         "seed": seed,
         "face": face,
@@ -124,18 +123,14 @@ def conceal(
         "crf": crf,
         "overwrite": overwrite,
         "mark": marking.mark,
-        "certificate": certificate,
-        "key": key,
+        "certificate": marks.certificate,
+        "key": marks.key,
     }
     result: Concealed | Uncovered
     with (
         Concealer(model, device=device) as concealer,
         progress_bar("concealing", None, quiet) as advance,
     ):
-
-        def progress(frames: int) -> None:
-            advance(frames, "")
-
         if occlusion is not None:
             from stillspeak.conceal.occlusion import GROW, uncover_video
 
@@ -146,7 +141,7 @@ def conceal(
                 reference=reference,
                 grow=GROW if grow is None else grow,
                 concealer=concealer,
-                progress=progress,
+                progress=advance,
                 **choices,
             )
         else:
@@ -162,10 +157,10 @@ def conceal(
                 extend=extend,
                 fps=fps,
                 concealer=concealer,
-                progress=progress,
+                progress=advance,
                 **choices,
             )
-    say_unmarked(marking, quiet)
+    tell_unmarked(marking, quiet)
     if as_json:
         took = round(time.perf_counter() - started, 3)
         print(json.dumps({**result.as_dict(), "model": model, "seed": seed, "took": took}))

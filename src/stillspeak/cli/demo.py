@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from stillspeak.cli.common import Device, Model, Overwrite, Quiet, open_animator, save
+from stillspeak.cli.common import Device, Model, Overwrite, Quiet, save
 
 
 def demo(
@@ -24,13 +24,13 @@ def demo(
 
     from skimage.data import astronaut
 
+    from stillspeak.animate import Animator
     from stillspeak.media.video import check_output
 
     check_output(output, overwrite=overwrite)
     speech = Path(str(files("stillspeak"))) / "resources" / "speech.flac"
-    with open_animator(model, device) as animator:
-        portrait = astronaut()  # type: ignore[no-untyped-call]
-        animation = animator.animate(portrait, speech)
+    with Animator(model, device=device) as animator:
+        animation = animator.animate(astronaut(), speech)  # type: ignore[no-untyped-call]
         save(animation, output, overwrite=overwrite, quiet=quiet)
     if not quiet:
         print(output.resolve())

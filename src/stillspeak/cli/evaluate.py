@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from stillspeak.cli.common import Quiet, command_line, listed, progress_bar
+from stillspeak.cli.common import Quiet, command_line, listed, progress_stages, tell, usage
 
 
 def evaluate(
@@ -86,27 +83,22 @@ def evaluate(
         return
     if output is None:
         raise typer.BadParameter("-o FOLDER is needed")
-    if (model is None or data is None) == (videos is None or real is None):
-        raise typer.BadParameter("give --model and --data, or --videos and --real")
-    if (model is None) != (data is None) or (videos is None) != (real is None):
-        raise typer.BadParameter("--model goes with --data, --videos goes with --real")
-    if layout not in ("cache", "folder"):
-        raise typer.BadParameter(f"--layout {layout!r} is neither cache nor folder")
-    if layout == "folder" and model is None:
-        raise typer.BadParameter("--layout folder goes with --model and --data")
-    if first_frame and layout != "folder":
-        raise typer.BadParameter("--first-frame goes with --layout folder")
-    with ExitStack() as bars:
-        advance: Callable[[int, str], None] = lambda done, text: None  # noqa: E731
-        shown = ""
-
-        def progress(stage: str, done: int, total: int) -> None:
-            nonlocal advance, shown
-            if stage != shown:
-                bars.close()
-                advance, shown = bars.enter_context(progress_bar(stage, total, quiet)), stage
-            advance(done, "")
-
+    no_model, no_data = model is None, data is None
+    no_videos, no_real = videos is None, real is None
+    usage(
+        {
+            "give --model and --data, or --videos and --real": (
+                (no_model or no_data) == (no_videos or no_real)
+            ),
+            "--model goes with --data, --videos goes with --real": (
+                no_model != no_data or no_videos != no_real
+            ),
+            f"--layout {layout!r} is neither cache nor folder": layout not in ("cache", "folder"),
+            "--layout folder goes with --model and --data": layout == "folder" and no_model,
+            "--first-frame goes with --layout folder": first_frame and layout != "folder",
+        }
+    )
+    with progress_stages(quiet) as progress:
         common: dict[str, Any] = {
             "speakers": listed(speakers),
             "clips": clips,
@@ -128,10 +120,10 @@ def evaluate(
             assert videos is not None and real is not None
             result = evaluate_videos(videos, real, output, **common)
     for failure in result.failed:
-        print(f"stillspeak: {failure.clip}: skipped: {failure.reason}", file=sys.stderr)
+        tell(f"{failure.clip}: skipped: {failure.reason}")
     for reason in dict.fromkeys(result.left_out.values()):
         without = ", ".join(name for name, why in result.left_out.items() if why == reason)
-        print(f"stillspeak: without {without}: {reason}", file=sys.stderr)
+        tell(f"without {without}: {reason}")
     if not quiet:
         print(format_table(result.metrics))
         print(

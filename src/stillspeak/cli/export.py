@@ -45,7 +45,7 @@ def export(
             face=face,
             overwrite=overwrite,
             check=check,
-            progress=lambda done, _: advance(done, ""),
+            progress=lambda done, _: advance(done),
         )
     files = [path for path in (made.still, made.step, made.face) if path is not None]
     unit = "eye_distances" if made.still is None else "levels"

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stillspeak.cli.common import AsJson
+from stillspeak.cli.common import AsJson, tell
 from stillspeak.errors import InputError, StillspeakError
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ def inspect(
             unread = True
             if as_json:
                 print(json.dumps({"file": str(file), "error": str(error)}))
-            print(f"stillspeak: {error}", file=sys.stderr)
+            tell(str(error))
             continue
         code = max(code, EXIT_CODES[found.verdict])
         if as_json:

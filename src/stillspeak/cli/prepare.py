@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stillspeak.cli.common import progress_bar
+from stillspeak.cli.common import progress_bar, tell, usage
 from stillspeak.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -51,16 +50,21 @@ def prepare(
     from stillspeak.data.prepare import prepare as run
 
     splits = [name for name in SPLITS if name in (split or ())]
-    if unknown := set(split or ()) - set(SPLITS):
-        raise typer.BadParameter(f"--split {min(unknown)!r} is not one of {', '.join(SPLITS)}")
-    if mouth_scale not in MOUTH_SCALES:
-        raise typer.BadParameter(f"--mouth-scale {mouth_scale} is neither 0 nor 2")
-    if layout not in LAYOUTS:
-        raise typer.BadParameter(f"--layout {layout!r} is not one of {', '.join(sorted(LAYOUTS))}")
+    unknown = sorted(set(split or ()) - set(SPLITS))
     given = {"min_seconds": min_seconds, "max_seconds": max_seconds}
     limits = {name: value for name, value in given.items() if value is not None}
-    if limits and layout != "folder":
-        raise typer.BadParameter("--min-seconds and --max-seconds go with --layout folder")
+    usage(
+        {
+            f"--split {next(iter(unknown), None)!r} is not one of {', '.join(SPLITS)}": unknown,
+            f"--mouth-scale {mouth_scale} is neither 0 nor 2": mouth_scale not in MOUTH_SCALES,
+            f"--layout {layout!r} is not one of {', '.join(sorted(LAYOUTS))}": (
+                layout not in LAYOUTS
+            ),
+            "--min-seconds and --max-seconds go with --layout folder": (
+                limits and layout != "folder"
+            ),
+        }
+    )
     unusable: list[Rejected] = []
     try:
         if layout == "folder":
@@ -79,14 +83,14 @@ def prepare(
                     workers=workers,
                     mouth_scale=mouth_scale,
                     splits=splits,
-                    progress=lambda p: advance(p.done, ""),
+                    progress=lambda p: advance(p.done),
                 )
             unusable += summary.rejected
     finally:
         for one in unusable:
             named = one.reason.startswith(str(one.path))
             reason = one.reason if named else f"{one.path}: {one.reason}"
-            print(f"stillspeak: left out: {reason}", file=sys.stderr)
+            tell(f"left out: {reason}")
     if not list_only:
         print(
             f"{summary.prepared} clips prepared, {summary.skipped} were there already, "

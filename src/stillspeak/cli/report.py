@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from stillspeak.cli.common import Quiet, progress_bar
+from stillspeak.cli.common import Quiet, progress_stages, tell
 
 
 def report(
@@ -29,14 +26,7 @@ def report(
     """Make a page and Markdown of results, beside the paper's Table 1."""
     from stillspeak.evaluation.report.results import write_report
 
-    with ExitStack() as bars:
-        advance: Callable[[int, str], None] | None = None
-
-        def progress(stage: str, done: int, total: int) -> None:
-            nonlocal advance
-            advance = advance or bars.enter_context(progress_bar(stage, total, quiet))
-            advance(done, "")
-
+    with progress_stages(quiet) as progress:
         written = write_report(
             results,
             output,
@@ -47,6 +37,6 @@ def report(
             progress=progress,
         )
     for note in written.notes:
-        print(f"stillspeak: note: {note}", file=sys.stderr)
+        tell(f"note: {note}")
     if not quiet:
         print(f"{written.page} and {written.markdown}: {', '.join(written.systems)}")

@@ -7,21 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stillspeak.cli.common import (
-    Certificate,
-    Key,
-    LabelText,
-    NoMark,
-    Quiet,
-    WithLabel,
-    known_device,
-    mark_choices,
-    say_unmarked,
-)
-
-
-def _device(name: str | None) -> str | None:
-    return None if name is None else known_device(name)
+from stillspeak.cli.common import MarkOptions, Quiet, known_device, tell_unmarked
 
 
 def serve(
@@ -42,7 +28,7 @@ def serve(
         ),
     ] = None,
     device: Annotated[
-        str | None, typer.Option(help="auto, cpu, cuda or mps.", callback=_device)
+        str | None, typer.Option(help="auto, cpu, cuda or mps.", callback=known_device)
     ] = None,
     keep_minutes: Annotated[
         float | None, typer.Option(min=0.1, help="When files are removed: 60.")
@@ -57,11 +43,8 @@ def serve(
         str | None,
         typer.Option(help="A TURN server, as turn:HOST:PORT; name and password by --config."),
     ] = None,
-    no_mark: NoMark = False,
-    label: WithLabel = False,
-    label_text: LabelText = None,
-    certificate: Certificate = None,
-    key: Key = None,
+    *,
+    marks: MarkOptions,
     open_browser: Annotated[bool, typer.Option("--open", help="Open the page here.")] = False,
     quiet: Quiet = False,
 ) -> None:
@@ -70,7 +53,7 @@ def serve(
     from stillspeak.web.server import run
     from stillspeak.web.settings import ServeSettings
 
-    choices = mark_choices(no_mark, label, label_text, certificate, key)
+    choices = marks.choices()
     given: dict[str, Any] = {
         "host": host,
         "port": port,
@@ -80,10 +63,10 @@ def serve(
         "live_sessions": live_sessions,
         "stun": stun,
         "turn": turn,
-        "mark": False if no_mark else None,
+        "mark": False if marks.no_mark else None,
         "label": choices.label,
-        "certificate": certificate,
-        "key": key,
+        "certificate": marks.certificate,
+        "key": marks.key,
         "keep_seconds": None if keep_minutes is None else 60 * keep_minutes,
     }
     table = merge(
@@ -92,7 +75,7 @@ def serve(
     )
     settings = build(ServeSettings, table, name=str(config or "serve"))
 
-    say_unmarked(settings.choices, quiet)
+    tell_unmarked(settings.choices, quiet)
 
     def ready(url: str) -> None:
         if not quiet:

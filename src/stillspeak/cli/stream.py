@@ -13,19 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stillspeak.cli.common import (
-    Certificate,
     Device,
-    Key,
-    LabelText,
+    MarkOptions,
     Model,
-    NoMark,
     Overwrite,
     Quiet,
-    WithLabel,
-    mark_choices,
-    say_unmarked,
-    say_warnings,
-    with_options,
+    tell_unmarked,
+    tell_warnings,
+    usage,
 )
 from stillspeak.errors import OutputError
 from stillspeak.options import AnimateOptions
@@ -44,7 +39,6 @@ READ_AHEAD = 1.0
 FORMATS = ("mkv", "mjpeg", "rgb24")
 
 
-@with_options
 def stream(
     photo: Annotated[str, typer.Argument(help="The picture.")],
     mic: Annotated[bool, typer.Option("--mic", help="Take the sound of a microphone.")] = False,
@@ -75,11 +69,7 @@ def stream(
     device: Device = "auto",
     *,
     options: AnimateOptions,
-    no_mark: NoMark = False,
-    label: WithLabel = False,
-    label_text: LabelText = None,
-    certificate: Certificate = None,
-    key: Key = None,
+    marks: MarkOptions,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
@@ -87,16 +77,19 @@ def stream(
 
     stillspeak stream photo.jpg --mic -o - | ffplay -
     """
-    if mic == (sound is not None):
-        raise typer.BadParameter("give --mic, or --input FILE")
-    if output not in (None, "-"):
-        raise typer.BadParameter("-o takes -, which is stdout; --record OUT.mp4 writes a file")
-    if record is None and output is None:
-        raise typer.BadParameter("give --record OUT.mp4 or -o -; stillspeak serve has a live page")
-    if form not in FORMATS:
-        raise typer.BadParameter(f"--format is one of {', '.join(FORMATS)}")
-    if mic_device is not None and not mic:
-        raise typer.BadParameter("--mic-device goes with --mic")
+    usage(
+        {
+            "give --mic, or --input FILE": mic == (sound is not None),
+            "-o takes -, which is stdout; --record OUT.mp4 writes a file": (
+                output not in (None, "-")
+            ),
+            "give --record OUT.mp4 or -o -; stillspeak serve has a live page": (
+                record is None and output is None
+            ),
+            f"--format is one of {', '.join(FORMATS)}": form not in FORMATS,
+            "--mic-device goes with --mic": mic_device is not None and not mic,
+        }
+    )
     if output is not None and sys.stdout is None:
         raise OutputError("standard output: is closed; use --record")
     from stillspeak.constants import VIDEO_FPS
@@ -105,12 +98,12 @@ def stream(
     from stillspeak.realtime.sinks import open_sinks
     from stillspeak.stream import StreamSession
 
-    choices = mark_choices(no_mark, label, label_text, certificate, key)
+    choices = marks.choices()
     shown = form if output is not None else None
     with open_sinks(record, shown, fps=VIDEO_FPS, rate=RATE, overwrite=overwrite) as sinks:
         devices = sources.sound_devices() if mic else None
         face = StreamSession(photo, options, model=model, device=device)
-        say_warnings(face.warnings, photo, quiet)
+        tell_warnings(face.warnings, photo, quiet)
         for sink in sinks:
             sink.marks = choices.applied(face.video_settings["marks"])
 
@@ -128,7 +121,7 @@ def stream(
             return await _play(session, source, sinks, seconds)
 
         stats = asyncio.run(work())
-    say_unmarked(choices, quiet)
+    tell_unmarked(choices, quiet)
     if not quiet:
         pictures, lost = stats["pictures"], stats["sound"]["dropped"] / RATE
         where = f"{record}: " if record is not None else ""

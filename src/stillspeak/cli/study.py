@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from stillspeak.cli.common import Overwrite, Quiet, Seed, listed, progress_bar
+from stillspeak.cli.common import Overwrite, Quiet, Seed, listed, progress_bar, tell
 
 app = typer.Typer(
     help="Ask people which videos look natural, real, good, or can be lip-read; report on it.",
@@ -85,7 +84,7 @@ def init(
             progress=lambda done, total: advance(done, f"of {total}"),
         )
     for note in made.notes:
-        print(f"stillspeak: note: {note}", file=sys.stderr)
+        tell(f"note: {note}")
     if not quiet:
         print(
             f"{made.folder}: {made.kind}, {made.videos} videos of {made.items} names, "
@@ -112,10 +111,9 @@ def serve(
     from stillspeak.study.kinds import PLACEHOLDER, load_config
 
     if PLACEHOLDER in load_config(directory).texts.consent:
-        print(
-            f"stillspeak: note: {directory / 'study.toml'}: texts.consent does not say yet who "
-            "runs the study and why",
-            file=sys.stderr,
+        tell(
+            f"note: {directory / 'study.toml'}: texts.consent does not say yet who runs the study "
+            "and why"
         )
 
     def ready(address: str) -> None:

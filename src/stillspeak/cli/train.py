@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stillspeak.cli.common import Device, command_line, in_bytes, in_time, progress_bar
+from stillspeak.cli.common import Device, command_line, in_bytes, in_time, progress_bar, usage
 
 if TYPE_CHECKING:
     from stillspeak.training.dry_run import Plan
@@ -41,8 +41,7 @@ def train(
     """Train a generator, or a network that measures, on a prepared cache."""
     from stillspeak.training.run import train as run_training
 
-    if as_json and not dry_run:
-        raise typer.BadParameter("--json goes with --dry-run")
+    usage({"--json goes with --dry-run": as_json and not dry_run})
     # Under torchrun every process runs this; one speaks for all.
     first = os.environ.get("RANK", "0") == "0"
     quiet = quiet or not first

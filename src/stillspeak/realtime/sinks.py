@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from stillspeak.animation import COMMENT
+from stillspeak.animate import COMMENT
 from stillspeak.media.audio import Waveform
 from stillspeak.media.marks.marking import Marking, Marks
 from stillspeak.media.video_recorder import Recorder

@@ -17,6 +17,7 @@ from typing import Annotated, Any, TypeVar, dataclass_transform
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
+from pydantic.fields import FieldInfo
 
 from stillspeak.errors import ConfigError
 
@@ -175,9 +176,9 @@ def configuration(section: str = "") -> Callable[[type[T]], type[T]]:
             try:
                 check(self, *args, **values)
             except ValidationError as error:
-                for wrong in error.errors():
-                    if wrong["type"] in _ARGUMENTS and len(wrong["loc"]) == 1:
-                        raise TypeError(f"{cls.__name__}: {_one(wrong)}") from error
+                first = error.errors()[0]
+                if first["type"] in _ARGUMENTS and len(first["loc"]) == 1:
+                    raise TypeError(f"{cls.__name__}: {_first(error)}") from error
                 prefix = f"{section}." if section else ""
                 raise ConfigError(prefix + _first(error)) from error
 
@@ -185,6 +186,18 @@ def configuration(section: str = "") -> Callable[[type[T]], type[T]]:
         return made  # type: ignore[no-any-return]
 
     return decorate
+
+
+def fields_of(kind: type[Any]) -> dict[str, FieldInfo]:
+    """The fields of a configuration: their types, defaults, ranges and descriptions."""
+    fields: dict[str, FieldInfo] = kind.__pydantic_fields__
+    return fields
+
+
+def range_of(field: FieldInfo) -> tuple[Any, Any]:
+    """The least and the largest value of a field, None where there is no limit."""
+    limits = {type(one).__name__: one for one in field.metadata}
+    return getattr(limits.get("Ge"), "ge", None), getattr(limits.get("Le"), "le", None)
 
 
 _ARGUMENTS = ("unexpected_keyword_argument", "unexpected_positional_argument", "missing_argument")
@@ -214,21 +227,23 @@ _REASONS = {
 
 def _first(error: ValidationError) -> str:
     """The first thing that is wrong: its key, and why."""
-    return _one(error.errors(include_url=False)[0])
+    key = ".".join(str(part) for part in error.errors()[0]["loc"]) or "(top)"
+    return f"{key}: {first_mistake(error)}"
 
 
-def _one(wrong: Any) -> str:
-    key = ".".join(str(part) for part in wrong["loc"]) or "(top)"
-    known = _REASONS.get(wrong["type"])
+def first_mistake(error: ValidationError) -> str:
+    """Why the first value that is wrong is wrong, such as ``must be at least 0, not -1``."""
+    first = error.errors()[0]
+    known = _REASONS.get(first["type"])
+    limits = first.get("ctx", {}).items()
     if known is None:
-        reason = wrong["msg"].replace("Input should be", "must be", 1)
+        reason = first["msg"].replace("Input should be", "must be", 1)
     else:
-        limits = wrong.get("ctx", {}).items()
         reason = known.format_map({k: f"{v:g}" if type(v) is float else v for k, v in limits})
-    given = wrong["input"]
+    given = first["input"]
     if "must be" in reason and isinstance(given, bool | int | float | str):
         reason += f", not {given!r}" if isinstance(given, str) else f", not {given}"
-    return f"{key}: {reason}"
+    return reason
 
 
 def read_json(text: str | bytes) -> Any:

@@ -29,7 +29,7 @@ from stillspeak.models.lipnet import (
     sample_mouths,
     word_errors,
 )
-from stillspeak.weights import file_sha256, judges, load_network
+from stillspeak.weights import file_sha256, load_network, scorers
 
 DECODER = "beam 50"
 """How sentences are decoded: part of the reader's version."""
@@ -98,9 +98,9 @@ def load_lip_reader(file: str | Path | None = None) -> LipReader:
     Raises:
         WeightsError: no such file, or no lip reader in it.
     """
-    if file is None and "lipnet" not in judges():
+    if file is None and "lipnet" not in scorers():
         raise WeightsError("no lip reader is released with this version; name a file")
-    path = judges()["lipnet"].path if file is None else Path(file)
+    path = scorers()["lipnet"].path if file is None else Path(file)
     if not path.is_file():
         raise WeightsError(
             f"{path}: no such lip reader; give a weights file of stillspeak or of LipNet"

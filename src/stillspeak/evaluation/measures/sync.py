@@ -32,7 +32,7 @@ from stillspeak.models.syncnet import (
     shift_distances,
     sync_grid,
 )
-from stillspeak.weights import file_sha256, judges, load_network
+from stillspeak.weights import file_sha256, load_network, scorers
 
 MIN_FRAMES = WINDOW_FRAMES + 2 * MAX_SHIFT
 """Frames (1 s) below which the mean over a clip's windows is too much of a guess."""
@@ -132,9 +132,9 @@ def load_sync_scorer(file: str | Path | None = None) -> SyncScorer:
     Raises:
         WeightsError: no such file, or no sync network in it.
     """
-    if file is None and "sync" not in judges():
+    if file is None and "sync" not in scorers():
         raise WeightsError("no sync network is released with this version; name a file")
-    path = judges()["sync"].path if file is None else Path(file)
+    path = scorers()["sync"].path if file is None else Path(file)
     network, _ = load_network(path, format_name=SYNC_FORMAT, build=_build, golden=golden_sync)
     return SyncScorer(network, file_sha256(path))
 

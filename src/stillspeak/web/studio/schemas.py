@@ -110,6 +110,8 @@ class SpeechIn(BaseModel):
 class OptionsIn(BaseModel):
     """A request with options of ``animate``; :func:`with_options` gives it their fields."""
 
+    model_config = ConfigDict(allow_inf_nan=False)
+
     @property
     def options(self) -> AnimateOptions:
         return AnimateOptions(**{name: getattr(self, name) for name in OPTIONS})
@@ -117,19 +119,7 @@ class OptionsIn(BaseModel):
 
 def with_options(base: type[Model]) -> type[Model]:
     """The model with a field for each of :data:`~stillspeak.options.OPTIONS`."""
-    fields: dict[str, Any] = {
-        name: (
-            option.annotation,
-            Field(
-                option.default,
-                ge=option.least,
-                le=option.most,
-                allow_inf_nan=False if option.kind is float else None,
-                description=option.help,
-            ),
-        )
-        for name, option in OPTIONS.items()
-    }
+    fields: dict[str, Any] = {name: (option.annotation, option) for name, option in OPTIONS.items()}
     return create_model(base.__name__, __base__=base, **fields)
 
 
