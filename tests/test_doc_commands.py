@@ -24,7 +24,7 @@ import pytest
 import typer
 
 from stillspeak.cli import app as cli
-from stillspeak.media.video import write_video
+from stillspeak.media.video_writer import write_video
 from stillspeak.weights import catalogue, scorers
 from support.animate import (
     lively,

@@ -90,7 +90,7 @@ def with_nan(folder: Path) -> None:
 
 def film(folder: Path, name: str, *, with_sound: bool) -> None:
     """A video without a face."""
-    from stillspeak.media.video import write_video
+    from stillspeak.media.video_writer import write_video
 
     pictures = [np.full((64, 64, 3), 8 * k, np.uint8) for k in range(15)]
     tone = speech(0.6).astype(np.float32) if with_sound else None
