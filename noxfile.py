@@ -56,9 +56,10 @@ def wheel(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS[0])
 def docs(session: nox.Session) -> None:
-    """Draws the figures anew and builds the site."""
+    """Writes what is made from the code, figures and so on, and builds the site."""
     install(session)
-    session.run("python", "scripts/figures.py")
+    for name in ("figures", "performance"):
+        session.run("python", f"scripts/{name}.py")
     session.run("mkdocs", "build", "--strict", env={"NO_MKDOCS_2_WARNING": "1"})
 
 

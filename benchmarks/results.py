@@ -29,7 +29,7 @@ from stillspeak.data.layouts.grid import grid_root
 from stillspeak.data.prepare import load_manifest, prepare
 from stillspeak.errors import DataError, StillspeakError, WeightsError
 from stillspeak.evaluation.evaluate import evaluate_folder, evaluate_model
-from stillspeak.evaluation.registry import all_metrics
+from stillspeak.evaluation.metrics import all_metrics
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -76,12 +76,6 @@ MOUTHS = (
 """How names of metrics of lips and mouths begin: none of them is shown for GRID alone."""
 
 PERCENT = ("wer", "wer_real")
-
-EQUAL = (
-    *("closures_missed", "closed_opening_real", "silent_opening_real"),
-    *("silent_opening_deviation_real", "av_confidence_real", "wer_real"),
-)
-"""Left out of the tables of all metrics: the real video's row has them, or one minus another."""
 
 ARROWS = {"higher": "higher", "lower": "lower", "real": "as real"}
 
@@ -274,7 +268,7 @@ def mouths_table(of: dict[str, dict[str, Any]], wild: dict[str, dict[str, Any]])
         "| --- | --- | --- | --- |" + " ---: |" * len(of),
     ]
     for key, metric in known_metrics(of).items():
-        if not about_mouths(key) or key in EQUAL:
+        if not about_mouths(key):
             continue
         start = f"| `{key}` | {metric['unit']} | {ARROWS[metric['better']]}"
         for where, side, interval in (
@@ -320,7 +314,6 @@ def table_1(of: dict[str, dict[str, Any]]) -> str:
 def all_metrics_table(of: dict[str, dict[str, Any]]) -> str:
     """Every other metric of every system: means, 95 % over speakers in brackets."""
     known = {key: m for key, m in known_metrics(of).items() if not about_mouths(key)}
-    known = {key: m for key, m in known.items() if key not in EQUAL}
     lines = [
         "### All metrics",
         "",

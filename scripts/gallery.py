@@ -29,14 +29,14 @@ from stillspeak.animate import Animator
 from stillspeak.constants import FRAME_HEIGHT, FRAME_WIDTH, SAMPLE_RATE, VIDEO_FPS
 from stillspeak.data.prepare import CachedClip, load_manifest, open_clip
 from stillspeak.errors import DataError, StillspeakError
-from stillspeak.evaluation.clip import Material
+from stillspeak.evaluation.clip import EvaluationClip
 from stillspeak.evaluation.measures.image_quality import Frames
 from stillspeak.evaluation.measures.lips import track_lips
 from stillspeak.evaluation.report import sheets as report_sheets
-from stillspeak.evaluation.report.sheets import Movement, SystemFrames, spoken
-from stillspeak.evaluation.report.traces import trace
+from stillspeak.evaluation.report.sheets import Movement, SystemFrames
 from stillspeak.evaluation.systems import CropAnimator, Loaded, System, open_system
 from stillspeak.evaluation.tools import Tools
+from stillspeak.evaluation.traces import spoken, trace
 from stillspeak.face.align import crop_face, face_transform, invert_transform, transform_points
 from stillspeak.face.landmarks import LandmarkDetector, MediaPipeDetector, choose_face
 from stillspeak.face.mouth import lip_opening
@@ -387,7 +387,9 @@ def expression_pages(
     for clip in clips:
         truth = faces.real(clip)
         tools = Tools(landmarks=detector)
-        found = Material(faces.generated(clip), truth.frames, truth.audio, truth.words, tools=tools)
+        found = EvaluationClip(
+            faces.generated(clip), truth.frames, truth.audio, truth.words, tools=tools
+        )
         traces[clip] = trace(clip, found)
     seconds = sum(t["seconds"] for t in traces.values())
     made, real = (report_sheets.blinks(traces, side) for side in ("generated", "real"))

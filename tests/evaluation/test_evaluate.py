@@ -24,9 +24,12 @@ from stillspeak.errors import (
     OutputExistsError,
     WeightsError,
 )
-from stillspeak.evaluation import evaluate, registry, tools
+from stillspeak.evaluation import evaluate, metrics, tools, videos
 from stillspeak.evaluation.evaluate import evaluate_folder, evaluate_model, evaluate_videos
 from stillspeak.evaluation.measures.image_quality import psnr
+from stillspeak.evaluation.metrics import find_metrics
+from stillspeak.evaluation.registry import METRICS
+from stillspeak.evaluation.scoring import ClipPair, Run
 from stillspeak.evaluation.systems import (
     OneFaceDetector,
     Recording,
@@ -34,7 +37,7 @@ from stillspeak.evaluation.systems import (
     load_recording,
     open_system,
 )
-from stillspeak.media.video_writer import write_video
+from stillspeak.media.video import write_video
 from stillspeak.models.pixels import from_model
 from stillspeak.weights import save_model
 from support.animate import portrait, shared_detector, speech
@@ -71,7 +74,7 @@ def test_one_line_a_clip_and_metric(speaking_cache: Path, tmp_path: Path) -> Non
     rows = lines(tmp_path / "r")
     clips = ["a/one", "a/two", "b/one"]
     assert [(r["clip"], r["metric"]) for r in rows] == [(c, m) for c in clips for m in PLAIN]
-    (metric,) = registry.find_metrics(["psnr"])
+    (metric,) = find_metrics(["psnr"])
     clip = load_manifest(speaking_cache)[0]
     real = load_recording(Recording(clip.file, clip.key)).frames
     assert rows[0] == {
@@ -121,13 +124,12 @@ def test_a_run_computes_what_is_missing(
     speaking_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured = []
-    known = dict(registry._METRICS)
+    known = dict(METRICS)
 
     def watch(name: str, **changes: Any) -> None:
         metric = known[name]
-        measure = lambda m: measured.append(name) or metric.measure(m)  # noqa: E731
-        changed = replace(metric, measure=measure, **changes)
-        monkeypatch.setitem(registry._METRICS, name, changed)
+        compute = lambda m: measured.append(name) or metric.compute(m)  # noqa: E731
+        monkeypatch.setitem(METRICS, name, replace(metric, compute=compute, **changes))
 
     for name in PLAIN:
         watch(name)
@@ -236,9 +238,8 @@ def test_without_dlib_acd_is_left_out_unless_it_was_asked_for(
     speaking_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "dlib", None)
-    few = dict.fromkeys(("psnr", "acd"))
-    known = {name: registry._METRICS[name] for name in few}
-    monkeypatch.setattr(registry, "_METRICS", known)
+    few = {name: METRICS[name] for name in ("psnr", "acd")}
+    monkeypatch.setattr(metrics, "METRICS", few)
     result = run(speaking_cache, tmp_path / "r", metrics=None)
     assert list(result.left_out) == ["acd"]
     assert [m.name for m in result.metrics] == ["psnr"]
@@ -456,7 +457,7 @@ def test_systems_share_the_crops_of_a_folder(tmp_path: Path) -> None:
 def test_bare_crops_and_what_is_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     talking(tmp_path / "wild" / "crop.mp4", frames=12)
     talking(tmp_path / "wild" / "long.mp4", frames=30)
-    monkeypatch.setattr(evaluate, "LONGEST", 1.0)
+    monkeypatch.setattr(videos, "LONGEST", 1.0)
     result = folder_run(tmp_path / "wild", tmp_path / "r")
     assert result.scored == 1
     (failure,) = result.failed
@@ -472,19 +473,19 @@ def test_bare_crops_and_what_is_too_long(tmp_path: Path, monkeypatch: pytest.Mon
 # --- clips that lips should not fit -------------------------------------------------------------
 
 
-def jobs(*clips: tuple[str, str, int]) -> list[Any]:
+def pairs(*clips: tuple[str, str, int]) -> list[ClipPair]:
     return [
-        evaluate._Job(speaker, name, Recording(Path(name), f"{speaker} {name}", frames=frames))
+        ClipPair(speaker, name, Recording(Path(name), f"{speaker} {name}", frames=frames))
         for speaker, name, frames in clips
     ]
 
 
-def others(found: list[Any]) -> dict[str, set[str]]:
-    return {job.clip: {clip for clip, _ in job.others} for job in found}
+def others(found: list[ClipPair]) -> dict[str, set[str]]:
+    return {pair.clip: {clip for clip, _ in pair.others} for pair in found}
 
 
 def test_lips_are_compared_with_those_of_other_people() -> None:
-    clips = jobs(("a", "one", 75), ("a", "two", 75), ("b", "one", 75), ("c", "one", 75))
+    clips = pairs(("a", "one", 75), ("a", "two", 75), ("b", "one", 75), ("c", "one", 75))
     found = others(evaluate._with_others(clips, clips))
     assert found["a/one"] == found["a/two"] == {"b/one", "c/one"}
     assert found["b/one"] == {"a/one", "a/two", "c/one"}
@@ -494,7 +495,7 @@ def test_lips_are_compared_with_those_of_other_people() -> None:
 
 
 def test_short_clips_are_no_control_of_long_ones() -> None:
-    clips = jobs(("a", "x", 500), ("b", "x", 80), ("c", "x", 30), ("d", "x", 20))
+    clips = pairs(("a", "x", 500), ("b", "x", 80), ("c", "x", 30), ("d", "x", 20))
     found = others(evaluate._with_others(clips, clips))
     assert found == {
         "a/x": {"b/x"},
@@ -506,12 +507,12 @@ def test_short_clips_are_no_control_of_long_ones() -> None:
 
 
 def test_the_same_eight_are_drawn_whatever_their_order() -> None:
-    clips = jobs(*((f"s{n}", "x", 75) for n in range(30)))
+    clips = pairs(*((f"s{n}", "x", 75) for n in range(30)))
     found = evaluate._with_others(clips, clips)
     again = evaluate._with_others(clips[:3], clips[::-1])
-    assert [job.others for job in again] == [job.others for job in found[:3]]
-    assert {len(job.others) for job in found} == {8}
-    assert len({clip for job in found for clip, _ in job.others}) > 20
+    assert [pair.others for pair in again] == [pair.others for pair in found[:3]]
+    assert {len(pair.others) for pair in found} == {8}
+    assert len({clip for pair in found for clip, _ in pair.others}) > 20
 
 
 def test_mismatched_lips_are_those_of_the_split(
@@ -531,13 +532,11 @@ def test_mismatched_lips_are_those_of_the_split(
     notes = {r["clip"]: r["note"] for r in lines(output)}
     assert notes["b/one"] == "mean over 2 other clips"
     assert {r["clip"]: r["key"] for r in lines(output)}["a/one"] == line["key"]
-    job, _ = jobs(("a", "one", 20), ("b", "one", 20))
-    (metric,) = registry.find_metrics([name])
-    task = evaluate._Task(open_system("real"), output, (name,), {"landmarks": "1"}, {}, output)
+    pair, _ = pairs(("a", "one", 20), ("b", "one", 20))
+    (metric,) = find_metrics([name])
+    same = Run(open_system("real"), output, (name,), {"landmarks": "1"}, {}, output)
     keys = {
-        evaluate._value_key(
-            replace(job, others=(("b/x", Recording(Path("x"), key)),)), metric, task
-        )
+        same.value_key(replace(pair, others=(("b/x", Recording(Path("x"), key)),)), metric)
         for key in ("k", "l")
     }
     assert len(keys) == 2

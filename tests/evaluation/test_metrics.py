@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from stillspeak.errors import ConfigError, VideoError
-from stillspeak.evaluation import registry
-from stillspeak.evaluation.clip import Material, Mouth
-from stillspeak.evaluation.registry import Score, all_metrics, find_metrics, metric
+from stillspeak.evaluation.clip import EvaluationClip, Mouth
+from stillspeak.evaluation.metrics import all_metrics, find_metrics
+from stillspeak.evaluation.registry import METRICS, Score, metric
 from stillspeak.evaluation.tools import Tools
 from stillspeak.face.landmarks import Face
 from support.faces import face_points
@@ -142,13 +142,13 @@ def frames(*levels: int) -> np.ndarray:
     return np.stack([np.full((128, 96, 3), level, np.uint8) for level in levels])
 
 
-def clip(generated: np.ndarray, real: np.ndarray, **more: object) -> Material:
+def clip(generated: np.ndarray, real: np.ndarray, **more: object) -> EvaluationClip:
     audio = np.zeros(len(real) * 640, np.float32)
     tools = Tools(Fake(), Levels(), Scorer(), Reader())
-    return Material(generated, real, audio, tools=tools, **more)
+    return EvaluationClip(generated, real, audio, tools=tools, **more)
 
 
-def values(material: Material) -> dict[str, float | None]:
+def values(material: EvaluationClip) -> dict[str, float | None]:
     return {m.name: m.measure(material).value for m in all_metrics()}
 
 
@@ -227,7 +227,7 @@ def test_a_correlation_comes_with_its_control() -> None:
     assert {f"{n}_mismatched" for n in correlations} <= names
 
 
-def spoken(*levels: int, quiet: int = 0, **more: object) -> Material:
+def spoken(*levels: int, quiet: int = 0, **more: object) -> EvaluationClip:
     """A clip of a face whose real mouth is open by tenths of these levels; the last are quiet."""
     material = clip(frames(*more.pop("made", levels)), frames(*levels), **more)
     material.audio[: (len(levels) - quiet) * 640] = 0.5
@@ -372,15 +372,16 @@ def test_metrics_are_found_by_name_in_their_own_order() -> None:
 
 
 def test_registering(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_METRICS", dict(registry._METRICS))
-    about = {"unit": "1", "better": "lower", "definition": "Some\n   thing."}
-    metric("x", version=1, **about)(lambda material: float("nan"))
+    monkeypatch.setitem(METRICS, "x", None)
+    del METRICS["x"]  # and again afterwards
+    text = "Some\n   thing."
+    metric("x", lambda material: float("nan"), text)
     (found,) = find_metrics(["x"])
     assert found.definition == "Some thing."
     assert found.measure(None) == Score(None, "not defined for this clip")
     with pytest.raises(ValueError, match="two metrics"):
-        metric("x", version=2, **about)(lambda material: 1.0)
+        metric("x", lambda material: 1.0, text, version=2)
     first = found.definition_hash
-    monkeypatch.delitem(registry._METRICS, "x")
-    metric("x", version=2, **about)(lambda material: 1.0)
+    del METRICS["x"]
+    metric("x", lambda material: 1.0, text, version=2)
     assert find_metrics(["x"])[0].definition_hash != first

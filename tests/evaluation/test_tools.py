@@ -13,11 +13,11 @@ import pytest
 
 from stillspeak.cli.app import main
 from stillspeak.data.prepare import CachedClip
-from stillspeak.errors import MissingDependencyError, WeightsError
+from stillspeak.errors import WeightsError
 from stillspeak.evaluation import tools
-from stillspeak.evaluation.clip import Material
+from stillspeak.evaluation.clip import EvaluationClip
 from stillspeak.evaluation.evaluate import evaluate_model
-from stillspeak.evaluation.real_cache import RealSide
+from stillspeak.evaluation.real_cache import RealCache
 from stillspeak.evaluation.tools import Tools, load_tools
 from stillspeak.face.align import crop_face, face_transform
 from support.animate import portrait, portrait_face, shared_detector
@@ -131,12 +131,11 @@ def test_tools_by_name(fakes: Tools) -> None:
 
 
 @pytest.mark.parametrize(
-    ("tool", "module", "metric"),
-    [("sync", "sync", "av_offset"), ("lipreader", "lipreading", "wer")],
+    ("tool", "metric"),
+    [("sync", "av_offset"), ("lipreader", "wer")],
 )
 def test_what_is_missing_is_left_out_unless_it_was_asked_for(
     tool: str,
-    module: str,
     metric: str,
     cache: Path,
     tmp_path: Path,
@@ -157,11 +156,6 @@ def test_what_is_missing_is_left_out_unless_it_was_asked_for(
     option = {"sync": "sync", "lipreader": "lip_reader"}[tool]
     with pytest.raises(WeightsError, match="no weights here"):
         evaluate_model("still", cache, tmp_path / "r", workers=0, **{option: "x"})
-    # The module itself is missing.
-    monkeypatch.undo()
-    monkeypatch.setitem(sys.modules, f"stillspeak.evaluation.measures.{module}", None)
-    with pytest.raises(MissingDependencyError, match="cannot be computed here"):
-        load_tools([tool], {})
 
 
 def test_the_word_error_rate_stands_beside_that_of_real_clips(
@@ -207,7 +201,7 @@ def test_the_command_takes_files_of_tools(
     assert not (cache / ".evaluation").exists()
 
 
-# --- the real side ------------------------------------------------------------------------------
+# --- the real cache -----------------------------------------------------------------------------
 
 
 def test_real_frames_are_looked_at_once_for_all_systems(
@@ -233,9 +227,9 @@ def test_real_frames_are_looked_at_once_for_all_systems(
     ]
 
 
-def real_side(folder: Path, key: str = "k", **versions: str) -> RealSide:
+def real_cache(folder: Path, key: str = "k", **versions: str) -> RealCache:
     versions = dict.fromkeys(("landmarks", "embedding", "sync", "lipreader"), "1") | versions
-    return RealSide(folder, "a/one", key, versions)
+    return RealCache(folder, "a/one", key, versions)
 
 
 def test_what_is_kept_is_the_same_bit_by_bit(tmp_path: Path) -> None:
@@ -244,20 +238,20 @@ def test_what_is_kept_is_the_same_bit_by_bit(tmp_path: Path) -> None:
     loaded = Tools(Counting(), Embedder(), Scorer(), Reader())
     audio = np.zeros(4 * 640, np.float32)
 
-    def material(kept: RealSide | None) -> Material:
-        return Material(pictures[::-1], pictures, audio, tools=loaded, kept=kept)
+    def material(kept: RealCache | None) -> EvaluationClip:
+        return EvaluationClip(pictures[::-1], pictures, audio, tools=loaded, real_cache=kept)
 
     plain, first, second = (
         material(None),
-        material(real_side(tmp_path)),
-        material(real_side(tmp_path)),
+        material(real_cache(tmp_path)),
+        material(real_cache(tmp_path)),
     )
     for m in (plain, first):
-        assert m.real_faces[3] is None
+        assert m.real.faces[3] is None
         assert (m.real_reading, m.real_sync.offset) == ("bin blue", 4)
-        _ = m.embeddings, m.generated_faces
+        _ = m.embeddings, m.generated.faces
     before = seen(loaded)
-    for a, b in zip(plain.generated_faces, second.generated_faces, strict=True):
+    for a, b in zip(plain.generated.faces, second.generated.faces, strict=True):
         assert (a is None) == (b is None)
         if a is not None:
             assert a.points.tobytes() == b.points.tobytes()
@@ -269,29 +263,29 @@ def test_what_is_kept_is_the_same_bit_by_bit(tmp_path: Path) -> None:
         assert a.dtype == b.dtype
     assert second.real_sync == plain.real_sync
     assert second.real_reading == plain.real_reading
-    assert second.real_points.tobytes() == plain.real_points.tobytes()
+    assert second.real.points.tobytes() == plain.real.points.tobytes()
     assert seen(loaded) == before
 
 
 def test_another_key_version_or_a_damaged_file_is_not_taken(tmp_path: Path) -> None:
     vectors = np.arange(6.0).reshape(3, 2)
-    real_side(tmp_path).keep_embeddings(vectors)
-    real_side(tmp_path).keep_value("sync", [1, 0.1 + 0.2])
-    assert real_side(tmp_path).value("sync") == [1, 0.1 + 0.2]
-    assert np.array_equal(real_side(tmp_path).embeddings(), vectors)
-    assert real_side(tmp_path, key="other").embeddings() is None
-    assert real_side(tmp_path, embedding="2").embeddings() is None
-    assert real_side(tmp_path, sync="2").value("sync") is None
-    assert real_side(tmp_path).value("lipreader") is None
-    assert real_side(tmp_path).faces() is None
+    real_cache(tmp_path).keep_embeddings(vectors)
+    real_cache(tmp_path).keep_value("sync", [1, 0.1 + 0.2])
+    assert real_cache(tmp_path).value("sync") == [1, 0.1 + 0.2]
+    assert np.array_equal(real_cache(tmp_path).embeddings(), vectors)
+    assert real_cache(tmp_path, key="other").embeddings() is None
+    assert real_cache(tmp_path, embedding="2").embeddings() is None
+    assert real_cache(tmp_path, sync="2").value("sync") is None
+    assert real_cache(tmp_path).value("lipreader") is None
+    assert real_cache(tmp_path).faces() is None
     for file in (tmp_path / "a").iterdir():
         file.write_bytes(file.read_bytes()[:-9])
-    assert real_side(tmp_path).embeddings() is None
-    assert real_side(tmp_path).value("sync") is None
+    assert real_cache(tmp_path).embeddings() is None
+    assert real_cache(tmp_path).value("sync") is None
     # Replaced, not added to.
-    real_side(tmp_path, key="other").keep_embeddings(vectors[:1])
+    real_cache(tmp_path, key="other").keep_embeddings(vectors[:1])
     assert len(list((tmp_path / "a").iterdir())) == 2
-    assert real_side(tmp_path).embeddings() is None
+    assert real_cache(tmp_path).embeddings() is None
 
 
 # --- traces -------------------------------------------------------------------------------------

@@ -157,7 +157,7 @@ def write_a_video(path: str, frames: str) -> None:
     import numpy as np
 
     from stillspeak.media.marks.marking import Marks
-    from stillspeak.media.video_writer import write_video
+    from stillspeak.media.video import write_video
 
     pictures = [np.full((64, 64, 3), 9 * n, np.uint8) for n in range(int(frames))]
     write_video(path, pictures, overwrite=True, marks=Marks(watermark=False))
@@ -195,11 +195,11 @@ def keep_often(folder: str, own: str, times: str) -> None:
     """What belongs to a real clip kept and read so often, under keys that two systems share."""
     import numpy as np
 
-    from stillspeak.evaluation.real_cache import RealSide
+    from stillspeak.evaluation.real_cache import RealCache
 
     for number in range(int(times)):
         version = str(number % 2)
-        side = RealSide(Path(folder), "a/one", "clip", {"embedding": version, "sync": version})
+        side = RealCache(Path(folder), "a/one", "clip", {"embedding": version, "sync": version})
         expected = np.full((200, 32), float(version))
         side.keep_embeddings(expected)
         side.keep_value("sync", [version] * 500)

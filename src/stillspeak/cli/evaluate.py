@@ -74,7 +74,7 @@ def evaluate(
 ) -> None:
     """Score a model on a test set or a folder of videos, or the videos of any other system."""
     from stillspeak.evaluation.evaluate import evaluate_folder, evaluate_model, evaluate_videos
-    from stillspeak.evaluation.registry import all_metrics
+    from stillspeak.evaluation.metrics import all_metrics
     from stillspeak.evaluation.summary import format_table
 
     if list_only:

@@ -74,7 +74,7 @@ def init(
         listed(names), words, catch, link, convert, skip_unpaired, length_tolerance
     )
     with progress_bar("checking videos", None, quiet) as advance:
-        study, notes = init_study(
+        made = init_study(
             directory,
             chosen[0],
             folders,
@@ -83,16 +83,14 @@ def init(
             seed=seed,
             progress=lambda done, total: advance(done, f"of {total}"),
         )
-    for note in notes:
+    for note in made.notes:
         tell(f"note: {note}")
     if not quiet:
-        videos, systems = study.materials.videos, study.materials.systems
-        items = {video.item for video in videos if video.role != "catch"}
         print(
-            f"{study.folder}: {study.kind.name}, {len(videos)} videos of {len(items)} names, "
-            f"{', '.join(systems)}; {study.config.trials.count} for each visitor"
+            f"{made.folder}: {made.kind}, {made.videos} videos of {made.items} names, "
+            f"{', '.join(made.systems)}; {made.trials} for each visitor"
         )
-        print(f"Edit {study.folder / 'study.toml'}, then: stillspeak study serve {study.folder}")
+        print(f"Edit {made.folder / 'study.toml'}, then: stillspeak study serve {made.folder}")
 
 
 @app.command("serve")

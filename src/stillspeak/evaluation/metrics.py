@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
+from typing import Any
 
 import numpy as np
 
 from stillspeak.constants import VIDEO_FPS
-from stillspeak.errors import VideoError
-from stillspeak.evaluation.clip import Material
+from stillspeak.errors import ConfigError
+from stillspeak.evaluation.clip import Curve, EvaluationClip
 from stillspeak.evaluation.measures import (
     closures,
     expression,
@@ -18,9 +19,8 @@ from stillspeak.evaluation.measures import (
     lips,
     stability,
 )
-from stillspeak.evaluation.measures import cpbd as _cpbd
-from stillspeak.evaluation.measures.closures import Curve
-from stillspeak.evaluation.registry import Score, metric
+from stillspeak.evaluation.measures.cpbd import cpbd
+from stillspeak.evaluation.registry import METRICS, Measure, Metric, Score, metric
 from stillspeak.face.mouth import jaw_drop
 
 _GREY = "Frames are aligned 128 x 96 crops, grey = 0.2125 R + 0.7154 G + 0.0721 B in [0, 255]."
@@ -29,122 +29,123 @@ _FACES = (
     "three times), in the same way for generated and real frames; pixels are those of the "
     "128 x 96 crop."
 )
-_SILENCE = (
-    "A frame is silent if it lies wholly outside the words by the clip's word timings; without "
-    f"timings, if the RMS of its 40 ms is {lips.QUIET_DB:g} dB or more below the clip's 95 % "
-    "quantile. The note says which."
-)
 _LOST = Score(None, "fewer than half of the frames show a face")
+
+
+def all_metrics() -> list[Metric]:
+    """Every registered metric, in the order of registration."""
+    return list(METRICS.values())
+
+
+def find_metrics(names: Iterable[str]) -> list[Metric]:
+    """Metrics by name, and those that belong beside them, in the order of registration.
+
+    Raises:
+        ConfigError: an unknown name, or none.
+    """
+    wanted = set(names)
+    unknown = sorted(wanted - set(METRICS))
+    if unknown:
+        raise ConfigError(
+            f"there is no metric {', '.join(unknown)}; there are {', '.join(METRICS)}"
+        )
+    if not wanted:
+        raise ConfigError("no metric was asked for")
+    wanted |= {name for asked in list(wanted) for name in METRICS[asked].beside}
+    return [m for m in all_metrics() if m.name in wanted]
+
+
+def _of_frames(
+    name: str, compute: Callable[..., float], definition: str, *, pair: bool = False, **about: Any
+) -> None:
+    """A metric of the generated frames, or of the generated and the real ones."""
+
+    def of(clip: EvaluationClip) -> float:
+        frames = clip.generated.frames
+        return compute(frames, clip.real.frames) if pair else compute(frames)
+
+    metric(name, of, f"{definition} {_GREY}", **about)
+
+
+def _of_faces(name: str, compute: Measure, definition: str, **about: Any) -> None:
+    """A metric that looks at landmarks."""
+    metric(name, compute, f"{definition} {_FACES}", tools=("landmarks",), **about)
 
 
 # --- nearness to the real video -----------------------------------------------------------------
 
+_near = partial(_of_frames, pair=True, better="higher")
 
-@metric(
+_near(
     "psnr",
-    version=1,
+    image_quality.psnr,
+    "10 log10(255^2 / MSE), MSE over all pixels of all frames of the video.",
     unit="dB",
-    better="higher",
-    definition=f"10 log10(255^2 / MSE), MSE over all pixels of all frames of the video. {_GREY}",
 )
-def _psnr(clip: Material) -> float:
-    return image_quality.psnr(clip.generated, clip.real)
-
-
-@metric(
+_near(
     "psnr_frames",
-    version=1,
+    image_quality.psnr_frames,
+    """10 log10(255^2 / MSE) of each frame, mean over the frames that differ from the real ones at
+    all.""",
     unit="dB",
-    better="higher",
-    definition=f"""10 log10(255^2 / MSE) of each frame, mean over the frames that differ from the
-    real ones at all. {_GREY}""",
 )
-def _psnr_frames(clip: Material) -> float:
-    return image_quality.psnr_frames(clip.generated, clip.real)
-
-
-@metric(
+_near(
     "mouth_psnr",
-    version=1,
+    lambda *videos: image_quality.psnr(*map(image_quality.mouth, videos)),
+    "psnr of rows 72 to 111, columns 24 to 75, around the mouth.",
     unit="dB",
-    better="higher",
-    definition=f"psnr of rows 72 to 111, columns 24 to 75, around the mouth. {_GREY}",
 )
-def _mouth_psnr(clip: Material) -> float:
-    return image_quality.psnr(image_quality.mouth(clip.generated), image_quality.mouth(clip.real))
-
-
-@metric(
+_near(
     "ssim",
-    version=1,
-    unit="1",
-    better="higher",
-    definition=f"""Structural similarity (Wang et al. 2004), uniform window of 7 x 7, sample
-    covariance, K1 = 0.01, K2 = 0.03, range 255, mean over frames. {_GREY}""",
+    image_quality.ssim,
+    """Structural similarity (Wang et al. 2004), uniform window of 7 x 7, sample covariance, K1 =
+    0.01, K2 = 0.03, range 255, mean over frames.""",
 )
-def _ssim(clip: Material) -> float:
-    return image_quality.ssim(clip.generated, clip.real)
-
-
-@metric(
+_near(
     "ssim_gaussian",
-    version=1,
-    unit="1",
-    better="higher",
-    definition=f"""Structural similarity (Wang et al. 2004), Gaussian window of 11 x 11 (sigma
-    1.5), population covariance, K1 = 0.01, K2 = 0.03, range 255, mean over frames. {_GREY}""",
+    partial(image_quality.ssim, gaussian=True),
+    """Structural similarity (Wang et al. 2004), Gaussian window of 11 x 11 (sigma 1.5), population
+    covariance, K1 = 0.01, K2 = 0.03, range 255, mean over frames.""",
 )
-def _ssim_gaussian(clip: Material) -> float:
-    return image_quality.ssim(clip.generated, clip.real, gaussian=True)
-
 
 # --- sharpness ----------------------------------------------------------------------------------
 
 
-@metric(
-    "fdbm",
-    version=1,
-    unit="1",
-    better="higher",
-    definition=f"""Frequency domain blurriness (De and Masilamani 2013): share of Fourier
-    coefficients with F > max(F) / 1000, F = abs(fft2(grey)), mean over frames. {_GREY}""",
-)
-def _fdbm(clip: Material) -> float:
-    return image_quality.fdbm(clip.generated)
-
-
-@metric(
-    "cpbd",
-    version=1,
-    unit="1",
-    better="higher",
-    definition=f"""Cumulative probability of blur detection (Narvekar and Karam 2009): Canny
-    edges, Marziliano widths w of near-vertical edges, whole 64 x 64 blocks from the top left
-    with more than 0.2 % Canny pixels, w_JNB = 5 if the block's contrast is at most 50 else 3;
-    share of edge pixels with 1 - exp(-(w / w_JNB)^3.6) <= 0.63, mean over frames. {_GREY} Such
-    a crop holds two whole blocks, columns 0 to 63.""",
-)
-def _cpbd_mean(clip: Material) -> float:
-    shares = [
-        _cpbd.cpbd(image_quality.grey(some)) for (some,) in image_quality.pieces(clip.generated)
-    ]
+def _cpbd(frames: image_quality.Frames) -> float:
+    shares = [cpbd(image_quality.grey(some)) for (some,) in image_quality.pieces(frames)]
     return float(np.concatenate(shares).mean())
 
 
-@metric(
-    "sharpness",
-    version=1,
-    unit="1",
-    better="real",
-    definition=f"""Mean magnitude of the grey level's gradient (central differences) of the
-    generated video over that of the real one; the real video has 1. {_GREY}""",
-)
-def _sharpness(clip: Material) -> float | Score:
-    real = image_quality.sharpness(clip.real)
+def _sharpness(clip: EvaluationClip) -> float | Score:
+    real = image_quality.sharpness(clip.real.frames)
     if real == 0:
         return Score(None, "the real video is of one colour")
-    return image_quality.sharpness(clip.generated) / real
+    return image_quality.sharpness(clip.generated.frames) / real
 
+
+_of_frames(
+    "fdbm",
+    image_quality.fdbm,
+    """Frequency domain blurriness (De and Masilamani 2013): share of Fourier coefficients with
+    F > max(F) / 1000, F = abs(fft2(grey)), mean over frames.""",
+    better="higher",
+)
+metric(
+    "cpbd",
+    lambda clip: _cpbd(clip.generated.frames),
+    f"""Cumulative probability of blur detection (Narvekar and Karam 2009): Canny edges,
+    Marziliano widths w of near-vertical edges, whole 64 x 64 blocks from the top left with more
+    than 0.2 % Canny pixels, w_JNB = 5 if the block's contrast is at most 50 else 3; share of edge
+    pixels with 1 - exp(-(w / w_JNB)^3.6) <= 0.63, mean over frames. {_GREY} Such a crop holds two
+    whole blocks, columns 0 to 63.""",
+    better="higher",
+)
+metric(
+    "sharpness",
+    _sharpness,
+    f"""Mean magnitude of the grey level's gradient (central differences) of the generated video
+    over that of the real one; the real video has 1. {_GREY}""",
+)
 
 # --- identity -----------------------------------------------------------------------------------
 
@@ -154,73 +155,40 @@ _EMBEDDING = (
 )
 
 
-def _acd(clip: Material, kind: identity.DistanceName, *, ratio: bool) -> Score:
+def _acd(clip: EvaluationClip, kind: identity.DistanceName, *, ratio: bool) -> Score:
     generated, real = clip.embeddings
-    still = real[0]
-    value = float(identity.distances(still, generated, kind).mean())
+    value = float(identity.distances(real[0], generated, kind).mean())
     note = f"embedder {clip.tools.versions['embedding']}"
     if not ratio:
         return Score(value, note)
-    own = float(identity.distances(still, real, kind).mean())
+    own = float(identity.distances(real[0], real, kind).mean())
     if own == 0:
         return Score(None, "the real video does not move")
     return Score(value / own, note)
 
 
-def _register_acd(kind: identity.DistanceName, suffix: str, words: str) -> None:
-    def plain(clip: Material) -> Score:
-        return _acd(clip, kind, ratio=False)
-
-    def relative(clip: Material) -> Score:
-        return _acd(clip, kind, ratio=True)
-
+def _register_acd(name: str, kind: identity.DistanceName, words: str) -> None:
+    about: Any = {"better": "lower", "tools": ("embedding",)}
     metric(
-        f"acd{suffix}",
-        version=1,
-        unit="1",
-        better="lower",
-        tools=("embedding",),
-        definition=f"""Average content distance: {words} between the embeddings of the still (the
-        real video's first frame) and of each generated frame, mean over all frames.
-        {_EMBEDDING}""",
-    )(plain)
+        name,
+        partial(_acd, kind=kind, ratio=False),
+        f"""Average content distance: {words} between the embeddings of the still (the real
+        video's first frame) and of each generated frame, mean over all frames. {_EMBEDDING}""",
+        **about,
+    )
     metric(
-        f"acd{suffix}_ratio",
-        version=1,
-        unit="1",
-        better="lower",
-        tools=("embedding",),
-        definition=f"""acd{suffix} over the same number of the real video, which has 1.
-        {_EMBEDDING}""",
-    )(relative)
+        f"{name}_ratio",
+        partial(_acd, kind=kind, ratio=True),
+        f"{name} over the same number of the real video, which has 1. {_EMBEDDING}",
+        **about,
+    )
 
 
-_register_acd("l2", "", "Euclidean distance")
-_register_acd("squared", "_squared", "squared Euclidean distance")
-_register_acd("cosine", "_cosine", "one minus the cosine")
-
+_register_acd("acd", "l2", "Euclidean distance")
+_register_acd("acd_squared", "squared", "squared Euclidean distance")
+_register_acd("acd_cosine", "cosine", "one minus the cosine")
 
 # --- lips ---------------------------------------------------------------------------------------
-
-
-def _comparable(measure: Callable[[], float]) -> float | Score:
-    try:
-        return measure()
-    except VideoError:
-        return _LOST
-
-
-@metric(
-    "face_found",
-    version=1,
-    unit="1",
-    better="higher",
-    tools=("landmarks",),
-    definition=f"Share of generated frames in which a face is found. {_FACES}",
-)
-def _face_found(clip: Material) -> float:
-    return float(np.mean([face is not None for face in clip.generated_faces]))
-
 
 _LAGS = f"at each lag from -{lips.MAX_LAG} to {lips.MAX_LAG} frames"
 _WIDTH = (
@@ -244,186 +212,113 @@ def _at_best_lag(generated: Curve, real: Curve) -> float:
     return lips.lagged_agreement(generated, real).correlation
 
 
-def _register_mismatched(correlation: str, curve: str, agree: lips.Agree) -> None:
-    def measure(clip: Material) -> Score:
-        own = getattr(clip.generated_mouth, curve)
+def _register_correlation(
+    name: str, curve: str, agree: lips.Agree, definition: str, *beside: str
+) -> None:
+    """A correlation of a curve of the mouth, and its control with other clips' lips."""
+
+    def own(clip: EvaluationClip) -> float:
+        return agree(getattr(clip.generated, curve), getattr(clip.real, curve))
+
+    def mismatched(clip: EvaluationClip) -> Score:
         others = [getattr(mouth, curve) for mouth in clip.other_mouths]
         if not others:
             return Score(None, "there is no other clip to compare with")
-        value, count = lips.mismatched_agreement(agree, own, others)
+        value, count = lips.mismatched_agreement(agree, getattr(clip.generated, curve), others)
         if not count:
             return _LOST
         return Score(value, f"mean over {count} other {'clip' if count == 1 else 'clips'}")
 
-    metric(
-        f"{correlation}_mismatched",
-        version=1,
-        unit="1",
-        better="real",
-        tools=("landmarks",),
-        others=True,
-        definition=f"{correlation} with {_OTHERS}. {_FACES}",
-    )(measure)
+    control = f"{name}_mismatched"
+    _of_faces(name, own, definition, better="higher", beside=(control, *beside))
+    _of_faces(control, mismatched, f"{name} with {_OTHERS}.", others=True)
 
 
-@metric(
+def _amplitude(name: str, curve: Callable[[Any], Curve], words: str) -> None:
+    """How far something moves, over how far it moves in the real video."""
+    _of_faces(
+        name,
+        lambda clip: lips.lip_agreement(curve(clip.generated), curve(clip.real)).amplitude,
+        f"Standard deviation over time of the generated {words}",
+    )
+
+
+_of_faces(
+    "face_found",
+    lambda clip: float(np.mean([face is not None for face in clip.generated.faces])),
+    "Share of generated frames in which a face is found.",
+    better="higher",
+)
+_register_correlation(
     "lip_correlation",
-    version=1,
-    unit="1",
-    better="higher",
-    tools=("landmarks",),
-    beside=("lip_correlation_mismatched",),
-    definition=f"""Pearson's r of the generated and the real opening of the inner lips (points 13
-    and 14) over the frames where both are found; 0 if one does not move. {_FACES}""",
+    "opening",
+    _at_lag_0,
+    """Pearson's r of the generated and the real opening of the inner lips (points 13 and 14) over
+    the frames where both are found; 0 if one does not move.""",
 )
-def _lip_correlation(clip: Material) -> float | Score:
-    return _comparable(lambda: _at_lag_0(clip.generated_mouth.opening, clip.real_mouth.opening))
-
-
-_register_mismatched("lip_correlation", "opening", _at_lag_0)
-
-
-@metric(
+_amplitude(
     "lip_amplitude",
-    version=1,
-    unit="1",
-    better="real",
-    tools=("landmarks",),
-    definition=f"""Standard deviation over time of the generated opening of the inner lips (points
-    13 and 14) over that of the real one, frames where both are found; the real video has 1.
-    {_FACES}""",
+    lambda side: side.opening,
+    """opening of the inner lips (points 13 and 14) over that of the real one, frames where both
+    are found; the real video has 1.""",
 )
-def _lip_amplitude(clip: Material) -> float | Score:
-    return _comparable(
-        lambda: lips.lip_agreement(clip.generated_opening, clip.real_opening).amplitude
-    )
-
-
-@metric(
+_register_correlation(
     "lip_correlation_lagged",
-    version=1,
-    unit="1",
-    better="higher",
-    tools=("landmarks",),
-    beside=("lip_correlation_lagged_mismatched", "lip_lag"),
-    definition=f"""The largest of lip_correlation {_LAGS}, for videos whose sound and picture are
-    apart. {_FACES}""",
-)
-def _lip_correlation_lagged(clip: Material) -> float | Score:
-    return _comparable(lambda: _at_best_lag(clip.generated_mouth.opening, clip.real_mouth.opening))
-
-
-_register_mismatched("lip_correlation_lagged", "opening", _at_best_lag)
-
-
-@metric(
+    "opening",
+    _at_best_lag,
+    f"The largest of lip_correlation {_LAGS}, for videos whose sound and picture are apart.",
     "lip_lag",
-    version=1,
+)
+_of_faces(
+    "lip_lag",
+    lambda clip: float(lips.lagged_agreement(clip.generated.opening, clip.real.opening).lag),
+    f"""The lag at which lip_correlation is largest, {_LAGS}; the smallest of equally good ones.
+    Positive: the generated lips come later than the real ones.""",
     unit="frames",
-    better="real",
-    tools=("landmarks",),
-    definition=f"""The lag at which lip_correlation is largest, {_LAGS}; the smallest of equally
-    good ones. Positive: the generated lips come later than the real ones. {_FACES}""",
 )
-def _lip_lag(clip: Material) -> float | Score:
-    return _comparable(
-        lambda: float(lips.lagged_agreement(clip.generated_opening, clip.real_opening).lag)
-    )
-
-
-@metric(
+_register_correlation(
     "width_correlation",
-    version=1,
-    unit="1",
-    better="higher",
-    tools=("landmarks",),
-    beside=("width_correlation_mismatched",),
-    definition=f"""Pearson's r of the generated and the real width of the mouth over the frames
-    where both are found; 0 if one does not move. Width is {_WIDTH}. {_FACES}""",
+    "width",
+    _at_lag_0,
+    f"""Pearson's r of the generated and the real width of the mouth over the frames where both are
+    found; 0 if one does not move. Width is {_WIDTH}.""",
 )
-def _width_correlation(clip: Material) -> float | Score:
-    return _comparable(lambda: _at_lag_0(clip.generated_mouth.width, clip.real_mouth.width))
-
-
-_register_mismatched("width_correlation", "width", _at_lag_0)
-
-
-@metric(
+_register_correlation(
     "width_correlation_lagged",
-    version=1,
-    unit="1",
-    better="higher",
-    tools=("landmarks",),
-    beside=("width_correlation_lagged_mismatched",),
-    definition=f"The largest of width_correlation {_LAGS}. {_FACES}",
+    "width",
+    _at_best_lag,
+    f"The largest of width_correlation {_LAGS}.",
 )
-def _width_correlation_lagged(clip: Material) -> float | Score:
-    return _comparable(lambda: _at_best_lag(clip.generated_mouth.width, clip.real_mouth.width))
-
-
-_register_mismatched("width_correlation_lagged", "width", _at_best_lag)
-
-
-@metric(
+_amplitude(
     "width_amplitude",
-    version=1,
-    unit="1",
-    better="real",
-    tools=("landmarks",),
-    definition=f"""Standard deviation over time of the generated width of the mouth over that of the
-    real one, frames where both are found; the real video has 1. Width is {_WIDTH}. {_FACES}""",
+    lambda side: side.width,
+    f"""width of the mouth over that of the real one, frames where both are found; the real video
+    has 1. Width is {_WIDTH}.""",
 )
-def _width_amplitude(clip: Material) -> float | Score:
-    return _comparable(
-        lambda: lips.lip_agreement(clip.generated_mouth.width, clip.real_mouth.width).amplitude
-    )
-
-
-@metric(
+_amplitude(
     "jaw_amplitude",
-    version=1,
-    unit="1",
-    better="real",
-    tools=("landmarks",),
-    definition=f"""Standard deviation over time of the generated distance from nose base to chin
-    (points 2 and 152) over that of the real one, frames where both are found; the real video has
-    1. {_FACES}""",
+    lambda side: jaw_drop(side.points).astype(np.float64),
+    """distance from nose base to chin (points 2 and 152) over that of the real one, frames where
+    both are found; the real video has 1.""",
 )
-def _jaw_amplitude(clip: Material) -> float | Score:
-    generated, real = (
-        jaw_drop(points).astype(np.float64) for points in (clip.generated_points, clip.real_points)
-    )
-    return _comparable(lambda: lips.lip_agreement(generated, real).amplitude)
-
 
 # --- closed lips --------------------------------------------------------------------------------
 
-_CLOSED = (
-    "Openings of the inner lips (points 13 and 14) are in face heights: over the median distance "
-    "of forehead and chin (10 and 152) in the real frames. A mouth is closed up to s + "
-    f"max({closures.CLOSED_SHARE:g} (w - s), {closures.CLOSED_LEAST:g}), s and w the "
-    f"{closures.SHUT_QUANTILE:.0%} and {closures.WIDE_QUANTILE:.0%} quantiles of the clip's real "
-    f"openings; there is no value where s is above {closures.SHUT_LIMIT:g} or "
-    f"{closures.OPEN_SHARE:g} (w - s) not above {closures.CLOSED_LEAST:g}."
-).replace("%", " %")
-_CLOSURES = (
-    "A closure is a run of frames with closed real lips, eight at most, with an opening above s + "
-    f"{closures.OPEN_SHARE:g} (w - s) in the six frames before and in the six after, and not all "
-    "of it and of two frames around silent. With word timings those count that are within three "
-    "frames of the begin of a word spelled with b, p or m there (not ph, pn, ps, pt; not the "
-    "letter m), or of the end of one that ends so (the letter m, not b and p; be, me, pe from four "
-    "letters on); without, all. It is found if the generated lips are closed, by the real ones' "
-    "limit, in it or in the two frames before or after"
-)
 _NEVER = "the real mouth never closes, or hardly moves"
 
 
-def _closed(
-    measure: Callable[[Material, closures.Closures], Score],
-) -> Callable[[Material], float | Score]:
-    """A measure of closures, where there are any."""
+def _seen(clip: EvaluationClip) -> bool:
+    """Half of the frames or more show a face on both sides."""
+    both = np.isfinite(clip.generated.opening) & np.isfinite(clip.real.opening)
+    return bool(both.mean() >= 0.5)
 
-    def checked(clip: Material) -> Score:
+
+def _register_closures(
+    name: str, compute: Callable[[closures.Closures], float], definition: str, **about: Any
+) -> None:
+    """A metric of the closures, where there are any."""
+
+    def checked(clip: EvaluationClip) -> Score:
         if not _seen(clip):
             return _LOST
         found = clip.closures
@@ -432,136 +327,100 @@ def _closed(
         by = "word timings" if clip.words else "the real lips alone"
         if not found.real:
             return Score(None, f"no closure amid speech (by {by})")
-        score = measure(clip, found)
-        return score if score.note else Score(score.value, f"{found.real} closures by {by}")
+        value = compute(found)
+        if np.isnan(value):
+            return Score(None, "no other moments amid speech")
+        return Score(value, f"{found.real} closures by {by}")
 
-    return checked
-
-
-def _seen(clip: Material) -> bool:
-    """Half of the frames or more show a face on both sides."""
-    both = np.isfinite(clip.generated_opening) & np.isfinite(clip.real_opening)
-    return bool(both.mean() >= 0.5)
+    words = f"{closures.CLOSURE_DEFINITION} {closures.CLOSED_DEFINITION} {lips.SILENCE_DEFINITION}"
+    _of_faces(name, checked, f"{definition} {words}", **about)
 
 
-@metric(
+_register_closures(
     "closures_found",
-    version=1,
-    unit="1",
+    lambda found: found.found / found.real,
+    "Share of the real lips' closures amid speech (b, p, m) that are found in the generated ones.",
     better="higher",
-    tools=("landmarks",),
     beside=("closures_missed", "closures_chance"),
-    definition=f"""Share of the real lips' closures amid speech (b, p, m) that are found in the
-    generated ones. {_CLOSURES}. {_CLOSED} {_SILENCE} {_FACES}""",
 )
-@_closed
-def _closures_found(clip: Material, found: closures.Closures) -> Score:
-    return Score(found.found / found.real)
-
-
-@metric(
+_register_closures(
     "closures_missed",
-    version=1,
-    unit="1",
+    lambda found: 1 - found.found / found.real,
+    """Share of the real lips' closures amid speech that are not found in the generated ones: 1 -
+    closures_found.""",
     better="lower",
-    tools=("landmarks",),
     beside=("closures_found", "closures_chance"),
-    definition=f"""Share of the real lips' closures amid speech that are not found in the generated
-    ones: 1 - closures_found. {_CLOSURES}. {_CLOSED} {_SILENCE} {_FACES}""",
 )
-@_closed
-def _closures_missed(clip: Material, found: closures.Closures) -> Score:
-    return Score(1 - found.found / found.real)
-
-
-@metric(
+_register_closures(
     "closures_chance",
-    version=1,
-    unit="1",
-    better="real",
-    tools=("landmarks",),
-    definition=f"""What closures_found would be by chance: share of all other stretches of as many
-    frames (the closures' median and two before and after) in which the generated lips are closed.
-    They lie between the first and the last frame that is not silent, are not silent altogether, and
-    are free of closures with two frames around and of closed real lips for more than eight frames.
-    {_CLOSURES}. {_CLOSED} {_SILENCE} {_FACES}""",
+    lambda found: found.chance,
+    """What closures_found would be by chance: share of all other stretches of as many frames (the
+    closures' median and two before and after) in which the generated lips are closed. They lie
+    between the first and the last frame that is not silent, are not silent altogether, and are
+    free of closures with two frames around and of closed real lips for more than eight frames.""",
 )
-@_closed
-def _closures_chance(clip: Material, found: closures.Closures) -> Score:
-    if np.isnan(found.chance):
-        return Score(None, "no other moments amid speech")
-    return Score(found.chance)
 
 
-def _while_closed(clip: Material, of: Callable[[Material, closures.Levels], Curve]) -> Score:
-    if not _seen(clip):
-        return _LOST
-    if clip.levels is None:
-        return Score(None, _NEVER)
-    known = np.isfinite(clip.generated_opening)
-    where = known & (clip.real_opening / clip.face_height <= clip.levels.closed)
-    if not where.any():
-        return Score(None, "no frame shows the real mouth closed and the generated one at all")
-    return Score(float(of(clip, clip.levels)[where].mean()))
+def _register_while_closed(
+    name: str,
+    compute: Callable[[EvaluationClip, closures.Levels], Curve],
+    definition: str,
+    **about: Any,
+) -> None:
+    """A mean over the frames in which the real mouth is closed."""
+
+    def mean(clip: EvaluationClip) -> Score:
+        if not _seen(clip):
+            return _LOST
+        if clip.levels is None:
+            return Score(None, _NEVER)
+        known = np.isfinite(clip.generated.opening)
+        where = known & (clip.real.opening / clip.face_height <= clip.levels.closed)
+        if not where.any():
+            return Score(None, "no frame shows the real mouth closed and the generated one at all")
+        return Score(float(compute(clip, clip.levels)[where].mean()))
+
+    _of_faces(name, mean, f"{definition} {closures.CLOSED_DEFINITION}", **about)
 
 
-@metric(
+_register_while_closed(
     "closed_opening",
-    version=1,
+    lambda clip, levels: clip.generated.opening / clip.face_height,
+    "Mean opening of the generated lips over the frames in which the real mouth is closed.",
     unit="face heights",
-    better="real",
-    tools=("landmarks",),
     beside=("closed_opening_real",),
-    definition=f"""Mean opening of the generated lips over the frames in which the real mouth is
-    closed. {_CLOSED} {_FACES}""",
 )
-def _closed_opening(clip: Material) -> Score:
-    return _while_closed(clip, lambda c, levels: c.generated_opening / c.face_height)
-
-
-@metric(
+_register_while_closed(
     "closed_opening_real",
-    version=1,
+    lambda clip, levels: clip.real.opening / clip.face_height,
+    "closed_opening of the real lips in the same frames.",
     unit="face heights",
-    better="real",
-    tools=("landmarks",),
-    definition=f"closed_opening of the real lips in the same frames. {_CLOSED} {_FACES}",
 )
-def _closed_opening_real(clip: Material) -> Score:
-    return _while_closed(clip, lambda c, levels: c.real_opening / c.face_height)
-
-
-@metric(
+_register_while_closed(
     "closed_open_share",
-    version=1,
-    unit="1",
+    lambda clip, levels: (clip.generated.opening / clip.face_height > levels.closed).astype(
+        np.float64
+    ),
+    """Share of the frames in which the real mouth is closed and the generated one is not, by the
+    same limit, of all in which the real one is.""",
     better="lower",
-    tools=("landmarks",),
-    definition=f"""Share of the frames in which the real mouth is closed and the generated one is
-    not, by the same limit, of all in which the real one is. {_CLOSED} {_FACES}""",
 )
-def _closed_open_share(clip: Material) -> Score:
-    return _while_closed(
-        clip,
-        lambda c, levels: (c.generated_opening / c.face_height > levels.closed).astype(np.float64),
-    )
-
 
 _REST = (
     "in face heights (median distance of points 10 and 152 in the real frames), of the inner lips "
-    "(13 and 14) in silent frames"
+    "(13 and 14) in silent frames."
 )
 
 
-def _at_rest(clip: Material, *, real: bool, deviation: bool) -> Score:
+def _at_rest(clip: EvaluationClip, *, real: bool, deviation: bool) -> Score:
     silence = clip.silence
-    opening = (clip.real_opening if real else clip.generated_opening) / clip.face_height
+    opening = (clip.real if real else clip.generated).opening / clip.face_height
     quiet = opening[silence.frames & np.isfinite(opening)]
     if len(quiet) < 2:
         return Score(None, f"fewer than two silent frames (silence by {silence.source})")
     if deviation:
         return Score(float(quiet.std()), f"silence by {silence.source}")
-    rest = clip.real_opening[0] / clip.face_height
+    rest = clip.real.opening[0] / clip.face_height
     if np.isnan(rest):
         return Score(None, "no face is found in the still")
     return Score(float(quiet.mean() - rest), f"silence by {silence.source}")
@@ -570,15 +429,13 @@ def _at_rest(clip: Material, *, real: bool, deviation: bool) -> Score:
 def _register_rest(name: str, words: str, *, deviation: bool) -> None:
     for real in (False, True):
         whose = "real" if real else "generated"
-        metric(
+        _of_faces(
             f"{name}_real" if real else name,
-            version=1,
+            partial(_at_rest, real=real, deviation=deviation),
+            f"{words} of the {whose} opening {_REST} {lips.SILENCE_DEFINITION}",
             unit="face heights",
-            better="real",
-            tools=("landmarks",),
             beside=() if real else (f"{name}_real",),
-            definition=f"{words} of the {whose} opening {_REST}. {_SILENCE} {_FACES}",
-        )(partial(_at_rest, real=real, deviation=deviation))
+        )
 
 
 _register_rest(
@@ -587,36 +444,33 @@ _register_rest(
 _register_rest("silent_opening_deviation", "Standard deviation over time", deviation=True)
 
 
-@metric(
+def _in_silence(clip: EvaluationClip, value: float, frames: str) -> Score:
+    """A value of silent frames; NaN where there are not so many in a row."""
+    source = f"silence by {clip.silence.source}"
+    if np.isnan(value):
+        return Score(None, f"no {frames} silent frames in a row ({source})")
+    return Score(value, source)
+
+
+_of_faces(
     "lip_landmark_distance",
-    version=1,
+    lambda clip: lips.lip_landmark_distance(clip.generated.points, clip.real.points),
+    """Mean Euclidean distance between generated and real lip landmarks (40 points), each frame's
+    lips first moved to a common middle, over the frames where both are found (LMD, Chen et al.
+    2018).""",
     unit="px",
     better="lower",
-    tools=("landmarks",),
-    definition=f"""Mean Euclidean distance between generated and real lip landmarks (40 points),
-    each frame's lips first moved to a common middle, over the frames where both are found (LMD,
-    Chen et al. 2018). {_FACES}""",
 )
-def _lip_landmark_distance(clip: Material) -> float | Score:
-    return _comparable(lambda: lips.lip_landmark_distance(clip.generated_points, clip.real_points))
-
-
-@metric(
+_of_faces(
     "silent_lip_stability",
-    version=1,
+    lambda clip: _in_silence(
+        clip, stability.lip_unrest(clip.generated.opening, clip.silence.frames), "two"
+    ),
+    f"""Mean absolute change of the opening of the inner lips (points 13 and 14) from one silent
+    frame to the next silent one. {lips.SILENCE_DEFINITION}""",
     unit="px/frame",
     better="lower",
-    tools=("landmarks",),
-    definition=f"""Mean absolute change of the opening of the inner lips (points 13 and 14) from
-    one silent frame to the next silent one. {_SILENCE} {_FACES}""",
 )
-def _silent_lip_stability(clip: Material) -> Score:
-    silence = clip.silence
-    value = stability.lip_unrest(clip.generated_opening, silence.frames)
-    if np.isnan(value):
-        return Score(None, f"no two silent frames in a row (silence by {silence.source})")
-    return Score(value, f"silence by {silence.source}")
-
 
 # --- what is said -------------------------------------------------------------------------------
 
@@ -626,7 +480,7 @@ _READING = (
 )
 
 
-def _error_rate(clip: Material, *, real: bool) -> Score:
+def _error_rate(clip: EvaluationClip, *, real: bool) -> Score:
     truth = clip.sentence
     if truth is None:
         return Score(None, "neither word timings nor a transcript say what is spoken")
@@ -636,178 +490,110 @@ def _error_rate(clip: Material, *, real: bool) -> Score:
     return Score(word_error_rate(truth, read), f"read: {read}")
 
 
-@metric(
+_read = partial(metric, better="lower", tools=("lipreader",))
+
+_read(
     "wer",
-    version=1,
-    unit="1",
-    better="lower",
-    tools=("lipreader",),
+    partial(_error_rate, real=False),
+    f"""Word error rate of a lip reader on the generated frames; without that on the real frames
+    (wer_real) it says nothing. {_READING}""",
     beside=("wer_real",),
-    definition=f"""Word error rate of a lip reader on the generated frames; without that on the
-    real frames (wer_real) it says nothing. {_READING}""",
 )
-def _wer(clip: Material) -> Score:
-    return _error_rate(clip, real=False)
-
-
-@metric(
+_read(
     "wer_real",
-    version=1,
-    unit="1",
-    better="lower",
-    tools=("lipreader",),
-    definition=f"""wer of the real frames: what the lip reader itself gets wrong. {_READING}""",
+    partial(_error_rate, real=True),
+    f"wer of the real frames: what the lip reader itself gets wrong. {_READING}",
 )
-def _wer_real(clip: Material) -> Score:
-    return _error_rate(clip, real=True)
-
 
 _SYNC = (
     "25 frames a second; windows of five frames and the sound of the same moment are embedded, the "
     "sound shifted by -10 to 10 frames, and distances averaged over the clip"
 )
+_synced = partial(metric, tools=("sync",))
 
-
-def _synced(measure: Callable[[], float]) -> float | Score:
-    try:
-        return measure()
-    except VideoError as error:
-        return Score(None, str(error))
-
-
-@metric(
+_synced(
     "av_offset",
-    version=1,
+    lambda clip: float(clip.generated_sync.offset),
+    f"""Shift between sound and generated frames at which their embeddings are nearest: {_SYNC};
+    the shift with the smallest mean distance. Positive: the sound comes later than the picture
+    that it belongs to.""",
     unit="frames",
-    better="real",
-    tools=("sync",),
-    definition=f"""Shift between sound and generated frames at which their embeddings are nearest:
-    {_SYNC}; the shift with the smallest mean distance. Positive: the sound comes later than the
-    picture that it belongs to.""",
 )
-def _av_offset(clip: Material) -> float | Score:
-    return _synced(lambda: float(clip.generated_sync.offset))
-
-
-@metric(
+_synced(
     "av_confidence",
-    version=1,
-    unit="1",
+    lambda clip: clip.generated_sync.confidence,
+    f"""How clearly sound and generated frames belong together: {_SYNC}; the median of the mean
+    distances minus their minimum.""",
     better="higher",
-    tools=("sync",),
     beside=("av_confidence_real",),
-    definition=f"""How clearly sound and generated frames belong together: {_SYNC}; the median of
-    the mean distances minus their minimum.""",
 )
-def _av_confidence(clip: Material) -> float | Score:
-    return _synced(lambda: clip.generated_sync.confidence)
-
-
-@metric(
+_synced(
     "av_confidence_real",
-    version=1,
-    unit="1",
+    lambda clip: clip.real_sync.confidence,
+    f"av_confidence of the real frames. {_SYNC}.",
     better="higher",
-    tools=("sync",),
-    definition=f"av_confidence of the real frames. {_SYNC}.",
 )
-def _av_confidence_real(clip: Material) -> float | Score:
-    return _synced(lambda: clip.real_sync.confidence)
-
 
 # --- stability ----------------------------------------------------------------------------------
 
-
-@metric(
+_of_frames(
     "jitter",
-    version=1,
+    stability.pixel_jitter,
+    "Mean absolute second difference over time of each pixel.",
     unit="levels",
-    better="real",
-    definition=f"""Mean absolute second difference over time of each pixel. {_GREY}""",
 )
-def _jitter(clip: Material) -> float:
-    return stability.pixel_jitter(clip.generated)
-
-
-@metric(
+metric(
     "silent_jitter",
-    version=1,
+    lambda clip: _in_silence(
+        clip, stability.pixel_jitter(clip.generated.frames, clip.silence.frames), "three"
+    ),
+    f"""Mean absolute second difference over time of each pixel, where its three frames are silent.
+    {lips.SILENCE_DEFINITION} {_GREY}""",
     unit="levels",
-    better="real",
-    definition=f"""Mean absolute second difference over time of each pixel, where its three frames
-    are silent. {_SILENCE} {_GREY}""",
 )
-def _silent_jitter(clip: Material) -> Score:
-    silence = clip.silence
-    value = stability.pixel_jitter(clip.generated, silence.frames)
-    if np.isnan(value):
-        return Score(None, f"no three silent frames in a row (silence by {silence.source})")
-    return Score(value, f"silence by {silence.source}")
-
-
-@metric(
+_of_faces(
     "lip_jitter",
-    version=1,
+    lambda clip: stability.lip_jitter(clip.generated.opening),
+    """Mean absolute second difference over time of the opening of the inner lips (points 13 and
+    14).""",
     unit="px",
-    better="real",
-    tools=("landmarks",),
-    definition=f"""Mean absolute second difference over time of the opening of the inner lips
-    (points 13 and 14). {_FACES}""",
 )
-def _lip_jitter(clip: Material) -> float:
-    return stability.lip_jitter(clip.generated_opening)
-
 
 # --- expression ---------------------------------------------------------------------------------
 
-_BLINK = (
-    "A blink is a stretch of frames in which the mean of MediaPipe's two eyeBlink blendshapes is "
-    f"more than {expression.BLINK_EDGE:g} above the clip's median and reaches "
-    f"{expression.BLINK_PEAK:g} above it."
-)
+
+def _if_seen(compute: Measure) -> Measure:
+    """Only where half of the generated frames or more show a face."""
+    return lambda clip: (
+        _LOST if np.isfinite(clip.generated.eye_closure).mean() < 0.5 else compute(clip)
+    )
 
 
-@metric(
-    "blink_rate",
-    version=1,
-    unit="1/s",
-    better="real",
-    tools=("landmarks",),
-    definition=f"Blinks a second of video. {_BLINK} {_FACES}",
-)
-def _blink_rate(clip: Material) -> float | Score:
-    if np.isfinite(clip.generated_closure).mean() < 0.5:
-        return _LOST
-    return len(expression.find_blinks(clip.generated_closure)) / clip.seconds
-
-
-@metric(
-    "blink_duration",
-    version=1,
-    unit="s",
-    better="real",
-    tools=("landmarks",),
-    definition=f"""Mean length of the clip's blinks that neither begin with its first nor end with
-    its last frame. {_BLINK} {_FACES}""",
-)
-def _blink_duration(clip: Material) -> float | Score:
-    blinks = expression.find_blinks(clip.generated_closure)
+def _blink_duration(clip: EvaluationClip) -> float | Score:
+    blinks = expression.find_blinks(clip.generated.eye_closure)
     whole = [stop - start for start, stop in blinks if start > 0 and stop < len(clip)]
     if not whole:
         return Score(None, "no whole blink")
     return float(np.mean(whole)) / VIDEO_FPS
 
 
-@metric(
-    "brow_motion",
-    version=1,
-    unit="px",
-    better="real",
-    tools=("landmarks",),
-    definition=f"""Standard deviation over time of the eyebrows' height (middle of ten points) above
-    the line through the outer eye corners, mean of both brows. {_FACES}""",
+_of_faces(
+    "blink_rate",
+    _if_seen(lambda clip: len(expression.find_blinks(clip.generated.eye_closure)) / clip.seconds),
+    f"Blinks a second of video. {expression.BLINK_DEFINITION}",
+    unit="1/s",
 )
-def _brow_motion(clip: Material) -> float | Score:
-    if np.isfinite(clip.generated_closure).mean() < 0.5:
-        return _LOST
-    return expression.brow_motion(clip.generated_points)
+_of_faces(
+    "blink_duration",
+    _blink_duration,
+    f"""Mean length of the clip's blinks that neither begin with its first nor end with its last
+    frame. {expression.BLINK_DEFINITION}""",
+    unit="s",
+)
+_of_faces(
+    "brow_motion",
+    _if_seen(lambda clip: expression.brow_motion(clip.generated.points)),
+    """Standard deviation over time of the eyebrows' height (middle of ten points) above the line
+    through the outer eye corners, mean of both brows.""",
+    unit="px",
+)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,20 +30,26 @@ FORMAT = 1
 Arrays = dict[str, npt.NDArray[Any]]
 
 
-class RealSide:
+class RealCache:
     """What is kept of one clip's real frames.
 
     Args:
-        folder: of all clips.
+        folder: of all clips; None keeps nothing.
         clip: ``SPEAKER/NAME``.
         key: of the real clip as it is compared: everything that its frames and sound depend on.
         versions: of the tools.
     """
 
-    def __init__(self, folder: Path, clip: str, key: str, versions: dict[Tool, str]) -> None:
-        self._stem = folder / clip
+    def __init__(
+        self,
+        folder: Path | None = None,
+        clip: str = "",
+        key: str = "",
+        versions: Mapping[Tool, str] | None = None,
+    ) -> None:
+        self._stem = None if folder is None else folder / clip
         self._key = key
-        self._versions = versions
+        self._versions = versions or {}
 
     def faces(self) -> list[Face | None] | None:
         """The faces (T) as they were found, None where there was none; None if not kept."""
@@ -87,19 +93,21 @@ class RealSide:
 
     def value(self, tool: Tool) -> Any:
         """A JSON value, None if not kept."""
+        path = self._file(tool, "json")
         try:
-            kept = json.loads(self._file(tool, "json").read_text("utf-8"))
+            kept = {} if path is None else json.loads(path.read_text("utf-8"))
             return kept["value"] if kept["key"] == self._hash(tool) else None
         except (OSError, ValueError, TypeError, KeyError):
             return None
 
     def keep_value(self, tool: Tool, value: Any) -> None:
         """Keep a JSON value."""
-        text = json.dumps({"key": self._hash(tool), "value": value}) + "\n"
-        self._write(self._file(tool, "json"), text.encode())
+        if (path := self._file(tool, "json")) is not None:
+            text = json.dumps({"key": self._hash(tool), "value": value}) + "\n"
+            _write(path, text.encode())
 
-    def _file(self, tool: Tool, suffix: str) -> Path:
-        return self._stem.with_name(f"{self._stem.name}.{tool}.{suffix}")
+    def _file(self, tool: Tool, suffix: str) -> Path | None:
+        return self._stem and self._stem.with_name(f"{self._stem.name}.{tool}.{suffix}")
 
     def _hash(self, tool: Tool) -> str:
         inputs = [FORMAT, self._key, tool, self._versions[tool]]
@@ -108,9 +116,11 @@ class RealSide:
     def _read_arrays(self, tool: Tool) -> tuple[Arrays, list[str]] | None:
         from safetensors import SafetensorError, safe_open
 
+        if (path := self._file(tool, "safetensors")) is None:
+            return None
         file: Any
         try:
-            with safe_open(str(self._file(tool, "safetensors")), framework="numpy") as file:
+            with safe_open(str(path), framework="numpy") as file:
                 about = file.metadata() or {}
                 if about.get("key") != self._hash(tool):
                     return None
@@ -122,13 +132,15 @@ class RealSide:
     def _write_arrays(self, tool: Tool, arrays: Arrays, names: list[str]) -> None:
         from safetensors.numpy import save
 
-        about = {"key": self._hash(tool), "names": json.dumps(names)}
-        self._write(self._file(tool, "safetensors"), save(arrays, metadata=about))
+        if (path := self._file(tool, "safetensors")) is not None:
+            about = {"key": self._hash(tool), "names": json.dumps(names)}
+            _write(path, save(arrays, metadata=about))
 
-    def _write(self, path: Path, data: bytes) -> None:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with whole_file(path) as partial:
-                partial.write_bytes(data)
-        except OSError:
-            return  # a full disk or a read-only folder: the next system computes it again
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as partial:
+            partial.write_bytes(data)
+    except OSError:
+        return  # a full disk or a read-only folder: the next system computes it again

@@ -1,21 +1,21 @@
-"""Metrics by name: what each measures, in which version, and how it is computed.
+"""What a metric is, and the table that :mod:`~stillspeak.evaluation.metrics` fills.
 
-A metric is a function of one clip's :class:`~stillspeak.evaluation.clip.Material`. Its
-definition is text that readers get beside its values; changing what a metric gives means
-raising its version, and both go into the key under which a value is stored.
+A metric is a function of one :class:`~stillspeak.evaluation.clip.EvaluationClip`. Its definition
+is text that readers get beside its values; changing what a metric gives means raising its
+version, and both go into the key under which a value is stored.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from stillspeak.errors import ConfigError
-from stillspeak.evaluation.clip import Material
+from stillspeak.errors import VideoError
+from stillspeak.evaluation.clip import EvaluationClip
 from stillspeak.evaluation.tools import Tool
 
 Better = Literal["higher", "lower", "real"]
@@ -29,7 +29,8 @@ class Score(NamedTuple):
     note: str = ""
 
 
-Measure = Callable[[Material], Score]
+Measure = Callable[[EvaluationClip], float | Score]
+"""Computes a metric. NaN and VideoError say that the value is not defined for this clip."""
 
 
 @dataclass(frozen=True)
@@ -38,24 +39,24 @@ class Metric:
 
     Attributes:
         name: by which it is asked for.
-        version: raised whenever values would change.
+        compute: gives the value of a clip; call :meth:`measure`.
         definition: what is measured, in words that suffice to measure it again.
-        unit: of its values; ``1`` for pure numbers.
         better: which values are.
+        unit: of its values; ``1`` for pure numbers.
+        version: raised whenever values would change.
         tools: what has to be loaded for it.
-        measure: computes it.
+        beside: metrics without which its values say nothing; asking for it asks for them too.
         others: whether it looks at the real lips of other clips, too.
-        beside: metrics without which its values say nothing; who asks for it gets them too.
     """
 
     name: str
-    version: int
+    compute: Measure
     definition: str
-    unit: str
-    better: Better
-    tools: frozenset[Tool]
-    measure: Measure
-    beside: frozenset[str] = frozenset()
+    better: Better = "real"
+    unit: str = "1"
+    version: int = 1
+    tools: tuple[Tool, ...] = ()
+    beside: tuple[str, ...] = ()
     others: bool = False
 
     @cached_property
@@ -64,68 +65,36 @@ class Metric:
         text = json.dumps([self.name, self.version, self.unit, self.better, self.definition])
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
+    @property
+    def about(self) -> dict[str, Any]:
+        """What summaries say of it."""
+        names = ("name", "version", "definition", "definition_hash", "unit", "better")
+        return {name: getattr(self, name) for name in names}
 
-_METRICS: dict[str, Metric] = {}
+    def measure(self, clip: EvaluationClip) -> Score:
+        """The value of one clip, or why there is none."""
+        try:
+            result = self.compute(clip)
+        except VideoError as error:
+            return Score(None, str(error))
+        score = result if isinstance(result, Score) else Score(result)
+        if score.value is not None and score.value != score.value:
+            return Score(None, score.note or "not defined for this clip")
+        return score
 
 
-def metric(
-    name: str,
-    *,
-    version: int,
-    unit: str,
-    better: Better,
-    definition: str,
-    tools: Iterable[Tool] = (),
-    beside: Iterable[str] = (),
-    others: bool = False,
-) -> Callable[[Callable[[Material], float | Score]], Measure]:
-    """Register the decorated function as a metric.
+METRICS: dict[str, Metric] = {}
+"""Every metric by name, in the order in which results list them."""
 
-    The function may return a plain number; NaN then means that the value is not defined.
+
+def metric(name: str, compute: Measure, definition: str, **about: Any) -> None:
+    """Register a metric.
+
+    Args:
+        name, compute, definition: as in :class:`Metric`; line breaks in the definition do not
+            count.
+        about: its other attributes.
     """
-
-    def register(function: Callable[[Material], float | Score]) -> Measure:
-        def measure(material: Material) -> Score:
-            result = function(material)
-            score = result if isinstance(result, Score) else Score(result)
-            if score.value is not None and score.value != score.value:
-                return Score(None, score.note or "not defined for this clip")
-            return score
-
-        if name in _METRICS:
-            raise ValueError(f"there are two metrics with the name {name}")
-        text = " ".join(definition.split())
-        _METRICS[name] = Metric(
-            *(name, version, text, unit, better),
-            *(frozenset(tools), measure, frozenset(beside), others),
-        )
-        return measure
-
-    return register
-
-
-def all_metrics() -> list[Metric]:
-    """Every registered metric, in the order of registration."""
-    # Whoever asks for metrics wants those that stillspeak defines.
-    import stillspeak.evaluation.metrics  # noqa: F401
-
-    return list(_METRICS.values())
-
-
-def find_metrics(names: Iterable[str]) -> list[Metric]:
-    """Metrics by name, and those that belong beside them, in the order of registration.
-
-    Raises:
-        ConfigError: an unknown name, or none.
-    """
-    wanted = set(names)
-    known = all_metrics()
-    unknown = sorted(wanted - {m.name for m in known})
-    if unknown:
-        raise ConfigError(
-            f"there is no metric {', '.join(unknown)}; there are {', '.join(m.name for m in known)}"
-        )
-    if not wanted:
-        raise ConfigError("no metric was asked for")
-    wanted |= {name for m in known if m.name in wanted for name in m.beside}
-    return [m for m in known if m.name in wanted]
+    if name in METRICS:
+        raise ValueError(f"there are two metrics with the name {name}")
+    METRICS[name] = Metric(name, compute, " ".join(definition.split()), **about)

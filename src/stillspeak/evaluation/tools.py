@@ -1,22 +1,21 @@
 """What metrics need beyond frames and sound: detectors and networks, loaded once a process.
 
-A tool more is one name in ``Tool``, one field of ``Tools`` and one line in ``_LOADERS``.
+To add a tool, add its name to ``Tool``, a field to ``Tools`` and a line to ``_LOADERS``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
-from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
-import numpy as np
-import numpy.typing as npt
-
-from stillspeak.errors import MissingDependencyError
 from stillspeak.evaluation.measures.identity import Embedder, load_embedder
 from stillspeak.face.landmarks import LandmarkDetector, MediaPipeDetector
+
+if TYPE_CHECKING:  # most metrics need no torch
+    from stillspeak.evaluation.measures.lipreading import LipReader
+    from stillspeak.evaluation.measures.sync import SyncScorer
 
 Tool = Literal["landmarks", "embedding", "sync", "lipreader"]
 """What a metric may need."""
@@ -25,50 +24,6 @@ TOOLS: tuple[Tool, ...] = get_args(Tool)
 
 ToolFiles = Mapping[Tool, Path]
 """Files to load instead of what stillspeak comes with."""
-
-
-class Offset(Protocol):
-    """Where sound and pictures fit best: frames, and how clearly."""
-
-    @property
-    def offset(self) -> int:
-        """Frames."""
-        ...
-
-    @property
-    def confidence(self) -> float:
-        """Median minus minimum of the distances."""
-        ...
-
-
-class SyncScorer(Protocol):
-    """Finds the shift between sound and pictures."""
-
-    @property
-    def version(self) -> str:
-        """Everything that decides the numbers: part of cache keys."""
-        ...
-
-    def measure(self, frames: npt.NDArray[np.uint8], audio: npt.NDArray[np.float32]) -> Offset:
-        """Offset of aligned crops (T, H, W, 3) and sound (S,) at 16 kHz.
-
-        Raises:
-            VideoError: too short.
-        """
-        ...
-
-
-class LipReader(Protocol):
-    """Reads from the lips what is said."""
-
-    @property
-    def version(self) -> str:
-        """Everything that decides what is read: part of cache keys."""
-        ...
-
-    def read(self, frames: npt.NDArray[np.uint8]) -> str:
-        """The sentence of aligned crops (T, H, W, 3), in lower-case words."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -108,35 +63,21 @@ def load_tools(names: Iterable[Tool], files: ToolFiles) -> Tools:
     return Tools(**{name: _LOADERS[name](files.get(name)) for name in names})
 
 
-def _landmarks(file: Path | None) -> LandmarkDetector:
-    return MediaPipeDetector(max_faces=1)
-
-
-def _embedding(file: Path | None) -> Embedder:
-    return load_embedder(file)
-
-
 def _sync(file: Path | None) -> SyncScorer:
-    module = _module("sync", "audio-visual offsets")
-    return cast(SyncScorer, module.load_sync_scorer(file))
+    from stillspeak.evaluation.measures.sync import load_sync_scorer
+
+    return load_sync_scorer(file)
 
 
 def _lipreader(file: Path | None) -> LipReader:
-    module = _module("lipreading", "word error rates")
-    return cast(LipReader, module.load_lip_reader(file))
+    from stillspeak.evaluation.measures.lipreading import load_lip_reader
 
-
-def _module(name: str, what: str) -> Any:
-    """A module of this package that brings its own network, loaded when it is needed."""
-    try:
-        return import_module(f"stillspeak.evaluation.measures.{name}")
-    except ImportError as error:
-        raise MissingDependencyError(f"{what} cannot be computed here ({error})") from error
+    return load_lip_reader(file)
 
 
 _LOADERS: dict[Tool, Callable[[Path | None], Any]] = {
-    "landmarks": _landmarks,
-    "embedding": _embedding,
+    "landmarks": lambda file: MediaPipeDetector(max_faces=1),
+    "embedding": load_embedder,
     "sync": _sync,
     "lipreader": _lipreader,
 }

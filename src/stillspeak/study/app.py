@@ -18,7 +18,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from stillspeak.errors import MissingDependencyError, StudyError
-from stillspeak.media.source import reason
 from stillspeak.study.kinds import Study
 from stillspeak.study.plan import check_plan
 from stillspeak.study.rate_limit import Rate
@@ -299,8 +298,12 @@ async def _body(request: Request) -> dict[str, Any]:
 def _bytes(path: Path, begin: int, end: int) -> Iterator[bytes]:
     with path.open("rb") as file:
         file.seek(begin)
-        while begin < end and (data := file.read(min(_CHUNK, end - begin))):
-            begin += len(data)
+        left = end - begin
+        while left > 0:
+            data = file.read(min(_CHUNK, left))
+            if not data:
+                return
+            left -= len(data)
             yield data
 
 
@@ -310,9 +313,13 @@ def _range(header: str | None, size: int) -> tuple[int, int, int]:
     if match is None or not any(match.groups()):
         return 0, size, 200
     first, last = match.groups()
-    begin = int(first) if first else max(0, size - int(last))
-    end = min(size, int(last) + 1) if first and last else size
-    return (begin, end, 206) if begin < end else (0, 0, 416)
+    if not first:
+        begin, end = max(0, size - int(last)), size
+    else:
+        begin, end = int(first), min(size, int(last) + 1) if last else size
+    if begin >= end:
+        return 0, 0, 416
+    return begin, end, 206
 
 
 def _address(request: Request) -> str:
@@ -380,15 +387,18 @@ def serve(
     """
     app = create_app(folder, database=database)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        listening = socket.create_server((host, port), family=family, backlog=1024)
-    except (OSError, OverflowError) as error:
-        raise StudyError(f"{host}:{port}: cannot be listened at ({reason(error)})") from error
-    with listening:
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, port))
+        except (OSError, OverflowError) as error:
+            text = str(getattr(error, "strerror", None) or error).lower()
+            raise StudyError(f"{host}:{port}: cannot be listened at ({text})") from error
+        listener.listen(1024)
         where = f"[{host}]" if ":" in host else host
         if ready is not None:
-            ready(f"http://{where}:{listening.getsockname()[1]}/")
-        config = uvicorn.Config(
+            ready(f"http://{where}:{listener.getsockname()[1]}/")
+        settings = uvicorn.Config(
             app,
             access_log=False,
             log_level="warning",
@@ -398,4 +408,4 @@ def serve(
             server_header=False,
             timeout_keep_alive=30,
         )
-        uvicorn.Server(config).run(sockets=[listening])
+        uvicorn.Server(settings).run(sockets=[listener])

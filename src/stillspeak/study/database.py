@@ -12,7 +12,23 @@ from typing import Any
 from stillspeak.errors import MissingDependencyError, StudyError
 
 try:
-    import sqlalchemy as sa
+    from sqlalchemy import (
+        Boolean,
+        Column,
+        Connection,
+        Engine,
+        Float,
+        ForeignKey,
+        Integer,
+        MetaData,
+        String,
+        Table,
+        Text,
+        UniqueConstraint,
+        create_engine,
+        event,
+        make_url,
+    )
     from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 except ImportError as error:
     raise MissingDependencyError(
@@ -22,65 +38,57 @@ except ImportError as error:
 
 SCHEMA = "1"
 
-TABLES = sa.MetaData()
+TABLES = MetaData()
 
-
-def _table(name: str, *columns: sa.schema.SchemaItem) -> sa.Table:
-    """A table with a number of its own for each row."""
-    key = sa.Column("id", sa.Integer, primary_key=True, autoincrement=True)
-    return sa.Table(name, TABLES, key, *columns)
-
-
-def _of(table: str, *, unique: bool = False) -> sa.Column[int]:
-    """A column that names the row of another table, and goes with it."""
-    key = sa.ForeignKey(f"study_{table}s.id", ondelete="CASCADE")
-    return sa.Column(table, key, nullable=False, unique=unique)
-
-
-_column = partial(sa.Column, nullable=False)
-
-about = sa.Table(
+about = Table(
     "study_about",
     TABLES,
-    sa.Column("name", sa.String(40), primary_key=True),
-    _column("value", sa.Text),
+    Column("name", String(40), primary_key=True),
+    Column("value", Text, nullable=False),
 )
-sessions = _table(
+sessions = Table(
     "study_sessions",
-    _column("pseudonym", sa.String(16), unique=True),
-    _column("code_hash", sa.String(64), unique=True),
-    _column("started", sa.Float),
-    _column("last_seen", sa.Float),
-    sa.Column("finished", sa.Float),
-    _column("configuration", sa.String(16)),
-    _column("simulated", sa.Boolean),
+    TABLES,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("pseudonym", String(16), nullable=False, unique=True),
+    Column("code_hash", String(64), nullable=False, unique=True),
+    Column("started", Float, nullable=False),
+    Column("last_seen", Float, nullable=False),
+    Column("finished", Float),
+    Column("configuration", String(16), nullable=False),
+    Column("simulated", Boolean, nullable=False),
 )
-trials = _table(
+trials = Table(
     "study_trials",
-    _of("session"),
-    _column("position", sa.Integer),
-    _column("role", sa.String(10)),
-    _column("first", sa.String(16)),
-    _column("second", sa.String(16)),
-    _column("expected", sa.Text),
-    _column("plays", sa.Integer),
-    _column("watched", sa.Integer),
-    sa.Column("first_played", sa.Float),
-    sa.UniqueConstraint("session", "position"),
+    TABLES,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("session", ForeignKey("study_sessions.id", ondelete="CASCADE"), nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("role", String(10), nullable=False),
+    Column("first", String(16), nullable=False),
+    Column("second", String(16), nullable=False),
+    Column("expected", Text, nullable=False),
+    Column("plays", Integer, nullable=False),
+    Column("watched", Integer, nullable=False),
+    Column("first_played", Float),
+    UniqueConstraint("session", "position"),
 )
-answers = _table(
+answers = Table(
     "study_answers",
-    _of("trial", unique=True),  # the database itself refuses a second answer
-    _column("given", sa.Text),
-    _column("response_ms", sa.Integer),
-    _column("answered", sa.Float),
+    TABLES,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    # Once and only once: the database itself refuses a second answer.
+    Column("trial", ForeignKey("study_trials.id", ondelete="CASCADE"), nullable=False, unique=True),
+    Column("given", Text, nullable=False),
+    Column("response_ms", Integer, nullable=False),
+    Column("answered", Float, nullable=False),
 )
 
 _BUSY_SECONDS = 60
 """How long a writer waits for another one."""
 
 
-def connect(url: str, durable: bool) -> sa.Engine:
+def connect(url: str, durable: bool) -> Engine:
     """An engine for a database URL.
 
     Raises:
@@ -88,7 +96,7 @@ def connect(url: str, durable: bool) -> sa.Engine:
         MissingDependencyError: the database's driver is not installed.
     """
     try:
-        parsed = sa.make_url(url)
+        parsed = make_url(url)
         if parsed.drivername == "postgresql":
             parsed = parsed.set(drivername="postgresql+psycopg")
         sqlite = parsed.get_backend_name() == "sqlite"
@@ -96,8 +104,12 @@ def connect(url: str, durable: bool) -> sa.Engine:
             raise StudyError(f"{url}: answers must outlive the program; name a file")
         if sqlite and not Path(str(parsed.database)).absolute().parent.is_dir():
             raise StudyError(f"{url}: there is no folder for that file")
-        engine = sa.create_engine(
-            parsed, pool_size=20, max_overflow=20, pool_timeout=60, pool_pre_ping=not sqlite
+        engine = create_engine(
+            parsed,
+            pool_size=20,
+            max_overflow=20,
+            pool_timeout=60,
+            pool_pre_ping=not sqlite,
         )
     except (ArgumentError, NoSuchModuleError, ValueError) as error:
         raise StudyError(
@@ -110,8 +122,8 @@ def connect(url: str, durable: bool) -> sa.Engine:
             "pip install 'stillspeak[postgres]'"
         ) from error
     if sqlite:
-        sa.event.listen(engine, "connect", partial(_prepare_sqlite, durable))
-        sa.event.listen(engine, "begin", _begin_sqlite)
+        event.listen(engine, "connect", partial(_prepare_sqlite, durable))
+        event.listen(engine, "begin", _begin_sqlite)
     return engine
 
 
@@ -143,7 +155,7 @@ def _patiently(do: Callable[[], object]) -> None:
             time.sleep(0.05)
 
 
-def _begin_sqlite(connection: sa.Connection) -> None:
+def _begin_sqlite(connection: Connection) -> None:
     # Writers queue when they begin, so that none fails because of what it has read before.
     write = connection.get_execution_options().get("study_write")
     connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stillspeak.data.layouts.grid import PAUSES
+from stillspeak.evaluation.measures.runs import runs
 
 Curve = npt.NDArray[np.float64]
 
@@ -39,6 +40,24 @@ NEAR = 2
 
 AT_WORD = 3
 """Frames by which a closure may be away from the word's begin or end that it belongs to."""
+
+CLOSED_DEFINITION = (
+    "Openings of the inner lips (points 13 and 14) are in face heights: over the median distance "
+    "of forehead and chin (10 and 152) in the real frames. A mouth is closed up to s + "
+    f"max({CLOSED_SHARE:g} (w - s), {CLOSED_LEAST:g}), s and w the "
+    f"{SHUT_QUANTILE:.0%} and {WIDE_QUANTILE:.0%} quantiles of the clip's real "
+    f"openings; there is no value where s is above {SHUT_LIMIT:g} or "
+    f"{OPEN_SHARE:g} (w - s) not above {CLOSED_LEAST:g}."
+).replace("%", " %")
+CLOSURE_DEFINITION = (
+    "A closure is a run of frames with closed real lips, eight at most, with an opening above s + "
+    f"{OPEN_SHARE:g} (w - s) in the six frames before and in the six after, and not all "
+    "of it and of two frames around silent. With word timings those count that are within three "
+    "frames of the begin of a word spelled with b, p or m there (not ph, pn, ps, pt; not the "
+    "letter m), or of the end of one that ends so (the letter m, not b and p; be, me, pe from four "
+    "letters on); without, all. It is found if the generated lips are closed, by the real ones' "
+    "limit, in it or in the two frames before or after."
+)
 
 
 class Levels(NamedTuple):
@@ -115,7 +134,7 @@ def real_closures(
         silent: (T,).
     """
     found = []
-    for first, stop in _runs(real <= levels.closed):
+    for first, stop in runs(real <= levels.closed):
         before, after = real[max(first - OPENS_WITHIN, 0) : first], real[stop : stop + OPENS_WITHIN]
         opens = (before > levels.open).any() and (after > levels.open).any()
         around = silent[max(first - NEAR, 0) : stop + NEAR]
@@ -162,7 +181,7 @@ def compare_closures(
     places = [(max(first - NEAR, 0), stop + NEAR) for first, stop in closures]
     found = sum(bool(shut[first:stop].any()) for first, stop in places)
     taken = np.zeros(len(shut), bool)
-    pauses = [(a, b) for a, b in _runs(real <= levels.closed) if b - a > LONGEST]
+    pauses = [(a, b) for a, b in runs(real <= levels.closed) if b - a > LONGEST]
     for first, stop in places + pauses:
         taken[first:stop] = True
     spoken = np.flatnonzero(~silent)
@@ -174,9 +193,3 @@ def compare_closures(
         if free:
             chance = float(np.mean([shut[t : t + size].any() for t in free]))
     return Closures(len(closures), found, chance)
-
-
-def _runs(where: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """First and the one after the last of each run of true values."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], where, [False]]).astype(int)))
-    return [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]

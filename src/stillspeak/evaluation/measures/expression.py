@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from stillspeak.evaluation.measures.runs import runs
 from stillspeak.face.eyes import brow_heights
 
 BLINK_PEAK = 0.3
@@ -15,6 +16,12 @@ BLINK_PEAK = 0.3
 
 BLINK_EDGE = 0.1
 """A blink lasts while the eyes are closed this much further than they are when open."""
+
+BLINK_DEFINITION = (
+    "A blink is a stretch of frames in which the mean of MediaPipe's two eyeBlink blendshapes is "
+    f"more than {BLINK_EDGE:g} above the clip's median and reaches "
+    f"{BLINK_PEAK:g} above it."
+)
 
 
 def find_blinks(closure: npt.NDArray[np.float64]) -> list[tuple[int, int]]:
@@ -31,13 +38,8 @@ def find_blinks(closure: npt.NDArray[np.float64]) -> list[tuple[int, int]]:
     if not np.isfinite(closure).any():
         return []
     above = np.nan_to_num(closure - np.nanmedian(closure), nan=0.0)
-    closing = np.concatenate([[False], above > BLINK_EDGE, [False]])
-    turns = np.flatnonzero(closing[1:] != closing[:-1])
-    return [
-        (int(start), int(stop))
-        for start, stop in zip(turns[::2], turns[1::2], strict=True)
-        if above[start:stop].max() >= BLINK_PEAK
-    ]
+    closed = runs(above > BLINK_EDGE)
+    return [(start, stop) for start, stop in closed if above[start:stop].max() >= BLINK_PEAK]
 
 
 def brow_curve(points: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:

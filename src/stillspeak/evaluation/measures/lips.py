@@ -76,11 +76,8 @@ def lip_agreement(
     Raises:
         VideoError: other lengths, or fewer than half of the frames have a face.
     """
-    if generated.shape != real.shape:
-        raise VideoError(f"lip openings of {len(generated)} and {len(real)} frames: not one clip")
-    both = np.isfinite(generated) & np.isfinite(real)
-    if not both.any() or both.mean() < 0.5:
-        raise VideoError("fewer than half of the frames show a face; lips cannot be compared")
+    _check(generated, real)
+    both = _found(np.isfinite(generated) & np.isfinite(real))
     a, b = generated[both], real[both]
     moves = a.std() > 1e-6 and b.std() > 1e-6
     correlation = float(np.corrcoef(a, b)[0, 1]) if moves else 0.0
@@ -106,8 +103,7 @@ def lagged_agreement(generated: npt.NDArray[np.float64], real: npt.NDArray[np.fl
     Raises:
         VideoError: as :func:`lip_agreement`, at every lag.
     """
-    if generated.shape != real.shape:
-        raise VideoError(f"lip openings of {len(generated)} and {len(real)} frames: not one clip")
+    _check(generated, real)
     length, found = len(real), []
     for lag in sorted(range(-MAX_LAG, MAX_LAG + 1), key=abs):
         a, b = generated[max(lag, 0) : length + lag], real[max(-lag, 0) : length - lag]
@@ -165,16 +161,24 @@ def lip_landmark_distance(
     Raises:
         VideoError: other lengths, or fewer than half of the frames have a face.
     """
-    if generated.shape != real.shape:
-        raise VideoError(f"lips of {len(generated)} and {len(real)} frames: not one clip")
+    _check(generated, real)
     a, b = (np.asarray(points, np.float64)[:, list(LIPS)] for points in (generated, real))
     distance = np.linalg.norm(
         (a - a.mean(axis=1, keepdims=True)) - (b - b.mean(axis=1, keepdims=True)), axis=-1
     ).mean(axis=1)
-    both = np.isfinite(distance)
+    return float(distance[_found(np.isfinite(distance))].mean())
+
+
+def _check(generated: npt.NDArray[np.floating], real: npt.NDArray[np.floating]) -> None:
+    if generated.shape != real.shape:
+        raise VideoError(f"lips of {len(generated)} and {len(real)} frames: not one clip")
+
+
+def _found(both: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """The frames in which both faces were found, if these are enough."""
     if not both.any() or both.mean() < 0.5:
-        raise VideoError("fewer than half of the frames show a face; lips cannot be compared")
-    return float(distance[both].mean())
+        raise VideoError("fewer than half of the frames show a face")
+    return both
 
 
 QUIET_DB = 25.0
@@ -182,6 +186,12 @@ QUIET_DB = 25.0
 
 LOUD_QUANTILE = 0.95
 """Which frame of a clip, by loudness, stands for its loud ones."""
+
+SILENCE_DEFINITION = (
+    "A frame is silent if it lies wholly outside the words by the clip's word timings; without "
+    f"timings, if the RMS of its 40 ms is {QUIET_DB:g} dB or more below the clip's 95 % "
+    "quantile. The note says which."
+)
 
 
 def quiet_frames(audio: npt.NDArray[np.float32], frames: int) -> npt.NDArray[np.bool_]:

@@ -41,7 +41,9 @@ def lip_jitter(
     openings: npt.NDArray[np.float64], where: npt.NDArray[np.bool_] | None = None
 ) -> float:
     """The same of a lip opening (T,) in pixels; frames with NaN are left out."""
-    return _second_difference(openings, where)
+    if len(openings) < 3:
+        return float("nan")
+    return _mean_change(np.abs(openings[2:] - 2 * openings[1:-1] + openings[:-2]), where)
 
 
 def lip_unrest(
@@ -63,14 +65,6 @@ def lip_unrest(
         change = change[where[1:] & where[:-1]]
     change = change[np.isfinite(change)]
     return float(change.mean()) if len(change) else float("nan")
-
-
-def _second_difference(
-    values: npt.NDArray[np.float64], where: npt.NDArray[np.bool_] | None
-) -> float:
-    if len(values) < 3:
-        return float("nan")
-    return _mean_change(np.abs(values[2:] - 2 * values[1:-1] + values[:-2]), where)
 
 
 def _mean_change(change: npt.NDArray[np.float64], where: npt.NDArray[np.bool_] | None) -> float:

@@ -29,6 +29,7 @@ from stillspeak.evaluation.measures.expression import find_blinks
 from stillspeak.evaluation.report import plots, sheets
 from stillspeak.evaluation.summary import Interval, bootstrap, read_number
 from stillspeak.evaluation.tools import TOOLS
+from stillspeak.evaluation.traces import curve, read_traces
 from stillspeak.reporting.numbers import DASH, interval, number
 from stillspeak.reporting.page import Figures, Picture, check_target, write_page
 from stillspeak.reporting.plots import INK, MUTED, VARIABLES, colour_of
@@ -277,7 +278,7 @@ def read_results(folder: Path, *, name: str, number: int) -> Results:
             if row["value"] is not None:
                 values.setdefault(str(row["metric"]), {})[clip] = read_number(row["value"])
         _check_summary(summary)
-        traces = _traces(folder / "traces", set(speakers))
+        traces = read_traces(folder / "traces", set(speakers))
     except FileNotFoundError as error:
         raise DataError(f"{path}: there is none; run stillspeak evaluate to the end") from error
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
@@ -339,24 +340,6 @@ def _check_summary(summary: Mapping[str, Any]) -> None:
                 float(low), float(high)
         for speaker in metric["speakers"].values():
             int(speaker["clips"]), read_number(speaker["mean"])
-
-
-def _traces(folder: Path, clips: set[str]) -> dict[str, dict[str, Any]]:
-    """Traces of the clips that have values, sorted by clip."""
-    found = {}
-    for path in sorted(folder.glob("*/*.json")):
-        trace = json.loads(path.read_text("utf-8"))
-        if trace["clip"] not in clips:
-            continue
-        for side in ("generated", "real"):
-            for name in ("opening", "closure", "brow"):
-                if len(trace[side][name]) == 0:
-                    raise ValueError(f"{path.name}: an empty curve")
-                sheets.curve(trace[side][name])
-        trace["words"] = sheets.spoken([(float(a), float(b), str(w)) for a, b, w in trace["words"]])
-        trace["fps"], trace["seconds"] = float(trace["fps"]), float(trace["seconds"])
-        found[str(trace["clip"])] = trace
-    return dict(sorted(found.items()))
 
 
 # ------------------------------------------------------------------ numbers
@@ -841,7 +824,7 @@ def _blink_plot(clips: Sequence[str], traced: Sequence[Results], figures: Figure
         sides = [("real video", INK, trace, "real")]
         sides += [(s.name, s.colour, s.traces[clip], "generated") for s in have if s.kind != "real"]
         for name, colour, curves, side in sides:
-            found = find_blinks(sheets.curve(curves[side]["closure"]))
+            found = find_blinks(curve(curves[side]["closure"]))
             stretches = [(start / curves["fps"], stop / curves["fps"]) for start, stop in found]
             rows.append(plots.Events(name, colour, stretches, clip))
             said.append(f"{clip} {name}: {len(found)}")
@@ -856,7 +839,7 @@ def _blink_counts(traced: Sequence[Results]) -> list[dict[str, Any]]:
         entry: dict[str, Any] = {"name": s.name, "clips": len(s.traces)}
         for side in ("generated", "real"):
             entry[side] = sum(
-                len(find_blinks(sheets.curve(t[side]["closure"]))) for t in s.traces.values()
+                len(find_blinks(curve(t[side]["closure"]))) for t in s.traces.values()
             )
             entry[f"{side}_brows"] = len(sheets.brow_movements(s.traces, side))
         rows.append(entry)

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stillspeak.data.layouts.grid import PAUSES
 from stillspeak.data.prepare import CachedClip, load_manifest
 from stillspeak.errors import DataError, WeightsError
 from stillspeak.evaluation.measures.expression import find_blinks
 from stillspeak.evaluation.measures.image_quality import Frames
+from stillspeak.evaluation.measures.runs import runs
 from stillspeak.evaluation.systems import (
     FrameSource,
     Loaded,
@@ -28,6 +28,7 @@ from stillspeak.evaluation.systems import (
     load_recording,
     open_system,
 )
+from stillspeak.evaluation.traces import curve, spoken
 
 BROW_EXCURSION = 1.0
 """Pixels by which eyebrows must leave the clip's median height to be shown as moving; ten times
@@ -200,11 +201,6 @@ def same_sound(frames: SystemFrames, clips: Sequence[str], name: str) -> Sheet:
     )
 
 
-def spoken(words: Sequence[tuple[float, float, str]]) -> list[tuple[float, float, str]]:
-    """Words without the pauses that GRID's timings name as well, ``sil`` and ``sp``."""
-    return [word for word in words if word[2] not in PAUSES]
-
-
 def _moments(truth: Loaded) -> tuple[list[str], list[int]]:
     from stillspeak.constants import VIDEO_FPS
 
@@ -255,18 +251,11 @@ def brow_movements(traces: Mapping[str, Mapping[str, Any]], side: str) -> list[M
             continue
         away = np.nan_to_num(height - np.nanmedian(height), nan=0.0)
         for sign in (1, -1):
-            far = np.concatenate([[False], sign * away > BROW_EXCURSION, [False]])
-            turns = np.flatnonzero(far[1:] != far[:-1])
-            for start, stop in zip(turns[::2], turns[1::2], strict=True):
+            for start, stop in runs(sign * away > BROW_EXCURSION):
                 if stop - start >= BROW_FRAMES:
-                    peak = int(start + np.argmax(sign * away[start:stop]))
-                    found.append(Movement(clip, int(start), int(stop), peak, float(away[peak])))
+                    peak = start + int(np.argmax(sign * away[start:stop]))
+                    found.append(Movement(clip, start, stop, peak, float(away[peak])))
     return sorted(found, key=lambda m: (-abs(m.size), m.clip, m.start))
-
-
-def curve(values: Sequence[float | None]) -> npt.NDArray[np.float64]:
-    """A trace's list as numbers, NaN where no face was found."""
-    return np.array([np.nan if v is None else v for v in values], np.float64)
 
 
 def blink_sheet(frames: SystemFrames, blink: Movement, name: str, fps: float) -> Sheet:
