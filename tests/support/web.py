@@ -1,6 +1,7 @@
 """The web application with a small model, in the process of the tests."""
 
 import io
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +20,6 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from stillspeak.web.app import create_app
-from stillspeak.web.server import _listen
 from stillspeak.web.settings import ServeSettings
 from support.animate import portrait, save_lively, shared_detector, speech, write_wav
 
@@ -89,7 +89,7 @@ def finished(client: Any, job: str, seconds: float = 60) -> dict[str, Any]:
 @contextmanager
 def serving(app: FastAPI) -> Iterator[str]:
     """The application behind a real socket, in a thread; its URL without a slash at the end."""
-    listening = _listen("127.0.0.1", 0)
+    listening = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(
         uvicorn.Config(app, log_level="error", access_log=False, timeout_graceful_shutdown=2)
     )

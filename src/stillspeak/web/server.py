@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from stillspeak.errors import ConfigError
 from stillspeak.media.source import reason
 from stillspeak.web.app import create_app
 from stillspeak.web.settings import ServeSettings
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 MAX_CONNECTIONS = 200
 """Connections at the same time; further ones get 503."""
@@ -34,40 +38,58 @@ def run(settings: ServeSettings, *, ready: Callable[[str], None] = lambda url: N
     app = create_app(settings)
     if settings.models:
         app.state.studio.models.offered()  # a wrong name is an error now and not for visitors
-    import uvicorn
-
-    with _listen(settings.host, settings.port) as listening:
-        # Before the server starts, which would report a failure with a traceback.
-        app.state.studio.storage.open()
-        ready(_url(listening))
-        config = uvicorn.Config(
+    # Before the server starts, which would report a failure with a traceback.
+    storage = app.state.studio.storage
+    storage.open()
+    try:
+        serve_app(
             app,
-            log_level="warning",
-            access_log=False,  # no log of what visitors did
-            server_header=False,
+            settings.host,
+            settings.port,
+            ready,
             limit_concurrency=MAX_CONNECTIONS,
             timeout_graceful_shutdown=SHUTDOWN_SECONDS,
             h11_max_incomplete_event_size=32 * 1024,
         )
-        try:
-            uvicorn.Server(config).run(sockets=[listening])
-        finally:
-            app.state.studio.storage.close()
+    finally:
+        storage.close()
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+def serve_app(
+    app: FastAPI, host: str, port: int, ready: Callable[[str], None], **options: Any
+) -> None:
+    """Serve any application until interrupted; nothing about requests is logged.
+
+    Args:
+        app: the application.
+        host, port: where to listen; port 0 takes a free one.
+        ready: called once with the URL, from when on connections are taken.
+        options: of ``uvicorn.Config``.
+
+    Raises:
+        ConfigError: the address cannot be listened on.
+    """
+    import uvicorn
+
+    six = ":" in host
     try:
-        return socket.create_server((host, port), family=family, backlog=128)
-    except OSError as problem:
+        listening = socket.create_server(
+            (host, port),
+            family=socket.AF_INET6 if six else socket.AF_INET,
+            dualstack_ipv6=six and socket.has_dualstack_ipv6(),
+            backlog=1024,
+        )
+    except (OSError, OverflowError) as problem:
         raise ConfigError(
             f"serve: cannot listen on {host} port {port} ({reason(problem)}); "
             "choose another with --port or --host"
         ) from problem
-
-
-def _url(listening: socket.socket) -> str:
-    host, port = listening.getsockname()[:2]
-    if host in ("0.0.0.0", "::"):  # noqa: S104 - shown, not bound
-        host = "127.0.0.1"
-    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+    with listening:
+        name, number = listening.getsockname()[:2]
+        if name in ("0.0.0.0", "::"):  # noqa: S104 - shown, not bound
+            name = "127.0.0.1"
+        ready(f"http://[{name}]:{number}/" if ":" in name else f"http://{name}:{number}/")
+        config = uvicorn.Config(
+            app, log_level="warning", access_log=False, server_header=False, **options
+        )
+        uvicorn.Server(config).run(sockets=[listening])

@@ -18,7 +18,7 @@ from stillspeak.web.studio import uploads
 from stillspeak.web.studio.common import Current, file_response, finder
 from stillspeak.web.studio.schemas import PictureOut, SoundOut, SpeechIn
 from stillspeak.web.studio.studio import Studio
-from stillspeak.web.studio.uploads import PictureItem, Sample, SoundItem, Spoken
+from stillspeak.web.studio.uploads import PictureItem, Sample, SoundItem
 
 _SAMPLE_BYTES = 2**20
 _BINARY = {
@@ -58,7 +58,7 @@ async def _add_picture(studio: Studio, name: str, *source: Any) -> PictureOut:
 
 
 async def _add_sound(
-    studio: Studio, name: str, *source: Any, spoken: Spoken | None = None
+    studio: Studio, name: str, *source: Any, spoken: SpeechIn | None = None
 ) -> SoundOut:
     seconds = studio.settings.max_seconds
     read = partial(uploads.read_sound, name=name, max_seconds=seconds, spoken=spoken)
@@ -115,7 +115,7 @@ async def add_speech(speech: SpeechIn, studio: Current) -> SoundOut:
     if len(text) > most:
         message = f"the text has {len(text)} characters and at most {most} are spoken; shorten it"
         raise ApiError(422, "bad_input", message)
-    spoken = Spoken(text, speech.voice, speech.speed)
+    spoken = speech.model_copy(update={"text": text})
     source = partial(uploads.speak, spoken=spoken), studio.settings.max_upload_bytes
     return await _add_sound(studio, "speech.wav", *source, spoken=spoken)
 
@@ -129,7 +129,7 @@ async def get_picture(item: Picture) -> PictureItem:
 @router.get("/pictures/{name}/preview", response_class=FileResponse)
 async def get_preview(item: Picture) -> FileResponse:
     """The picture, upright and no larger than a screen, as JPEG."""
-    return file_response(item.preview, "image/jpeg")
+    return file_response(item.folder / uploads.PREVIEW, "image/jpeg")
 
 
 @router.get("/pictures/{name}/faces/{index}", response_class=FileResponse)
@@ -156,7 +156,7 @@ async def get_sound(item: Sound) -> SoundItem:
 @router.get("/sounds/{name}/audio", response_class=FileResponse)
 async def get_audio(item: Sound) -> FileResponse:
     """The sound as the model hears it, as WAV."""
-    return file_response(item.wave, "audio/wav")
+    return file_response(item.folder / uploads.WAVE, "audio/wav")
 
 
 @router.get("/sounds/{name}/original", response_class=FileResponse)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from stillspeak.constants import FRAME_HEIGHT, FRAME_WIDTH, SAMPLE_RATE
 from stillspeak.errors import AudioError, InputError, MissingDependencyError
-from stillspeak.web.studio.schemas import FaceOut, warnings_out
+from stillspeak.web.studio.schemas import FaceOut, SpeechIn, warnings_out
 from stillspeak.web.studio.storage import Item
 
 if TYPE_CHECKING:
@@ -76,10 +76,6 @@ class PictureItem(Upload):
     faces: list[FaceOut]
 
     @property
-    def preview(self) -> Path:
-        return self.folder / PREVIEW
-
-    @property
     def preview_url(self) -> str:
         return f"{self.url}/preview"
 
@@ -95,12 +91,8 @@ class SoundItem(Upload):
     seconds: float
     peaks: list[float]
     """Loudest sample of each of :data:`PEAKS` parts, the loudest of all being 1."""
-    spoken: Spoken | None = None
+    spoken: SpeechIn | None = None
     """Which text it speaks, if it was made here."""
-
-    @property
-    def wave(self) -> Path:
-        return self.folder / WAVE
 
     @property
     def audio_url(self) -> str:
@@ -109,15 +101,6 @@ class SoundItem(Upload):
     @property
     def text(self) -> str | None:
         return None if self.spoken is None else self.spoken.text
-
-
-@dataclass(frozen=True)
-class Spoken:
-    """How a sound was made from text."""
-
-    text: str
-    voice: str
-    speed: int
 
 
 @dataclass(frozen=True)
@@ -197,12 +180,12 @@ def read_picture(
     shown = PIL.Image.fromarray(picture)
     shown.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE), PIL.Image.Resampling.LANCZOS)
     # Made of pixels alone: nothing of the photo's metadata is in it.
-    shown.save(item.preview, "JPEG", quality=90)
+    shown.save(folder / PREVIEW, "JPEG", quality=90)
     return item
 
 
 def read_sound(
-    id: str, folder: Path, *, name: str, max_seconds: float, spoken: Spoken | None = None
+    id: str, folder: Path, *, name: str, max_seconds: float, spoken: SpeechIn | None = None
 ) -> SoundItem:
     """Decode the sound in an item's folder and write what browsers play of it.
 
@@ -264,7 +247,7 @@ def voices(program: str) -> tuple[Voice, ...]:
     return tuple(sorted(found.values(), key=english_first))
 
 
-def speak(folder: Path, spoken: Spoken) -> None:
+def speak(folder: Path, spoken: SpeechIn) -> None:
     """Speak a text into an item's folder.
 
     Raises:
