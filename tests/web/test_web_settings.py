@@ -10,13 +10,13 @@ from typer.testing import CliRunner
 
 from stillspeak.cli.app import app
 from stillspeak.errors import ConfigError
-from stillspeak.system.configuration import build, to_table
+from stillspeak.system.configuration import build, fields_of, range_of, to_table
 from stillspeak.web.settings import ServeSettings
 
 RANGES = {
-    name: {type(one).__name__: one for one in field.metadata}
-    for name, field in ServeSettings.__pydantic_fields__.items()
-    if field.metadata
+    name: range_of(about)
+    for name, about in fields_of(ServeSettings).items()
+    if range_of(about) != (None, None)
 }
 
 
@@ -27,7 +27,7 @@ def test_only_this_machine_reaches_the_default():
 @pytest.mark.parametrize("name", sorted(RANGES))
 @pytest.mark.parametrize("wrong", ["below", "above", "nan"])
 def test_numbers_out_of_range_are_refused(name: str, wrong: str):
-    low, high = RANGES[name]["Ge"].ge, RANGES[name]["Le"].le
+    low, high = RANGES[name]
     value = {"below": low - 1, "above": high + 1, "nan": float("nan")}[wrong]
     with pytest.raises(ConfigError, match=rf"serve\.{name}: must be"):
         ServeSettings(**{name: value})

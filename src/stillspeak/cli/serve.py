@@ -7,51 +7,35 @@ from typing import Annotated, Any
 
 import typer
 
-from stillspeak.cli.common import MarkOptions, Quiet, known_device, tell_unmarked
+from stillspeak.cli.common import MarkOptions, Quiet, flag, known_device, tell_unmarked
+from stillspeak.system.configuration import build, fields_of, merge, read_toml
+from stillspeak.web.settings import ServeSettings
+
+SETTINGS = fields_of(ServeSettings)
 
 
 def serve(
     config: Annotated[Path | None, typer.Option(help="A TOML file of settings.")] = None,
-    host: Annotated[str | None, typer.Option(help="Address to listen on: 127.0.0.1.")] = None,
-    port: Annotated[
-        int | None, typer.Option(min=0, max=65_535, help="TCP port: 8000; 0 takes a free one.")
-    ] = None,
-    allow_host: Annotated[
-        list[str] | None,
-        typer.Option(help="A name under which browsers reach it. May be given repeatedly."),
-    ] = None,
-    model: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A released model's name or a weights file to choose from, the default first; "
-            "all released ones if left out. May be given repeatedly."
-        ),
-    ] = None,
+    host: Annotated[str | None, flag("host", SETTINGS["host"])] = None,
+    port: Annotated[int | None, flag("port", SETTINGS["port"])] = None,
+    allow_host: Annotated[list[str] | None, flag("allow_host", SETTINGS["allow_hosts"])] = None,
+    model: Annotated[list[str] | None, flag("model", SETTINGS["models"])] = None,
     device: Annotated[
         str | None, typer.Option(help="auto, cpu, cuda or mps.", callback=known_device)
     ] = None,
     keep_minutes: Annotated[
         float | None, typer.Option(min=0.1, help="When files are removed: 60.")
     ] = None,
-    live_sessions: Annotated[
-        int | None, typer.Option(min=0, max=1000, help="Live sessions: 2; 0 switches them off.")
-    ] = None,
-    stun: Annotated[
-        str | None, typer.Option(help="A STUN server for the live page, as stun:HOST:PORT.")
-    ] = None,
-    turn: Annotated[
-        str | None,
-        typer.Option(help="A TURN server, as turn:HOST:PORT; name and password by --config."),
-    ] = None,
+    live_sessions: Annotated[int | None, flag("live_sessions", SETTINGS["live_sessions"])] = None,
+    stun: Annotated[str | None, flag("stun", SETTINGS["stun"])] = None,
+    turn: Annotated[str | None, flag("turn", SETTINGS["turn"])] = None,
     *,
     marks: MarkOptions,
     open_browser: Annotated[bool, typer.Option("--open", help="Open the page here.")] = False,
     quiet: Quiet = False,
 ) -> None:
     """Open the web application: a picture and speech become a video in the browser."""
-    from stillspeak.system.configuration import build, merge, read_toml
     from stillspeak.web.server import run
-    from stillspeak.web.settings import ServeSettings
 
     choices = marks.choices()
     given: dict[str, Any] = {

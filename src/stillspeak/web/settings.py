@@ -5,14 +5,16 @@ from __future__ import annotations
 import ipaddress
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
 from stillspeak.errors import ConfigError
-from stillspeak.media.marks.marking import MarkChoices
 from stillspeak.system.configuration import configuration
 from stillspeak.system.runtime import DeviceName
+
+if TYPE_CHECKING:
+    from stillspeak.media.marks.marking import MarkChoices
 
 _MIB = 2**20
 _HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
@@ -26,18 +28,26 @@ class ServeSettings:
         ConfigError: a value out of range.
     """
 
-    host: str = "127.0.0.1"
-    """Address to listen on; only this machine reaches the default."""
-    port: Annotated[int, Field(ge=0, le=65_535)] = 8000
-    """TCP port; 0 takes a free one."""
-    allow_hosts: tuple[str, ...] = ()
-    """Names under which browsers may reach it, beside ``localhost`` and bare addresses: a page of
-    another name that resolves to this machine (DNS rebinding) is refused."""
-    models: tuple[str, ...] = ()
-    """Released models' names or weights files to choose from, the first being the default; empty:
-    all released models that are on this machine."""
+    host: Annotated[str, Field(description="Address to listen on: 127.0.0.1.")] = "127.0.0.1"
+    """Only this machine reaches the default."""
+    port: Annotated[
+        int, Field(ge=0, le=65_535, description="TCP port: 8000; 0 takes a free one.")
+    ] = 8000
+    allow_hosts: Annotated[
+        tuple[str, ...],
+        Field(description="A name under which browsers reach it. May be given repeatedly."),
+    ] = ()
+    """Beside ``localhost`` and bare addresses: a page of another name that resolves to this machine
+    (DNS rebinding) is refused."""
+    models: Annotated[
+        tuple[str, ...],
+        Field(
+            description="A released model's name or a weights file to choose from, the default "
+            "first; all released ones if left out. May be given repeatedly."
+        ),
+    ] = ()
     device: DeviceName = "auto"
-    """Where the models run: auto, cpu, cuda or mps."""
+    """Where the models run."""
     preload: bool = True
     """Load the first model at the start and not with the first job."""
     models_in_memory: Annotated[int, Field(ge=1, le=64)] = 2
@@ -85,8 +95,10 @@ class ServeSettings:
     key: Path | None = None
     """PEM file of its private key."""
 
-    live_sessions: Annotated[int, Field(ge=0, le=1000)] = 2
-    """Live sessions at the same time; 0 switches the live page off."""
+    live_sessions: Annotated[
+        int, Field(ge=0, le=1000, description="Live sessions: 2; 0 switches them off.")
+    ] = 2
+    """At the same time."""
     live_size: Annotated[int, Field(ge=64, le=2048)] = 512
     """Height of a live picture in pixels."""
     live_session_seconds: Annotated[float, Field(ge=1, le=86_400)] = 1800.0
@@ -97,10 +109,14 @@ class ServeSettings:
     """Time within which the peer of a live session has to connect."""
     live_upload_bytes: Annotated[int, Field(ge=1024, le=2**30)] = 10 * _MIB
     """Size of the reference image of a live session."""
-    stun: str | None = None
-    """URL of a STUN server for the live page; no other machine is asked for anything without."""
-    turn: str | None = None
-    """URL of a TURN server for the live page."""
+    stun: Annotated[
+        str | None, Field(description="A STUN server for the live page, as stun:HOST:PORT.")
+    ] = None
+    """Without one no other machine is asked for anything."""
+    turn: Annotated[
+        str | None,
+        Field(description="A TURN server, as turn:HOST:PORT; name and password by --config."),
+    ] = None
     turn_user: str | None = None
     """Name at the TURN server. Visitors' browsers are told name and password."""
     turn_password: str | None = None
@@ -109,6 +125,8 @@ class ServeSettings:
     @property
     def choices(self) -> MarkChoices:
         """What is decided about the videos' marks."""
+        from stillspeak.media.marks.marking import MarkChoices
+
         return MarkChoices(self.mark, self.label, self.certificate, self.key)
 
     @property
