@@ -56,10 +56,9 @@ def wheel(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS[0])
 def docs(session: nox.Session) -> None:
-    """Writes what is made from the code, figures and so on, and builds the site."""
+    """Draws the figures anew and builds the site."""
     install(session)
-    for name in ("figures", "performance"):
-        session.run("python", f"scripts/{name}.py")
+    session.run("python", "scripts/figures.py")
     session.run("mkdocs", "build", "--strict", env={"NO_MKDOCS_2_WARNING": "1"})
 
 

@@ -138,7 +138,7 @@ def stages(seconds: float, model: str) -> dict[str, float]:
     import torch
 
     from stillspeak.animate import Animator
-    from stillspeak.media.video import write_video
+    from stillspeak.media.video_writer import write_video
 
     clock.lap("import_s")
     with tempfile.TemporaryDirectory() as folder:

@@ -34,7 +34,8 @@ from stillspeak.media.marks.marking import Marks
 from stillspeak.media.marks.origin import Origin, Source
 from stillspeak.media.marks.signing import find_signer, sign
 from stillspeak.media.marks.watermark import Watermarker, read_watermark, symbol_bits
-from stillspeak.media.video import iter_frames, write_video
+from stillspeak.media.video import iter_frames
+from stillspeak.media.video_writer import write_video
 
 Frames = list[np.ndarray]
 

@@ -77,6 +77,12 @@ MOUTHS = (
 
 PERCENT = ("wer", "wer_real")
 
+EQUAL = (
+    *("closures_missed", "closed_opening_real", "silent_opening_real"),
+    *("silent_opening_deviation_real", "av_confidence_real", "wer_real"),
+)
+"""Left out of the tables of all metrics: the real video's row has them, or one minus another."""
+
 ARROWS = {"higher": "higher", "lower": "lower", "real": "as real"}
 
 EMPTY = "–"
@@ -268,7 +274,7 @@ def mouths_table(of: dict[str, dict[str, Any]], wild: dict[str, dict[str, Any]])
         "| --- | --- | --- | --- |" + " ---: |" * len(of),
     ]
     for key, metric in known_metrics(of).items():
-        if not about_mouths(key):
+        if not about_mouths(key) or key in EQUAL:
             continue
         start = f"| `{key}` | {metric['unit']} | {ARROWS[metric['better']]}"
         for where, side, interval in (
@@ -314,6 +320,7 @@ def table_1(of: dict[str, dict[str, Any]]) -> str:
 def all_metrics_table(of: dict[str, dict[str, Any]]) -> str:
     """Every other metric of every system: means, 95 % over speakers in brackets."""
     known = {key: m for key, m in known_metrics(of).items() if not about_mouths(key)}
+    known = {key: m for key, m in known.items() if key not in EQUAL}
     lines = [
         "### All metrics",
         "",

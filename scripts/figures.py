@@ -214,7 +214,7 @@ def overview() -> Canvas:
         "models.generator.Generator",
         "rendering.renderer.FaceRenderer",
         "rendering.layers.MouthLayers",
-        "media.video.write_video",
+        "media.video_writer.write_video",
     )
     picture = Canvas(940, 312, "From a still and a sound to a video: the modules on the way")
     top, bottom, tall = 36, 216, 72

@@ -17,7 +17,7 @@ from stillspeak.constants import SAMPLE_RATE, VIDEO_FPS
 from stillspeak.data.prepare import load_manifest, open_clip
 from stillspeak.errors import DataError
 from stillspeak.evaluation.evaluate import evaluate_model
-from stillspeak.media.video import write_video
+from stillspeak.media.video_writer import write_video
 from stillspeak.system.atomic import LOCK, claim, partial_folder, sweep, whole_file
 from stillspeak.training.checkpoint import latest_checkpoint, load_checkpoint
 from stillspeak.weights import load_model, read_info

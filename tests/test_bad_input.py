@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from stillspeak.animate import Animation
 from stillspeak.cli import app as cli
-from stillspeak.media import video
+from stillspeak.media import video_writer
 from support.animate import (
     RATE,
     listing,
@@ -136,7 +136,7 @@ def with_nan(path: Path) -> None:
 
 def as_video_without_sound(path: Path) -> None:
     mute = path.with_name("mute.mp4")
-    video.write_video(mute, [np.zeros((32, 32, 3), np.uint8)] * 5)
+    video_writer.write_video(mute, [np.zeros((32, 32, 3), np.uint8)] * 5)
     mute.replace(path)
 
 
@@ -252,7 +252,7 @@ def test_a_disk_that_fills_up(refused, files, monkeypatch, output, there):
         (files / output / "000000.png").write_bytes(b"mine")
     elif there:
         (files / output).write_bytes(b"mine")
-    start = video._start_writer
+    start = video_writer._start_writer
 
     def start_full(*arguments, **options):
         writer = start(*arguments, **options)
@@ -266,7 +266,7 @@ def test_a_disk_that_fills_up(refused, files, monkeypatch, output, there):
         writer.add = add_some
         return writer
 
-    monkeypatch.setattr(video, "_start_writer", start_full)
+    monkeypatch.setattr(video_writer, "_start_writer", start_full)
     line = refused(*into(output), "--overwrite")
     assert line == f"{output}: the disk is full; free some space or write elsewhere"
 

@@ -12,7 +12,7 @@ from stillspeak.cli import app as cli
 from stillspeak.constants import SAMPLE_RATE
 from stillspeak.data.prepare import load_manifest
 from stillspeak.media.audio import load_audio
-from stillspeak.media.video import write_video
+from stillspeak.media.video_writer import write_video
 from support.film import SPEECH, talk
 
 

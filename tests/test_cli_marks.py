@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 from stillspeak.cli import app as cli
 from stillspeak.media.marks.certificates import own_root
 from stillspeak.media.marks.inspection import inspect_file
-from stillspeak.media.video import iter_frames, write_video
+from stillspeak.media.video import iter_frames
+from stillspeak.media.video_writer import write_video
 from support.animate import (
     portrait,
     save_lively,

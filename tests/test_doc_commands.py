@@ -24,7 +24,7 @@ import pytest
 import typer
 
 from stillspeak.cli import app as cli
-from stillspeak.media.video import write_video
+from stillspeak.media.video_writer import write_video
 from stillspeak.weights import catalogue, scorers
 from support.animate import (
     lively,
@@ -58,14 +58,13 @@ PROGRAMS = {
     "examples/batch.py": "tests/test_examples.py",
     "examples/onnx_mouth.py": "tests/test_export.py",
     "examples/streaming.py": "tests/test_examples.py",
-    "scripts/bad_inputs.py": "tests/fuzz/test_bad_inputs_table.py",
-    "scripts/fuzz.py": "tests/fuzz/test_bad_inputs_table.py",
+    "scripts/fuzz.py": "tests/fuzz/test_bad_inputs.py",
     "scripts/make_rest.py": "tests/test_scripts_voices.py",
     "scripts/make_voices.py": "tests/test_scripts_voices.py",
 }
 """Programs of this repository that pages name, and the test file that runs each."""
 
-WHOLE = {"README.md", "docs/quickstart.md", "docs/streaming.md"}
+WHOLE = {"README.md", "docs/index.md", "docs/streaming.md"}
 """Pages of which at least one piece of Python stands by itself."""
 
 
@@ -259,7 +258,7 @@ def test_a_pages_commands_work_one_after_another(
 @functools.cache
 def told_by_tests() -> str:
     """The sources of all tests but those of pages."""
-    own = {"test_doc_commands.py", "test_docs.py", "test_readme.py", "docs.py"}
+    own = {"test_doc_commands.py", "test_docs.py", "docs.py"}
     sources = [p for p in (ROOT / "tests").rglob("*.py") if p.name not in own]
     return "\n".join(path.read_text("utf-8") for path in sources)
 
@@ -345,7 +344,7 @@ def test_a_pages_python_runs(
             ran += 1
     capsys.readouterr()
     assert ran or page not in WHOLE
-    if page == "docs/quickstart.md":
+    if page == "docs/index.md":
         assert ran == 3
         assert {"python.mp4", "take-1.mp4", "take-2.mp4"} <= {p.name for p in Path().iterdir()}
     if page == "docs/streaming.md":
@@ -359,7 +358,7 @@ def test_a_pages_python_runs(
 
 def test_the_quickstart_goes_through_what_the_readme_promises() -> None:
     """Both begin alike, so that a reader of either is not told two different things."""
-    start = {command.text for command in commands("docs/quickstart.md")}
+    start = {command.text for command in commands("docs/index.md")}
     readme = {command.text for command in commands("README.md")}
     beginnings = ("sudo apt-get", "pip install --constraint")
     shared = {line for line in readme if line.startswith(beginnings)}

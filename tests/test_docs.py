@@ -5,12 +5,10 @@ import importlib.util
 import inspect
 import json
 import re
-import sys
 import tomllib
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import click
@@ -385,24 +383,7 @@ def test_a_message_that_nobody_says_is_noticed() -> None:
     assert not can_be_said("…: the eyes are … pixels apart and … are too few")
 
 
-# --- pages that are made ----------------------------------------------------------------------
-
-
-def script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"script_{name}", ROOT / f"scripts/{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_the_performance_page_says_what_was_measured(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["performance.py", "--check"])
-    assert script("performance").main() == 0, capsys.readouterr().err
+# --- docstrings -------------------------------------------------------------------------------
 
 
 def test_public_arguments_are_explained() -> None:
@@ -414,16 +395,6 @@ def test_public_arguments_are_explained() -> None:
         # Options are explained where they are stated.
         for argument in set(inspect.signature(call).parameters) - {"self", *OPTIONS}:
             assert re.search(rf"\b{argument}: ", about), f"{call}: {argument} is not explained"
-
-
-def test_a_number_that_is_gone_stops_the_performance_page() -> None:
-    maker = script("performance")
-    source = maker.Table("Table 1", ("", "PSNR"), (("temporal", "30.03 (29 to 31)"),))
-    assert maker._mean(source.cell("temporal", "PSNR")) == "30.03"
-    with pytest.raises(SystemExit, match="no row 'alice'"):
-        source.cell("alice", "PSNR")
-    with pytest.raises(SystemExit, match="any more"):
-        source.cell("temporal", "SSIM")
 
 
 # --- the readme -------------------------------------------------------------------------------
@@ -447,9 +418,7 @@ def test_the_columns_of_a_job_table_are_the_ones_read() -> None:
 
 
 def test_pages_and_commands_are_found() -> None:
-    assert {"README.md", "docs/quickstart.md", "docs/streaming.md", "examples/README.md"} <= set(
-        pages()
-    )
+    assert {"README.md", "docs/index.md", "docs/streaming.md", "examples/README.md"} <= set(pages())
     lines = {command.text for command in all_commands()}
     assert "stillspeak animate photo.jpg speech.wav -o video.mp4" in lines
     assert any(line.startswith("torchrun ") and "--data CACHE" in line for line in lines)

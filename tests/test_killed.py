@@ -19,7 +19,8 @@ from safetensors.torch import load_file
 
 from stillspeak.constants import SAMPLE_RATE, VIDEO_FPS
 from stillspeak.data.prepare import load_manifest
-from stillspeak.media.video import iter_frames, write_video
+from stillspeak.media.video import iter_frames
+from stillspeak.media.video_writer import write_video
 from stillspeak.system.workers import WorkerPool
 from stillspeak.training.checkpoint import latest_checkpoint, load_checkpoint
 from support.kill import Killer, Run, left_over

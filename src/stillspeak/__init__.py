@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from stillspeak.face.landmarks import Face, LandmarkDetector, MediaPipeDetector
     from stillspeak.media.audio import load_audio
     from stillspeak.media.image import load_image
-    from stillspeak.media.video import write_video
+    from stillspeak.media.video_writer import write_video
     from stillspeak.models.config import GeneratorConfig
     from stillspeak.models.generator import Generator
     from stillspeak.stream import StreamSession
@@ -62,7 +62,7 @@ _HOMES = {
     "load_image": "media.image",
     "load_model": "weights",
     "save_model": "weights",
-    "write_video": "media.video",
+    "write_video": "media.video_writer",
 }
 
 

@@ -21,7 +21,7 @@ from stillspeak.media.image import load_image
 from stillspeak.media.marks.marking import MarkChoices, Marks
 from stillspeak.media.marks.origin import Origin, Source, describe_picture, describe_sound
 from stillspeak.media.source import source_name
-from stillspeak.media.video import write_video
+from stillspeak.media.video_writer import write_video
 from stillspeak.models.engine import InferenceEngine, packing_works
 from stillspeak.models.generator import Generator
 from stillspeak.options import AnimateOptions, OptionKeywords, takes_options

@@ -23,7 +23,7 @@ from stillspeak.data.segments import (
     voiced,
 )
 from stillspeak.errors import AudioError, ConfigError, DataError, MissingDependencyError
-from stillspeak.media.video import write_video
+from stillspeak.media.video_writer import write_video
 from support.film import SIZE, talk
 
 RULES = SegmentRules()

@@ -13,7 +13,7 @@ import pytest
 
 from stillspeak.cli.app import main
 from stillspeak.evaluation import evaluate
-from stillspeak.media.video import write_video
+from stillspeak.media.video_writer import write_video
 from support.animate import portrait, speech
 from support.faces import face_pictures
 

@@ -37,7 +37,7 @@ from stillspeak.evaluation.systems import (
     load_recording,
     open_system,
 )
-from stillspeak.media.video import write_video
+from stillspeak.media.video_writer import write_video
 from stillspeak.models.pixels import from_model
 from stillspeak.weights import save_model
 from support.animate import portrait, shared_detector, speech

@@ -116,7 +116,7 @@ def test_ten_thousand_damaged_inputs(name: str, capsys: pytest.CaptureFixture[st
             "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         }
         with capsys.disabled():
-            print("\n" + json.dumps(result))  # noqa: T201 - the figures of docs/hardening.md
+            print("\n" + json.dumps(result))  # noqa: T201 - for docs/responsible-use.md
     assert target.cases - before >= LONG
 
 

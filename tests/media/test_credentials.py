@@ -27,7 +27,8 @@ from stillspeak.media.marks.inspection import inspect_file
 from stillspeak.media.marks.marking import Marking, Marks
 from stillspeak.media.marks.origin import Origin, Source, describe_picture, describe_sound
 from stillspeak.media.marks.signing import GENERATION, NO_NETWORK, find_signer
-from stillspeak.media.video import iter_frames, probe_video, read_clip, write_video
+from stillspeak.media.video import iter_frames, probe_video, read_clip
+from stillspeak.media.video_writer import write_video
 from support.animate import portrait, speech
 from support.marks import flipped, origin, sign_copy, speaking, speaking_photo
 

@@ -6,7 +6,8 @@ import pytest
 from stillspeak.errors import ConfigError
 from stillspeak.media.marks.label import DEFAULT_TEXT, MAX_CHARACTERS, Label, check_label
 from stillspeak.media.marks.marking import Marks
-from stillspeak.media.video import iter_frames, write_video
+from stillspeak.media.video import iter_frames
+from stillspeak.media.video_writer import write_video
 from support.marks import marks, speaking
 
 

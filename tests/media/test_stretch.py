@@ -39,8 +39,8 @@ def test_a_stretch_is_what_the_whole_has_there(tmp_path: Path, kind: str, rate: 
 def test_a_jump_spares_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = film(tmp_path / "a.mp4", counting(300), Fraction(25), [], 12.0)
     decoded = []
-    to_seconds = video._seconds
-    monkeypatch.setattr(video, "_seconds", lambda f: decoded.append(f.pts) or to_seconds(f))
+    to_seconds = video.frame_time
+    monkeypatch.setattr(video, "frame_time", lambda f: decoded.append(f.pts) or to_seconds(f))
     assert len(list(iter_frames(file, fps=25, start=10.0, end=10.4))) == 10
     assert len(decoded) < 100
 

@@ -16,16 +16,10 @@ import PIL.Image
 import pytest
 
 from stillspeak.errors import AudioError, OutputError, OutputExistsError, VideoError
-from stillspeak.media import video
+from stillspeak.media import encoder, video, video_writer
 from stillspeak.media.audio import load_audio
-from stillspeak.media.video import (
-    VideoInfo,
-    check_output,
-    iter_frames,
-    probe_video,
-    read_clip,
-    write_video,
-)
+from stillspeak.media.video import VideoInfo, iter_frames, probe_video, read_clip
+from stillspeak.media.video_writer import check_output, write_video
 
 KINDS = ["a.mp4", "a.webm", "a.gif", "folder"]
 MOVIES = ["a.mp4", "a.webm"]
@@ -731,10 +725,9 @@ class FullDisk:
 @pytest.mark.parametrize("name", ["a.mp4", "a.webm", "a.gif"])
 @pytest.mark.parametrize("packets", [0, 20])
 def test_a_full_disk_is_told_in_one_line(tmp_path, monkeypatch, name, packets):
-    real = video._open_output
-    monkeypatch.setattr(
-        video, "_open_output", lambda job, muxer: FullDisk(real(job, muxer), packets)
-    )
+    real = encoder.open_output
+    for module in (encoder, video_writer):
+        monkeypatch.setattr(module, "open_output", lambda *given: FullDisk(real(*given), packets))
     with pytest.raises(OutputError) as caught:
         write_video(tmp_path / name, moving(100, 32, 32), audio=speech(4))
     assert str(caught.value) == (
@@ -758,7 +751,7 @@ def test_a_full_disk_under_a_folder(tmp_path, monkeypatch):
 
 
 def test_a_missing_encoder(tmp_path, monkeypatch):
-    monkeypatch.setattr(video, "_picture_codec", lambda kind, crf: ("no_such_codec", {}))
+    monkeypatch.setattr(video_writer, "picture_encoder", lambda kind, crf: ("no_such_codec", {}))
     with pytest.raises(OutputError, match=r"a\.mp4: cannot be written \(.*no_such_codec"):
         write_video(tmp_path / "a.mp4", moving(3))
     assert listing(tmp_path) == []

@@ -43,8 +43,9 @@ def test_pairs_are_matched_copied_and_named_so_that_nothing_is_told(
     tmp_path: Path, folders: Callable[..., list[Path]]
 ) -> None:
     a, b = folders("alive", "baseline")
-    made = init_study(tmp_path / "study", "preference", [a, b])
-    assert (made.systems, made.items, made.videos) == (("alive", "baseline"), 3, 9)
+    study, notes = init_study(tmp_path / "study", "preference", [a, b])
+    assert study.materials.systems == ("alive", "baseline")
+    assert len(study.materials.videos) == 9
     study = Study.load(tmp_path / "study")
     check_plan(study)
     materials = study.materials
@@ -62,7 +63,7 @@ def test_pairs_are_matched_copied_and_named_so_that_nothing_is_told(
             np.testing.assert_array_equal(one, other)
         assert (video.seconds, video.fps, video.sound) == (pytest.approx(0.4), 25, True)
         assert probe_video(copy).has_audio
-    assert made.notes == ()
+    assert notes == ()
 
 
 def test_names_do_not_repeat_between_studies(
@@ -103,11 +104,11 @@ def test_links_and_given_catch_videos(tmp_path: Path, folders: Callable[..., lis
 def test_what_visitors_could_tell_systems_apart_by_is_noted(tmp_path: Path) -> None:
     write_clip(tmp_path / "a" / "x.mp4")
     write_clip(tmp_path / "b" / "x.webm", size=(60, 80), sound=False)
-    made = init_study(tmp_path / "study", "preference", [tmp_path / "a", tmp_path / "b"])
-    notes = " ".join(made.notes)
-    assert "by size (a: 64 x 48; b: 80 x 60)" in notes
-    assert "by kind of file (a: mp4; b: webm)" in notes
-    assert "by sound (a: some; b: none)" in notes
+    _, notes = init_study(tmp_path / "study", "preference", [tmp_path / "a", tmp_path / "b"])
+    told = " ".join(notes)
+    assert "by size (a: 64 x 48; b: 80 x 60)" in told
+    assert "by kind of file (a: mp4; b: webm)" in told
+    assert "by sound (a: some; b: none)" in told
 
 
 def test_training_items_are_kept_apart(tmp_path: Path) -> None:
@@ -129,8 +130,9 @@ def test_training_items_are_kept_apart(tmp_path: Path) -> None:
 def test_turing_needs_no_partners(tmp_path: Path, folders: Callable[..., list[Path]]) -> None:
     real, fake = folders("x", "y")
     (fake / "bbaf2n.mp4").rename(fake / "other.mp4")
-    made = init_study(tmp_path / "study", "turing", [real, fake])
-    assert (made.systems, made.items, made.trials) == (("real", "fake"), 4, 4)
+    study, _ = init_study(tmp_path / "study", "turing", [real, fake])
+    assert study.materials.systems == ("real", "fake")
+    assert (len(study.materials.of("main")), study.config.trials.count) == (4, 4)
 
 
 def test_lip_reading_is_silent_and_knows_grid(
@@ -159,9 +161,9 @@ def test_lip_reading_with_words_of_ones_own(
     materials = load_materials(tmp_path / "study")
     assert materials.choices == (("bad", "good"), ("day", "two"))
     table.write_text("file,words\nbbaf2n.mp4,Good day!\nlgwz5s,Good\nprbc9n.mp4,bad day\n")
-    made = init_study(tmp_path / "typed", "intelligibility", [a], VideoOptions(words=table))
+    _, notes = init_study(tmp_path / "typed", "intelligibility", [a], VideoOptions(words=table))
     assert load_config(tmp_path / "typed").trials.entry == "type"
-    assert "visitors type them" in made.notes[-1]
+    assert "visitors type them" in notes[-1]
 
 
 def test_words_are_compared_without_case_and_punctuation() -> None:
@@ -244,8 +246,8 @@ def test_other_containers_are_named_and_converted(
         clip.unlink()
     with pytest.raises(InputError, match=r"browsers do not play \.mpg files \(3 such files\)"):
         init_study(tmp_path / "study", "preference", [a, b])
-    made = init_study(tmp_path / "study", "preference", [a, b], VideoOptions(convert=True))
-    assert made.items == 3
+    study, _ = init_study(tmp_path / "study", "preference", [a, b], VideoOptions(convert=True))
+    assert len(study.materials.of("main")) == 3
 
 
 def test_partners(tmp_path: Path, folders: Callable[..., list[Path]]) -> None:
@@ -253,8 +255,10 @@ def test_partners(tmp_path: Path, folders: Callable[..., list[Path]]) -> None:
     (b / "lgwz5s.mp4").unlink()
     with pytest.raises(InputError, match=r"lgwz5s\.mp4: b has no video of that name"):
         init_study(tmp_path / "study", "preference", [a, b])
-    made = init_study(tmp_path / "study", "preference", [a, b], VideoOptions(skip_unpaired=True))
-    assert made.items == 2
+    study, _ = init_study(
+        tmp_path / "study", "preference", [a, b], VideoOptions(skip_unpaired=True)
+    )
+    assert len(study.materials.of("main")) == 2
     for clip in b.iterdir():
         clip.rename(b / f"x{clip.name}")
     with pytest.raises(InputError, match="no name of a video is in all folders"):
@@ -284,8 +288,8 @@ def test_folders_that_cannot_be(tmp_path: Path, folders: Callable[..., list[Path
     (tmp_path / "none").mkdir()
     with pytest.raises(InputError, match="holds no mp4 or webm"):
         init_study(target, "mos", [tmp_path / "none"])
-    made = init_study(target, "preference", [a, b])
-    assert made.systems == ("p/videos", "q/videos")
+    study, _ = init_study(target, "preference", [a, b])
+    assert study.materials.systems == ("p/videos", "q/videos")
     with pytest.raises(OutputExistsError, match="is not empty"):
         init_study(target, "preference", [a, b])
     with pytest.raises(InputError, match="--names: 1 given for 2"):

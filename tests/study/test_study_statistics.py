@@ -97,13 +97,17 @@ def test_bradley_terry_intervals_hold_the_fit() -> None:
             table[j, i] += 8 - won
         tables.append(table)
     fit = st.bradley_terry(sum(tables))
-    found = st.bradley_terry_intervals(tables, resamples=100)
+
+    def strengths(wins: st.Floats) -> tuple[float, ...]:
+        return st.bradley_terry(wins).strengths
+
+    found = st.bootstrap(tables, strengths, resamples=100)
     assert found is not None
     for strength, (low, high) in zip(fit.strengths, found, strict=True):
         assert low < strength < high
         assert 0.1 < high - low < 1
-    assert found == st.bradley_terry_intervals(tables, resamples=100)
-    assert st.bradley_terry_intervals(tables[:1]) is None
+    assert found == st.bootstrap(tables, strengths, resamples=100)
+    assert st.bootstrap(tables[:1], strengths) is None
 
 
 def test_majority_of_the_others() -> None:
@@ -153,16 +157,14 @@ def test_student() -> None:
 
 def test_bootstrap_draws_people_not_answers() -> None:
     # Two people of opposite opinion: only 0, 0.5 and 1 can be drawn, however many answers.
-    assert st.bootstrap_share([(30, 30), (0, 30)]) == (0, 1)
-    assert st.bootstrap_share([(24, 30)] * 10) == (0.8, 0.8)
-    assert st.bootstrap_share([(5, 10)]) is None
-    slow = st.bootstrap([3.0, 4.0, 5.0, 6.0], lambda drawn: sum(drawn) / len(drawn))
-    quick = st.bootstrap_share([(3, 1), (4, 1), (5, 1), (6, 1)])
-    assert slow is not None and quick is not None
-    assert slow == pytest.approx(quick, abs=0.3)
-    assert 3 <= slow[0] < 4.5 < slow[1] <= 6
-    assert st.bootstrap([1.0], lambda drawn: 0) is None
-    assert st.bootstrap([1.0, 2.0], lambda drawn: math.nan) is None
+    assert st.mean_interval([(30, 30), (0, 30)], 0.95) == (0, 1)
+    assert st.mean_interval([(24, 30)] * 10, 0.95) == (0.8, 0.8)
+    assert st.mean_interval([(5, 10)], 0.95) is None
+    interval = st.mean_interval([(3, 1), (4, 1), (5, 1), (6, 1)], 0.95)
+    assert interval is not None
+    assert 3 <= interval[0] < 4.5 < interval[1] <= 6
+    assert st.bootstrap([[1.0]], lambda sums: [0]) is None
+    assert st.bootstrap([[1.0], [2.0]], lambda sums: [math.nan]) is None
 
 
 def test_the_clustered_interval_covers_where_the_exact_one_is_too_narrow() -> None:
@@ -170,10 +172,10 @@ def test_the_clustered_interval_covers_where_the_exact_one_is_too_narrow() -> No
     random = np.random.default_rng(1)
     clustered = exact = 0
     tries = 200
-    for number in range(tries):
+    for _ in range(tries):
         own = random.beta(0.8 * 9, 0.2 * 9, size=30)  # variance a tenth of 0.8 x 0.2
         k = random.binomial(30, own)
-        interval = st.bootstrap_share([(x, 30) for x in k], resamples=400, seed=number)
+        interval = st.mean_interval([(x, 30) for x in k], 0.95)
         assert interval is not None
         clustered += interval[0] <= 0.8 <= interval[1]
         low, high = st.clopper_pearson(int(k.sum()), 900)

@@ -40,7 +40,7 @@ class Command(NamedTuple):
 def pages() -> tuple[str, ...]:
     """Every Markdown page of the repository that people read, relative to its root."""
     found = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
-    found += [*ROOT.glob("examples/**/*.md"), *ROOT.glob("benchmarks/*.md")]
+    found += ROOT.glob("examples/**/*.md")
     return tuple(sorted(str(path.relative_to(ROOT)) for path in found))
 
 

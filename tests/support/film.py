@@ -10,7 +10,7 @@ import numpy as np
 import stillspeak
 from stillspeak.constants import SAMPLE_RATE
 from stillspeak.media.audio import load_audio
-from stillspeak.media.video import write_video
+from stillspeak.media.video_writer import write_video
 
 SPEECH = Path(stillspeak.__file__).parent / "resources" / "speech.flac"
 

@@ -29,7 +29,8 @@ from stillspeak.evaluation.measures.lipreading import load_lip_reader
 from stillspeak.evaluation.measures.sync import load_sync_scorer
 from stillspeak.media.audio import ChunkResampler, load_audio, mono_chunk, read_track
 from stillspeak.media.image import load_image
-from stillspeak.media.video import iter_frames, probe_video, read_clip, write_video
+from stillspeak.media.video import iter_frames, probe_video, read_clip
+from stillspeak.media.video_writer import write_video
 from stillspeak.models.config import GeneratorConfig
 from stillspeak.models.generator import Generator
 from stillspeak.models.lipnet import LIPNET_FORMAT, LipNet, LipNetConfig, golden_reading

@@ -157,7 +157,7 @@ def write_a_video(path: str, frames: str) -> None:
     import numpy as np
 
     from stillspeak.media.marks.marking import Marks
-    from stillspeak.media.video import write_video
+    from stillspeak.media.video_writer import write_video
 
     pictures = [np.full((64, 64, 3), 9 * n, np.uint8) for n in range(int(frames))]
     write_video(path, pictures, overwrite=True, marks=Marks(watermark=False))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stillspeak.media.video import write_video
+from stillspeak.media.video_writer import write_video
 from stillspeak.study.config import Question, StudyConfig, Trials, as_toml
 from stillspeak.study.kinds import Study, check_config, find_kind
 from stillspeak.study.materials import Materials, Role, Video, save_materials

@@ -99,7 +99,7 @@ class _How:
 
 def _animate_one(photo: str, speech: str, output: str, stdout_format: str, how: _How) -> None:
     started = time.perf_counter()
-    from stillspeak.media.video import check_output
+    from stillspeak.media.video_writer import check_output
 
     choices = how.marks.choices()
     if output != "-":

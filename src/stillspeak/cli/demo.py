@@ -25,7 +25,7 @@ def demo(
     from skimage.data import astronaut
 
     from stillspeak.animate import Animator
-    from stillspeak.media.video import check_output
+    from stillspeak.media.video_writer import check_output
 
     check_output(output, overwrite=overwrite)
     speech = Path(str(files("stillspeak"))) / "resources" / "speech.flac"

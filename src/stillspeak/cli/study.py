@@ -74,7 +74,7 @@ def init(
         listed(names), words, catch, link, convert, skip_unpaired, length_tolerance
     )
     with progress_bar("checking videos", None, quiet) as advance:
-        made = init_study(
+        study, notes = init_study(
             directory,
             chosen[0],
             folders,
@@ -83,14 +83,16 @@ def init(
             seed=seed,
             progress=lambda done, total: advance(done, f"of {total}"),
         )
-    for note in made.notes:
+    for note in notes:
         tell(f"note: {note}")
     if not quiet:
+        videos, systems = study.materials.videos, study.materials.systems
+        items = {video.item for video in videos if video.role != "catch"}
         print(
-            f"{made.folder}: {made.kind}, {made.videos} videos of {made.items} names, "
-            f"{', '.join(made.systems)}; {made.trials} for each visitor"
+            f"{study.folder}: {study.kind.name}, {len(videos)} videos of {len(items)} names, "
+            f"{', '.join(systems)}; {study.config.trials.count} for each visitor"
         )
-        print(f"Edit {made.folder / 'study.toml'}, then: stillspeak study serve {made.folder}")
+        print(f"Edit {study.folder / 'study.toml'}, then: stillspeak study serve {study.folder}")
 
 
 @app.command("serve")

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -311,11 +312,15 @@ class ChunkResampler:
     """
 
     def __init__(self, rate: int, sample_rate: int) -> None:
+        self._rates = (rate, sample_rate)
         self._stream = None if rate == sample_rate else _resample_stream(rate, sample_rate)
-        self.delay = 0.0 if self._stream is None else _longest_wait(rate, sample_rate)
-        """Seconds of sound that it holds back at most."""
         self.open = False
         """Whether something has come in since the last :meth:`finish` or :meth:`clear`."""
+
+    @cached_property
+    def delay(self) -> float:
+        """Seconds of sound that it holds back at most."""
+        return 0.0 if self._stream is None else _longest_wait(*self._rates)
 
     def feed(self, samples: Waveform) -> Waveform:
         """(S,) float32 -> what can be said by now, (S',) float32 in [-1, 1]; S is not 0."""

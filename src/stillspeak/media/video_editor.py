@@ -6,7 +6,6 @@ time stamps, size, rate and colour tags are the source's.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
@@ -18,27 +17,28 @@ import numpy as np
 import numpy.typing as npt
 
 from stillspeak.constants import VIDEO_FPS
-from stillspeak.errors import AudioError, OutputError, OutputExistsError, VideoError
+from stillspeak.errors import AudioError, OutputError, VideoError
+from stillspeak.media.encoder import add_picture, open_output, picture_encoder
 from stillspeak.media.marks.marking import Marking, Marks
 from stillspeak.media.source import open_container
 from stillspeak.media.video import (
     VIDEO_FORMATS,
     Frame,
-    _decoded,
-    _open_video,
-    _output_errors,
-    _put_in_place,
-    _read_errors,
-    _seconds,
-    _to_rgb,
-    check_output,
+    decode,
+    frame_time,
+    nominal_rate,
+    open_video,
+    read_errors,
+    to_rgb,
 )
+from stillspeak.media.video_writer import check_file, output_errors, put_in_place
 from stillspeak.system.atomic import partial_folder
 
 if TYPE_CHECKING:
     import av
 
-REWRITE_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm")
+_MUXERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
+REWRITE_SUFFIXES = tuple(_MUXERS)
 
 MAX_HOLE = 3600.0
 """Seconds without a frame that are still taken for lost frames and not for a broken clock."""
@@ -88,9 +88,9 @@ def scan_video(path: str | Path, *, fps: Fraction | None = None) -> VideoScan:
     start, end, last_dts, frames = np.inf, -np.inf, -np.inf, 0
     sound_start: float | None = None
     sound_end: float | None = None
-    with _open_video(path) as (container, stream), _read_errors(name):
+    with open_video(path) as (container, stream), read_errors(name):
         sounds = container.streams.audio[:1]
-        nominal: Fraction | None = stream.average_rate or stream.guessed_rate or stream.base_rate
+        nominal = nominal_rate(stream)
         for packet in container.demux(stream, *sounds):
             if packet.pts is None or packet.time_base is None or packet.dts is None:
                 continue
@@ -141,7 +141,7 @@ class TimedFrame:
 
     def rgb(self) -> Frame:
         """(H, W, 3) uint8, upright."""
-        return _to_rgb(self.source)
+        return to_rgb(self.source)
 
     @property
     def corrupt(self) -> bool:
@@ -155,11 +155,11 @@ def timed_frames(path: str | Path) -> Iterator[TimedFrame]:
     Raises:
         VideoError: it cannot be read, or its pictures change their size.
     """
-    with _open_video(path) as (container, stream):
+    with open_video(path) as (container, stream):
         size: tuple[int, int] | None = None
         last = -np.inf
-        for frame in _decoded(container, stream, str(path)):
-            time = _seconds(frame)
+        for frame in decode(container, stream, str(path)):
+            time = frame_time(frame)
             if time is None or time <= last:
                 continue
             if size is None:
@@ -190,17 +190,7 @@ def check_rewrite(source: str | Path, output: str | Path, *, overwrite: bool) ->
     with suppress(OSError):
         if target.exists() and target.samefile(source):
             raise OutputError(f"{output}: is the video that is read; give another name")
-    if suffix in (".mp4", ".webm"):
-        return check_output(output, overwrite=overwrite)
-    # The same questions under a suffix that the plain writer knows, then this very name.
-    check_output(target.with_name(f".{secrets.token_hex(8)}.mp4"), overwrite=False)
-    if target.is_dir():
-        raise OutputError(f"{output}: is a folder; give the name of a file in it")
-    if target.exists() and not overwrite:
-        raise OutputExistsError(
-            f"{output}: exists already; choose another name, or allow it to be overwritten"
-        )
-    return target
+    return check_file(output, overwrite=overwrite)
 
 
 class Rewriter:
@@ -264,7 +254,7 @@ class Rewriter:
 
     def keep(self, frame: TimedFrame) -> None:
         """A picture of the source as it is."""
-        if self._plain(frame.source):
+        if not (self._turned or self._padded):
             picture = frame.source.reformat(format=self._format)
         else:
             picture = self._from_rgb(frame.rgb())
@@ -273,7 +263,7 @@ class Rewriter:
     def start(self, like: TimedFrame) -> None:
         """Begin the file; ``like`` is any picture of the source."""
         if self._container is None:
-            with _output_errors(self._name):
+            with output_errors(self._name):
                 self._open(like.source)
 
     def add(self, picture: Frame, time: float) -> None:
@@ -289,7 +279,7 @@ class Rewriter:
             where: (H, W) bool, the pixels that are new.
         """
         drawn = self._from_rgb(picture)
-        if self._plain(frame.source):
+        if not (self._turned or self._padded):
             kept = frame.source.reformat(format=self._format)
             for target, origin in zip(drawn.planes, kept.planes, strict=True):
                 new, old = _samples(target), _samples(origin)
@@ -299,15 +289,11 @@ class Rewriter:
                 np.copyto(new, old, where=~touched[: new.shape[0], : new.shape[1]])
         self._write(drawn, frame.time)
 
-    def _plain(self, frame: av.VideoFrame) -> bool:
-        return not (self._turned or self._padded)
-
     def _open(self, like: av.VideoFrame) -> None:
         import av
         from av.video.reformatter import Colorspace
 
         suffix = self._target.suffix.lower()
-        muxer = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}[suffix]
         self._turned = round(like.rotation / 90) % 4 != 0
         height, width = like.height, like.width
         if round(like.rotation / 90) % 2:
@@ -316,26 +302,13 @@ class Rewriter:
         keeps = like.format.name in _KEPT_FORMATS and suffix != ".webm"
         self._format = like.format.name if keeps else "yuv420p"
         self._temporary = self._stack.enter_context(partial_folder(self._target)) / "video.part"
-        container = av.open(
-            f"file:{self._temporary}",
-            mode="w",
-            format=muxer,
-            container_options={"movflags": "+faststart"} if muxer in ("mp4", "mov") else {},
-        )
+        container = open_output(self._temporary, _MUXERS[suffix], {"comment": _PARTLY_SYNTHETIC})
         self._container = container
-        container.metadata["comment"] = _PARTLY_SYNTHETIC
-        vp9 = {"crf": str(round(self._crf * 63 / 51)), "b": "0", "deadline": "good"}
-        codec, options = (
-            ("libvpx-vp9", vp9 | {"cpu-used": "4", "row-mt": "1"})
-            if suffix == ".webm"
-            else ("libx264", {"crf": str(self._crf)})
-        )
-        stream = container.add_stream(codec, rate=self._scan.fps, options=options)
-        assert isinstance(stream, av.VideoStream)
+        encoder = picture_encoder(suffix, self._crf, speed=4)
+        size = (height + height % 2, width + width % 2)
+        stream = add_picture(container, encoder, self._scan.fps, size, self._format)
         self._stream = stream
-        stream.width, stream.height = width + width % 2, height + height % 2
-        stream.pix_fmt = self._format
-        opened, source = self._stack.enter_context(_open_video(self._source))
+        opened, source = self._stack.enter_context(open_video(self._source))
         context, before = stream.codec_context, source.codec_context
         self._time_base = source.time_base or Fraction(1, 90_000)
         context.time_base = self._time_base
@@ -403,7 +376,7 @@ class Rewriter:
         self._shown = pts
         picture.pts, picture.time_base = pts, self._time_base
         picture.pict_type = PictureType.NONE  # the source's choice of key frames is not ours
-        with _output_errors(self._name):
+        with output_errors(self._name):
             self._container.mux(self._stream.encode(picture))
         self.frames += 1
         self._copy_sound(time)
@@ -412,7 +385,7 @@ class Rewriter:
         """Copy the packets of sound that begin before a time; None: all that are left."""
         while True:
             if self._waiting is None:
-                with _read_errors(str(self._source)):
+                with read_errors(str(self._source)):
                     self._waiting = next(self._packets, None)
                 if self._waiting is None:
                     return
@@ -429,23 +402,23 @@ class Rewriter:
             packet.stream = self._sounds[packet.stream.index]
             self._waiting = None
             assert self._container is not None
-            with _output_errors(self._name):
+            with output_errors(self._name):
                 self._container.mux(packet)
 
     def _finish(self) -> None:
         if self._container is None:
             raise OutputError(f"{self._name}: there are no frames to write; nothing was written")
-        with _output_errors(self._name):
+        with output_errors(self._name):
             self._container.mux(self._stream.encode(None))
         self._copy_sound(None)
-        with _output_errors(self._name):
+        with output_errors(self._name):
             self._container.close()
             self._container = None
             # It may have appeared while the frames were made.
             check_rewrite(self._source, self._target, overwrite=self._overwrite)
             if self._marking is not None:
                 self._marking.sign_file(self._temporary, self._name)
-            _put_in_place(self._temporary, self._target)
+            put_in_place(self._temporary, self._target)
 
 
 def _samples(plane: av.video.plane.VideoPlane) -> npt.NDArray[np.uint8]:

@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from stillspeak.errors import MissingDependencyError, StudyError
+from stillspeak.media.source import reason
 from stillspeak.study.kinds import Study
 from stillspeak.study.plan import check_plan
 from stillspeak.study.rate_limit import Rate
@@ -298,12 +299,8 @@ async def _body(request: Request) -> dict[str, Any]:
 def _bytes(path: Path, begin: int, end: int) -> Iterator[bytes]:
     with path.open("rb") as file:
         file.seek(begin)
-        left = end - begin
-        while left > 0:
-            data = file.read(min(_CHUNK, left))
-            if not data:
-                return
-            left -= len(data)
+        while begin < end and (data := file.read(min(_CHUNK, end - begin))):
+            begin += len(data)
             yield data
 
 
@@ -313,13 +310,9 @@ def _range(header: str | None, size: int) -> tuple[int, int, int]:
     if match is None or not any(match.groups()):
         return 0, size, 200
     first, last = match.groups()
-    if not first:
-        begin, end = max(0, size - int(last)), size
-    else:
-        begin, end = int(first), min(size, int(last) + 1) if last else size
-    if begin >= end:
-        return 0, 0, 416
-    return begin, end, 206
+    begin = int(first) if first else max(0, size - int(last))
+    end = min(size, int(last) + 1) if first and last else size
+    return (begin, end, 206) if begin < end else (0, 0, 416)
 
 
 def _address(request: Request) -> str:
@@ -387,18 +380,15 @@ def serve(
     """
     app = create_app(folder, database=database)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((host, port))
-        except (OSError, OverflowError) as error:
-            text = str(getattr(error, "strerror", None) or error).lower()
-            raise StudyError(f"{host}:{port}: cannot be listened at ({text})") from error
-        listener.listen(1024)
+    try:
+        listening = socket.create_server((host, port), family=family, backlog=1024)
+    except (OSError, OverflowError) as error:
+        raise StudyError(f"{host}:{port}: cannot be listened at ({reason(error)})") from error
+    with listening:
         where = f"[{host}]" if ":" in host else host
         if ready is not None:
-            ready(f"http://{where}:{listener.getsockname()[1]}/")
-        settings = uvicorn.Config(
+            ready(f"http://{where}:{listening.getsockname()[1]}/")
+        config = uvicorn.Config(
             app,
             access_log=False,
             log_level="warning",
@@ -408,4 +398,4 @@ def serve(
             server_header=False,
             timeout_keep_alive=30,
         )
-        uvicorn.Server(settings).run(sockets=[listener])
+        uvicorn.Server(config).run(sockets=[listening])

@@ -12,23 +12,7 @@ from typing import Any
 from stillspeak.errors import MissingDependencyError, StudyError
 
 try:
-    from sqlalchemy import (
-        Boolean,
-        Column,
-        Connection,
-        Engine,
-        Float,
-        ForeignKey,
-        Integer,
-        MetaData,
-        String,
-        Table,
-        Text,
-        UniqueConstraint,
-        create_engine,
-        event,
-        make_url,
-    )
+    import sqlalchemy as sa
     from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 except ImportError as error:
     raise MissingDependencyError(
@@ -38,57 +22,65 @@ except ImportError as error:
 
 SCHEMA = "1"
 
-TABLES = MetaData()
+TABLES = sa.MetaData()
 
-about = Table(
+
+def _table(name: str, *columns: sa.schema.SchemaItem) -> sa.Table:
+    """A table with a number of its own for each row."""
+    key = sa.Column("id", sa.Integer, primary_key=True, autoincrement=True)
+    return sa.Table(name, TABLES, key, *columns)
+
+
+def _of(table: str, *, unique: bool = False) -> sa.Column[int]:
+    """A column that names the row of another table, and goes with it."""
+    key = sa.ForeignKey(f"study_{table}s.id", ondelete="CASCADE")
+    return sa.Column(table, key, nullable=False, unique=unique)
+
+
+_column = partial(sa.Column, nullable=False)
+
+about = sa.Table(
     "study_about",
     TABLES,
-    Column("name", String(40), primary_key=True),
-    Column("value", Text, nullable=False),
+    sa.Column("name", sa.String(40), primary_key=True),
+    _column("value", sa.Text),
 )
-sessions = Table(
+sessions = _table(
     "study_sessions",
-    TABLES,
-    Column("id", Integer, primary_key=True, autoincrement=True),
-    Column("pseudonym", String(16), nullable=False, unique=True),
-    Column("code_hash", String(64), nullable=False, unique=True),
-    Column("started", Float, nullable=False),
-    Column("last_seen", Float, nullable=False),
-    Column("finished", Float),
-    Column("configuration", String(16), nullable=False),
-    Column("simulated", Boolean, nullable=False),
+    _column("pseudonym", sa.String(16), unique=True),
+    _column("code_hash", sa.String(64), unique=True),
+    _column("started", sa.Float),
+    _column("last_seen", sa.Float),
+    sa.Column("finished", sa.Float),
+    _column("configuration", sa.String(16)),
+    _column("simulated", sa.Boolean),
 )
-trials = Table(
+trials = _table(
     "study_trials",
-    TABLES,
-    Column("id", Integer, primary_key=True, autoincrement=True),
-    Column("session", ForeignKey("study_sessions.id", ondelete="CASCADE"), nullable=False),
-    Column("position", Integer, nullable=False),
-    Column("role", String(10), nullable=False),
-    Column("first", String(16), nullable=False),
-    Column("second", String(16), nullable=False),
-    Column("expected", Text, nullable=False),
-    Column("plays", Integer, nullable=False),
-    Column("watched", Integer, nullable=False),
-    Column("first_played", Float),
-    UniqueConstraint("session", "position"),
+    _of("session"),
+    _column("position", sa.Integer),
+    _column("role", sa.String(10)),
+    _column("first", sa.String(16)),
+    _column("second", sa.String(16)),
+    _column("expected", sa.Text),
+    _column("plays", sa.Integer),
+    _column("watched", sa.Integer),
+    sa.Column("first_played", sa.Float),
+    sa.UniqueConstraint("session", "position"),
 )
-answers = Table(
+answers = _table(
     "study_answers",
-    TABLES,
-    Column("id", Integer, primary_key=True, autoincrement=True),
-    # Once and only once: the database itself refuses a second answer.
-    Column("trial", ForeignKey("study_trials.id", ondelete="CASCADE"), nullable=False, unique=True),
-    Column("given", Text, nullable=False),
-    Column("response_ms", Integer, nullable=False),
-    Column("answered", Float, nullable=False),
+    _of("trial", unique=True),  # the database itself refuses a second answer
+    _column("given", sa.Text),
+    _column("response_ms", sa.Integer),
+    _column("answered", sa.Float),
 )
 
 _BUSY_SECONDS = 60
 """How long a writer waits for another one."""
 
 
-def connect(url: str, durable: bool) -> Engine:
+def connect(url: str, durable: bool) -> sa.Engine:
     """An engine for a database URL.
 
     Raises:
@@ -96,7 +88,7 @@ def connect(url: str, durable: bool) -> Engine:
         MissingDependencyError: the database's driver is not installed.
     """
     try:
-        parsed = make_url(url)
+        parsed = sa.make_url(url)
         if parsed.drivername == "postgresql":
             parsed = parsed.set(drivername="postgresql+psycopg")
         sqlite = parsed.get_backend_name() == "sqlite"
@@ -104,12 +96,8 @@ def connect(url: str, durable: bool) -> Engine:
             raise StudyError(f"{url}: answers must outlive the program; name a file")
         if sqlite and not Path(str(parsed.database)).absolute().parent.is_dir():
             raise StudyError(f"{url}: there is no folder for that file")
-        engine = create_engine(
-            parsed,
-            pool_size=20,
-            max_overflow=20,
-            pool_timeout=60,
-            pool_pre_ping=not sqlite,
+        engine = sa.create_engine(
+            parsed, pool_size=20, max_overflow=20, pool_timeout=60, pool_pre_ping=not sqlite
         )
     except (ArgumentError, NoSuchModuleError, ValueError) as error:
         raise StudyError(
@@ -122,8 +110,8 @@ def connect(url: str, durable: bool) -> Engine:
             "pip install 'stillspeak[postgres]'"
         ) from error
     if sqlite:
-        event.listen(engine, "connect", partial(_prepare_sqlite, durable))
-        event.listen(engine, "begin", _begin_sqlite)
+        sa.event.listen(engine, "connect", partial(_prepare_sqlite, durable))
+        sa.event.listen(engine, "begin", _begin_sqlite)
     return engine
 
 
@@ -155,7 +143,7 @@ def _patiently(do: Callable[[], object]) -> None:
             time.sleep(0.05)
 
 
-def _begin_sqlite(connection: Connection) -> None:
+def _begin_sqlite(connection: sa.Connection) -> None:
     # Writers queue when they begin, so that none fails because of what it has read before.
     write = connection.get_execution_options().get("study_write")
     connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from stillspeak.reporting.plots import (
     INK,
@@ -18,9 +17,6 @@ from stillspeak.reporting.plots import (
     name_rows,
     rule_values,
 )
-
-if TYPE_CHECKING:
-    from matplotlib.patches import Rectangle
 
 
 @dataclass(frozen=True)
@@ -63,28 +59,10 @@ def histogram(counts: Sequence[int], expected: Sequence[float], label: str) -> P
     """Numbers of visitors by score from 0 up, and what chance alone would give."""
     with canvas(4.7, 2.5) as axes:
         places = range(len(counts))
-        axes.bar(places, counts, width=0.78, color=SERIES[0], label="visitors")
-        axes.plot(
-            places,
-            expected,
-            color=MUTED,
-            marker="o",
-            markersize=3,
-            linewidth=1,
-            linestyle=(0, (4, 3)),
-            label="guessing (binomial, 0.5)",
-        )
-        for place, count in enumerate(counts):
-            if count:
-                axes.annotate(
-                    str(count),
-                    (place, count),
-                    xytext=(0, 2),
-                    textcoords="offset points",
-                    ha="center",
-                    fontsize=7.5,
-                    color=INK,
-                )
+        bars = axes.bar(places, counts, width=0.78, color=SERIES[0], label="visitors")
+        axes.bar_label(bars, [c or "" for c in counts], padding=2, fontsize=7.5, color=INK)
+        (line,) = axes.plot(places, expected, "o", color=MUTED, label="guessing (binomial, 0.5)")
+        line.set(markersize=3, linewidth=1, linestyle=(0, (4, 3)))
         axes.set_xticks(list(places))
         axes.set_xlabel(label)
         axes.set_ylabel("visitors")
@@ -98,16 +76,9 @@ def grades(rows: Sequence[tuple[str, Sequence[int]]], labels: Sequence[str]) -> 
         for place, (_, counts) in enumerate(rows):
             total, left = max(1, sum(counts)), 0.0
             for grade, count in enumerate(counts):
-                share = count / total
-                axes.barh(
-                    place,
-                    share,
-                    left=left,
-                    height=0.66,
-                    color=colour_of(0),
-                    alpha=0.16 + 0.21 * grade,
-                    label=f"{grade + 1} {labels[grade]}" if place == 0 else None,
-                )
+                share, name = count / total, f"{grade + 1} {labels[grade]}"
+                bar = axes.barh(place, share, 0.66, left, label=None if place else name)
+                bar[0].set(color=colour_of(0), alpha=0.16 + 0.21 * grade)
                 left += share
         name_rows(axes, [_short(name) for name, _ in rows], INK)
         axes.set_ylim(len(rows) - 0.5, -0.5)
@@ -125,17 +96,10 @@ def confusion(words: Sequence[str], table: Sequence[Sequence[float]]) -> Plot:
     with canvas(side, side) as axes:
         for i, row in enumerate(table):
             for j, share in enumerate(row):
-                axes.add_patch(_square(j, i, share))
+                axes.barh(i, 1, 1, j - 0.5, color=SERIES[0], alpha=0.75 * share, linewidth=0)
                 if share and size <= 8:
-                    axes.text(
-                        j,
-                        i,
-                        f"{100 * share:.0f}",
-                        ha="center",
-                        va="center",
-                        fontsize=7.5,
-                        color=INK,
-                    )
+                    text = f"{100 * share:.0f}"
+                    axes.text(j, i, text, ha="center", va="center", fontsize=7.5, color=INK)
         axes.set_xlim(-0.5, size - 0.5)
         axes.set_ylim(size - 0.5, -0.5)
         axes.set_xticks(range(size), words, rotation=0 if size > 8 else 45)
@@ -147,12 +111,6 @@ def confusion(words: Sequence[str], table: Sequence[Sequence[float]]) -> Plot:
             spine.set_color(SHADE)
         axes.set_aspect("equal")
         return Plot.of(axes)
-
-
-def _square(x: float, y: float, share: float) -> Rectangle:
-    from matplotlib.patches import Rectangle
-
-    return Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=SERIES[0], alpha=0.75 * share, linewidth=0)
 
 
 def _short(text: str, most: int = 30) -> str:

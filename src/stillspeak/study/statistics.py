@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,6 @@ RESAMPLES = 2000
 
 Interval = tuple[float, float]
 Floats = npt.NDArray[np.float64]
-T = TypeVar("T")
 
 _NORMAL = NormalDist()
 
@@ -47,53 +46,44 @@ def binomial_test(successes: int, n: int, chance: float = 0.5) -> float:
 
 
 def bootstrap(
-    groups: Sequence[T],
-    statistic: Callable[[Sequence[T]], float],
+    groups: Sequence[npt.ArrayLike],
+    statistic: Callable[[Floats], Sequence[float]],
     *,
     level: float = 0.95,
     resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> Interval | None:
-    """Percentile interval of a statistic when whole groups are drawn with replacement.
+) -> list[Interval] | None:
+    """Percentile intervals when whole groups are drawn with replacement.
+
+    Args:
+        groups: what each group adds to the sums, all of one shape.
+        statistic: one value or several, of the sums over the drawn groups.
+        level: of the intervals.
+        resamples: number of draws.
 
     Returns:
-        The interval, the same at each call; None for fewer than two groups. Draws for which the
-        statistic is not a number are left out.
+        An interval for each value, the same at each call; None for fewer than two groups. Draws
+        for which a value is not a number are left out.
     """
     if len(groups) < 2:
         return None
-    random = np.random.default_rng(seed)
-    values = []
-    for _ in range(resamples):
-        drawn = random.integers(len(groups), size=len(groups))
-        values.append(statistic([groups[i] for i in drawn]))
-    finite = np.array([v for v in values if math.isfinite(v)])
-    if not len(finite):
-        return None
-    low, high = np.quantile(finite, ((1 - level) / 2, (1 + level) / 2))
-    return float(low), float(high)
-
-
-def bootstrap_share(
-    groups: Sequence[tuple[float, float]],
-    *,
-    level: float = 0.95,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> Interval | None:
-    """As :func:`bootstrap`, of sum over sum, for (sum, count) of each group: quick."""
-    if len(groups) < 2:
-        return None
     table = np.array(groups, dtype=float)
-    drawn = np.random.default_rng(seed).integers(len(table), size=(resamples, len(table)))
-    sums = table[drawn].sum(axis=1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        shares = sums[:, 0] / sums[:, 1]
-    shares = shares[np.isfinite(shares)]
-    if not len(shares):
+    drawn = np.random.default_rng(0).integers(len(table), size=(resamples, len(table)))
+    values = np.array([statistic(sums) for sums in table[drawn].sum(axis=1)])
+    values = values[np.isfinite(values).all(axis=1)]
+    if not len(values):
         return None
-    low, high = np.quantile(shares, ((1 - level) / 2, (1 + level) / 2))
-    return float(low), float(high)
+    quantiles = np.quantile(values, ((1 - level) / 2, (1 + level) / 2), axis=0)
+    return [(float(low), float(high)) for low, high in quantiles.T]
+
+
+def mean_interval(groups: Sequence[tuple[float, int]], level: float) -> Interval | None:
+    """As :func:`bootstrap`, of a mean or share, from (sum, count) of each group."""
+
+    def mean(sums: Floats) -> list[float]:
+        return [sums[0] / sums[1] if sums[1] else math.nan]
+
+    found = bootstrap(groups, mean, level=level)
+    return found[0] if found else None
 
 
 def tally(
@@ -122,7 +112,7 @@ def share(
         "raters": len(groups),
         "share": k / n if n else None,
         "exact": clopper_pearson(k, n, level) if n else None,
-        "clustered": bootstrap_share(groups, level=level),
+        "clustered": mean_interval(groups, level),
     }
     if chance is not None:
         result["p"] = binomial_test(k, n, chance)
@@ -223,39 +213,6 @@ def bradley_terry(wins: npt.ArrayLike, *, prior: float | None = None) -> Bradley
     freedom = int(np.triu(met).sum()) - (size - 1)
     p = float(chi2.sf(max(0.0, deviance), freedom)) if freedom > 0 else math.nan
     return BradleyTerry(tuple(float(s) for s in strengths), prior, deviance, freedom, p)
-
-
-def bradley_terry_intervals(
-    tables: Sequence[npt.ArrayLike],
-    *,
-    level: float = 0.95,
-    resamples: int = 500,
-    seed: int = 0,
-) -> list[Interval] | None:
-    """Percentile intervals of the strengths when people are drawn with replacement.
-
-    Args:
-        tables: (S, S) wins of each person.
-
-    Returns:
-        One interval a system; None for fewer than two people. Draws that leave a system out of
-        all comparisons are left out.
-    """
-    if len(tables) < 2:
-        return None
-    stack = np.array([np.array(t, dtype=float) for t in tables])
-    random = np.random.default_rng(seed)
-    found = []
-    for _ in range(resamples):
-        drawn = random.integers(len(stack), size=len(stack))
-        try:
-            found.append(bradley_terry(stack[drawn].sum(axis=0)).strengths)
-        except ValueError:
-            continue
-    if not found:
-        return None
-    quantiles = np.quantile(np.array(found), ((1 - level) / 2, (1 + level) / 2), axis=0)
-    return [(float(low), float(high)) for low, high in quantiles.T]
 
 
 # ------------------------------------------------------------------ agreement

@@ -11,7 +11,8 @@ import numpy as np
 
 from stillspeak.errors import AudioError, VideoError
 from stillspeak.media.audio import load_audio
-from stillspeak.media.video import Frame, _open_video, iter_frames, probe_video, write_video
+from stillspeak.media.video import Frame, iter_frames, open_video, probe_video
+from stillspeak.media.video_writer import write_video
 
 SUFFIXES = {".mp4": "video/mp4", ".m4v": "video/mp4", ".webm": "video/webm"}
 _CODECS = {
@@ -38,7 +39,7 @@ def check_playable(path: Path) -> str:
     if kind is None:
         raise unplayable(f"{path.suffix} files")
     pictures, sounds = _CODECS[kind]
-    with _open_video(path) as (container, stream):
+    with open_video(path) as (container, stream):
         formats = set(container.format.name.split(","))
         if kind.removeprefix("video/") not in formats:
             raise VideoError(
@@ -76,7 +77,7 @@ def _codec(stream: Any) -> tuple[str, set[str]]:
 def copy_streams(path: Path, target: Path, *, silent: bool) -> None:
     """The same pictures and sound, bit for bit, in a file without metadata."""
     try:
-        with _open_video(path) as (container, stream), av.open(str(target), "w") as output:
+        with open_video(path) as (container, stream), av.open(str(target), "w") as output:
             if target.suffix == ".mp4":
                 output.container_options.update({"movflags": "+faststart"})
             chosen = [stream, *([] if silent else container.streams.audio[:1])]

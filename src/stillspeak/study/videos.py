@@ -18,7 +18,7 @@ from stillspeak.media.source import reason
 from stillspeak.media.video import probe_video
 from stillspeak.study.answers import normalise
 from stillspeak.study.config import FILE, as_toml
-from stillspeak.study.kinds import StudyKind, default_config, find_kind
+from stillspeak.study.kinds import Study, StudyKind, default_config, find_kind
 from stillspeak.study.materials import VIDEOS, Materials, Role, Video, save_materials
 from stillspeak.study.transcode import SUFFIXES, check_playable, convert, copy_streams
 from stillspeak.system.atomic import whole_folder
@@ -61,19 +61,6 @@ class VideoOptions:
     length_tolerance: float = 0.5
 
 
-@dataclass(frozen=True)
-class NewStudy:
-    """What :func:`init_study` made; ``notes`` say what visitors could tell systems apart by."""
-
-    folder: Path
-    kind: str
-    systems: tuple[str, ...]
-    items: int
-    videos: int
-    trials: int
-    notes: tuple[str, ...]
-
-
 def init_study(
     folder: str | Path,
     kind: str,
@@ -83,7 +70,7 @@ def init_study(
     questions: Sequence[str] = (),
     seed: int = 0,
     progress: Progress | None = None,
-) -> NewStudy:
+) -> tuple[Study, tuple[str, ...]]:
     """Make a study's folder from folders of videos.
 
     Videos are decoded whole, and copied without their metadata (which may name the system). The
@@ -98,6 +85,9 @@ def init_study(
         questions: ids of ready-made questions; the first one without.
         seed: of order and sides, and of which videos are kept for training.
         progress: told of every video.
+
+    Returns:
+        The study, and notes that say what visitors could tell systems apart by.
 
     Raises:
         InputError: a folder or a file in it cannot be used; says which and why.
@@ -117,10 +107,10 @@ def init_study(
     try:
         with whole_folder(target) as place:
             intake = _Intake(place, how, options, progress, sum(map(len, found.values())))
-            made = _fill(intake, found, words, questions, seed)
+            study, notes = _fill(intake, found, words, questions, seed)
     except OSError as error:
         raise OutputError(f"{target}: cannot be made ({error.strerror or error})") from error
-    return replace(made, folder=target)
+    return replace(study, folder=target), notes
 
 
 def _fill(
@@ -129,7 +119,7 @@ def _fill(
     words: Mapping[str, tuple[str, ...]],
     questions: Sequence[str],
     seed: int,
-) -> NewStudy:
+) -> tuple[Study, tuple[str, ...]]:
     kind = intake.kind
     (intake.place / VIDEOS).mkdir()
     videos = [
@@ -156,10 +146,7 @@ def _fill(
     materials = Materials(kind.name, tuple(found), tuple(videos + caught), choices)
     save_materials(intake.place, materials)
     (intake.place / FILE).write_text(as_toml(config), "utf-8")
-    count = len(materials.videos)
-    return NewStudy(
-        intake.place, kind.name, tuple(found), len(items), count, trials.count, tuple(notes)
-    )
+    return Study(intake.place, config, materials), tuple(notes)
 
 
 def _check_target(target: Path) -> None:

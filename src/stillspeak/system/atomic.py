@@ -166,7 +166,7 @@ def _hidden_folder(parent: Path) -> Iterator[Path]:
             break
         except (LockedError, FileNotFoundError):
             continue  # a sweeper took it for a leftover, in the moment before it was locked
-        except OSError:  # not one more file can be opened
+        except BaseException:  # an interrupt, or not one more file can be opened
             shutil.rmtree(partial, ignore_errors=True)
             raise
     try:

@@ -66,7 +66,7 @@ class RunLog:
         sound: npt.NDArray[np.float32],
     ) -> Path:
         """Save frames (H, W, 3) and their sound (S,) of one step under ``samples/``."""
-        from stillspeak.media.video import write_video
+        from stillspeak.media.video_writer import write_video
 
         path = self._folder / "samples" / f"{name}-{step:07d}.mp4"
         path.parent.mkdir(exist_ok=True)

@@ -344,7 +344,7 @@ def _strengths(
         fit = st.bradley_terry(total)
     except ValueError as error:
         return {"missing": str(error)}
-    intervals = st.bradley_terry_intervals(list(tables.values()), level=level)
+    intervals = st.bootstrap(list(tables.values()), _drawn_strengths, level=level, resamples=500)
     return {
         "systems": [
             {
@@ -363,6 +363,14 @@ def _strengths(
         "raters": len(raters),
         "n": len(rows),
     }
+
+
+def _drawn_strengths(wins: st.Floats) -> Sequence[float]:
+    """Strengths of drawn visitors; NaN where they leave a system out of all comparisons."""
+    try:
+        return st.bradley_terry(wins).strengths
+    except ValueError:
+        return [math.nan] * len(wins)
 
 
 def _logistic(x: float) -> float:

@@ -217,7 +217,7 @@ def _system(system: str, raters: dict[str, list[int]], level: float) -> Result:
         "raters": len(raters),
         "mean": _mean(scores),
         "sd": float(np.std(scores, ddof=1)) if len(scores) > 1 else None,
-        "clustered": st.bootstrap_share(groups, level=level),
+        "clustered": st.mean_interval(groups, level),
         "t": st.t_interval([float(np.mean(g)) for g in raters.values()], level),
         "counts": [scores.count(k) for k in GRADES],
     }
@@ -233,7 +233,7 @@ def _difference(a: str, b: str, by: Scores, level: float) -> Result:
         "raters": len(both),
         "n": sum(len(by[a][r]) + len(by[b][r]) for r in both),
         "mean": _mean(paired),
-        "clustered": st.bootstrap_share([(d, 1) for d in paired], level=level),
+        "clustered": st.mean_interval([(d, 1) for d in paired], level),
         "t": st.t_interval(paired, level),
     }
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from functools import partial
 from math import comb
 from typing import Any
 
@@ -274,25 +273,21 @@ def _detection_table(answers: Sequence[Answer], question: str) -> list[tuple[int
 
 def _detection(table: Sequence[tuple[int, int, int, int]], level: float) -> Result:
     """Sensitivity and criterion over all visitors' answers together."""
-
-    def pooled(which: int, rows: Sequence[tuple[int, int, int, int]]) -> float:
-        return st.detection(*map(sum, zip(*rows, strict=True)))[which]
-
-    rows = table or [(0, 0, 0, 0)]
-    hits, fakes, alarms, reals = map(sum, zip(*rows, strict=True))
-    result: Result = {
+    hits, fakes, alarms, reals = map(sum, zip(*(table or [(0, 0, 0, 0)]), strict=True))
+    d_prime, criterion = st.detection(hits, fakes, alarms, reals)
+    intervals = st.bootstrap(table, lambda sums: st.detection(*sums), level=level, resamples=1000)
+    return {
         "hits": hits,
         "fakes": fakes,
         "false_alarms": alarms,
         "reals": reals,
         "n": fakes + reals,
         "raters": len(table),
+        "d_prime": d_prime,
+        "d_prime_clustered": intervals[0] if intervals else None,
+        "criterion": criterion,
+        "criterion_clustered": intervals[1] if intervals else None,
     }
-    for which, name in enumerate(("d_prime", "criterion")):
-        statistic = partial(pooled, which)
-        result[name] = statistic(rows)
-        result[f"{name}_clustered"] = st.bootstrap(table, statistic, level=level, resamples=1000)
-    return result
 
 
 def _difficulty(report: Report, items: Sequence[Result]) -> None:

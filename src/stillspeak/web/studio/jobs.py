@@ -178,7 +178,7 @@ class JobQueue:
         self._storage.sweep()
 
     def _make(self, job: Job) -> None:
-        from stillspeak.media.video import write_video
+        from stillspeak.media.video_writer import write_video
 
         began = time.monotonic()
 

@@ -1,0 +1,483 @@
+"""Video out: frames (H, W, 3) uint8 RGB, one at a time, with sound that stays in step."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import re
+import wave
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from stillspeak.constants import SAMPLE_RATE, VIDEO_FPS
+from stillspeak.errors import OutputError, OutputExistsError
+from stillspeak.media.audio import ChunkResampler, Waveform
+from stillspeak.media.encoder import MovieEncoder, add_picture, open_output, picture_encoder
+from stillspeak.media.marks.marking import Marking, Marks
+from stillspeak.media.source import reason
+from stillspeak.media.video import Frame
+from stillspeak.system.atomic import partial_folder
+
+OUTPUT_FORMATS = ".mp4, .webm or .gif, or a name without suffix for a folder of PNG files"
+
+FOLDER = "folder"
+_SUFFIXES = (".mp4", ".webm", ".gif")
+# Both sound encoders run at this rate: Opus knows no 44.1 kHz, and AAC's start-up delay of
+# 1,024 samples, which some players do not take back, is 21 ms here but 64 ms at 16 kHz.
+_SOUND_RATE = 48_000
+_AHEAD = 4  # frames that may be made before the first of them is encoded
+_GIF_MAX_FPS = 50
+_OWN_FILE = re.compile(r"\d{6,}\.png|audio\.wav")
+
+
+def check_output(path: str | Path, *, overwrite: bool) -> Path:
+    """Find out before the work begins whether a video can be written to ``path``.
+
+    Args:
+        path: what ``write_video`` is going to be given.
+        overwrite: accept a video that is there already.
+
+    Returns:
+        The path.
+
+    Raises:
+        OutputExistsError: there is something already and ``overwrite`` is False.
+        OutputError: unknown suffix, missing or unwritable folder, or a folder where a file
+            is to be (or the reverse), or a folder that holds anything but frames.
+    """
+    if _output_kind(path) != FOLDER:
+        return check_file(path, overwrite=overwrite)
+    _check_parent(path)
+    _check_output_folder(Path(path), overwrite)
+    return Path(path)
+
+
+def check_file(path: str | Path, *, overwrite: bool) -> Path:
+    """As :func:`check_output`, for a file of any suffix."""
+    _check_parent(path)
+    target = Path(path)
+    if target.is_dir():
+        raise OutputError(f"{path}: is a folder; give the name of a file in it")
+    if target.exists() and not overwrite:
+        raise OutputExistsError(
+            f"{path}: exists already; choose another name, or allow it to be overwritten"
+        )
+    return target
+
+
+def _check_parent(path: str | Path) -> None:
+    folder = Path(path).parent
+    if not folder.is_dir():
+        problem = "is not a folder" if folder.exists() else "does not exist"
+        raise OutputError(f"{path}: the folder {folder} {problem}; create it or write elsewhere")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(
+            f"{path}: no permission to write into the folder {folder}; write elsewhere"
+        )
+
+
+def write_video(
+    path: str | Path,
+    frames: Iterable[Frame],
+    *,
+    fps: int = VIDEO_FPS,
+    audio: Waveform | None = None,
+    sample_rate: int = SAMPLE_RATE,
+    overwrite: bool = False,
+    crf: int = 18,
+    metadata: Mapping[str, str] | None = None,
+    marks: Marks | None = None,
+) -> int:
+    """Encode frames as they come, with the sound in step, and put the file in place whole.
+
+    The suffix decides: ``.mp4`` (H.264 and AAC), ``.webm`` (VP9 and Opus), ``.gif`` (no
+    sound), and without a suffix, or with a separator at the end, a folder of ``000000.png``
+    and so on with ``audio.wav`` (16 bit). Until all is written the work is in a temporary
+    file beside the target; after any failure nothing of it remains, and what was there
+    before is as it was.
+
+    MP4 and WebM need even sizes: an odd width or height gets its last column or row twice.
+
+    Args:
+        path: where to write.
+        frames: (H, W, 3) uint8 RGB, all of one size. They are taken in the caller's thread and
+            marked and encoded in another, no more than four behind.
+        fps: frames a second; a GIF shows at most 50.
+        audio: (S,) float32 mono, cut or zero-padded to the length of the picture.
+        sample_rate: audio samples a second.
+        overwrite: replace what is there.
+        crf: picture quality on H.264's scale, 0 (lossless) to 51; VP9 gets the same place
+            on its own scale, GIF and PNG take no notice.
+        metadata: texts such as ``title`` and ``comment``, stored in MP4, WebM and PNG.
+        marks: what says that the frames are synthetic: watermark, content credentials, label.
+            None, for footage that is not, marks nothing; what ``video_settings`` of an
+            animation or a session holds marks generated frames as they should be.
+
+    Returns:
+        The number of frames written.
+
+    Raises:
+        OutputExistsError: there is something already and ``overwrite`` is False.
+        OutputError: as ``check_output``; no frames; the disk is full or writing fails.
+        ConfigError: the certificate or the label cannot be used.
+        ValueError: a frame or the audio has the wrong shape or type.
+        Exception: whatever ``frames`` raises, unchanged.
+    """
+    target = check_output(path, overwrite=overwrite)
+    kind = _output_kind(path)
+    name = str(path)
+    _check_settings(fps, crf, audio, sample_rate)
+    if kind == ".gif" and fps > _GIF_MAX_FPS:
+        raise OutputError(f"{name}: a GIF shows at most {_GIF_MAX_FPS} frames a second, not {fps}")
+    marking = None if marks is None else Marking(marks, ".png" if kind == FOLDER else kind)
+    writer: _Writer | None = None
+    with ExitStack() as stack:
+        with output_errors(name):
+            # Hidden, and in the target's own folder, so that the last step is a rename and
+            # cannot be half done.
+            beside = stack.enter_context(partial_folder(target))
+        temporary = beside / "video.part"
+        output = _Output(temporary, fps, audio, sample_rate, crf, dict(metadata or {}), marking)
+
+        def add(frame: Frame) -> None:
+            nonlocal writer
+            if marking is not None:
+                frame = marking.frame(frame)
+            with output_errors(name):
+                if writer is None:
+                    writer = _start_writer(kind, output, *frame.shape[:2])
+                    stack.callback(_close, writer)
+                writer.add(frame)
+
+        count = _feed(frames, add)
+        if writer is None:
+            raise OutputError(f"{name}: there are no frames to write; nothing was written")
+        with output_errors(name):
+            writer.finish()
+            if marking is not None and kind != FOLDER:
+                marking.sign_file(temporary, name)
+            # It may have appeared while the frames were made.
+            check_output(path, overwrite=overwrite)
+            put_in_place(temporary, target)
+    return count
+
+
+def _feed(frames: Iterable[Frame], add: Callable[[Frame], None]) -> int:
+    """Check frames and add them in another thread, in order; returns how many there were."""
+    shape: tuple[int, ...] = ()
+    count = 0
+    waiting: deque[Future[None]] = deque()
+    with ThreadPoolExecutor(1, "stillspeak-video") as thread:
+        try:
+            for frame in frames:
+                shape = _check_frame(frame, count, shape)
+                if len(waiting) == _AHEAD:
+                    waiting.popleft().result()
+                # A copy: the next frame may be drawn into the same array.
+                waiting.append(thread.submit(add, frame.copy()))
+                count += 1
+            while waiting:
+                waiting.popleft().result()
+        finally:
+            thread.shutdown(cancel_futures=True)
+    return count
+
+
+@dataclass(frozen=True)
+class _Output:
+    """What every writer needs to know: where, how fast, and which sound goes with it."""
+
+    temporary: Path
+    fps: int
+    audio: Waveform | None
+    sample_rate: int
+    crf: int
+    metadata: dict[str, str]
+    marking: Marking | None
+
+
+class _Writer(Protocol):
+    """One kind of output; frames are (H, W, 3) uint8 of the size it was started with."""
+
+    def add(self, frame: Frame) -> None: ...
+
+    def finish(self) -> None: ...
+
+    def close(self) -> None:
+        """Release what is open; the second time, and after ``finish``, nothing happens."""
+
+
+def _start_writer(kind: str, output: _Output, height: int, width: int) -> _Writer:
+    if kind == FOLDER:
+        return _FolderWriter(output)
+    if kind == ".gif":
+        return _GifWriter(output, height, width)
+    return _MovieWriter(output, kind, height, width)
+
+
+def _close(writer: _Writer) -> None:
+    with suppress(Exception):
+        writer.close()
+
+
+class _MovieWriter:
+    """MP4 or WebM: every frame is followed at once by the sound that belongs to it."""
+
+    def __init__(self, output: _Output, kind: str, height: int, width: int) -> None:
+        self.output = output
+        self.pad = ((0, height % 2), (0, width % 2), (0, 0))
+        self.fed = 0
+        self.resampler = ChunkResampler(output.sample_rate, _SOUND_RATE)
+        sound = ("aac" if kind == ".mp4" else "libopus", _SOUND_RATE)
+        self.movie = MovieEncoder(
+            output.temporary,
+            kind[1:],
+            picture_encoder(kind, output.crf),
+            (height + height % 2, width + width % 2),
+            output.fps,
+            None if output.audio is None else sound,
+            output.metadata,
+        )
+
+    @property
+    def count(self) -> int:
+        return self.movie.count
+
+    def add(self, frame: Frame) -> None:
+        if self.pad != ((0, 0), (0, 0), (0, 0)):
+            frame = np.pad(frame, self.pad, mode="edge")
+        self.movie.write(self.movie.convert(frame))
+        if self.movie.sound is None or self.output.audio is None:
+            return
+        # The sound of the frames so far, silence where it has ended.
+        end = round(Fraction(self.count, self.output.fps) * self.output.sample_rate)
+        piece = self.output.audio[self.fed : end].astype(np.float32, copy=False)
+        piece = np.pad(piece, (0, end - self.fed - piece.shape[0]))
+        self.fed = end
+        self.movie.sound.add(self.resampler.feed(piece))
+
+    def finish(self) -> None:
+        if self.movie.sound is not None:
+            self.movie.sound.add(self.resampler.finish())
+        # To the sample as long as the picture.
+        self.movie.finish(round(Fraction(self.count, self.output.fps) * _SOUND_RATE))
+
+    def close(self) -> None:
+        self.movie.container.close()
+
+
+class _GifWriter:
+    """GIF: every frame with a palette of its own, so no frame waits for another."""
+
+    def __init__(self, output: _Output, height: int, width: int) -> None:
+        import av
+        import av.filter
+
+        self.count = 0
+        self.time_base = Fraction(1, output.fps)
+        self.container = open_output(output.temporary, "gif")
+        self.stream = add_picture(self.container, ("gif", {}), output.fps, (height, width), "pal8")
+        self.stream.codec_context.time_base = self.time_base
+        graph = av.filter.Graph()
+        source = graph.add_buffer(
+            width=width,
+            height=height,
+            format=av.VideoFormat("rgb24"),
+            time_base=self.time_base,
+        )
+        split = graph.add("split")
+        palette = graph.add("palettegen", "stats_mode=single:reserve_transparent=0")
+        use = graph.add("paletteuse", "new=1:dither=sierra2_4a")
+        sink = graph.add("buffersink")
+        source.link_to(split)
+        split.link_to(use, 0, 0)
+        split.link_to(palette, 1, 0)
+        palette.link_to(use, 0, 1)
+        use.link_to(sink)
+        graph.configure()
+        self.graph = graph
+
+    def add(self, frame: Frame) -> None:
+        import av
+
+        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+        picture.pts = self.count
+        picture.time_base = self.time_base
+        self.count += 1
+        self.graph.push(picture)
+        self._drain()
+
+    def finish(self) -> None:
+        self.graph.push(None)
+        self._drain()
+        self.container.mux(self.stream.encode(None))
+        self.container.close()
+
+    def close(self) -> None:
+        self.container.close()
+
+    def _drain(self) -> None:
+        import av
+
+        while True:
+            try:
+                picture = self.graph.pull()
+            except (av.error.BlockingIOError, av.error.EOFError):
+                return  # it wants more frames, or has given all
+            assert isinstance(picture, av.VideoFrame)
+            self.container.mux(self.stream.encode(picture))
+
+
+class _FolderWriter:
+    """A folder of PNG files, and the sound beside them."""
+
+    def __init__(self, output: _Output) -> None:
+        from PIL.PngImagePlugin import PngInfo
+
+        self.output = output
+        self.count = 0
+        self.texts = PngInfo()
+        for key, value in output.metadata.items():
+            self.texts.add_itxt(key, value)
+        output.temporary.mkdir()
+
+    def add(self, frame: Frame) -> None:
+        import PIL.Image
+
+        file = self.output.temporary / f"{self.count:06d}.png"
+        picture = PIL.Image.fromarray(np.ascontiguousarray(frame))
+        if self.output.marking is None or self.output.marking.signer is None:
+            picture.save(file, "PNG", pnginfo=self.texts, compress_level=3)
+        else:
+            buffer = io.BytesIO()
+            picture.save(buffer, "PNG", pnginfo=self.texts, compress_level=3)
+            file.write_bytes(self.output.marking.sign_bytes(buffer.getvalue(), file.name))
+        self.count += 1
+
+    def finish(self) -> None:
+        if self.output.audio is None:
+            return
+        total = round(Fraction(self.count, self.output.fps) * self.output.sample_rate)
+        step = 60 * self.output.sample_rate
+        with wave.open(str(self.output.temporary / "audio.wav"), "wb") as file:
+            file.setnchannels(1)
+            file.setsampwidth(2)
+            file.setframerate(self.output.sample_rate)
+            for begin in range(0, total, step):
+                size = min(step, total - begin)
+                piece = self.output.audio[begin : begin + size]
+                piece = np.pad(piece, (0, size - piece.shape[0]))
+                # The factor of the reader, so that what is read back is what was given.
+                whole = np.clip(np.rint(piece * 32768.0), -32768, 32767)
+                file.writeframes(whole.astype("<i2").tobytes())
+
+    def close(self) -> None:
+        """Nothing is open between calls."""
+
+
+def _output_kind(path: str | Path) -> str:
+    """``.mp4``, ``.webm``, ``.gif`` or ``FOLDER``."""
+    text = os.fspath(path)
+    separators = tuple(s for s in (os.sep, os.altsep) if s)
+    if not Path(text).name:
+        raise OutputError(f"{text or '(empty)'}: not a name to write to; give {OUTPUT_FORMATS}")
+    suffix = Path(text).suffix.lower()
+    if text.endswith(separators) or not suffix:
+        return FOLDER
+    if suffix not in _SUFFIXES:
+        raise OutputError(
+            f"{text}: videos with the suffix {suffix} are not written; give {OUTPUT_FORMATS}"
+        )
+    return suffix
+
+
+def _check_output_folder(target: Path, overwrite: bool) -> None:
+    if not target.exists():
+        return
+    if not target.is_dir():
+        raise OutputError(
+            f"{target}: is a file, and a name without suffix is a folder of PNG files; choose "
+            "another name"
+        )
+    names = sorted(entry.name for entry in target.iterdir())
+    if names and not overwrite:
+        raise OutputExistsError(
+            f"{target}: exists already and is not empty; choose another name, or allow it to be "
+            "overwritten"
+        )
+    # Overwriting replaces the folder, which must never take a user's other files with it.
+    foreign = [name for name in names if not _OWN_FILE.fullmatch(name)]
+    if foreign:
+        raise OutputError(
+            f"{target}: holds other files ({foreign[0]}) and is not overwritten; choose another "
+            "name"
+        )
+
+
+def _check_settings(fps: int, crf: int, audio: Waveform | None, sample_rate: int) -> None:
+    for setting, value in (("fps", fps), ("sample_rate", sample_rate)):
+        if not isinstance(value, int) or value <= 0:
+            raise ValueError(f"{setting} is {value!r}, it must be a positive whole number")
+    if not 0 <= crf <= 51:
+        raise ValueError(f"crf is {crf}, it must be 0 to 51")
+    if audio is None:
+        return
+    if audio.ndim != 1 or audio.dtype.kind != "f":
+        raise ValueError(f"audio is {audio.dtype} {audio.shape}, it must be (S,) float32")
+    if not np.isfinite(audio).all():
+        raise ValueError("audio holds NaN or infinite samples")
+
+
+def _check_frame(frame: Frame, index: int, shape: tuple[int, ...]) -> tuple[int, ...]:
+    if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8 or frame.size == 0:
+        raise ValueError(
+            f"frame {index} is {frame.dtype} {frame.shape}, it must be (H, W, 3) uint8"
+        )
+    if shape and frame.shape != shape:
+        raise ValueError(f"frame {index} has shape {frame.shape}, the first one {shape}")
+    return frame.shape
+
+
+@contextmanager
+def output_errors(name: str) -> Iterator[None]:
+    """What the operating system and FFmpeg say, as one line about ``name``.
+
+    That a reader went away is for the caller to handle.
+    """
+    import av
+
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except (OSError, av.FFmpegError, av.codec.codec.UnknownCodecError) as problem:
+        if getattr(problem, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            raise OutputError(
+                f"{name}: the disk is full; free some space or write elsewhere"
+            ) from problem
+        raise OutputError(f"{name}: cannot be written ({reason(problem)})") from problem
+
+
+def put_in_place(temporary: Path, target: Path) -> None:
+    """Move a finished file or folder to its name in one step."""
+    if not temporary.is_dir() or not target.exists():
+        temporary.replace(target)
+        return
+    # A folder cannot replace one that holds files: the old one steps aside first, to where all that
+    # is left is removed.
+    aside = temporary.with_suffix(".old")
+    target.rename(aside)
+    try:
+        temporary.rename(target)
+    except OSError:
+        aside.rename(target)
+        raise
