@@ -350,6 +350,7 @@ def test_saving_respects_what_is_there(tmp_path):
     assert path.read_bytes() != before
 
 
+@pytest.mark.e2e
 def test_the_head_moves_when_asked_and_the_rest_of_the_picture_stays() -> None:
     time = np.arange(16_000) / 16_000
     sound = ((0.3 * np.sin(2 * np.pi * 180 * time)).astype(np.float32), 16_000)
@@ -362,6 +363,7 @@ def test_the_head_moves_when_asked_and_the_rest_of_the_picture_stays() -> None:
     assert np.array_equal(moved, again)
 
 
+@pytest.mark.e2e
 def test_eyes_close_when_asked_and_stay_open_when_not() -> None:
     time = np.arange(3 * 16_000) / 16_000
     sound = ((0.3 * np.sin(2 * np.pi * 180 * time)).astype(np.float32), 16_000)

@@ -29,11 +29,13 @@ def everything() -> None:
         pytest.importorskip(name.split(".")[0], reason=f"{name} is not installed here")
 
 
+@pytest.mark.e2e
 @pytest.mark.usefixtures("everything")
 def test_nothing_is_wrong(audit: ModuleType) -> None:
     assert audit.problems() == []
 
 
+@pytest.mark.e2e
 @pytest.mark.usefixtures("everything")
 def test_what_is_wrong_is_found(audit: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     groups = audit.declared()

@@ -306,6 +306,7 @@ def test_a_failing_shard_leaves_nothing_half_made(refused, files):
 # --- as a program of its own --------------------------------------------------------------------
 
 
+@pytest.mark.e2e
 def test_a_run_says_nothing_but_its_result_and_ctrl_c_leaves_nothing(files):
     """MediaPipe's, TensorFlow's and FFmpeg's chatter must reach nobody's terminal."""
     program = [sys.executable, "-m", "stillspeak"]

@@ -144,6 +144,7 @@ def test_a_mouth_beyond_the_edge_is_refused(animate, files):
     assert outcome.err.startswith("stillspeak: cut.png: the mouth is cut off by the picture's edge")
 
 
+@pytest.mark.e2e
 def test_options_arrive(animate, files):
     animate("photo.png", "speech.wav", "-o", "a", "--crop")
     animate(
@@ -347,6 +348,7 @@ def gifs(folder: Path) -> set[str]:
     }
 
 
+@pytest.mark.e2e
 def test_jobs_share_one_model_and_fail_one_by_one(animate, table, files, monkeypatch):
     loaded = []
     load = animate_module.load_model
@@ -363,6 +365,7 @@ def test_jobs_share_one_model_and_fail_one_by_one(animate, table, files, monkeyp
     assert gifs(files) == {"0.gif", "1.gif", "3.gif", "5.gif"}
 
 
+@pytest.mark.e2e
 def test_jobs_as_json_and_their_second_run(animate, table, files):
     animate("--jobs", table, "--crop", "--shard", "1/2", "-q")
     assert gifs(files) == {"0.gif"}
@@ -377,6 +380,7 @@ def test_jobs_as_json_and_their_second_run(animate, table, files):
     assert len(outcome.err.splitlines()) == 2
 
 
+@pytest.mark.e2e
 def test_shards_make_every_video_once(animate, table, files):
     table.write_text(re.sub(r"\n(wall|.*missing).*", "", table.read_text()))
     made: list[str] = []
@@ -404,6 +408,7 @@ class Terminal(io.StringIO):
         return True
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize(("options", "shown"), [([], True), (["--quiet"], False)])
 def test_a_terminal_gets_a_progress_bar(animate, monkeypatch, options, shown):
     terminal = Terminal()
@@ -414,6 +419,7 @@ def test_a_terminal_gets_a_progress_bar(animate, monkeypatch, options, shown):
     assert ("10/10" in terminal.getvalue()) is shown
 
 
+@pytest.mark.e2e
 def test_the_demo_makes_the_bundled_example(run, files, monkeypatch):
     import skimage.data
 

@@ -82,6 +82,7 @@ def test_a_list_of_crema_d(
     ]
 
 
+@pytest.mark.e2e
 def test_a_list_of_a_folder(
     tmp_path: Path, run: Callable[..., tuple[int, list[str], list[str]]]
 ) -> None:
@@ -156,6 +157,7 @@ def test_splits_and_scales_that_there_are_not(
     assert says in " ".join(" ".join(err).replace("│", " ").split())
 
 
+@pytest.mark.e2e
 def test_a_folder_is_prepared(
     tmp_path: Path, run: Callable[..., tuple[int, list[str], list[str]]]
 ) -> None:

@@ -28,6 +28,8 @@ from support.animate import (
 )
 from support.marks import flipped, marks, origin, speaking
 
+pytestmark = pytest.mark.e2e
+
 
 @pytest.fixture
 def run(monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:

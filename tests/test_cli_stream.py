@@ -85,6 +85,7 @@ def test_a_file_is_recorded_with_pictures_and_sound_in_step(files, tmp_path, mon
     assert listing(tmp_path) == listing(tmp_path) and len(list(tmp_path.iterdir())) == 2
 
 
+@pytest.mark.e2e
 def test_what_is_recorded_is_marked(files, tmp_path, monkeypatch):
     use_shared_detector(monkeypatch)
     found = []
@@ -185,6 +186,7 @@ def test_bare_pictures_on_stdout(files, shell, capfd, form):
         assert 1 <= shell.out.count(b"\xff\xd8\xff\xe0") <= 10
 
 
+@pytest.mark.e2e
 def test_a_player_that_is_closed_ends_it(files, shell, tmp_path):
     film = tmp_path / "film.mp4"
     shell.run(
@@ -194,6 +196,7 @@ def test_a_player_that_is_closed_ends_it(files, shell, tmp_path):
     assert 1 <= len(list(iter_frames(film))) <= 27
 
 
+@pytest.mark.e2e
 def test_ctrl_c_leaves_a_film_that_plays(files, tmp_path):
     """While stdin stays open and silent, as a microphone's pipe does."""
     film = tmp_path / "film.mp4"

@@ -21,6 +21,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     return 0
 
 
+@pytest.mark.e2e
 def test_train_resume_and_use(
     monkeypatch: pytest.MonkeyPatch,
     speaking_cache: Path,
@@ -62,6 +63,7 @@ def test_train_names_what_is_wrong(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.e2e
 def test_a_dry_run_prints_and_writes_nothing(
     monkeypatch: pytest.MonkeyPatch,
     speaking_cache: Path,

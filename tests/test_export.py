@@ -192,6 +192,7 @@ ABOUT = {
 }
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("name", ABOUT)
 def test_released_models(name: str, tmp_path: Path) -> None:
     tolerance, part, sizes, ahead = ABOUT[name]
@@ -217,6 +218,7 @@ def test_released_models(name: str, tmp_path: Path) -> None:
     assert model.ir_version == 8
 
 
+@pytest.mark.e2e
 def test_the_example_says_the_default_model_s_poses(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -381,6 +383,7 @@ def test_a_missing_package_is_named(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.e2e
 def test_importing_it_loads_no_onnx() -> None:
     code = "import sys, stillspeak.export.onnx; print({'onnx', 'onnxruntime'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -208,6 +208,7 @@ def test_nox_runs_what_is_supported(noxfile: ModuleType) -> None:
     assert {"dev", "train", "serve"} <= extras
 
 
+@pytest.mark.e2e
 def test_nox_lists_its_sessions() -> None:
     pytest.importorskip("nox")
     done = subprocess.run(

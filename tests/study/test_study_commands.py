@@ -127,6 +127,7 @@ def test_serve_reminds_of_the_consent_and_of_a_taken_port(tmp_path: Path) -> Non
     assert "cannot be listened at" in error
 
 
+@pytest.mark.e2e
 def test_the_example_makes_a_study(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, str(ROOT / "examples" / "study" / "make_study.py"), str(tmp_path / "my")],

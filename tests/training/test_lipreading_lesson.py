@@ -152,6 +152,7 @@ def test_clips_without_timings_teach_nothing(tmp_path: Path, write_clip: WRITE) 
         lesson(tmp_path)
 
 
+@pytest.mark.e2e
 def test_a_run_learns_to_read_and_its_weights_load(cache: Path, tmp_path: Path) -> None:
     config = tmp_path / "tiny.toml"
     config.write_text(

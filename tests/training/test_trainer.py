@@ -86,6 +86,7 @@ def final(folder: Path) -> dict[str, Any]:
 # ------------------------------------------------------------------ learning
 
 
+@pytest.mark.e2e
 def test_the_loss_falls(make: Callable[..., Trainer], tmp_path: Path) -> None:
     off = {field.name: 0.0 for field in fields(AugmentConfig)}
     config = smoke(

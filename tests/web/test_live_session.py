@@ -107,6 +107,7 @@ class PitchFace:
         return SimpleNamespace(picture=np.full((96, 96, 3), level, np.uint8))
 
 
+@pytest.mark.e2e
 def test_pictures_and_sound_are_in_step(monkeypatch):
     """Where a returned picture belongs in the sent sound, and where the returned sound beside it
     belongs, by the clock that receivers bring both tracks into step by: no more than a frame apart.
@@ -570,6 +571,7 @@ def resident() -> int:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
+@pytest.mark.e2e
 def test_short_sessions_leave_nothing_behind():
     threads = threading.active_count()
     _, seen = soak(4)

@@ -173,6 +173,7 @@ def test_the_command_line_makes_the_same_video(
     assert np.abs(served.astype(int) - drawn).mean() < 3
 
 
+@pytest.mark.e2e
 def test_videos_are_marked_unless_the_operator_says_otherwise(
     make_app: Callable[..., FastAPI], picture_bytes: bytes, sound_bytes: bytes, tmp_path: Path
 ):

@@ -151,6 +151,7 @@ def start(config: Path) -> tuple[subprocess.Popen[str], str]:
     return server, server.stdout.readline().split()[0]
 
 
+@pytest.mark.e2e
 def test_files_go_when_the_server_stops_and_when_one_starts_after_a_kill(
     config: Path, sound_bytes: bytes
 ):

@@ -324,6 +324,7 @@ def test_others_are_served_while_one_is_slow(make_app: Callable[..., FastAPI], s
         settled(app)
 
 
+@pytest.mark.e2e
 def test_many_at_once(make_app: Callable[..., FastAPI], picture_bytes: bytes, sound_bytes: bytes):
     """Good, bad and huge uploads side by side: each gets its own answer and nobody else's."""
     app = make_app(max_uploads=6, max_items=12, max_upload_bytes=2**20)
