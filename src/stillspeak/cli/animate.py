@@ -40,7 +40,9 @@ def animate(
     speech: Annotated[str | None, typer.Argument(help="The sound; - reads it from stdin.")] = None,
     output: Annotated[
         str | None,
-        typer.Option("-o", "--output", help="mp4, webm, gif, a folder of PNGs, or - for stdout."),
+        "-o",
+        "--output",
+        "mp4, webm, gif, a folder of PNGs, or - for stdout.",
     ] = None,
     model: Model = "default",
     device: Device = "auto",
@@ -50,16 +52,12 @@ def animate(
     quiet: Quiet = False,
     as_json: AsJson = False,
     stdout_format: Annotated[
-        str | None, typer.Option("--format", help="What -o - writes: mp4 (default), webm or gif.")
+        str | None, "--format", "What -o - writes: mp4 (default), webm or gif."
     ] = None,
-    jobs: Annotated[
-        Path | None, typer.Option(help="CSV table with the columns photo, speech, output.")
-    ] = None,
+    jobs: Annotated[Path | None, "CSV table with the columns photo, speech, output."] = None,
     marks: MarkOptions,
-    part: Annotated[str | None, typer.Option("--shard", help="Part i/n of the jobs.")] = None,
-    skip_existing: Annotated[
-        bool, typer.Option("--skip-existing", help="Leave jobs alone whose output exists.")
-    ] = False,
+    part: Annotated[str | None, "--shard", "Part i/n of the jobs."] = None,
+    skip_existing: Annotated[bool, "Leave jobs alone whose output exists."] = False,
 ) -> None:
     """Make a picture speak: PHOTO SPEECH -o OUT.mp4, or many with --jobs TABLE.csv."""
     how = _How(model, device, options, marks, overwrite, quiet, as_json)

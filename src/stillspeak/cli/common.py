@@ -39,22 +39,26 @@ def known_device(name: str | None) -> str | None:
     return name
 
 
-def flag(name: str, about: FieldInfo) -> Any:
-    """The command line's form of a configuration's field."""
-    spelled = (f"--{name.replace('_', '-')}",) if about.annotation is bool else ()  # no --no- form
-    least, most = range_of(about)
-    return typer.Option(*spelled, min=least, max=most, help=about.description)
+def flag(name: str, kind: Any, default: Any, about: list[Any]) -> Any:
+    """A type with the command line's form of an option: its names, range and help text."""
+    spelled = tuple(one for one in about[:-1] if isinstance(one, str))
+    if kind is bool and not default and not spelled:
+        spelled = (f"--{name.replace('_', '-')}",)  # its --no- form would change nothing
+    field = next((one for one in about if isinstance(one, FieldInfo)), FieldInfo())
+    least, most = range_of(field)
+    text = about[-1] if isinstance(about[-1], str) else field.description
+    return Annotated[kind, typer.Option(*spelled, min=least, max=most, help=text)]
 
 
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")]
-Model = Annotated[str, typer.Option(help="A released model's name, or a weights file.")]
+Quiet = Annotated[bool, "--quiet", "-q", "Only errors."]
+Overwrite = Annotated[bool, "Replace an existing output."]
+Model = Annotated[str, "A released model's name, or a weights file."]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", callback=known_device)]
-Seed = Annotated[int, flag("seed", OPTIONS["seed"])]
-FaceIndex = Annotated[int | None, flag("face", OPTIONS["face"])]
-Blink = Annotated[float, flag("blink", OPTIONS["blink"])]
-Expression = Annotated[float, flag("expression", OPTIONS["expression"])]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Seed = Annotated[int, OPTIONS["seed"]]
+FaceIndex = Annotated[int | None, OPTIONS["face"]]
+Blink = Annotated[float, OPTIONS["blink"]]
+Expression = Annotated[float, OPTIONS["expression"]]
+AsJson = Annotated[bool, "--json", "Print the result as JSON."]
 
 
 @configuration()
@@ -113,23 +117,30 @@ class MarkOptions(SigningOptions):
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Let a command take options as values.
+    """Let a command say its options briefly.
 
-    A parameter whose type is a configuration, such as ``AnimateOptions``, becomes one option a
-    field: its type, default, range and description are the option's.
+    ``Annotated[int, "help text"]`` is an option, ``Annotated[int, Field(ge=1), "help text"]`` one
+    with a range, ``Annotated[str, "-o", "--output", "help text"]`` one with names of its own. A
+    parameter whose type is a configuration, such as ``AnimateOptions``, becomes one option a
+    field. What typer itself understands stays as it is.
     """
     groups: dict[str, Any] = {}
     shown: list[Parameter] = []
     hints = get_type_hints(command, include_extras=True)
-    by_name = Parameter.KEYWORD_ONLY
+
+    def show(name: str, kind: Any, default: Any) -> None:
+        shown.append(Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=kind))
+
     for name, parameter in signature(command).parameters.items():
-        if not is_dataclass(hints[name]):
-            shown.append(parameter.replace(annotation=hints[name], kind=by_name))
-            continue
-        groups[name] = hints[name]
-        for each, about in fields_of(groups[name]).items():
-            kind = Annotated[about.annotation, flag(each, about)]  # type: ignore[name-defined]
-            shown.append(Parameter(each, by_name, default=about.default, annotation=kind))
+        kind, *about = get_args(hints[name]) or (hints[name],)
+        if is_dataclass(kind):
+            groups[name] = kind
+            for each, field in fields_of(groups[name]).items():
+                show(each, flag(each, field.annotation, field.default, [field]), field.default)
+        elif about and isinstance(about[-1], str | FieldInfo):
+            show(name, flag(name, kind, parameter.default, about), parameter.default)
+        else:
+            show(name, hints[name], parameter.default)
 
     @wraps(command)
     def run(**arguments: Any) -> None:
@@ -201,7 +212,7 @@ def in_time(seconds: float) -> str:
 
 
 class Advance(Protocol):
-    """Moves a progress bar."""
+    """Moves a progress bar on."""
 
     def __call__(self, done: int, text: str = "") -> None: ...
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from pydantic import Field
 
 from stillspeak.cli.common import (
     AsJson,
@@ -36,50 +37,31 @@ def conceal(
     output: Annotated[str, typer.Argument(help=".mp4, .mov, .mkv or .webm.")],
     lost: Annotated[
         str | None,
-        typer.Option(
-            help="Lost intervals: 1.0-1.4,2.2-2.6 in seconds, 25-34 in frame numbers, or a .csv, "
-            ".json or .txt file."
-        ),
+        "Lost intervals: 1.0-1.4,2.2-2.6 in seconds, 25-34 in frame numbers, or a .csv, "
+        ".json or .txt file.",
     ] = None,
-    detect: Annotated[
-        bool, typer.Option("--detect", help="Frozen, black and damaged frames count as lost.")
-    ] = False,
-    online: Annotated[
-        bool, typer.Option("--online", help="Each frame from the past alone, as in a call.")
-    ] = False,
+    detect: Annotated[bool, "Frozen, black and damaged frames count as lost."] = False,
+    online: Annotated[bool, "Each frame from the past alone, as in a call."] = False,
     ease: Annotated[
         int,
-        typer.Option(
-            min=0,
-            max=25,
-            help="With --online: good frames after a gap over which the picture returns.",
-        ),
+        Field(ge=0, le=25),
+        "With --online: good frames after a gap over which the picture returns.",
     ] = 0,
-    extend: Annotated[
-        bool,
-        typer.Option(
-            "--extend/--no-extend", help="Frames before and after the picture while sound goes on."
-        ),
-    ] = True,
+    extend: Annotated[bool, "Frames before and after the picture while sound goes on."] = True,
     fps: Annotated[
-        float | None,
-        typer.Option(min=1, max=240, help="True frame rate, if too few frames are left."),
+        float | None, Field(ge=1, le=240), "True frame rate, if too few frames are left."
     ] = None,
     occlusion: Annotated[
         str | None,
-        typer.Option(
-            help="What hides the face: a picture or video, white where hidden, or x,y,width,height."
-        ),
+        "What hides the face: a picture or video, white where hidden, or x,y,width,height.",
     ] = None,
     reference: Annotated[
-        str | None,
-        typer.Option(help="With --occlusion: a picture of the bare face, or a frame's number."),
+        str | None, "With --occlusion: a picture of the bare face, or a frame's number."
     ] = None,
     grow: Annotated[
         float | None,
-        typer.Option(
-            min=0, max=1, help="Face widths by which the mask is widened; 0.04 unless told."
-        ),
+        Field(ge=0, le=1),
+        "Face widths by which the mask is widened; 0.04 by default.",
     ] = None,
     model: Model = "default",
     seed: Seed = AnimateOptions.seed,
@@ -87,9 +69,7 @@ def conceal(
     device: Device = "auto",
     blink: Blink = AnimateOptions.blink,
     expression: Expression = AnimateOptions.expression,
-    crf: Annotated[
-        int, typer.Option(min=0, max=51, help="Picture quality; 0 lossless, more is smaller.")
-    ] = 12,
+    crf: Annotated[int, Field(ge=0, le=51), "Picture quality; 0 lossless, more is smaller."] = 12,
     *,
     marks: SigningOptions,
     overwrite: Overwrite = False,

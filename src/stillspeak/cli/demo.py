@@ -5,15 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from stillspeak.cli.common import Device, Model, Overwrite, Quiet, save
 
 
 def demo(
-    output: Annotated[Path, typer.Option("-o", "--output", help="Where to write it.")] = Path(
-        "demo.mp4"
-    ),
+    output: Annotated[Path, "-o", "--output", "Where to write it."] = Path("demo.mp4"),
     model: Model = "default",
     device: Device = "auto",
     overwrite: Overwrite = False,

@@ -6,70 +6,45 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import Field
 
 from stillspeak.cli.common import Quiet, command_line, listed, progress_stages, tell, usage
 
 
 def evaluate(
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Folder of the results.")
-    ] = None,
+    output: Annotated[Path | None, "-o", "--output", "Folder of the results."] = None,
     model: Annotated[
         str | None,
-        typer.Option(
-            help="A released model's name or a weights file; still and real are floor and ceiling."
-        ),
+        "A released model's name or a weights file; still and real are floor and ceiling.",
     ] = None,
-    data: Annotated[
-        Path | None, typer.Option(help="A prepared cache, or any folder of videos: see --layout.")
-    ] = None,
+    data: Annotated[Path | None, "A prepared cache, or any folder of videos: see --layout."] = None,
     layout: Annotated[
-        str,
-        typer.Option(help="What --data is: cache, or folder for videos as they are, uncut."),
+        str, "What --data is: cache, or folder for videos as they are, uncut."
     ] = "cache",
     first_frame: Annotated[
         bool,
-        typer.Option(
-            "--first-frame",
-            help="With --layout folder: a video's first frame with a face is its still. The rule "
-            "there is, said aloud.",
-        ),
+        "With --layout folder: the first frame with a face is the reference image. This "
+        "is the only rule; the option states it.",
     ] = False,
-    split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
-    videos: Annotated[
-        Path | None, typer.Option(help="Videos of any other system, instead of --model.")
-    ] = None,
-    real: Annotated[
-        Path | None, typer.Option(help="The real videos, named as those of --videos.")
-    ] = None,
-    speakers: Annotated[str | None, typer.Option(help="Only these, separated by commas.")] = None,
+    split: Annotated[str, "train, validation or test."] = "test",
+    videos: Annotated[Path | None, "Videos of any other system, instead of --model."] = None,
+    real: Annotated[Path | None, "The real videos, named as those of --videos."] = None,
+    speakers: Annotated[str | None, "Only these, separated by commas."] = None,
     clips: Annotated[
-        int | None, typer.Option(min=1, help="At most so many, from the speakers in turn.")
+        int | None, Field(ge=1), "At most this many, from the speakers in turn."
     ] = None,
-    metrics: Annotated[
-        str | None, typer.Option(help="Only these, separated by commas; see --list.")
-    ] = None,
-    embedder: Annotated[
-        Path | None, typer.Option(help="ONNX face embedder for acd, instead of dlib's.")
-    ] = None,
-    lip_reader: Annotated[
-        Path | None, typer.Option(help="Weights of a lip reader for wer, instead of ours.")
-    ] = None,
-    sync: Annotated[
-        Path | None, typer.Option(help="Weights of a sync scorer for av_offset, instead of ours.")
-    ] = None,
+    metrics: Annotated[str | None, "Only these, separated by commas; see --list."] = None,
+    embedder: Annotated[Path | None, "ONNX face embedder for acd, instead of dlib's."] = None,
+    lip_reader: Annotated[Path | None, "Weights of a lip reader for wer, instead of ours."] = None,
+    sync: Annotated[Path | None, "Weights of a sync scorer for av_offset, instead of ours."] = None,
     real_cache: Annotated[
         Path | None,
-        typer.Option(
-            help="Keeps what is found in real frames for the next system, with --layout folder "
-            "their aligned crops too; in --data, or in the results, by default."
-        ),
+        "Keeps what is found in real frames for the next system, with --layout folder "
+        "their aligned crops too; in --data, or in the results, by default.",
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, max=64, help="Processes.")] = 2,
-    list_only: Annotated[bool, typer.Option("--list", help="Only list the metrics.")] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace results of another system.")
-    ] = False,
+    workers: Annotated[int, Field(ge=1, le=64), "Processes."] = 2,
+    list_only: Annotated[bool, "--list", "Only list the metrics."] = False,
+    overwrite: Annotated[bool, "Replace results of another system."] = False,
     quiet: Quiet = False,
 ) -> None:
     """Score a model on a test set or a folder of videos, or the videos of any other system."""

@@ -14,18 +14,12 @@ from stillspeak.cli.common import AsJson, FaceIndex, Overwrite, Quiet, in_bytes,
 def export(
     model: Annotated[str, typer.Argument(help="A released model's name, or a weights file.")],
     output: Annotated[Path, typer.Argument(help="The folder for the files.")],
-    onnx: Annotated[
-        bool,
-        typer.Option("--onnx", help="hear.onnx, sound to poses; or still.onnx and step.onnx."),
-    ] = False,
+    onnx: Annotated[bool, "hear.onnx, sound to poses; or still.onnx and step.onnx."] = False,
     photo: Annotated[
-        str | None,
-        typer.Option(help="A picture, whose face's inputs of still.onnx are written as face.npz."),
+        str | None, "A picture, whose face's inputs of still.onnx are written as face.npz."
     ] = None,
     face: FaceIndex = None,
-    check: Annotated[
-        bool, typer.Option("--check/--no-check", help="Compare with PyTorch in ONNX Runtime.")
-    ] = True,
+    check: Annotated[bool, "--check/--no-check", "Compare with PyTorch in ONNX Runtime."] = True,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     as_json: AsJson = False,

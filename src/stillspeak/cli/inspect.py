@@ -23,7 +23,7 @@ def inspect(
         list[Path], typer.Argument(help="Videos, pictures, or folders of PNG frames.")
     ],
     trust: Annotated[
-        Path | None, typer.Option(help="PEM file of root certificates that the signer must have.")
+        Path | None, "PEM file of root certificates that the signer must have."
     ] = None,
     as_json: AsJson = False,
 ) -> None:

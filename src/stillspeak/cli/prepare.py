@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from pydantic import Field
 
 from stillspeak.cli.common import progress_bar, tell, usage
 from stillspeak.errors import ConfigError
@@ -19,29 +20,21 @@ if TYPE_CHECKING:
 def prepare(
     corpus: Annotated[Path, typer.Argument(help="The corpus's folder.")],
     cache: Annotated[Path, typer.Argument(help="Where the prepared clips go.")],
-    layout: Annotated[
-        str, typer.Option(help="grid, tcd-timit, crema-d, or folder: any tree of videos.")
-    ] = "grid",
-    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
-    list_only: Annotated[
-        bool, typer.Option("--list", help="Only list speakers, splits and clips.")
-    ] = False,
+    layout: Annotated[str, "grid, tcd-timit, crema-d, or folder: any tree of videos."] = "grid",
+    workers: Annotated[int, Field(ge=1), "Processes."] = 2,
+    list_only: Annotated[bool, "--list", "Only list speakers, splits and clips."] = False,
     min_seconds: Annotated[
-        float | None, typer.Option(help="Shortest clip, with --layout folder: 2 by default.")
+        float | None, "Shortest clip, with --layout folder: 2 by default."
     ] = None,
     max_seconds: Annotated[
-        float | None, typer.Option(help="Longest clip, with --layout folder: 8 by default.")
+        float | None, "Longest clip, with --layout folder: 8 by default."
     ] = None,
     split: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Only clips of this split: train, validation or test. May be given repeatedly."
-        ),
+        "Only clips of this split: train, validation or test. May be given repeatedly.",
     ] = None,
-    mouth_scale: Annotated[
-        int, typer.Option(help="2 keeps the mouth at twice the crops' scale as well.")
-    ] = 0,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+    mouth_scale: Annotated[int, "2 keeps the mouth at twice the crops' scale as well."] = 0,
+    quiet: Annotated[bool, "--quiet", "-q", "No progress bar."] = False,
 ) -> None:
     """Align a corpus's faces once, into a cache that training reads."""
     from stillspeak.data.clips import SPLITS

@@ -6,21 +6,18 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import Field
 
 from stillspeak.cli.common import Quiet, progress_stages, tell
 
 
 def report(
     results: Annotated[list[Path], typer.Argument(help="Folders that evaluate wrote.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the report.")],
-    data: Annotated[
-        Path | None, typer.Option(help="The prepared cache, if it is elsewhere by now.")
-    ] = None,
-    title: Annotated[str, typer.Option(help="Of the page.")] = "Talking faces: results",
-    clips: Annotated[
-        int, typer.Option(min=1, max=100, help="Clips whose lips and blinks are drawn.")
-    ] = 4,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a report.")] = False,
+    output: Annotated[Path, "-o", "--output", "Folder of the report."],
+    data: Annotated[Path | None, "The prepared cache, if it is elsewhere by now."] = None,
+    title: Annotated[str, "Of the page."] = "Talking faces: results",
+    clips: Annotated[int, Field(ge=1, le=100), "Clips whose lips and blinks are drawn."] = 4,
+    overwrite: Annotated[bool, "Replace a report."] = False,
     quiet: Quiet = False,
 ) -> None:
     """Make a page and Markdown of results, beside the paper's Table 1."""

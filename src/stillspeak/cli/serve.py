@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import Field
 
-from stillspeak.cli.common import MarkOptions, Quiet, flag, known_device, tell_unmarked
+from stillspeak.cli.common import MarkOptions, Quiet, known_device, tell_unmarked
 from stillspeak.system.configuration import build, fields_of, merge, read_toml
 from stillspeak.web.settings import ServeSettings
 
@@ -15,23 +16,23 @@ SETTINGS = fields_of(ServeSettings)
 
 
 def serve(
-    config: Annotated[Path | None, typer.Option(help="A TOML file of settings.")] = None,
-    host: Annotated[str | None, flag("host", SETTINGS["host"])] = None,
-    port: Annotated[int | None, flag("port", SETTINGS["port"])] = None,
-    allow_host: Annotated[list[str] | None, flag("allow_host", SETTINGS["allow_hosts"])] = None,
-    model: Annotated[list[str] | None, flag("model", SETTINGS["models"])] = None,
+    config: Annotated[Path | None, "A TOML file of settings."] = None,
+    host: Annotated[str | None, SETTINGS["host"]] = None,
+    port: Annotated[int | None, SETTINGS["port"]] = None,
+    allow_host: Annotated[list[str] | None, SETTINGS["allow_hosts"]] = None,
+    model: Annotated[list[str] | None, SETTINGS["models"]] = None,
     device: Annotated[
         str | None, typer.Option(help="auto, cpu, cuda or mps.", callback=known_device)
     ] = None,
     keep_minutes: Annotated[
-        float | None, typer.Option(min=0.1, help="When files are removed: 60.")
+        float | None, Field(ge=0.1), "When files are removed: 60."
     ] = None,
-    live_sessions: Annotated[int | None, flag("live_sessions", SETTINGS["live_sessions"])] = None,
-    stun: Annotated[str | None, flag("stun", SETTINGS["stun"])] = None,
-    turn: Annotated[str | None, flag("turn", SETTINGS["turn"])] = None,
+    live_sessions: Annotated[int | None, SETTINGS["live_sessions"]] = None,
+    stun: Annotated[str | None, SETTINGS["stun"]] = None,
+    turn: Annotated[str | None, SETTINGS["turn"]] = None,
     *,
     marks: MarkOptions,
-    open_browser: Annotated[bool, typer.Option("--open", help="Open the page here.")] = False,
+    open_browser: Annotated[bool, "--open", "Open the page here."] = False,
     quiet: Quiet = False,
 ) -> None:
     """Open the web application: a picture and speech become a video in the browser."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from pydantic import Field
 
 from stillspeak.cli.common import (
     Device,
@@ -41,30 +42,24 @@ FORMATS = ("mkv", "mjpeg", "rgb24")
 
 def stream(
     photo: Annotated[str, typer.Argument(help="The picture.")],
-    mic: Annotated[bool, typer.Option("--mic", help="Take the sound of a microphone.")] = False,
-    mic_device: Annotated[
-        str | None, typer.Option(help="Which one: its number or a part of its name.")
-    ] = None,
+    mic: Annotated[bool, "Take the sound of a microphone."] = False,
+    mic_device: Annotated[str | None, "Its number, or a part of its name."] = None,
     sound: Annotated[
         str | None,
-        typer.Option("--input", help="A sound file, in real time; - is raw 16-bit PCM on stdin."),
+        "--input",
+        "A sound file, in real time; - is raw 16-bit PCM on stdin.",
     ] = None,
-    rate: Annotated[
-        int, typer.Option(min=1000, max=1_000_000, help="Samples a second of the PCM.")
-    ] = 16_000,
-    channels: Annotated[int, typer.Option(min=1, max=32, help="Channels of the PCM.")] = 1,
-    live: Annotated[
-        bool, typer.Option("--live", help="The PCM comes from a microphone: keep the delay small.")
-    ] = False,
-    record: Annotated[Path | None, typer.Option(help="Write an MP4.")] = None,
-    output: Annotated[
-        str | None, typer.Option("-o", "--output", help="- writes to stdout, for a player.")
-    ] = None,
+    rate: Annotated[int, Field(ge=1000, le=1_000_000), "Samples a second of the PCM."] = 16_000,
+    channels: Annotated[int, Field(ge=1, le=32), "Channels of the PCM."] = 1,
+    live: Annotated[bool, "The PCM comes from a microphone: keep the delay small."] = False,
+    record: Annotated[Path | None, "Write an MP4."] = None,
+    output: Annotated[str | None, "-o", "--output", "- writes to stdout, for a player."] = None,
     form: Annotated[
         str,
-        typer.Option("--format", help="What -o - writes: mkv with sound, mjpeg or rgb24 without."),
+        "--format",
+        "What -o - writes: mkv with sound, mjpeg or rgb24 without.",
     ] = "mkv",
-    seconds: Annotated[float | None, typer.Option(min=0.04, help="Stop after so long.")] = None,
+    seconds: Annotated[float | None, Field(ge=0.04), "Stop after this many seconds."] = None,
     model: Model = "default",
     device: Device = "auto",
     *,

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import Field
 
-from stillspeak.cli.common import Overwrite, Quiet, Seed, listed, progress_bar, tell
+from stillspeak.cli.common import Overwrite, Quiet, Seed, listed, progress_bar, tell, with_options
 
 app = typer.Typer(
     help="Ask people which videos look natural, real, good, or can be lip-read; report on it.",
@@ -15,49 +16,39 @@ app = typer.Typer(
 )
 
 Study = Annotated[Path, typer.Argument(metavar="DIR", help="The study's folder.")]
-Database = Annotated[
-    str | None,
-    typer.Option(help="SQLAlchemy URL of the answers; DIR/answers.db by default."),
-]
+Database = Annotated[str | None, "SQLAlchemy URL of the answers; DIR/answers.db by default."]
 
 
 @app.command("init")
+@with_options
 def init(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to be made.")],
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The new study's folder.")],
     folders: Annotated[list[Path], typer.Argument(metavar="VIDEOS...", help="Folders of videos.")],
-    pairs: Annotated[
-        bool, typer.Option("--pairs", help="Preference: A/ B/ [C/ ...], partners by file name.")
-    ] = False,
-    turing: Annotated[bool, typer.Option("--turing", help="Real or fake: REAL/ FAKE/.")] = False,
-    mos: Annotated[bool, typer.Option("--mos", help="Ratings from 1 to 5 of one or more.")] = False,
-    intelligibility: Annotated[
-        bool, typer.Option("--intelligibility", help="Lip reading of silent clips.")
-    ] = False,
-    kind: Annotated[str | None, typer.Option(help="Any kind, by its name in study.toml.")] = None,
+    pairs: Annotated[bool, "Preference: A/ B/ [C/ ...], partners by file name."] = False,
+    turing: Annotated[bool, "Real or fake: REAL/ FAKE/."] = False,
+    mos: Annotated[bool, "Ratings from 1 to 5 of one or more."] = False,
+    intelligibility: Annotated[bool, "Lip reading of silent clips."] = False,
+    kind: Annotated[str | None, "Any kind, by its name in study.toml."] = None,
     names: Annotated[
-        str | None, typer.Option(help="Names of the systems, by commas; the folders' without.")
+        str | None, "The systems' names, separated by commas; the folders' by default."
     ] = None,
     words: Annotated[
         Path | None,
-        typer.Option(help="Lip reading: CSV with the columns file and words; GRID names without."),
+        "Lip reading: CSV with the columns file and words, unless files have GRID names.",
     ] = None,
     questions: Annotated[
         str | None,
-        typer.Option(help="By commas: natural, sync, realism (pairs); quality, sync, ... (mos)."),
+        "natural, sync, realism (pairs) or quality, sync, ... (mos), separated by commas.",
     ] = None,
     catch: Annotated[
-        Path | None, typer.Option(help="Folder of obviously bad videos; made without.")
+        Path | None, "Folder of obviously bad videos; they are made by default."
     ] = None,
     seed: Seed = 0,
-    link: Annotated[bool, typer.Option("--link", help="Hard links in place of copies.")] = False,
-    convert: Annotated[
-        bool, typer.Option("--convert", help="Make MP4 of what browsers do not play.")
-    ] = False,
-    skip_unpaired: Annotated[
-        bool, typer.Option("--skip-unpaired", help="Leave out names that not all folders have.")
-    ] = False,
+    link: Annotated[bool, "Hard links instead of copies."] = False,
+    convert: Annotated[bool, "Convert what browsers do not play to MP4."] = False,
+    skip_unpaired: Annotated[bool, "Leave out names that some folders lack."] = False,
     length_tolerance: Annotated[
-        float, typer.Option(min=0, help="Seconds by which partners' lengths may differ.")
+        float, Field(ge=0), "Seconds by which lengths in a pair may differ."
     ] = 0.5,
     quiet: Quiet = False,
 ) -> None:
@@ -96,16 +87,16 @@ def init(
 
 
 @app.command("serve")
+@with_options
 def serve(
     directory: Study,
-    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8000,
+    host: Annotated[str, "Address to listen on."] = "127.0.0.1",
+    port: Annotated[int, Field(ge=0, le=65535), "0: any free one."] = 8000,
     database: Database = None,
     trusted_proxies: Annotated[
-        str | None,
-        typer.Option(help="Addresses, by commas, whose X-Forwarded headers are believed."),
+        str | None, "Addresses whose X-Forwarded headers are trusted, separated by commas."
     ] = None,
-    root_path: Annotated[str, typer.Option(help="Where a proxy mounts the study.")] = "",
+    root_path: Annotated[str, "Where a proxy mounts the study."] = "",
     quiet: Quiet = False,
 ) -> None:
     """Put a study on the web until Ctrl-C. No address is logged or stored."""
@@ -134,10 +125,11 @@ def serve(
 
 
 @app.command("report")
+@with_options
 def report(
     directory: Study,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Its folder; DIR/report by default.")
+        Path | None, "-o", "--output", "The report's folder; DIR/report by default."
     ] = None,
     database: Database = None,
     overwrite: Overwrite = False,
@@ -156,14 +148,11 @@ def report(
 
 
 @app.command("export")
+@with_options
 def export(
     directory: Study,
-    to_csv: Annotated[
-        Path | None, typer.Option("--csv", help="Where to write CSV; - is standard output.")
-    ] = None,
-    to_json: Annotated[
-        Path | None, typer.Option("--json", help="Where to write JSON; - is standard output.")
-    ] = None,
+    to_csv: Annotated[Path | None, "--csv", "Where to write CSV; - is standard output."] = None,
+    to_json: Annotated[Path | None, "--json", "Where to write JSON; - is standard output."] = None,
     database: Database = None,
     overwrite: Overwrite = False,
 ) -> None:
@@ -199,29 +188,24 @@ def _write_text(path: Path, text: str, *, overwrite: bool) -> None:
 
 
 @app.command("simulate")
+@with_options
 def simulate(
     directory: Study,
-    raters: Annotated[int, typer.Option(min=1, max=100_000, help="How many.")] = 30,
+    raters: Annotated[int, Field(ge=1, le=100_000), "How many."] = 30,
     share: Annotated[
         float,
-        typer.Option(
-            help="Pairs: how often the first system is preferred; Turing test: how often the "
-            "answer is right; lip reading: how often a word is."
-        ),
+        "Pairs: how often the first system is preferred; Turing test: how often the "
+        "answer is right; lip reading: how often a word is.",
     ] = 0.8,
     strengths: Annotated[
-        str | None, typer.Option(help="Pairs: Bradley-Terry strengths, one a system, by commas.")
+        str | None, "Pairs: Bradley-Terry strengths of the systems, separated by commas."
     ] = None,
-    means: Annotated[
-        str | None, typer.Option(help="Ratings: mean of each system, by commas.")
-    ] = None,
-    spread: Annotated[float, typer.Option(help="How much raters differ, 0 to 1.")] = 0.05,
-    careless: Annotated[float, typer.Option(help="Share who answer at random.")] = 0.0,
-    leave: Annotated[float, typer.Option(help="Share who leave half-way.")] = 0.0,
+    means: Annotated[str | None, "Ratings: means of the systems, separated by commas."] = None,
+    spread: Annotated[float, "How much raters differ, from 0 to 1."] = 0.05,
+    careless: Annotated[float, "Share who answer at random."] = 0.0,
+    leave: Annotated[float, "Share who leave half-way."] = 0.0,
     seed: Seed = 0,
-    database: Annotated[
-        str | None, typer.Option(help="Where to; DIR/simulated.db by default.")
-    ] = None,
+    database: Annotated[str | None, "SQLAlchemy URL; DIR/simulated.db by default."] = None,
     quiet: Quiet = False,
 ) -> None:
     """Let raters of known truth take part, to try a study and its report before people do."""

@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from stillspeak.cli.common import Device, command_line, in_bytes, in_time, progress_bar, usage
 
 if TYPE_CHECKING:
@@ -18,25 +16,19 @@ if TYPE_CHECKING:
 
 
 def train(
-    config: Annotated[Path, typer.Option(help="TOML file, see configs/.")],
-    data: Annotated[Path, typer.Option(help="A prepared cache.")],
-    run: Annotated[Path, typer.Option(help="The run's folder.")],
-    minutes: Annotated[float | None, typer.Option(help="Stop after so many minutes.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint.")] = (
-        False
-    ),
-    start_from: Annotated[
-        str | None, typer.Option("--from", help="Take over what fits of a model's weights.")
-    ] = None,
+    config: Annotated[Path, "TOML file, see configs/."],
+    data: Annotated[Path, "A prepared cache."],
+    run: Annotated[Path, "The run's folder."],
+    minutes: Annotated[float | None, "Stop after this many minutes."] = None,
+    resume: Annotated[bool, "Go on from the newest checkpoint."] = (False),
+    start_from: Annotated[str | None, "--from", "Take over what fits of a model's weights."] = None,
     device: Device = "auto",
     overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="section.key=value over the file's values.")
+        list[str] | None, "--set", "section.key=value over the file's values."
     ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what it would cost; write nothing.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a dry run as JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+    dry_run: Annotated[bool, "Print what the run would cost; write nothing."] = False,
+    as_json: Annotated[bool, "--json", "Print a dry run as JSON."] = False,
+    quiet: Annotated[bool, "--quiet", "-q", "No progress bar."] = False,
 ) -> None:
     """Train a generator, or a network that measures, on a prepared cache."""
     from stillspeak.training.run import train as run_training
