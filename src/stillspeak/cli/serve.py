@@ -24,9 +24,7 @@ def serve(
     device: Annotated[
         str | None, typer.Option(help="auto, cpu, cuda or mps.", callback=known_device)
     ] = None,
-    keep_minutes: Annotated[
-        float | None, Field(ge=0.1), "When files are removed: 60."
-    ] = None,
+    keep_minutes: Annotated[float | None, Field(ge=0.1), "When files are removed: 60."] = None,
     live_sessions: Annotated[int | None, SETTINGS["live_sessions"]] = None,
     stun: Annotated[str | None, SETTINGS["stun"]] = None,
     turn: Annotated[str | None, SETTINGS["turn"]] = None,
