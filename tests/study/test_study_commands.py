@@ -124,7 +124,7 @@ def test_serve_reminds_of_the_consent_and_of_a_taken_port(tmp_path: Path) -> Non
     assert done.returncode == 1
     note, error = done.stderr.splitlines()
     assert "texts.consent does not say yet who runs the study" in note
-    assert "cannot be listened at" in error
+    assert "cannot listen on" in error
 
 
 @pytest.mark.e2e

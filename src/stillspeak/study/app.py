@@ -383,7 +383,7 @@ def serve(
     try:
         listening = socket.create_server((host, port), family=family, backlog=1024)
     except (OSError, OverflowError) as error:
-        raise StudyError(f"{host}:{port}: cannot be listened at ({reason(error)})") from error
+        raise StudyError(f"cannot listen on {host}:{port} ({reason(error)})") from error
     with listening:
         where = f"[{host}]" if ":" in host else host
         if ready is not None:

@@ -97,6 +97,11 @@ def tally(
     return counts
 
 
+def counted(name: str, tallied: Mapping[Any, tuple[int, int]]) -> list[dict[str, Any]]:
+    """A tally as JSON values: each key under this name, with ``k`` and ``n``."""
+    return [{name: key, "k": k, "n": n} for key, (k, n) in tallied.items() if n]
+
+
 def share(
     groups: Iterable[tuple[int, int]], level: float, *, chance: float | None = 0.5
 ) -> dict[str, Any]:

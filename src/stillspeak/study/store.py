@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -201,16 +202,8 @@ class AnswerStore:
             connection.execute(
                 insert(trials),
                 [
-                    {
-                        "session": key[0],
-                        "position": position,
-                        "role": trial.role,
-                        "first": trial.first,
-                        "second": trial.second,
-                        "expected": trial.expected,
-                        "plays": 0,
-                        "watched": 0,
-                    }
+                    asdict(trial)
+                    | {"session": key[0], "position": position, "plays": 0, "watched": 0}
                     for position, trial in enumerate(plan, start=1)
                 ],
             )

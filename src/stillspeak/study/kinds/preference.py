@@ -282,6 +282,7 @@ def _chosen(study: Study, answer: Answer, question: str) -> Chosen:
 def _pair(a: str, b: str, met: Sequence[Chosen], raters: Sequence[str], level: float) -> Result:
     """How often the first of two systems was preferred."""
     by_rater = st.tally(((r[0], r[1] == a) for r in met), raters)
+    items = st.tally((r[3], r[1] == a) for r in met)
     ahead = sum(1 for k, n in by_rater.values() if 2 * k > n)
     behind = sum(1 for k, n in by_rater.values() if 2 * k < n)
     return {
@@ -291,10 +292,10 @@ def _pair(a: str, b: str, met: Sequence[Chosen], raters: Sequence[str], level: f
         "raters_for_a": ahead,
         "raters_for_b": behind,
         "sign_p": st.binomial_test(ahead, ahead + behind),
-        "by_rater": [{"rater": r, "k": k, "n": n} for r, (k, n) in by_rater.items() if n],
+        "by_rater": st.counted("rater", by_rater),
         "items": [
-            {"item": item, "k": k, "n": n, "exact": st.clopper_pearson(k, n, level)}
-            for item, (k, n) in sorted(st.tally((r[3], r[1] == a) for r in met).items())
+            item | {"exact": st.clopper_pearson(item["k"], item["n"], level)}
+            for item in st.counted("item", dict(sorted(items.items())))
         ],
     }
 
@@ -307,7 +308,7 @@ def _agreement(votes: Sequence[tuple[str, Any, str]]) -> Result:
         "k": agreed,
         "n": judged,
         "share": agreed / judged if judged else None,
-        "by_rater": [{"rater": r, "k": k, "n": n} for r, (k, n) in sorted(by_rater.items()) if n],
+        "by_rater": st.counted("rater", dict(sorted(by_rater.items()))),
     }
 
 
@@ -324,9 +325,8 @@ def _repeated(answers: Sequence[Answer], question: str, level: float) -> Result:
         for role, key, winner in asked
         if role == "repeat" and key in first
     )
-    return st.share(by_rater.values(), level) | {
-        "by_rater": [{"rater": r, "k": k, "n": n} for r, (k, n) in sorted(by_rater.items())]
-    }
+    listed = st.counted("rater", dict(sorted(by_rater.items())))
+    return st.share(by_rater.values(), level) | {"by_rater": listed}
 
 
 def _strengths(

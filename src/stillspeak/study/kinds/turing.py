@@ -160,7 +160,7 @@ class Turing(StudyKind):
                 "n": scores.total(),
                 "left_out": len(by_rater) - scores.total(),
             },
-            "by_rater": [{"rater": r, "k": k, "n": n} for r, (k, n) in sorted(by_rater.items())],
+            "by_rater": st.counted("rater", dict(sorted(by_rater.items()))),
             "items": sorted(
                 (
                     {

@@ -187,7 +187,7 @@
 
   function left() {
     if (!settings.maxPlays) return Infinity;
-    // Who reloaded the page in the middle may still see it once.
+    // After a reload in the middle the trial may still be seen once.
     return Math.max(settings.maxPlays - plays, watched ? 0 : 1);
   }
 
@@ -238,7 +238,7 @@
         const apart = video.currentTime - lead.currentTime;
         if (!video.ended && !lead.ended && Math.abs(apart) > DRIFT) video.currentTime = lead.currentTime;
       }
-      // Whoever waits for data holds the others.
+      // A video that waits for data holds the others.
       const stalled = mine.some((video) => !video.ended && video.readyState < 3);
       for (const video of mine) {
         if (stalled && !video.paused && video.readyState >= 3) video.pause();
