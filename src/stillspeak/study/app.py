@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from importlib.resources import files
@@ -18,17 +17,16 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from stillspeak.errors import MissingDependencyError, StudyError
-from stillspeak.media.source import reason
 from stillspeak.study.kinds import Study
 from stillspeak.study.plan import check_plan
 from stillspeak.study.rate_limit import Rate
 from stillspeak.study.store import AnswerStore, StudyFullError, valid_code
 from stillspeak.study.texts import render
 from stillspeak.study.visit import RefusedError, Visit, settings
+from stillspeak.web.server import serve_app
 
 # Only what serves imports this module.
 try:
-    import uvicorn
     from fastapi import FastAPI
     from starlette.concurrency import run_in_threadpool
     from starlette.requests import Request
@@ -360,7 +358,7 @@ def serve(
     database: str | None = None,
     trusted_proxies: str | None = None,
     root_path: str = "",
-    ready: Callable[[str], None] | None = None,
+    ready: Callable[[str], None] = lambda address: None,
 ) -> None:
     """Serve a study until interrupted. Nothing about requests is logged.
 
@@ -374,28 +372,17 @@ def serve(
         ready: told the page's address once it answers.
 
     Raises:
-        StudyError: the study or its database cannot be used, or the port is taken.
-        ConfigError: study.toml is wrong.
+        StudyError: the study or its database cannot be used.
+        ConfigError: study.toml is wrong, or the address cannot be listened on.
         MissingDependencyError: the extra ``study`` is not installed.
     """
-    app = create_app(folder, database=database)
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        listening = socket.create_server((host, port), family=family, backlog=1024)
-    except (OSError, OverflowError) as error:
-        raise StudyError(f"cannot listen on {host}:{port} ({reason(error)})") from error
-    with listening:
-        where = f"[{host}]" if ":" in host else host
-        if ready is not None:
-            ready(f"http://{where}:{listening.getsockname()[1]}/")
-        config = uvicorn.Config(
-            app,
-            access_log=False,
-            log_level="warning",
-            proxy_headers=trusted_proxies is not None,
-            forwarded_allow_ips=trusted_proxies or "",
-            root_path=root_path,
-            server_header=False,
-            timeout_keep_alive=30,
-        )
-        uvicorn.Server(config).run(sockets=[listening])
+    serve_app(
+        create_app(folder, database=database),
+        host,
+        port,
+        ready,
+        proxy_headers=trusted_proxies is not None,
+        forwarded_allow_ips=trusted_proxies or "",
+        root_path=root_path,
+        timeout_keep_alive=30,
+    )
