@@ -14,7 +14,7 @@ from stillspeak.data.layouts.folder import Looking, split_speakers
 from stillspeak.data.prepare import load_manifest, open_clip, prepare
 from stillspeak.data.segments import SegmentRules
 from stillspeak.errors import DataError, VideoError
-from stillspeak.face import Face
+from stillspeak.face.landmarks import Face
 from support.film import talk
 
 

@@ -14,8 +14,8 @@ from stillspeak.constants import SAMPLE_RATE, VIDEO_FPS
 from stillspeak.data.clips import Clip
 from stillspeak.data.prepare import Summary, load_manifest, open_clip, prepare
 from stillspeak.errors import DataError
-from stillspeak.face import Face
 from stillspeak.face.align import canonical_face
+from stillspeak.face.landmarks import Face
 from stillspeak.models.regions import LOWER_BOX, MOUTH_BOX
 
 T = 6

@@ -23,7 +23,7 @@ from stillspeak.data.prepare import (
     prepare,
 )
 from stillspeak.errors import DataError
-from stillspeak.face import Face, LandmarkDetector, MediaPipeDetector
+from stillspeak.face.landmarks import Face, LandmarkDetector, MediaPipeDetector
 
 T = 14
 SAMPLES = SAMPLE_RATE // VIDEO_FPS

@@ -15,8 +15,8 @@ from stillspeak.constants import SAMPLE_RATE, VIDEO_FPS
 from stillspeak.data.clips import Clip
 from stillspeak.data.corpora import find_crema_d, find_grid, find_tcd_timit
 from stillspeak.data.prepare import FORMAT, CachedClip, Summary, load_manifest, open_clip, prepare
-from stillspeak.face import Face
 from stillspeak.face.align import SMOOTHING_WINDOW, canonical_face
+from stillspeak.face.landmarks import Face
 from support.film import film, flashes
 
 SECONDS = 20.0

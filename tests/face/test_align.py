@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from stillspeak.constants import FRAME_HEIGHT, FRAME_WIDTH
-from stillspeak.face import (
+from stillspeak.face.align import (
+    canonical_face,
     crop_face,
     face_transform,
     invert_transform,
@@ -12,7 +13,6 @@ from stillspeak.face import (
     smooth_landmarks,
     transform_points,
 )
-from stillspeak.face.align import canonical_face
 
 IDENTITY = np.eye(2, 3)
 

@@ -13,16 +13,8 @@ from stillspeak.errors import (
     MissingDependencyError,
     NoFaceError,
 )
-from stillspeak.face import (
-    Face,
-    MediaPipeDetector,
-    check_face,
-    choose_face,
-    crop_face,
-    face_transform,
-    invert_transform,
-    transform_points,
-)
+from stillspeak.face.align import crop_face, face_transform, invert_transform, transform_points
+from stillspeak.face.landmarks import Face, MediaPipeDetector, check_face, choose_face
 
 # By eye in the 512x512 picture: middle of her right eye (image left), of the other, nose tip.
 EYES = np.array([(204, 102), (246, 104)])
@@ -325,7 +317,7 @@ def test_nothing_is_written_to_stderr(ending: str) -> None:
     """Neither MediaPipe's C++ log at the start nor its __del__ at the end reaches the user."""
     program = (
         "import numpy as np\n"
-        "from stillspeak.face import MediaPipeDetector\n"
+        "from stillspeak.face.landmarks import MediaPipeDetector\n"
         "d = MediaPipeDetector()\n"
         "d.detect(np.zeros((64, 64, 3), np.uint8))\n"
         f"{ending}\n"
@@ -337,7 +329,7 @@ def test_nothing_is_written_to_stderr(ending: str) -> None:
 def test_stderr_works_again_afterwards() -> None:
     program = (
         "import os, sys\n"
-        "from stillspeak.face import MediaPipeDetector\n"
+        "from stillspeak.face.landmarks import MediaPipeDetector\n"
         "with MediaPipeDetector():\n"
         "    os.write(2, b'one ')\n"
         "    print('two', file=sys.stderr)\n"
@@ -348,7 +340,7 @@ def test_stderr_works_again_afterwards() -> None:
 
 def test_importing_the_package_loads_nothing_heavy() -> None:
     program = (
-        "import sys, stillspeak.face\n"
+        "import sys, stillspeak.face.landmarks\n"
         "print([m for m in ('mediapipe', 'cv2', 'torch', 'matplotlib') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

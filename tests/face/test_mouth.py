@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from stillspeak.face import Face, MediaPipeDetector
+from stillspeak.face.landmarks import Face, MediaPipeDetector
 from stillspeak.face.mouth import (
     INNER_LIPS,
     LIPS,

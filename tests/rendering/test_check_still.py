@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from stillspeak.errors import FaceTooSmallError, FaceTurnedError, MouthOutsideError
-from stillspeak.face import Face, MediaPipeDetector
+from stillspeak.face.landmarks import Face, MediaPipeDetector
 from stillspeak.rendering.check import check_still, covered_score
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from stillspeak.constants import BLINK_PEAK
-from stillspeak.face import Face, MediaPipeDetector, transform_points
+from stillspeak.face.align import transform_points
 from stillspeak.face.eyes import (
     LEFT_LOWER_LID,
     LEFT_UPPER_LID,
@@ -17,6 +17,7 @@ from stillspeak.face.eyes import (
     RIGHT_UPPER_LID,
     brow_heights,
 )
+from stillspeak.face.landmarks import Face, MediaPipeDetector
 from stillspeak.rendering.eyes import EyeLayers
 from stillspeak.rendering.mesh import face_frame
 

@@ -1,13 +1,8 @@
 import numpy as np
 import pytest
 
-from stillspeak.face import (
-    Face,
-    crop_face,
-    face_transform,
-    invert_transform,
-    transform_points,
-)
+from stillspeak.face.align import crop_face, face_transform, invert_transform, transform_points
+from stillspeak.face.landmarks import Face
 from stillspeak.rendering.paste import FacePaster, PasteMode
 
 MODES: tuple[PasteMode, ...] = ("detail", "residual", "blend")

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from stillspeak.face import Face, face_transform, invert_transform, transform_points
+from stillspeak.face.align import face_transform, invert_transform, transform_points
+from stillspeak.face.landmarks import Face
 from stillspeak.rendering.warp import EDGE, FaceWarper, face_support
 
 

@@ -218,7 +218,7 @@ class Steady:
     def detect(self, image: Any) -> list[Any]:
         import numpy as np
 
-        from stillspeak.face import Face
+        from stillspeak.face.landmarks import Face
 
         points = np.random.default_rng(0).uniform(10, 70, (478, 2))
         points[[2, 33, 133, 362, 263]] = [(40, 65), (20, 40), (32, 40), (48, 40), (60, 40)]

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from stillspeak.face import Face, MediaPipeDetector
+from stillspeak.face.landmarks import Face, MediaPipeDetector
 
 
 @pytest.fixture(scope="session")

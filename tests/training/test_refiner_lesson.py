@@ -12,7 +12,7 @@ import torch
 
 from stillspeak.data.prepare import CachedClip, load_manifest
 from stillspeak.errors import ConfigError, DataError
-from stillspeak.face import crop_face, face_transform, transform_points
+from stillspeak.face.align import crop_face, face_transform, transform_points
 from stillspeak.face.pose import POSE_POINTS
 from stillspeak.models.refiner import COLUMNS, ROWS, MouthRefiner, RefinerConfig
 from stillspeak.models.regions import LOWER_BOX

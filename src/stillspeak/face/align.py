@@ -55,15 +55,10 @@ def canonical_face() -> CanonicalFace:
     spec = json.loads(text)
     points = np.array([(p["x"], p["y"]) for p in spec["points"]], dtype=np.float64)
     points.flags.writeable = False
-    face = CanonicalFace(
-        indices=tuple(int(p["mediapipe"]) for p in spec["points"]),
-        points=points,
-        height=int(spec["height"]),
-        width=int(spec["width"]),
-    )
     # The two statements of the crop's size must never drift apart.
-    assert (face.height, face.width) == (FRAME_HEIGHT, FRAME_WIDTH)
-    return face
+    assert (spec["height"], spec["width"]) == (FRAME_HEIGHT, FRAME_WIDTH)
+    indices = tuple(int(p["mediapipe"]) for p in spec["points"])
+    return CanonicalFace(indices, points, FRAME_HEIGHT, FRAME_WIDTH)
 
 
 def similarity_transform(source: FloatArray, target: FloatArray) -> Transform:
@@ -238,29 +233,23 @@ def resample(
         to_source = to_source / block
         to_source[:, 2] += 0.5 / block - 0.5
         step /= block
-    if step <= 1.0 + 1e-6:
-        out = cv2.warpAffine(
-            image,
-            to_source,
-            (width, height),
-            flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
-            borderMode=cv2.BORDER_REPLICATE,
-        )
-        return np.asarray(out).reshape(height, width, -1)
     # Shrinking: draw on a grid fine enough to miss no source pixel, then average the cells of
     # each output pixel: a box filter that turns with the face.
-    n = math.ceil(step)
-    fine = to_source.copy()
-    fine[:, :2] /= n
-    fine[:, 2] += to_source[:, :2] @ np.full(2, 0.5 / n - 0.5)
-    large = cv2.warpAffine(
+    n = math.ceil(step) if step > 1.0 + 1e-6 else 1
+    if n > 1:
+        fine = to_source.copy()
+        fine[:, :2] /= n
+        fine[:, 2] += to_source[:, :2] @ np.full(2, 0.5 / n - 0.5)
+        to_source = fine
+    out = cv2.warpAffine(
         image,
-        fine,
+        to_source,
         (width * n, height * n),
         flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_REPLICATE,
     )
-    out = cv2.resize(large, (width, height), interpolation=cv2.INTER_AREA)
+    if n > 1:
+        out = cv2.resize(out, (width, height), interpolation=cv2.INTER_AREA)
     return np.asarray(out).reshape(height, width, -1)
 
 
@@ -269,14 +258,8 @@ def _block_mean(image: npt.NDArray[Any], block: int) -> npt.NDArray[Any]:
     import cv2
 
     rows, columns = -(-image.shape[0] // block), -(-image.shape[1] // block)
-    padded = cv2.copyMakeBorder(
-        image,
-        0,
-        rows * block - image.shape[0],
-        0,
-        columns * block - image.shape[1],
-        cv2.BORDER_REPLICATE,
-    )
+    below, right = rows * block - image.shape[0], columns * block - image.shape[1]
+    padded = cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_REPLICATE)
     return np.asarray(cv2.resize(padded, (columns, rows), interpolation=cv2.INTER_AREA))
 
 

@@ -290,27 +290,21 @@ class MediaPipeDetector:
             result = self._landmarker.detect(frame)
         else:
             result = self._landmarker.detect_for_video(frame, timestamp_ms)
-        faces = []
-        for marks, shapes, matrix in zip(
+        found = zip(
             result.face_landmarks,
             result.face_blendshapes,
             result.facial_transformation_matrixes,
             strict=True,
-        ):
+        )
+        faces = []
+        for marks, shapes, matrix in found:
             points = np.array([(p.x, p.y) for p in marks], dtype=np.float64)
             points *= (image.shape[1], image.shape[0])
             points -= _MODEL_SHIFT * np.ptp(points, axis=0).max()
             points += offset
-            yaw, pitch, roll = _angles(np.asarray(matrix, dtype=np.float64)[:3, :3])
-            faces.append(
-                Face(
-                    points=points.astype(np.float32),
-                    blendshapes={s.category_name: float(s.score) for s in shapes},
-                    yaw=yaw,
-                    pitch=pitch,
-                    roll=roll,
-                )
-            )
+            scores = {s.category_name: float(s.score) for s in shapes}
+            angles = _angles(np.asarray(matrix, dtype=np.float64)[:3, :3])
+            faces.append(Face(points.astype(np.float32), scores, *angles))
         return faces
 
     def _search_for(self, image: npt.NDArray[np.uint8]) -> list[Face]:
@@ -480,11 +474,10 @@ def _create(max_faces: int, video: bool) -> tuple[Any, Any]:
                 VisionTaskRunningMode,
             )
 
+            mode = VisionTaskRunningMode.VIDEO if video else VisionTaskRunningMode.IMAGE
             options = face_landmarker.FaceLandmarkerOptions(
                 base_options=BaseOptions(model_asset_buffer=model),
-                running_mode=(
-                    VisionTaskRunningMode.VIDEO if video else VisionTaskRunningMode.IMAGE
-                ),
+                running_mode=mode,
                 num_faces=max_faces,
                 output_face_blendshapes=True,
                 output_facial_transformation_matrixes=True,

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -117,17 +118,8 @@ def load_track(
         AudioError: as ``load_audio``.
     """
     label = source_name(source, name)
-    start = 0.0
-
-    def note_start() -> Iterator[Chunk]:
-        nonlocal start
-        for index, chunk in enumerate(_file_chunks(source, name=label)):
-            if index == 0:
-                start = chunk.start or 0.0
-            yield chunk
-
-    wave = _collect(note_start(), sample_rate=sample_rate, max_seconds=max_seconds, name=label)
-    return wave, start
+    chunks, start = _with_start(_file_chunks(source, name=label))
+    return _collect(chunks, sample_rate=sample_rate, max_seconds=max_seconds, name=label), start
 
 
 def read_track(
@@ -143,21 +135,21 @@ def read_track(
         AudioError: as ``load_audio``, but for the length.
     """
     name = str(path)
-    start = 0.0
-
-    def note_start() -> Iterator[Chunk]:
-        nonlocal start
-        for index, chunk in enumerate(_file_chunks(path, name=name)):
-            if index == 0:
-                start = chunk.start or 0.0
-            yield chunk
-
+    chunks, start = _with_start(_file_chunks(path, name=name))
     empty = True
-    for piece, _ in _resampled(note_start(), sample_rate):
+    for piece, _ in _resampled(chunks, sample_rate):
         empty = False
-        yield np.clip(piece, -1.0, 1.0), start
+        yield piece, start
     if empty:
         raise AudioError(f"{name}: holds no sound samples; give a sound that is not empty")
+
+
+def _with_start(chunks: Iterator[Chunk]) -> tuple[Iterator[Chunk], float]:
+    """Chunks, and the time of the first one in seconds on the container's clock."""
+    first = next(chunks, None)
+    if first is None:
+        return chunks, 0.0
+    return chain([first], chunks), first.start or 0.0
 
 
 def load_stretch(
@@ -200,7 +192,7 @@ def load_stretch(
                 wave[begin:stop] = piece[begin - at : stop - at]
             at += piece.shape[0]
         break
-    return np.clip(wave, -1.0, 1.0, out=wave)
+    return wave
 
 
 def _within(chunks: Iterator[Chunk], start: float, end: float) -> tuple[list[Chunk], bool]:
@@ -393,27 +385,25 @@ def _collect(
         raise AudioError(f"{name}: holds no sound samples; give a sound that is not empty")
     # A sample or two at a high rate can be less than one sample of the result.
     wave.resize(max(filled, 1), refcheck=False)
-    return np.clip(wave, -1.0, 1.0, out=wave)
+    return wave
 
 
 def _resampled(chunks: Iterator[Chunk], sample_rate: int) -> Iterator[tuple[Waveform, float]]:
-    """Chunks at their own rates -> (S,) float32 at ``sample_rate``, and seconds read so far."""
+    """Chunks at their own rates -> (S,) float32 in [-1, 1], and seconds read so far."""
     rate = 0
     seconds = 0.0
-    stream: Any = None
+    resampler: ChunkResampler | None = None
     for chunk in chunks:
-        if chunk.rate != rate:
+        if chunk.rate != rate or resampler is None:
             # Rates change inside a file where files were joined end to end.
-            if stream is not None:
-                yield stream.resample_chunk(np.zeros(0, np.float32), last=True), seconds
+            if resampler is not None:
+                yield resampler.finish(), seconds
             rate = chunk.rate
-            stream = None
-            if rate != sample_rate:
-                stream = _resample_stream(rate, sample_rate)
+            resampler = ChunkResampler(rate, sample_rate)
         seconds += chunk.samples.shape[0] / rate
-        yield (chunk.samples if stream is None else stream.resample_chunk(chunk.samples)), seconds
-    if stream is not None:
-        yield stream.resample_chunk(np.zeros(0, np.float32), last=True), seconds
+        yield resampler.feed(chunk.samples), seconds
+    if resampler is not None:
+        yield resampler.finish(), seconds
 
 
 def _file_chunks(

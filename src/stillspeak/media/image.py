@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stillspeak.errors import ImageError
-from stillspeak.media.source import open_source, reason, source_name
+from stillspeak.media.source import media_type, open_source, reason, source_name
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -22,6 +23,15 @@ Picture = npt.NDArray[np.uint8]
 IMAGE_FORMATS = "a JPEG, PNG, WebP, BMP or TIFF"
 MAX_PIXELS = 64_000_000
 
+# Names of PIL's decoders.
+_DECODERS = {
+    "image/jpeg": "Jpeg",
+    "image/png": "Png",
+    "image/webp": "WebP",
+    "image/bmp": "Bmp",
+    "image/tiff": "Tiff",
+    "image/gif": "Gif",
+}
 _ORIENTATION_TAG = 0x0112
 # Cut-out portraits are made for a page, and a page is white; it is also what browsers and
 # printers put behind them, so the user sees here what they have seen before.
@@ -74,31 +84,14 @@ def _open_picture(file: BinaryIO, name: str) -> PIL.ImageFile.ImageFile:
     would warn about large pictures under a limit that is global to the process, and would
     admit dozens of formats that no face picture has.
     """
-    from PIL.BmpImagePlugin import BmpImageFile
-    from PIL.GifImagePlugin import GifImageFile
-    from PIL.JpegImagePlugin import JpegImageFile
-    from PIL.PngImagePlugin import PngImageFile
-    from PIL.TiffImagePlugin import TiffImageFile
-    from PIL.WebPImagePlugin import WebPImageFile
-
-    head = file.read(16)
+    kind = media_type(file.read(16))
     file.seek(0)
-    decoder: type[PIL.ImageFile.ImageFile]
-    if head.startswith(b"\xff\xd8\xff"):
-        decoder = JpegImageFile
-    elif head.startswith(b"\x89PNG\r\n\x1a\n"):
-        decoder = PngImageFile
-    elif head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        decoder = WebPImageFile
-    elif head.startswith(b"BM"):
-        decoder = BmpImageFile
-    elif head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
-        decoder = TiffImageFile
-        _quiet_tiff()
-    elif head.startswith((b"GIF87a", b"GIF89a")):
-        decoder = GifImageFile
-    else:
+    if kind not in _DECODERS:
         raise ImageError(f"{name}: not a picture stillspeak can read; give {IMAGE_FORMATS}")
+    if kind == "image/tiff":
+        _quiet_tiff()
+    plugin = import_module(f"PIL.{_DECODERS[kind]}ImagePlugin")
+    decoder: type[PIL.ImageFile.ImageFile] = getattr(plugin, f"{_DECODERS[kind]}ImageFile")
     try:
         return decoder(file)
     except MemoryError:
@@ -112,7 +105,6 @@ def _quiet_tiff() -> None:
     """libtiff prints what it finds wrong, past all of Python, beside the exception that PIL makes
     of it. It is part of PIL, and PIL has no switch for that."""
     import ctypes
-    from importlib import import_module
 
     with suppress(OSError, AttributeError):  # another build of PIL, which then prints
         library = ctypes.CDLL(import_module("PIL._imaging").__file__)

@@ -27,6 +27,30 @@ _BINARY_WITH_TEXT_HEADER = (b"NIST_1A", b"YUV4MPEG2")
 _TEXT_CONTROLS = frozenset(b"\t\n\r\f\x1b")
 
 
+_MAGIC = {
+    b"\x89PNG\r\n\x1a\n": "image/png",
+    b"\xff\xd8\xff": "image/jpeg",
+    b"GIF87a": "image/gif",
+    b"GIF89a": "image/gif",
+    b"II*\0": "image/tiff",
+    b"MM\0*": "image/tiff",
+    b"II+\0": "image/tiff",
+    b"MM\0+": "image/tiff",
+    b"BM": "image/bmp",
+}
+_RIFF = {b"WEBP": "image/webp", b"WAVE": "audio/wav", b"AVI ": "video/avi"}
+
+
+def media_type(head: bytes) -> str | None:
+    """Media type by a file's first 16 bytes: pictures, and what may hold credentials."""
+    for magic, kind in _MAGIC.items():
+        if head.startswith(magic):
+            return kind
+    if head[4:8] == b"ftyp":
+        return "video/quicktime" if head[8:12] == b"qt  " else "video/mp4"
+    return _RIFF.get(head[8:12]) if head[:4] == b"RIFF" else None
+
+
 def source_name(source: object, name: str | None = None) -> str:
     """What messages call ``source``: ``name`` if given, else the path, else its kind."""
     if name is not None:

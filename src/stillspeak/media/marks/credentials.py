@@ -11,8 +11,9 @@ from typing import Any
 
 from stillspeak.errors import ConfigError
 from stillspeak.media.marks.certificates import SELF_MADE, own_root
-from stillspeak.media.marks.origin import has_manifest, media_type
+from stillspeak.media.marks.origin import has_manifest
 from stillspeak.media.marks.signing import GENERATION, NO_NETWORK, WATERMARK_METHOD
+from stillspeak.media.source import media_type
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,14 @@ from stillspeak.errors import InputError, VideoError
 from stillspeak.media.image import load_image
 from stillspeak.media.marks.credentials import Credentials, read_credentials
 from stillspeak.media.marks.watermark import Frame, Reading, read_watermark
-from stillspeak.media.source import open_source, reason
+from stillspeak.media.source import media_type, open_source, reason
 from stillspeak.media.video import iter_frames
 
 Verdict = Literal["intact", "untrusted", "re-encoded", "unmarked", "tampered"]
 
 LIMIT = 1500
 """Frames in which a watermark is looked for, at most: a minute."""
-_PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*")
+_PICTURES = ("image/png", "image/jpeg", "image/bmp", "image/tiff", "image/webp")
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def inspect_file(path: str | Path, *, trust: str | None = None) -> Inspection:
 
 
 def _frames(path: Path, head: bytes) -> Iterator[Frame]:
-    if head.startswith(_PICTURES) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP"):
+    if media_type(head) in _PICTURES:
         yield load_image(path)
         return
     count = 0

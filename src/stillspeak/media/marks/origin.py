@@ -15,16 +15,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 import numpy as np
 import numpy.typing as npt
 
+from stillspeak.media.source import media_type
+
 if TYPE_CHECKING:
     import PIL.Image
 
-_MAGIC = (
-    (b"\x89PNG\r\n\x1a\n", "image/png"),
-    (b"\xff\xd8\xff", "image/jpeg"),
-    (b"GIF8", "image/gif"),
-    (b"II*\0", "image/tiff"),
-    (b"MM\0*", "image/tiff"),
-)
 _MANIFEST_MARKS = (
     b"\xd8\xfe\xc3\xd6\x1b\x0e\x48\x3c\x92\x97\x58\x28\x87\x7e\xc4\x81",
     b"caBX",
@@ -116,18 +111,6 @@ def describe_video(path: str | Path) -> Source | None:
     return replace(found, signed=Path(path))
 
 
-def media_type(head: bytes) -> str | None:
-    """Media type by a file's first 16 bytes, for formats that may hold credentials."""
-    for magic, kind in _MAGIC:
-        if head.startswith(magic):
-            return kind
-    if head[:4] == b"RIFF":
-        return {b"WEBP": "image/webp", b"WAVE": "audio/wav", b"AVI ": "video/avi"}.get(head[8:12])
-    if head[4:8] == b"ftyp":
-        return "video/quicktime" if head[8:12] == b"qt  " else "video/mp4"
-    return None
-
-
 def has_manifest(path: Path) -> bool:
     """Whether a file has a place with credentials, readable or not."""
     with path.open("rb") as file:
@@ -147,7 +130,9 @@ def _describe_file(source: str | Path | bytes) -> Source | None:
         with io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             file.seek(0)
-            return Source(digest, "file", media_type(file.read(16)))
+            kind = media_type(file.read(16))
+            # BMP has no place for credentials.
+            return Source(digest, "file", None if kind == "image/bmp" else kind)
     except OSError:  # gone, or a pipe that was read already: then it is not known
         return None
 
