@@ -82,13 +82,7 @@ def create_app(
             app.include_router(live_router(settings, animator=studio.models.animator))
             studio.live = True
             large["/live/offer"] = max_offer_bytes(settings)
-    app.add_middleware(
-        Guard,
-        allow_hosts=settings.allow_hosts,
-        large_bodies=large,
-        body_seconds=settings.upload_seconds,
-        idle_seconds=settings.idle_seconds,
-    )
+    app.add_middleware(Guard, settings=settings, large_bodies=large)
     add_error_handlers(app)
     app.include_router(router)
     _add_pages(app)

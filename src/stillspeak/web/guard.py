@@ -22,7 +22,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from stillspeak.web.errors import ApiError, error_response
-from stillspeak.web.settings import is_address
+from stillspeak.web.settings import ServeSettings, is_address
 
 POLICY = "; ".join(
     (
@@ -58,38 +58,29 @@ _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class Guard:
-    """Middleware; arguments other than ``app`` by name.
+    """The middleware.
 
     Args:
         app: the application.
-        allow_hosts: host names allowed beside ``localhost`` and bare addresses.
+        settings: which host names are allowed, and how long a body may take.
         large_bodies: paths whose bodies may be larger than :data:`SMALL_BODY`, and how large.
-        body_seconds: time within which a body has to be there.
-        idle_seconds: longest pause inside a body.
     """
 
     def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        allow_hosts: tuple[str, ...] = (),
-        large_bodies: Mapping[str, int] | None = None,
-        body_seconds: float = 60.0,
-        idle_seconds: float = 15.0,
+        self, app: ASGIApp, settings: ServeSettings, large_bodies: Mapping[str, int]
     ) -> None:
-        self.app = app
-        self.allow_hosts = frozenset(name.lower() for name in allow_hosts) | {"localhost"}
-        self.large_bodies = dict(large_bodies or {})
-        self.body_seconds = body_seconds
-        self.idle_seconds = idle_seconds
+        self._app = app
+        self._settings = settings
+        self._hosts = {name.lower() for name in settings.allow_hosts} | {"localhost"}
+        self._large_bodies = large_bodies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await self.app(scope, receive, send)
+            await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
         reason = self._refusal(scope, headers)
-        body = _Body(receive, self.large_bodies.get(scope["path"], SMALL_BODY))
+        body = _Body(receive, self._large_bodies.get(scope["path"], SMALL_BODY))
         if reason is not None:
             body.error = ApiError(403, "forbidden", reason)
         elif _declared_length(headers) > body.limit:
@@ -107,7 +98,7 @@ class Guard:
 
         if body.error is None:
             with suppress(ApiError):  # answered below, if nothing was answered yet
-                await self.app(scope, body.timed(self.body_seconds, self.idle_seconds), answer)
+                await self._app(scope, body.timed(self._settings), answer)
         if body.error is not None and not started:
             error, body.error = body.error, None
             # What is left of the body is not read.
@@ -118,7 +109,7 @@ class Guard:
         """Why a request is refused, or None."""
         host = headers.get("host", "")
         name = _host_name(host)
-        if name is None or not (name in self.allow_hosts or is_address(name)):
+        if name is None or not (name in self._hosts or is_address(name)):
             return (
                 f"this server does not answer to the name {name or '(none)'}; open it as "
                 "localhost, or start it with --allow-host"
@@ -149,7 +140,7 @@ class _Body:
         message = f"the upload is larger than {shown}; make it smaller"
         return ApiError(413, "too_large", message)
 
-    def timed(self, seconds: float, idle: float) -> Receive:
+    def timed(self, settings: ServeSettings) -> Receive:
         """What an application receives it by; raises :attr:`error`."""
         size, whole = 0, False
         end: float | None = None
@@ -159,9 +150,9 @@ class _Body:
             if whole:  # what is awaited now is the client's going away
                 return await self._receive()
             now = asyncio.get_running_loop().time()
-            end = now + seconds if end is None else end
+            end = now + settings.upload_seconds if end is None else end
             try:
-                async with asyncio.timeout(max(min(end - now, idle), 0)):
+                async with asyncio.timeout(max(min(end - now, settings.idle_seconds), 0)):
                     message = await self._receive()
             except TimeoutError:
                 text = "the upload stalled or took too long; try again"
