@@ -64,7 +64,7 @@ PAPER = {
 }  # fmt: skip
 """The paper's Table 1, GRID; the ratio is over 0.74e-4 for real videos."""
 
-PER_SPEAKER = ("psnr", "ssim", "lip_correlation", "lip_amplitude", "acd_ratio", "wer", "av_offset")
+PER_SPEAKER = ("psnr", "lip_correlation", "lip_amplitude", "acd_ratio", "wer")
 
 WILD = "wild"
 """Folder of the results outside GRID, in that of all results."""
@@ -287,11 +287,12 @@ def mouths_table(of: dict[str, dict[str, Any]], wild: dict[str, dict[str, Any]])
 
 
 def with_median(summary: dict[str, Any] | None, key: str, interval: str) -> str:
-    """A mean with its interval, and the median."""
+    """A mean with its interval, and the median unless all are the same number."""
     text = EMPTY if summary is None else cell(summary, key, interval)
     if summary is None or text == EMPTY:
         return EMPTY
-    return f"{text}, {number(key, summary['metrics'][key]['median'])}"
+    median = number(key, summary["metrics"][key]["median"])
+    return text if text == median else f"{text}, {median}"
 
 
 def known_metrics(of: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -358,7 +359,8 @@ def speakers_table(of: dict[str, dict[str, Any]], wild: dict[str, dict[str, Any]
 
 def missing(of: dict[str, dict[str, Any]], wild: dict[str, dict[str, Any]]) -> str:
     """Clips that failed, metrics that were left out and values that are not defined."""
-    lines = []
+    lines: list[str] = []
+    gaps: dict[str, list[str]] = {}
     for name, summary in [*of.items(), *((f"{name}, wild", s) for name, s in wild.items())]:
         lines += [f"- {name}: {f['clip']} failed: {f['reason']}" for f in summary["failed"]]
         for reason in dict.fromkeys(summary["left_out"].values()):
@@ -367,24 +369,25 @@ def missing(of: dict[str, dict[str, Any]], wild: dict[str, dict[str, Any]]) -> s
         undefined = [
             f"{key} for {metric['undefined']}"
             for key, metric in summary["metrics"].items()
-            if metric["undefined"]
+            if metric["undefined"] and key not in EQUAL
         ]
         if undefined:
-            lines.append(
-                f"- {name}: not defined, of {summary['clips']} clips: {'; '.join(undefined)}"
-            )
+            text = f"not defined, of {summary['clips']} clips: {'; '.join(undefined)}"
+            gaps.setdefault(text, []).append(name)
+    lines += [f"- {'; '.join(names)}: {text}" for text, names in gaps.items()]
     return "\n".join(["### What is missing", "", *lines]) if lines else ""
 
 
 def cell(summary: dict[str, Any], key: str, interval: str) -> str:
-    """A mean with its interval."""
+    """A mean with its interval, if that is not the mean itself."""
     metric = summary["metrics"].get(key)
     if metric is None or metric["mean"] is None:
         return EMPTY
     text = number(key, metric["mean"])
     if metric[interval] is not None:
         low, high = (number(key, value) for value in metric[interval])
-        text += f" ({low} to {high})"
+        if not text == low == high:
+            text += f" ({low} to {high})"
     return text
 
 

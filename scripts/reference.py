@@ -1,7 +1,8 @@
 """Pages of the site that are made from the code: a hook of ``mkdocs.yml``.
 
 ``api.md`` names the public classes and functions, which mkdocstrings fills from their docstrings.
-``commands.md`` is read from the command line itself, ``dependencies.md`` from what is installed.
+``commands.md`` is read from the command line itself, ``metrics.md`` from their registry,
+``dependencies.md`` from what is installed.
 Pages that live outside ``docs/``, such as the model card, join the site, and links between the
 two are adjusted.
 """
@@ -23,6 +24,7 @@ from mkdocs.structure.pages import Page
 
 import stillspeak
 from stillspeak.cli import app as cli
+from stillspeak.evaluation.metrics import all_metrics
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -50,6 +52,7 @@ OUTSIDE = {
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the generated pages and those from outside ``docs/``."""
     made = {"api.md": api_page(), "commands.md": commands_page()}
+    made["metrics.md"] = metrics_page()
     made["dependencies.md"] = runpy.run_path(str(ROOT / "scripts/audit.py"))["table"]()
     for source, target in OUTSIDE.items():
         made[target] = (ROOT / source).read_text("utf-8")
@@ -138,6 +141,21 @@ def _canonical(name: str) -> str:
     if module:
         return f"stillspeak.{name}"
     return f"{getattr(stillspeak, own).__module__}.{own}"
+
+
+def metrics_page() -> str:
+    """The metrics page: what ``stillspeak evaluate --list`` prints."""
+    better = {"higher": "higher is better", "lower": "lower is better", "real": "best as real"}
+    lines = ["# Metrics", "", "The definition of every metric, in the order of a report.", ""]
+    for metric in all_metrics():
+        unit = "" if metric.unit == "1" else f", {metric.unit}"
+        lines += [
+            f"## {metric.name}",
+            "",
+            f"Version {metric.version}{unit}, {better[metric.better]}.",
+        ]
+        lines += ["", metric.definition, ""]
+    return "\n".join(lines)
 
 
 # --- the command line -------------------------------------------------------------------------

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 
 FENCE = re.compile(r"^(```+)([\w+-]*)[^\n]*\n(.*?)^\1 *$", re.MULTILINE | re.DOTALL)
 SHELL_LANGUAGES = {"", "sh", "bash", "shell", "console"}
-GENERATED = {"docs/api.md", "docs/commands.md", "docs/dependencies.md"}
+GENERATED = {"docs/api.md", "docs/commands.md", "docs/dependencies.md", "docs/metrics.md"}
 """Pages that exist on the built site alone: scripts/reference.py."""
 
 
