@@ -66,7 +66,7 @@ class Ear:
         """Hear one frame's window (N,): seconds that the audio encoder took."""
         tensor = torch.from_numpy(window)[None, None]
         begin = time.perf_counter()
-        _, context = self._engine._audio(tensor, self._state.context)
+        _, context = self._engine.audio(tensor, self._state.context)
         taken = time.perf_counter() - begin
         self._state = self._state._replace(context=context)
         return taken

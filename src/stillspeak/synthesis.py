@@ -22,7 +22,8 @@ from stillspeak.models.generator import GeneratorState
 from stillspeak.options import AnimateOptions
 from stillspeak.rendering.check import StillWarning
 from stillspeak.rendering.expression import ExpressionProcess, HeadProcess
-from stillspeak.rendering.portrait import Picture, Portrait
+from stillspeak.rendering.portrait import Portrait
+from stillspeak.rendering.raster import Picture
 from stillspeak.rendering.renderer import FaceRenderer
 
 CHUNK = 16

@@ -11,10 +11,9 @@ import torch
 from stillspeak.animate import Animator
 from stillspeak.conceal import concealer as core
 from stillspeak.conceal import gap as bridge
-from stillspeak.conceal.concealer import Account, Concealer, Moment, model_place
+from stillspeak.conceal.concealer import Concealer, GapStats, InputFrame, model_place
 from stillspeak.conceal.gap import fading
-from stillspeak.conceal.mouth import HeardMouth, SeenMouth, joined_shapes
-from stillspeak.conceal.poses import HeardPoses
+from stillspeak.conceal.speech_features import HeardMouth, HeardPoses, SeenMouth, joined_shapes
 from stillspeak.errors import ConfigError, NoFaceError, VideoError
 from stillspeak.face.align import transform_points
 from stillspeak.face.landmarks import Face
@@ -290,21 +289,21 @@ def test_online_the_motion_comes_up_over_three_frames(monkeypatch):
 def test_online_frames_come_at_once():
     film, asked = talking(14), []
 
-    def moments() -> Iterator[Moment]:
+    def given() -> Iterator[InputFrame]:
         for k in range(14):
             asked.append(k)
-            yield Moment(float(k), None if 5 <= k < 10 else film[k])
+            yield InputFrame(float(k), None if 5 <= k < 10 else film[k])
 
-    for k, _ in enumerate(concealer().fill(moments(), [sound(0.7)], online=True)):
+    for k, _ in enumerate(concealer().fill(given(), [sound(0.7)], online=True)):
         assert asked[-1] == k
 
 
 def test_a_return_may_be_eased():
     film, lost = talking(40), lost_places(40, (10, 30))
-    account = Account()
+    stats = GapStats()
     hard = concealer().conceal(film, lost, sound(1.7), online=True)
-    soft = concealer().conceal(film, lost, sound(1.7), online=True, ease=4, account=account)
-    assert account.eased == 4
+    soft = concealer().conceal(film, lost, sound(1.7), online=True, ease=4, stats=stats)
+    assert stats.eased == 4
     assert np.array_equal(soft[:30], hard[:30])
     assert np.array_equal(soft[34:], film[34:])
     assert jump(soft[29], soft[30]) < 0.6 * jump(hard[29], hard[30])
@@ -348,9 +347,9 @@ def test_eyes_that_were_shut_before_a_gap_open_in_it():
 def test_without_a_face_gaps_are_mixed_and_counted():
     film = talking(30).copy()
     film[:12] = np.random.default_rng(0).integers(90, 110, (256, 256, 3), np.uint8)
-    account = Account()
-    made = concealer().conceal(film, lost_places(30, (4, 8), (20, 24)), sound(1.3), account=account)
-    assert (account.gaps, account.without_face, account.generated) == (2, 1, 8)
+    stats = GapStats()
+    made = concealer().conceal(film, lost_places(30, (4, 8), (20, 24)), sound(1.3), stats=stats)
+    assert (stats.gaps, stats.without_face, stats.generated) == (2, 1, 8)
     assert jump(made[5], film[5]) < 1
 
 
@@ -363,9 +362,9 @@ def test_no_face_beside_any_gap_is_an_error():
 def test_a_cut_within_a_gap_stays_a_cut():
     film = talking(24).copy()
     film[12:] = 255 - film[12:]
-    account = Account()
-    made = concealer().conceal(film, lost_places(24, (8, 16)), sound(1.0), account=account)
-    assert account.cuts == 1
+    stats = GapStats()
+    made = concealer().conceal(film, lost_places(24, (8, 16)), sound(1.0), stats=stats)
+    assert stats.cuts == 1
     assert jump(made[11], film[7]) < 0.2 * jump(made[11], made[12])
 
 
@@ -379,7 +378,7 @@ def test_memory_does_not_grow_with_the_video_or_a_gap(monkeypatch):
     alive: list[weakref.ref] = []
     most = 0
 
-    def moments() -> Iterator[Moment]:
+    def given() -> Iterator[InputFrame]:
         nonlocal most
         for k in range(200):
             lost = 40 <= k < 120 or 160 <= k < 165
@@ -387,13 +386,13 @@ def test_memory_does_not_grow_with_the_video_or_a_gap(monkeypatch):
             if picture is not None:
                 alive.append(weakref.ref(picture))
             most = max(most, sum(ref() is not None for ref in alive))
-            yield Moment(float(k), picture)
+            yield InputFrame(float(k), picture)
 
     def pieces() -> Iterator[np.ndarray]:
         for _ in range(200):
             yield speech(0.04)
 
-    assert sum(1 for _ in concealer().fill(moments(), pieces(), **STILL)) == 200
+    assert sum(1 for _ in concealer().fill(given(), pieces(), **STILL)) == 200
     assert most <= core.RECENT + 6
 
 
@@ -417,7 +416,7 @@ def test_a_long_gap_has_no_seam_where_its_parts_meet(monkeypatch):
         ({"seed": -1}, "seed: must be at least 0, not -1"),
         ({"blink": 4}, "blink: must be at most 3, not 4"),
         ({"ease": 3}, "ease goes with online"),
-        ({"ease": 26, "online": True}, "ease 26 is out of range"),
+        ({"ease": 26, "online": True}, "conceal.ease: must be at most 25, not 26"),
     ],
 )
 def test_mistakes(changes, said):
@@ -440,7 +439,7 @@ def test_nothing_lost_changes_nothing():
 # --- the model ----------------------------------------------------------------------------------
 
 
-def test_unasked_it_uses_the_default_model():
+def test_by_default_it_uses_the_default_model():
     assert inspect.signature(Concealer).parameters["model"].default == DEFAULT_MODEL
     assert read_info(catalogue()[DEFAULT_MODEL].path)["config"]["decoder"] == "layers"
 

@@ -15,8 +15,7 @@ from stillspeak.models.engine import POSE_TOLERANCE, TOLERANCE, InferenceEngine,
 from stillspeak.models.generator import Generator
 from stillspeak.models.pixels import to_model
 from stillspeak.weights import DEFAULT_MODEL, load_model
-from support.animate import lively as listener
-from support.animate import portrait, portrait_face
+from support.animate import lively, portrait, portrait_face
 
 SMALL: dict[str, Any] = {
     "identity_channels": (8, 8, 12, 12, 16),
@@ -155,20 +154,20 @@ def test_poses_in_eight_bits_stay_within_their_tolerance() -> None:
 
 
 def test_poses_are_the_same_whatever_their_number() -> None:
-    engine = InferenceEngine(listener("layers"))
+    engine = InferenceEngine(lively("layers"))
     whole = poses(engine, [12])
     assert torch.equal(poses(engine, [1] * 12), whole)
     assert torch.equal(poses(engine, [5, 1, 6]), whole)
 
 
 def test_poses_without_eight_bits_are_the_generators() -> None:
-    generator = listener("layers")
+    generator = lively("layers")
     engine = InferenceEngine(generator, packed=False)
     torch.testing.assert_close(poses(engine, [9, 3]), poses(generator, [12]), atol=1e-5, rtol=0)
 
 
 def test_making_eight_bits_warns_nobody_and_leaves_the_generator_alone() -> None:
-    generator = listener("layers")
+    generator = lively("layers")
     before = {name: value.clone() for name, value in generator.state_dict().items()}
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -10,10 +10,9 @@ from stillspeak.face.align import crop_face, face_transform, transform_points
 from stillspeak.models.decoders import Decoded
 from stillspeak.models.generator import Generator
 from stillspeak.rendering.expression import HeadProcess
-from stillspeak.rendering.head import HEAD, Reach
+from stillspeak.rendering.head import HEAD, HeadWarper, Reach
 from stillspeak.rendering.portrait import Portrait, fit_picture
 from stillspeak.rendering.renderer import FaceRenderer
-from stillspeak.rendering.warp import FaceWarper
 from support.animate import config, lively, portrait, portrait_face
 
 
@@ -52,7 +51,7 @@ def resting(renderer: FaceRenderer) -> Decoded:
 
 def box_of(reach: Reach = (1.0, 1.0)) -> tuple[slice, slice]:
     """Rows and columns of the portrait that the crop, or more, takes."""
-    x0, y0, x1, y1 = FaceWarper(portrait(), face_transform(portrait_face().points), reach).box
+    x0, y0, x1, y1 = HeadWarper((256, 256), face_transform(portrait_face().points), reach).box
     return slice(y0, y1), slice(x0, x1)
 
 

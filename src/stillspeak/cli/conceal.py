@@ -28,8 +28,7 @@ from stillspeak.cli.common import (
 from stillspeak.options import AnimateOptions
 
 if TYPE_CHECKING:
-    from stillspeak.conceal.occlusion import Uncovered
-    from stillspeak.conceal.video import Concealed
+    from stillspeak.conceal.video import EditedVideo
 
 
 def conceal(
@@ -106,40 +105,24 @@ def conceal(
         "certificate": marks.certificate,
         "key": marks.key,
     }
-    result: Concealed | Uncovered
+    result: EditedVideo
     with (
         Concealer(model, device=device) as concealer,
         progress_bar("concealing", None, quiet) as advance,
     ):
+        choices |= {"concealer": concealer, "progress": advance}
         if occlusion is not None:
-            from stillspeak.conceal.occlusion import GROW, uncover_video
+            from stillspeak.conceal.occlusion import uncover_video
 
-            result = uncover_video(
-                video,
-                output,
-                occlusion,
-                reference=reference,
-                grow=GROW if grow is None else grow,
-                concealer=concealer,
-                progress=advance,
-                **choices,
-            )
+            if grow is not None:
+                choices["grow"] = grow
+            result = uncover_video(video, output, occlusion, reference=reference, **choices)
         else:
             from stillspeak.conceal.video import conceal_video
 
-            result = conceal_video(
-                video,
-                output,
-                lost=lost,
-                detect=detect,
-                online=online,
-                ease=ease,
-                extend=extend,
-                fps=fps,
-                concealer=concealer,
-                progress=advance,
-                **choices,
-            )
+            gaps: dict[str, Any] = {"lost": lost, "detect": detect, "extend": extend, "fps": fps}
+            gaps |= {"online": online, "ease": ease}
+            result = conceal_video(video, output, **gaps, **choices)
     tell_unmarked(marking, quiet)
     if as_json:
         took = round(time.perf_counter() - started, 3)

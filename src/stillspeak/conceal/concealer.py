@@ -1,20 +1,22 @@
-"""Fill the gaps of a video, frame by frame, whatever its length: the part that knows no files."""
+"""Fill the gaps of a video, frame by frame, however long it is: the part that knows no files."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypedDict, Unpack
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
+from pydantic import Field
 
-from stillspeak.conceal.gap import MEMORY, Anchor, Bridge, Picture, Side, pass_over
+from stillspeak.conceal.gap import MEMORY, Anchor, AnchorRenderer, End, GapFiller, pass_over
 from stillspeak.conceal.optical_flow import RIGID, eye_region, pull, rigid_flow
-from stillspeak.conceal.poses import HeardPoses, Waveform
+from stillspeak.conceal.speech_features import HeardPoses
 from stillspeak.errors import ConfigError, FaceError, NoFaceError, VideoError
 from stillspeak.face.align import similarity_transform, smoothstep, transform_points
 from stillspeak.face.eyes import EYELIDS
@@ -25,11 +27,14 @@ from stillspeak.face.landmarks import (
     check_face,
     choose_face,
 )
-from stillspeak.media.marks.marking import Marks
+from stillspeak.media.audio import Waveform
+from stillspeak.media.marks.marking import MarkChoices, Marks
 from stillspeak.media.marks.origin import Origin, describe_video
 from stillspeak.models.generator import Generator
 from stillspeak.options import AnimateOptions
 from stillspeak.rendering.expression import ExpressionProcess
+from stillspeak.rendering.raster import Picture
+from stillspeak.system.configuration import configuration
 from stillspeak.system.runtime import choose_device
 from stillspeak.weights import DEFAULT_MODEL, identify_model, load_model
 
@@ -59,8 +64,65 @@ _SAME_FACE = 1.0  # widths of a face by which it may move within a gap and still
 _SAME_SCENE = 45.0  # levels of 255 by which pictures of one scene may differ in the mean
 
 
+class MotionKeywords(TypedDict, total=False):
+    """How a generated face moves: options of ``animate`` as keywords."""
+
+    seed: int
+    face: int | None
+    blink: float
+    expression: float
+
+
+class GapKeywords(MotionKeywords, total=False):
+    """The fields of :class:`GapOptions` as keywords."""
+
+    online: bool
+    memory: float
+    ease: int
+
+
+@configuration("conceal")
+class GapOptions:
+    """How the frames of gaps are made.
+
+    Raises:
+        ConfigError: a value out of range.
+    """
+
+    seed: int = AnimateOptions.seed
+    """Decides when it blinks and moves its brows."""
+    face: int | None = None
+    """Which face speaks, 0 being the largest of the first frame looked at."""
+    blink: float = AnimateOptions.blink
+    """Times as many blinks as people make, in gaps long enough for one; 0: none."""
+    expression: float = AnimateOptions.expression
+    """Size of the movements of brows and gaze there, 1 being people's."""
+    online: bool = False
+    """Make each lost frame from the past alone, at once, as a telephone must."""
+    memory: Annotated[float, Field(ge=0)] = MEMORY
+    """Seconds in which the difference between sound and camera fades, see
+    :func:`~stillspeak.conceal.gap.fading`; 0: at once."""
+    ease: Annotated[int, Field(ge=0, le=MAX_EASE)] = 0
+    """With ``online``, good frames after a gap over which the picture passes from the generated
+    one to the real one."""
+
+    def __post_init__(self) -> None:
+        _ = self.motion
+        if self.ease and not self.online:
+            raise ConfigError(
+                "ease goes with online: otherwise gaps already end at the real picture"
+            )
+
+    @property
+    def motion(self) -> AnimateOptions:
+        """How the face moves."""
+        return AnimateOptions(
+            face=self.face, seed=self.seed, blink=self.blink, expression=self.expression
+        )
+
+
 @dataclass(frozen=True, eq=False)
-class Moment:
+class InputFrame:
     """A frame of the input: its place in model frames, and its picture unless that is lost."""
 
     place: float
@@ -68,7 +130,7 @@ class Moment:
 
 
 @dataclass
-class Account:
+class GapStats:
     """What was done, counted as it is done."""
 
     frames: int = 0
@@ -91,7 +153,7 @@ class Concealer:
 
     Args:
         model: a released model's name, a weights file, or a generator; one with decoder =
-            "layers", which says how the mouth moves.
+            "layers", which predicts how the mouth moves.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         detector: finds the face; MediaPipe's by default, loaded when first needed.
 
@@ -112,7 +174,7 @@ class Concealer:
             name = "this generator" if isinstance(model, Generator) else model
             raise ConfigError(
                 f"{name}: makes whole frames (decoder = {loaded.config.decoder!r}), and conceal "
-                f"needs a model that says how the mouth moves; give {DEFAULT_MODEL!r}"
+                f"needs a model that predicts how the mouth moves; use {DEFAULT_MODEL!r}"
             )
         self.generator = loaded.to(choose_device(device)).eval()
         self._model = None if isinstance(model, Generator) else model
@@ -126,27 +188,20 @@ class Concealer:
         return self._detector
 
     def marks(
-        self,
-        video: str | Path,
-        settings: Mapping[str, Any],
-        certificate: str | Path | None = None,
-        key: str | Path | None = None,
-    ) -> Marks:
-        """What content credentials tell of a video that was edited.
+        self, video: str | Path, settings: Mapping[str, Any], choices: MarkChoices
+    ) -> Marks | None:
+        """What content credentials tell of a video that was edited; None: nothing.
 
         Args:
             video: the one that is edited.
             settings: what else decides the new pictures; JSON values.
-            certificate, key: PEM files to sign with instead of the installation's own.
+            choices: whether to mark, and the certificate to sign with.
         """
+        if not choices.mark:
+            return None
         name, sha256 = identify_model(self._model)
         origin = Origin(name, sha256, edited=describe_video(video), settings=settings)
-        return Marks(
-            origin,
-            watermark=False,
-            certificate=None if certificate is None else Path(certificate),
-            key=None if key is None else Path(key),
-        )
+        return replace(choices.applied(Marks(origin)), watermark=False)
 
     def close(self) -> None:
         """Release the detector."""
@@ -192,55 +247,47 @@ class Concealer:
             )
         if not fps > 0:
             raise ConfigError(f"fps is {fps:g}; give a positive number")
-        moments = (
-            Moment(model_place(index / fps, fps, self.generator), None if gone else picture)
+        given = (
+            InputFrame(model_place(index / fps, fps, self.generator), None if gone else picture)
             for index, (picture, gone) in enumerate(zip(frames, missing, strict=True))
         )
-        return np.stack([picture for picture, _ in self.fill(moments, [audio], **choices)])
+        return np.stack([picture for picture, _ in self.fill(given, [audio], **choices)])
 
     def fill(
         self,
-        moments: Iterable[Moment],
+        frames: Iterable[InputFrame],
         sound: Iterable[Waveform],
         *,
-        seed: int = AnimateOptions.seed,
-        online: bool = False,
-        face: int | None = None,
-        blink: float = AnimateOptions.blink,
-        expression: float = AnimateOptions.expression,
-        memory: float = MEMORY,
-        ease: int = 0,
-        account: Account | None = None,
+        stats: GapStats | None = None,
         name: str = "the video",
+        **options: Unpack[GapKeywords],
     ) -> Iterator[tuple[Picture, bool]]:
         """Frames in order, each with whether it was generated. Memory does not grow.
 
         Args:
-            moments: the frames in order, (H, W, 3) uint8 of one size.
+            frames: in order, (H, W, 3) uint8 of one size.
             sound: pieces (S,) float32 in [-1, 1] at the generator's rate; sample 0 is place 0.
-            seed: decides when it blinks and moves its brows.
-            online: make each lost frame from the past alone, at once, as a telephone must.
-            face: which face speaks, 0 being the largest of the first frame looked at.
-            blink: times as many blinks as people make, in gaps long enough for one; 0: none.
-            expression: size of the movements of brows and gaze there, 1 being people's.
-            memory: seconds in which the difference between sound and camera fades, see
-                :func:`~stillspeak.conceal.gap.fading`; 0: at once.
-            ease: with ``online``, the number of good frames after a gap over which the picture
-                passes from the generated one to the real one; ``account`` counts them apart.
-            account: counts what is done.
+            stats: counts what is done; eased frames apart.
             name: what messages call the video.
+            options: seed, face, blink, expression, online, memory, ease: see :class:`GapOptions`.
 
         Raises:
-            ConfigError: a seed or strength out of range.
+            ConfigError: an option out of range.
             VideoError: not one good frame.
             NoFaceError: no usable face beside any gap.
         """
-        options = AnimateOptions(face=face, seed=seed, blink=blink, expression=expression)
-        check_ease(ease, online)
-        run = _Run(self, HeardPoses(self.generator, sound), account or Account(), name)
-        run.online, run.face, run.memory, run.ease = online, face, memory, ease
-        run.gestures = Gestures(options, self.generator.config.fps)
-        yield from run.all(moments)
+        yield from self.filled(frames, sound, GapOptions(**options), stats or GapStats(), name)
+
+    def filled(
+        self,
+        frames: Iterable[InputFrame],
+        sound: Iterable[Waveform],
+        options: GapOptions,
+        stats: GapStats,
+        name: str,
+    ) -> Iterator[tuple[Picture, bool]]:
+        """As :meth:`fill`, with options as one value."""
+        return _GapRun(self, HeardPoses(self.generator, sound), options, stats, name).all(frames)
 
 
 def model_place(seconds: float, fps: float, generator: Generator) -> float:
@@ -252,19 +299,7 @@ def model_place(seconds: float, fps: float, generator: Generator) -> float:
     return (seconds + 0.5 / fps) * rate - 0.5
 
 
-def check_ease(ease: int, online: bool) -> None:
-    """Refuse an easing that cannot be.
-
-    Raises:
-        ConfigError: out of range, or where the frame after a gap is known anyway.
-    """
-    if not 0 <= ease <= MAX_EASE:
-        raise ConfigError(f"ease {ease} is out of range; give 0 to {MAX_EASE} frames")
-    if ease and not online:
-        raise ConfigError("ease goes with online: otherwise gaps already end at the real picture")
-
-
-class Gestures:
+class GapExpression:
     """Blinks and brows within gaps: the curves of ``animate``, at rest beside good frames."""
 
     def __init__(self, options: AnimateOptions, fps: int) -> None:
@@ -296,153 +331,150 @@ class Gestures:
         return self._kept[max(index - self._first, 0)]
 
 
-class _Run:
+class _GapRun:
     """One video on its way through."""
 
-    online: bool
-    face: int | None
-    memory: float
-    ease: int
-    gestures: Gestures
-
     def __init__(
-        self, concealer: Concealer, heard: HeardPoses, account: Account, name: str
+        self,
+        concealer: Concealer,
+        heard: HeardPoses,
+        options: GapOptions,
+        stats: GapStats,
+        name: str,
     ) -> None:
-        self._concealer = concealer
-        self._generator = concealer.generator
-        self._heard = heard
-        self._account = account
-        self._name = name
-        self._good: Moment | None = None  # the last good frame
-        self._end: Side | Anchor | None = None  # the same, ready to be drawn from
+        self._concealer, self._generator = concealer, concealer.generator
+        self._heard, self._options, self._stats, self._name = heard, options, stats, name
+        self._curves_at = GapExpression(options.motion, self._generator.config.fps).at
+        self._good: InputFrame | None = None  # the last good frame
+        self._end: AnchorRenderer | Anchor | None = None  # the same, ready to be drawn from
         self._place: npt.NDArray[np.float64] | None = None  # of the face last seen
         self._pending: list[float] = []
         self._mixing_from: float | None = None
         self._gap_begins: float | None = None
         self._faces = 0
-        self._recent: deque[Moment] = deque(maxlen=RECENT)
-        self._easing: tuple[Side | Anchor, int] | None = None  # from what, frames done
+        self._recent: deque[InputFrame] = deque(maxlen=RECENT)
+        self._easing: tuple[AnchorRenderer | Anchor, int] | None = None  # from what, frames done
 
-    def all(self, moments: Iterable[Moment]) -> Iterator[tuple[Picture, bool]]:
-        fps = self._generator.config.fps
-        long, tail = round(LONG * fps), TAIL * fps
+    def all(self, frames: Iterable[InputFrame]) -> Iterator[tuple[Picture, bool]]:
         seen = False
-        for moment in moments:
+        for frame in frames:
             seen = True
-            if moment.picture is None:
-                if self._gap_begins is None:
-                    self._gap_begins = moment.place
-                    self._account.gaps += 1
-                self._pending.append(moment.place)
-                self._account.longest = max(
-                    self._account.longest, (moment.place - self._gap_begins + 1) / fps
-                )
-                if self.online and self._good is not None:
-                    yield from self._draw(self._pending, None)
-                    self._pending = []
-                elif self._good is not None and self._pending[-1] - self._pending[0] > long:
-                    early = [p for p in self._pending if p <= self._pending[-1] - tail]
-                    self._pending = self._pending[len(early) :]
-                    yield from self._draw(early, None)
-                    self._mixing_from = early[-1]
+            if frame.picture is None:
+                yield from self._lost(frame.place)
                 continue
-            if self._gap_begins is not None and self.online and self.ease and self._end:
+            if self._gap_begins is not None and self._options.ease and self._end:
                 self._easing = (self._end, 0)
-            yield from self._close_gap(moment)
-            self._account.frames += 1
-            shown = self._eased(moment)
-            self._good, self._end = moment, None
-            self._recent.append(moment)
-            self._heard.forget(moment.place)
-            yield moment.picture if shown is None else shown, shown is not None
+            yield from self._close_gap(frame)
+            self._stats.frames += 1
+            shown = self._eased(frame)
+            self._good, self._end = frame, None
+            self._recent.append(frame)
+            self._heard.forget(frame.place)
+            yield frame.picture if shown is None else shown, shown is not None
         if seen and self._good is None:
             raise VideoError(f"{self._name}: every frame is lost; one good frame is needed")
         yield from self._close_gap(None)
-        if self._account.gaps and not self._faces:
-            why = self._account.reasons[0] if self._account.reasons else "no face found"
+        if self._stats.gaps and not self._faces:
+            why = self._stats.reasons[0] if self._stats.reasons else "no face found"
             raise NoFaceError(
-                f"{self._name}: no usable face beside any of its {self._account.gaps} gaps ({why})"
+                f"{self._name}: no usable face beside any of its {self._stats.gaps} gaps ({why})"
             )
 
-    def _eased(self, moment: Moment) -> Picture | None:
+    def _lost(self, place: float) -> Iterator[tuple[Picture, bool]]:
+        """A lost frame waits for the end of its gap, unless that may not be waited for."""
+        fps = self._generator.config.fps
+        if self._gap_begins is None:
+            self._gap_begins = place
+            self._stats.gaps += 1
+        self._pending.append(place)
+        self._stats.longest = max(self._stats.longest, (place - self._gap_begins + 1) / fps)
+        if self._good is None:
+            return
+        if self._options.online:
+            yield from self._draw(self._pending, None)
+            self._pending = []
+        elif place - self._pending[0] > round(LONG * fps):
+            early = [p for p in self._pending if p <= place - TAIL * fps]
+            self._pending = self._pending[len(early) :]
+            yield from self._draw(early, None)
+            self._mixing_from = early[-1]
+
+    def _filler(self, before: End, after: End) -> GapFiller:
+        return GapFiller(
+            *(self._heard, self._generator.config.fps, before, after),
+            memory=self._options.memory,
+            mixing_from=self._mixing_from,
+        )
+
+    def _eased(self, frame: InputFrame) -> Picture | None:
         """A good frame on the way from the generated picture to itself; None: it is itself."""
-        assert moment.picture is not None
+        assert frame.picture is not None
         if self._easing is None:
             return None
         end, done = self._easing
-        self._easing = (end, done + 1) if done + 1 < self.ease else None
-        bridge = Bridge(self._heard, self._generator.config.fps, end, None, memory=self.memory)
-        (guess,) = bridge.draw(np.array([moment.place]), self.gestures.at)
-        self._account.eased += 1
-        return pass_over(guess, moment.picture, (done + 1) / (self.ease + 1))
+        ease = self._options.ease
+        self._easing = (end, done + 1) if done + 1 < ease else None
+        (guess,) = self._filler(end, None).draw(np.array([frame.place]), self._curves_at)
+        self._stats.eased += 1
+        return pass_over(guess, frame.picture, (done + 1) / (ease + 1))
 
-    def _close_gap(self, moment: Moment | None) -> Iterator[tuple[Picture, bool]]:
-        """Draw what still waits; ``moment`` is the good frame that ends the gap."""
+    def _close_gap(self, frame: InputFrame | None) -> Iterator[tuple[Picture, bool]]:
+        """Draw what still waits; ``frame`` is the good one that ends the gap."""
         if self._pending:
             # The past alone: before the first good frame there is none, and that frame must do.
-            use = None if self.online and self._good is not None else moment
+            use = None if self._options.online and self._good is not None else frame
             yield from self._draw(self._pending, use)
         self._pending, self._mixing_from, self._gap_begins = [], None, None
 
-    def _draw(self, places: list[float], moment: Moment | None) -> Iterator[tuple[Picture, bool]]:
+    def _draw(
+        self, places: list[float], frame: InputFrame | None
+    ) -> Iterator[tuple[Picture, bool]]:
         """Generate frames between the last good one and, if it is known, the next."""
         first_part = self._end is None
         if self._good is not None and self._end is None:
-            self._end = self._side(self._good)
-        before, after = self._end, None if moment is None else self._side(moment)
-        parts = [(places, before, after)]
-        if before is not None and after is not None and _apart(before, after):
-            self._account.cuts += 1
+            self._end = self._made_ready(self._good)
+        before, after = self._end, None if frame is None else self._made_ready(frame)
+        parts: list[tuple[list[float], End, End]] = [(places, before, after)]
+        if before is not None and after is not None and _apart(before.anchor, after.anchor):
+            self._stats.cuts += 1
             middle = len(places) // 2
             parts = [(places[:middle], before, None), (places[middle:], None, after)]
-        drawn = 0
-        for part, first, second in parts:
+        for part, *ends in parts:
             if not part:
                 continue
-            ends = (first, second)
-            if first_part and not any(isinstance(end, Side) for end in ends):
-                self._account.without_face += 1
-            bridge = Bridge(
-                self._heard,
-                self._generator.config.fps,
-                first,
-                second,
-                memory=self.memory,
-                mixing_from=self._mixing_from,
-            )
-            for picture in bridge.draw(np.array(part), self.gestures.at):
-                drawn += 1
-                self._account.frames += 1
-                self._account.generated += 1
+            if first_part and not any(isinstance(end, AnchorRenderer) for end in ends):
+                self._stats.without_face += 1
+            for picture in self._filler(*ends).draw(np.array(part), self._curves_at):
+                self._stats.frames += 1
+                self._stats.generated += 1
                 yield picture, True
-        assert drawn == len(places)
-        if moment is None:
+        if frame is None:
             self._heard.forget(places[-1])
         elif after is not None:
             self._end = after
 
-    def _side(self, moment: Moment) -> Side | Anchor:
-        """A good frame made ready; an anchor alone where no face can be used."""
-        assert moment.picture is not None
+    def _made_ready(self, frame: InputFrame) -> AnchorRenderer | Anchor:
+        """A good frame to draw from; an anchor alone where no face can be used."""
+        assert frame.picture is not None
         try:
-            found = self._find(moment.picture)
+            found = self._find(frame.picture)
             check_face(found, name=self._name)
         except FaceError as problem:
             why = str(problem).removeprefix(f"{self._name}: ")
-            if why not in self._account.reasons and len(self._account.reasons) < 10:
-                self._account.reasons.append(why)
-            return Anchor(moment.picture, None, moment.place)
+            if why not in self._stats.reasons and len(self._stats.reasons) < 10:
+                self._stats.reasons.append(why)
+            return Anchor(frame.picture, None, frame.place)
         self._faces += 1
-        side = Side(Anchor(moment.picture, found.points, moment.place), self._generator)
-        side.compare(self._heard)
+        ready = AnchorRenderer(Anchor(frame.picture, found.points, frame.place), self._generator)
+        ready.compare(self._heard)
         if _closure(found) >= SHUT:
-            side.opened = self._opened(moment, found)
-        return side
+            ready.opened = self._opened(frame, found)
+        return ready
 
-    def _opened(self, moment: Moment, face: Face) -> Side | None:
-        """The frame of a moment with the open eyes of a frame before it; None: there is none."""
-        assert moment.picture is not None
-        height, width = moment.picture.shape[:2]
+    def _opened(self, frame: InputFrame, face: Face) -> AnchorRenderer | None:
+        """A frame with the open eyes of one before it; None: there is none."""
+        assert frame.picture is not None
+        height, width = frame.picture.shape[:2]
         for other in list(self._recent)[-LOOK::-LOOK]:
             assert other.picture is not None
             found = self._nearest(other.picture)
@@ -450,13 +482,13 @@ class _Run:
                 continue
             moved = pull(other.picture, rigid_flow(found.points, face.points, height, width), 1.0)
             share = eye_region(face.points, height, width)[..., None]
-            picture = moment.picture + share * (moved.astype(np.float32) - moment.picture)
+            picture = frame.picture + share * (moved.astype(np.float32) - frame.picture)
             points = face.points.copy()
             eyes = list(EYELIDS)
             head = similarity_transform(found.points[list(RIGID)], points[list(RIGID)])
             points[eyes] = transform_points(found.points[eyes], head)
-            anchor = Anchor(np.rint(picture).astype(np.uint8), points, moment.place)
-            return Side(anchor, self._generator)
+            anchor = Anchor(np.rint(picture).astype(np.uint8), points, frame.place)
+            return AnchorRenderer(anchor, self._generator)
         return None
 
     def _nearest(self, picture: Picture) -> Face | None:
@@ -473,7 +505,7 @@ class _Run:
         found = self._nearest(picture)
         if found is None:
             faces = self._concealer.detector.detect(np.ascontiguousarray(picture))
-            found = choose_face(faces, self.face, name=self._name)
+            found = choose_face(faces, self._options.face, name=self._name)
         self._place = np.array(found.centre)
         return found
 
@@ -483,11 +515,8 @@ def _closure(face: Face) -> float:
     return (shapes.get("eyeBlinkLeft", 0.0) + shapes.get("eyeBlinkRight", 0.0)) / 2
 
 
-def _apart(before: Side | Anchor, after: Side | Anchor) -> bool:
+def _apart(first: Anchor, second: Anchor) -> bool:
     """Whether the two ends of a gap do not show the same scene."""
-    import cv2
-
-    first, second = (end.anchor if isinstance(end, Side) else end for end in (before, after))
     if first.points is not None and second.points is not None:
         size = np.ptp(first.points, axis=0).max()
         other = np.ptp(second.points, axis=0).max()

@@ -1,8 +1,9 @@
 """Fill one gap: from the good frame before it to the good frame after it.
 
-Each good frame is the still of its own rendering, whose mouth is drawn in layers in the shapes of
-:mod:`stillspeak.conceal.mouth`. Both renderings follow the head's drift and are mixed by nearness.
-In a gap of a frame or two no mouth gets far, and the optical flow between its ends alone fills it.
+Each good frame is the reference image of its own renderer, which draws the mouth in layers in the
+shapes of :mod:`stillspeak.conceal.speech_features`. Both renderings follow the head's drift and are
+mixed by nearness. In a gap of a frame or two no mouth gets far, and the optical flow between its
+ends alone fills it.
 """
 
 from __future__ import annotations
@@ -16,19 +17,26 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from stillspeak.conceal.mouth import HeardMouth, SeenMouth, joined_shapes
 from stillspeak.conceal.optical_flow import Maps, dense_flow, pull, without_speech
-from stillspeak.conceal.poses import HeardPoses, Poses
+from stillspeak.conceal.speech_features import (
+    HeardMouth,
+    HeardPoses,
+    Poses,
+    SeenMouth,
+    joined_shapes,
+)
 from stillspeak.face.align import smoothstep
 from stillspeak.models.decoders import Decoded
 from stillspeak.models.generator import Generator
 from stillspeak.rendering.portrait import Portrait
+from stillspeak.rendering.raster import Picture
 from stillspeak.rendering.renderer import FaceRenderer
 from stillspeak.synthesis import CHUNK
 
-Picture = npt.NDArray[np.uint8]
+Times = npt.NDArray[np.float64]
 
-Gesticulate = Callable[[npt.NDArray[np.float64], float | None, float | None], Tensor]
+CurvesAt = Callable[[Times, float | None, float | None], Tensor]
+"""Curves (T, 4) of eyes and brows at places (T,), told where the good frames are."""
 
 MEMORY = 0.4
 """Seconds in which the difference between the model and the camera loses all but 1/e."""
@@ -46,9 +54,7 @@ OPENING = (0.04, 0.2)
 """Seconds from a good frame in which the eyes are shut at which they begin to open and are open."""
 
 
-def fading(
-    since: npt.NDArray[np.float64], until: npt.NDArray[np.float64] | None, memory: float
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def fading(since: Times, until: Times | None, memory: float) -> tuple[Times, Times]:
     """How much of the difference at each end of a gap still counts within it.
 
     The difference is taken for a process that forgets: known at both ends, its expectation
@@ -70,7 +76,7 @@ def fading(
     whole = since + until
 
     # sinh(a) / sinh(b) without its large numbers
-    def share(part: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    def share(part: Times) -> Times:
         above = -np.expm1(-2 * part / memory)
         below = -np.expm1(-2 * whole / memory)
         return np.asarray(np.exp((part - whole) / memory) * above / below)
@@ -91,16 +97,21 @@ class Anchor:
     points: npt.NDArray[np.float32] | None
     place: float
 
+    @property
+    def anchor(self) -> Anchor:
+        """Itself, so that it can stand for an :class:`AnchorRenderer`."""
+        return self
 
-class Side:
-    """Draws frames out of one anchor."""
+
+class AnchorRenderer:
+    """Draws frames out of one anchor with a face."""
 
     def __init__(self, anchor: Anchor, generator: Generator) -> None:
         assert anchor.points is not None
         self.anchor = anchor
         self.seen = SeenMouth.of(anchor.points)
         self.heard: HeardMouth | None = None
-        self.opened: Side | None = None
+        self.opened: AnchorRenderer | None = None
         """The same with its eyes open, where they are shut in the anchor."""
         self._renderer = FaceRenderer(Portrait.of(anchor.picture, anchor.points, generator))
 
@@ -118,13 +129,12 @@ class Side:
         pose = torch.from_numpy(self.seen.pose(shapes))[None]
         yield from self._renderer.render(Decoded(pose=pose), None, curves)
 
-    def render(
-        self, shapes: Poses, curves: Tensor | None, distance: npt.NDArray[np.float64]
-    ) -> Iterator[Picture]:
+    def render(self, shapes: Poses, curves: Tensor | None, distance: Times) -> Iterator[Picture]:
         """Whole pictures.
 
         Args:
-            shapes: (T, 41, 2) of the mouth, see :class:`~stillspeak.conceal.mouth.SeenMouth`.
+            shapes: (T, 41, 2) of the mouth, see
+                :class:`~stillspeak.conceal.speech_features.SeenMouth`.
             curves: (T, 4) of eyes and brows; None leaves them.
             distance: (T,) seconds from the anchor.
         """
@@ -135,16 +145,37 @@ class Side:
                 picture = whole.clip(0, 255).astype(np.uint8)
             yield picture
 
+    def render_opening(
+        self, shapes: Poses, curves: Tensor | None, distance: Times
+    ) -> Iterator[Picture]:
+        """As :meth:`render`, with eyes that open a moment away from the anchor."""
+        open_ = smoothstep((distance - OPENING[0]) / (OPENING[1] - OPENING[0]))
+        if self.opened is None:
+            yield from self.render(shapes, curves, distance)
+            return
+        asleep = None if curves is None else torch.zeros_like(curves)
+        shut = self.render(shapes, asleep, distance)
+        if not open_.any():
+            yield from shut
+            return
+        awake = self.opened.render(shapes, curves, distance)
+        for first, second, share in zip(shut, awake, open_, strict=True):
+            yield _mean(first, second, float(share))
 
-class Bridge:
+
+End = AnchorRenderer | Anchor | None
+"""One end of a gap; an anchor without a face is only mixed and held."""
+
+
+class GapFiller:
     """Generates the frames of one gap.
 
     Args:
         heard: what the sound says.
         fps: model frames a second.
-        before: the good frame before the gap, or None at the beginning; an anchor without a face
-            is only mixed and held.
-        after: the good frame after it, or None where it is not known. Sides have been compared.
+        before: the good frame before the gap, or None at the beginning.
+        after: the good frame after it, or None where it is not known. Renderers have been
+            compared.
         memory: see :func:`fading`, in seconds.
         mixing_from: the place from which the frame after takes part, in a gap whose first
             frames were made without it; None: from the frame before on.
@@ -154,91 +185,75 @@ class Bridge:
         self,
         heard: HeardPoses,
         fps: int,
-        before: Side | Anchor | None,
-        after: Side | Anchor | None,
+        before: End,
+        after: End,
         *,
         memory: float = MEMORY,
         mixing_from: float | None = None,
     ) -> None:
         if before is None and after is None:
             raise ValueError("a gap needs a good frame beside it")
-        self._heard = heard
-        self._fps = fps
-        self._memory = memory
+        self._heard, self._fps, self._memory = heard, fps, memory
+        self._ends: tuple[End, End] = (before, after)
+        self._before = before.anchor if before is not None else None
+        self._after = after.anchor if after is not None else None
         self._mixing_from = mixing_from
-        self._ends: tuple[Side | Anchor | None, Side | Anchor | None] = (before, after)
-        first, second = _anchor(before), _anchor(after)
-        self._short = (
-            first is not None
-            and second is not None
-            and mixing_from is None
-            and (second.place - first.place) / self._fps < 1.05 * SHORT  # clocks of milliseconds
-        )
-        if self._short:
-            self._ends = (first, second)
-        self._flows = self._drift()
+        self._flows: tuple[Maps, Maps] | None = None
+        if self._before is not None and self._after is not None:
+            span = (self._after.place - self._before.place) / fps
+            if mixing_from is None and span < 1.05 * SHORT:  # clocks of milliseconds
+                self._ends = (self._before, self._after)
+            self._flows = (self._drift(*self._ends), self._drift(*self._ends[::-1]))
 
     @torch.inference_mode()
-    def draw(
-        self, places: npt.NDArray[np.float64], gestures: Gesticulate | None = None
-    ) -> Iterator[Picture]:
+    def draw(self, places: Times, curves_at: CurvesAt | None = None) -> Iterator[Picture]:
         """Pictures (H, W, 3) uint8 at places (T,) in model frames, in order.
 
         Args:
             places: within the gap.
-            gestures: gives the curves (T, 4) of eyes and brows at places, told where the good
-                frames are, see :mod:`stillspeak.rendering.eyes`; None leaves them.
+            curves_at: gives eyes and brows, see :mod:`stillspeak.rendering.eyes`; None leaves them.
         """
-        before, after = (_anchor(end) for end in self._ends)
-        known = [None if end is None else end.place for end in (before, after)]
+        known = [None if end is None else end.place for end in (self._before, self._after)]
         for start in range(0, len(places), CHUNK):
             part = places[start : start + CHUNK]
-            yield from self._chunk(part, None if gestures is None else gestures(part, *known))
+            yield from self._chunk(part, None if curves_at is None else curves_at(part, *known))
 
-    def _chunk(self, places: npt.NDArray[np.float64], curves: Tensor | None) -> Iterator[Picture]:
-        before, after = (_anchor(end) for end in self._ends)
+    def _chunk(self, places: Times, curves: Tensor | None) -> Iterator[Picture]:
+        before, after = self._before, self._after
         since = None if before is None else (places - before.place) / self._fps
         until = None if after is None else (after.place - places) / self._fps
         if since is None:
             assert until is not None
-            backwards, _ = fading(until, None, self._memory)
-            shares = (np.zeros_like(backwards), backwards)
+            shares = fading(until, None, self._memory)[::-1]
             nearness = np.ones(len(places))
         else:
             shares = fading(since, until, self._memory)
             nearness = np.zeros(len(places))
-            if until is not None and before is not None and after is not None:
+            if before is not None and after is not None:
                 start = before.place if self._mixing_from is None else self._mixing_from
                 nearness = np.clip((places - start) / (after.place - start), 0, 1)
-        sides = [end for end in self._ends if isinstance(end, Side)]
-        shapes = self._shapes(places, sides, shares) if sides else None
+        shapes = self._shapes(places, shares)
         drawn: list[Iterator[Picture] | None] = []
-        for end in self._ends:
-            if isinstance(end, Side):
-                distance = since if end.anchor is before else until
+        for end, distance in zip(self._ends, (since, until), strict=True):
+            if isinstance(end, AnchorRenderer):
                 assert distance is not None and shapes is not None
-                drawn.append(_rendered(end, shapes, distance, curves))
-            elif end is not None:
-                drawn.append(iter([end.picture] * len(places)))
+                drawn.append(end.render_opening(shapes, curves, distance))
             else:
-                drawn.append(None)
+                drawn.append(None if end is None else iter([end.picture] * len(places)))
         for share in nearness:
             yield self._mixed([None if one is None else next(one) for one in drawn], float(share))
 
-    def _shapes(
-        self,
-        places: npt.NDArray[np.float64],
-        sides: list[Side],
-        shares: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]],
-    ) -> Poses:
-        """(T, 41, 2) the mouth at places."""
+    def _shapes(self, places: Times, shares: tuple[Times, Times]) -> Poses | None:
+        """(T, 41, 2) the mouth at places; None: no end has a face."""
+        sides = [end for end in self._ends if isinstance(end, AnchorRenderer)]
+        if not sides:
+            return None
         ends = [
             (end.heard, share)
             for end, share in zip(self._ends, shares, strict=True)
-            if isinstance(end, Side) and end.heard is not None
+            if isinstance(end, AnchorRenderer) and end.heard is not None
         ]
-        heard = self._heard.at(places)
-        shapes = joined_shapes(heard, ends, [side.seen for side in sides])
+        shapes = joined_shapes(self._heard.at(places), ends, [side.seen for side in sides])
         if None in self._ends and self._memory > 0:
             (side,) = sides
             away = np.abs(places - side.anchor.place) / self._fps
@@ -247,7 +262,7 @@ class Bridge:
         return shapes
 
     def _mixed(self, pictures: list[Picture | None], share: float) -> Picture:
-        """The two sides' pictures of one moment, a share of ``share`` being that of after."""
+        """The two ends' pictures of one moment, a share of ``share`` being that of after."""
         first, second = pictures
         if first is None or second is None:
             only = second if first is None else first
@@ -258,19 +273,15 @@ class Bridge:
             second = pull(second, self._flows[1], 1 - share)
         return _mean(first, second, share)
 
-    def _drift(self) -> tuple[Maps, Maps] | None:
-        before, after = self._ends
-        if before is None or after is None:
-            return None
-        flows = []
-        for one, other in ((before, after), (after, before)):
-            first, second = _anchor(one), _anchor(other)
-            assert first is not None and second is not None
-            flow = dense_flow(first.picture, second.picture)
-            if isinstance(one, Side) and isinstance(other, Side) and first.points is not None:
-                flow = without_speech(flow, first.points, one.seen.moved_to(other.seen))
-            flows.append(flow)
-        return flows[0], flows[1]
+    @staticmethod
+    def _drift(one: End, other: End) -> Maps:
+        """How everything but the mouth moves from one end to the other."""
+        assert one is not None and other is not None
+        flow = dense_flow(one.anchor.picture, other.anchor.picture)
+        if isinstance(one, AnchorRenderer) and isinstance(other, AnchorRenderer):
+            assert one.anchor.points is not None
+            flow = without_speech(flow, one.anchor.points, one.seen.moved_to(other.seen))
+        return flow
 
 
 def pass_over(first: Picture, second: Picture, share: float) -> Picture:
@@ -284,25 +295,6 @@ def pass_over(first: Picture, second: Picture, share: float) -> Picture:
     return _mean(pull(first, there, share), pull(second, back, 1 - share), share)
 
 
-def _rendered(
-    side: Side, shapes: Poses, distance: npt.NDArray[np.float64], curves: Tensor | None
-) -> Iterator[Picture]:
-    """One side's pictures, with eyes that open a moment away from it."""
-    opened = side.opened
-    if opened is None:
-        yield from side.render(shapes, curves, distance)
-        return
-    open_ = smoothstep((distance - OPENING[0]) / (OPENING[1] - OPENING[0]))
-    asleep = None if curves is None else torch.zeros_like(curves)
-    shut = side.render(shapes, asleep, distance)
-    if not open_.any():
-        yield from shut
-        return
-    awake = opened.render(shapes, curves, distance)
-    for first, second, share in zip(shut, awake, open_, strict=True):
-        yield _mean(first, second, float(share))
-
-
 def _mean(first: Picture, second: Picture, share: float) -> Picture:
     if share <= 0:
         return first
@@ -311,7 +303,3 @@ def _mean(first: Picture, second: Picture, share: float) -> Picture:
     mixed = first.astype(np.float32)
     mixed += share * (second.astype(np.float32) - mixed)
     return np.asarray(np.rint(mixed), np.uint8)
-
-
-def _anchor(end: Side | Anchor | None) -> Anchor | None:
-    return end.anchor if isinstance(end, Side) else end

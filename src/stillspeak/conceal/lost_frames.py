@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -53,7 +54,7 @@ def parse_lost(text: str, *, name: str = "--lost") -> tuple[Interval, ...]:
     """Intervals from text such as ``1.0-1.4, 2.2-2.6`` or ``25-34, 60``.
 
     Numbers with a decimal point are seconds and whole numbers frame numbers from 0 on, the last
-    one included; ``s`` and ``f`` behind a number say so outright (``1s-2s``, ``25f-34f``). Without
+    one included; ``s`` and ``f`` behind a number say so (``1s-2s``, ``25f-34f``). Without
     a second number the interval goes on to the end: ``70-``.
 
     Args:
@@ -130,8 +131,6 @@ class PictureCheck:
 
     def lost(self, picture: npt.NDArray[np.uint8]) -> bool:
         """Whether a picture (H, W, 3) uint8 repeats the last good one, or is black."""
-        import cv2
-
         grey = np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), np.uint8)
         if _blocks(grey).max() <= BLACK:
             return True
@@ -142,8 +141,6 @@ class PictureCheck:
 
 
 def _blocks(grey: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    import cv2
-
     size = (max(grey.shape[1] // 16, 1), max(grey.shape[0] // 16, 1))
     return np.asarray(cv2.resize(grey.astype(np.float32), size, interpolation=cv2.INTER_AREA))
 

@@ -1,113 +1,75 @@
-"""Generate the part of a face that a hand or a microphone hides; the rest stays the real picture.
+"""De-occlusion: generate the part of a face that a hand or a microphone hides.
 
-A clean picture of the same face is the still whose mouth is drawn anew. It is laid over each frame
-by the landmarks outside the mask, its colours are brought to the frame's along the mask's edge, and
-it shows where the mask is white. Beyond a narrow stripe around the mask pixels stay bit for bit.
+A clean picture of the same face is the reference image whose mouth is drawn anew. It is laid over
+each frame by the landmarks outside the mask, its colours are brought to the frame's along the
+mask's edge, and it shows where the mask is white. Beyond a narrow stripe around the mask pixels
+stay bit for bit.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
+from itertools import chain, repeat
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from stillspeak.conceal.concealer import Concealer, Gestures, model_place
-from stillspeak.conceal.gap import MEMORY, Anchor, Picture, Side, fading
-from stillspeak.conceal.mouth import joined_shapes
-from stillspeak.conceal.poses import HeardPoses
-from stillspeak.conceal.video import Progress, picture_sound
-from stillspeak.errors import (
-    AudioError,
-    ConfigError,
-    FaceError,
-    ImageError,
-    InputError,
-    NoFaceError,
-    VideoError,
+from stillspeak.conceal.compositing import GROW, blend, head_place, lay_over
+from stillspeak.conceal.concealer import Concealer, GapExpression, MotionKeywords, model_place
+from stillspeak.conceal.gap import MEMORY, Anchor, AnchorRenderer, fading
+from stillspeak.conceal.masks import HIDDEN, Mask, MaskSource, values_at
+from stillspeak.conceal.speech_features import HeardPoses, joined_shapes
+from stillspeak.conceal.video import (
+    EditedVideo,
+    OutputKeywords,
+    OutputOptions,
+    Progress,
+    check_sound,
+    picture_sound,
+    rewriting,
+    take_options,
 )
-from stillspeak.face.align import (
-    FloatArray,
-    Transform,
-    face_transform,
-    invert_transform,
-    resample,
-    similarity_transform,
-    smoothstep,
-    transform_points,
-)
+from stillspeak.errors import ConfigError, FaceError, InputError, NoFaceError, VideoError
+from stillspeak.face.align import Transform, transform_points
 from stillspeak.face.eyes import EYELIDS
 from stillspeak.face.landmarks import Face, check_face, choose_face
-from stillspeak.face.mouth import LIPS
 from stillspeak.media.image import load_image
-from stillspeak.media.video_editor import (
-    Rewriter,
-    TimedFrame,
-    check_rewrite,
-    scan_video,
-    timed_frames,
-)
+from stillspeak.media.video_editor import TimedFrame, check_rewrite, scan_video, timed_frames
 from stillspeak.options import AnimateOptions
-
-Mask = npt.NDArray[np.float32]
-"""(H, W) float32 in [0, 1]: 1 where the face is hidden."""
-
-GROW = 0.04
-"""By how much the mask is widened, in face widths: what hides a face has a blurred border, and the
-real picture and the generated one need a stripe to pass into each other."""
-
-RING = 0.08
-"""Width of the ring beyond that whose colours are matched, in face widths."""
+from stillspeak.rendering.raster import Picture
 
 STEADY = 5
 """Frames over which the head's place is averaged, centred: the landmarks tremble."""
-
-HIDDEN = 0.5
-"""Share of white from which a pixel counts as hidden."""
 
 LEAP = 0.25
 """Face widths by which a head may move, and shares by which it may grow or shrink, from frame to
 frame; the landmarks of a face of which little is seen are sometimes anywhere."""
 
-_FEWEST = 25  # landmarks outside the mask that place the head
 _MOSTLY = 0.5  # share of hidden landmarks from which the detector is shown a whole face
-_RECTANGLE = re.compile(r"^\s*\d+\s*,\s*\d+\s*,\s*\d+\s*,\s*\d+\s*$")
-_PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 
-# The skin that a mouth, a jaw or a lid moves does not say where the head is.
-_MOVING = frozenset(LIPS) | frozenset(EYELIDS)
+
+class OcclusionKeywords(MotionKeywords, OutputKeywords, total=False):
+    """How a hidden face moves and how the video is written, as keywords."""
 
 
 @dataclass(frozen=True)
-class Uncovered:
-    """What became of a video.
+class UncoveredVideo(EditedVideo):
+    """What was done to a video with a hidden face.
 
-    frames: written; ``generated`` of them with a generated part.
-    hidden: mean share of the picture that was generated, in those.
+    hidden: mean share of the picture that was generated, in the frames with a generated part.
     lost_track: generated frames whose own landmarks were not found, drawn where the head was last.
-    reference: what the clean picture was.
+    reference: which clean picture was used.
     """
 
-    output: str
-    frames: int
-    fps: float
-    width: int
-    height: int
-    generated: int
     hidden: float
     lost_track: int
     reference: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """The same as JSON values."""
-        return asdict(self)
 
     def summary(self) -> str:
         """The same in a line."""
@@ -122,233 +84,8 @@ class Uncovered:
         return text
 
 
-# --- masks --------------------------------------------------------------------------------------
-
-
-class MaskSource(Protocol):
-    """What is hidden, frame by frame."""
-
-    def masks(self) -> Iterator[Mask]:
-        """One mask a frame, from the first on."""
-        ...
-
-
-class StillMask:
-    """The same in every frame. ``mask`` (H, W) float32 in [0, 1]."""
-
-    def __init__(self, mask: Mask) -> None:
-        self._mask = mask
-
-    def masks(self) -> Iterator[Mask]:
-        """See :class:`MaskSource`."""
-        while True:
-            yield self._mask
-
-
-class MaskVideo:
-    """A video of masks, as many frames as the video has, white where hidden."""
-
-    def __init__(self, path: str | Path, size: tuple[int, int]) -> None:
-        self._path, self._size = path, size
-
-    def masks(self) -> Iterator[Mask]:
-        """See :class:`MaskSource`.
-
-        Raises:
-            VideoError: it cannot be read, has another size, or ends too early.
-        """
-        count = 0
-        for frame in timed_frames(self._path):
-            yield _as_mask(frame.rgb(), self._size, str(self._path))
-            count += 1
-        raise VideoError(
-            f"{self._path}: the mask ends after {count} frames, before the video does; give a "
-            "mask of the same length"
-        )
-
-
-def open_mask(mask: str | Path, size: tuple[int, int]) -> MaskSource:
-    """A mask by its name.
-
-    Args:
-        mask: a picture or a video, white where the face is hidden, or ``x,y,width,height``.
-        size: height and width of the video.
-
-    Raises:
-        ImageError, VideoError: the file cannot be read or has another size.
-        InputError: a rectangle outside the picture.
-    """
-    text = str(mask)
-    if _RECTANGLE.match(text):
-        x, y, width, height = (int(part) for part in text.split(","))
-        if not (width and height and x < size[1] and y < size[0]):
-            raise InputError(
-                f"--occlusion {text}: no part of a picture of {size[1]}x{size[0]}; give "
-                "x,y,width,height in pixels"
-            )
-        drawn = np.zeros(size, np.float32)
-        drawn[y : y + height, x : x + width] = 1.0
-        return StillMask(drawn)
-    if Path(text).suffix.lower() in _PICTURES:
-        return StillMask(_as_mask(load_image(text), size, text))
-    return MaskVideo(mask, size)
-
-
-def _as_mask(picture: Picture, size: tuple[int, int], name: str) -> Mask:
-    if picture.shape[:2] != size:
-        height, width = picture.shape[:2]
-        kind = ImageError if Path(name).suffix.lower() in _PICTURES else VideoError
-        raise kind(
-            f"{name}: the mask has {width}x{height} pixels and the video {size[1]}x{size[0]}; "
-            "give one of the same size"
-        )
-    # What a codec makes of black and white is black and white again.
-    level = picture.astype(np.float32).mean(axis=2) / 255
-    return np.asarray(np.clip((level - 0.1) / 0.8, 0, 1), np.float32)
-
-
-# --- one frame ----------------------------------------------------------------------------------
-
-
-def head_place(
-    reference: FloatArray, points: FloatArray, hidden: npt.NDArray[np.bool_]
-) -> Transform | None:
-    """The similarity that lays the reference's face over a frame's, by what is not hidden.
-
-    Args:
-        reference: (478, 2) landmarks of the reference picture.
-        points: (478, 2) landmarks found in the frame.
-        hidden: (H, W) bool.
-
-    Returns:
-        (2, 3) reference pixels -> frame pixels; None where too little of the face is seen.
-    """
-    rows = np.rint(points[:, 1]).astype(int)
-    columns = np.rint(points[:, 0]).astype(int)
-    inside = (rows >= 0) & (rows < hidden.shape[0]) & (columns >= 0) & (columns < hidden.shape[1])
-    seen = inside.copy()
-    seen[inside] = ~hidden[rows[inside], columns[inside]]
-    seen[list(_MOVING)] = False
-    if seen.sum() < _FEWEST:
-        return None
-    first, second = (np.asarray(p, np.float64)[seen] for p in (reference, points))
-    fit = similarity_transform(first, second)
-    # A second look without the worst: the model guesses near what is hidden.
-    error = np.linalg.norm(transform_points(first, fit) - second, axis=1)
-    good = error <= np.quantile(error, 0.7)
-    if good.sum() < _FEWEST:
-        return fit
-    return similarity_transform(first[good], second[good])
-
-
-def lay_over(face: Picture, to_frame: Transform, points: FloatArray, frame: Picture) -> Picture:
-    """A reference's picture moved to where the head is in a frame; away from it the frame's place.
-
-    Args:
-        face: (h, w, 3) uint8, the reference with its face moved.
-        to_frame: (2, 3) reference pixels -> frame pixels.
-        points: (478, 2) landmarks of the reference.
-        frame: (H, W, 3) uint8; gives the size.
-
-    Returns:
-        (H, W, 3) uint8.
-    """
-    import cv2
-
-    height, width = frame.shape[:2]
-    back = invert_transform(to_frame)
-    step = math.sqrt(abs(float(np.linalg.det(back[:, :2]))))
-    if face.shape != frame.shape or step > 1.5:
-        # Another picture than the video's own: its background has no place in the frame.
-        return np.asarray(resample(face, back, height, width), np.uint8)
-    x = np.arange(width, dtype=np.float32)[None]
-    y = np.arange(height, dtype=np.float32)[:, None]
-    (a, b, c), (d, e, f) = back.astype(np.float32)
-    across, down = a * x + b * y + c - x, d * x + e * y + f - y
-    (p, q, r), (s, t, u) = (face_transform(points) @ _with_row(back)).astype(np.float32)
-    from_middle = np.hypot((p * x + q * y + r - 48) / 96, (s * x + t * y + u - 64) / 128)
-    share = smoothstep((1.3 - from_middle) / 0.5).astype(np.float32)
-    moved = cv2.remap(
-        face, x + share * across, y + share * down, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
-    )
-    return np.asarray(moved, np.uint8)
-
-
-def _with_row(transform: Transform) -> Transform:
-    return np.vstack([transform, [0.0, 0.0, 1.0]])
-
-
-def blend(
-    frame: Picture, drawn: Picture, mask: Mask, face_width: float, grow: float = GROW
-) -> Picture:
-    """Show a drawing where a mask is white, its colours brought to the frame's around it.
-
-    Args:
-        frame: (H, W, 3) uint8.
-        drawn: (H, W, 3) uint8, of the same place.
-        mask: (H, W) float32 in [0, 1]; where it is 1 the drawing alone shows.
-        face_width: pixels.
-        grow: face widths beyond the mask over which the drawing fades out; at least two pixels,
-            unless it is 0.
-
-    Returns:
-        (H, W, 3) uint8, equal to ``frame`` from ``grow`` beyond the mask on.
-    """
-    import cv2
-
-    hidden = (mask > 0).astype(np.uint8)
-    out = frame.copy()
-    if not hidden.any():
-        return out
-    stripe = max(grow * face_width, 2.0) if grow else 0.0
-    ring = max(RING * face_width, 3.0)
-    x, y, w, h = cv2.boundingRect(hidden)
-    margin = math.ceil(stripe + ring) + 2
-    rows = slice(max(y - margin, 0), min(y + h + margin, frame.shape[0]))
-    columns = slice(max(x - margin, 0), min(x + w + margin, frame.shape[1]))
-    hidden = np.ascontiguousarray(hidden[rows, columns])
-    real, made = (part[rows, columns].astype(np.float32) for part in (frame, drawn))
-    # Pixels from the mask: 0 in it, 1 for its neighbours.
-    away = cv2.distanceTransform(1 - hidden, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    around = ((away > stripe) & (away <= stripe + ring)).astype(np.float32)
-    made += _spread(real - made, around)
-    beyond = (
-        smoothstep(1 - away.astype(np.float32) / (stripe + 1e-6)) if stripe else np.zeros_like(away)
-    )
-    share = np.where(hidden > 0, mask[rows, columns] if not stripe else 1.0, beyond)
-    real += share[..., None].astype(np.float32) * (made - real)
-    out[rows, columns] = np.clip(np.rint(real), 0, 255).astype(np.uint8)
-    return out
-
-
-def _spread(values: npt.NDArray[np.float32], known: Mask) -> npt.NDArray[np.float32]:
-    """Continue values (H, W, 3) smoothly from where they are known into where they are not.
-
-    From coarse to fine: each level fills from its known neighbours, the next coarser one the rest.
-    """
-    import cv2
-
-    if not known.any():
-        return np.zeros_like(values)
-    height, width = known.shape
-    if min(height, width) <= 2:
-        mean = (values * known[..., None]).sum((0, 1)) / known.sum()
-        return np.broadcast_to(mean, values.shape).astype(np.float32)
-    half = (max(width // 2, 1), max(height // 2, 1))
-    weight = cv2.resize(known, half, interpolation=cv2.INTER_AREA)
-    total = cv2.resize(values * known[..., None], half, interpolation=cv2.INTER_AREA)
-    mean = np.asarray(total / np.maximum(weight, 1e-6)[..., None], np.float32)
-    coarse = _spread(mean, np.asarray(np.minimum(weight * 4, 1), np.float32))
-    filled = np.asarray(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR))
-    share = known[..., None] * 0.5
-    return np.asarray(filled + share * (values - filled), np.float32)
-
-
-# --- a video ------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, eq=False)
-class _Seen:
+class _LocatedFrame:
     """A frame on its way: where the reference lies in it is known, or not."""
 
     frame: TimedFrame
@@ -364,99 +101,79 @@ def uncover_video(
     mask: str | Path,
     *,
     reference: str | Path | int | None = None,
-    concealer: Concealer | None = None,
-    seed: int = AnimateOptions.seed,
-    face: int | None = None,
-    blink: float = AnimateOptions.blink,
-    expression: float = AnimateOptions.expression,
     grow: float = GROW,
-    crf: int = 12,
-    overwrite: bool = False,
-    mark: bool = True,
-    certificate: str | Path | None = None,
-    key: str | Path | None = None,
-    progress: Progress | None = None,
-) -> Uncovered:
+    concealer: Concealer | None = None,
+    progress: Progress = None,
+    **options: Unpack[OcclusionKeywords],
+) -> UncoveredVideo:
     """Write a video again with the hidden part of its face generated.
 
     Args:
         video: a video with its sound.
         output: .mp4, .mov, .mkv or .webm.
-        mask: see :func:`open_mask`.
+        mask: see :class:`~stillspeak.conceal.masks.MaskSource`.
         reference: a picture of the same face, bare, or the number of a frame that shows it so;
             None looks for the first frame in which the mask does not touch the face.
+        grow: see :func:`~stillspeak.conceal.compositing.blend`.
         concealer: with the model; by default one is made.
-        seed: decides when it blinks and moves its brows.
-        face: which face, 0 being the largest of the reference.
-        blink, expression: as for ``animate``, where both eyes are hidden.
-        grow: see :func:`blend`.
-        crf: picture quality on H.264's scale, 0 being lossless.
-        overwrite: replace what is there.
-        mark: leave content credentials that say that parts are generated, where the format has a
-            place for them (MP4, MOV).
-        certificate, key: as for ``Animation.save``.
         progress: told of every frame.
+        options: seed, face (of the reference), blink and expression (where both eyes are hidden)
+            as for ``animate``; crf, overwrite, mark, certificate, key: see
+            :class:`~stillspeak.conceal.video.OutputOptions`.
 
     Raises:
         VideoError, AudioError, ImageError, InputError: an input cannot be read or used.
+        ConfigError: an option out of range.
         FaceError: no usable face in the reference, or none in any frame.
         OutputError, OutputExistsError: the output cannot be written.
     """
-    options = AnimateOptions(face=face, seed=seed, blink=blink, expression=expression)
+    kept: dict[str, Any] = {**options}
+    written = take_options(OutputOptions, kept)
+    motion = AnimateOptions(**kept)
     if not 0 <= grow <= 1:
         raise ConfigError(f"grow {grow:g} is out of range; give 0 to 1 face widths")
-    check_rewrite(video, output, overwrite=overwrite)
+    check_rewrite(video, output, overwrite=written.overwrite)
     scan = scan_video(video)
-    if scan.sound_start is None:
-        raise AudioError(
-            f"{video}: has no sound track, and the hidden face is made from the sound; give a "
-            "video with its sound"
-        )
+    check_sound(video, scan, "the hidden face is")
     first = next(timed_frames(video), None)
     if first is None:
         raise VideoError(f"{video}: holds no video frames; give another file")
-    size = first.rgb().shape[:2]
-    source = open_mask(mask, (size[0], size[1]))
-    own = concealer or Concealer()
+    height, width = first.rgb().shape[:2]
+    source = MaskSource(mask, (height, width))
     settings = {
-        **options.record("seed", "blink", "expression", "face"),
+        **motion.record("seed", "blink", "expression", "face"),
         "grow": grow,
         "part": "occlusion",
     }
-    marks = own.marks(video, settings, certificate, key) if mark else None
-    try:
-        chosen = _choose_reference(video, source, reference, own, face)
-        uncoverer = _Uncoverer(own, chosen, options, grow)
-        generator = own.generator
-        rate = generator.config.sample_rate
-        heard = HeardPoses(generator, picture_sound(video, scan.start, rate))
-        fps = float(scan.fps)
-        with Rewriter(video, output, scan, overwrite=overwrite, crf=crf, marks=marks) as writer:
-            writer.start(first)
+    with rewriting(video, output, scan, concealer, settings, written) as (own, writer):
+        chosen = _choose_reference(video, source, reference, own, motion.face)
+        uncoverer = _Uncoverer(own, chosen, motion, grow)
+        generator, fps = own.generator, float(scan.fps)
+        heard = HeardPoses(
+            generator, picture_sound(video, scan.start, generator.config.sample_rate)
+        )
+        writer.start(first)
 
-            def seen() -> Iterator[_Seen]:
-                for frame, hidden in zip(timed_frames(video), source.masks(), strict=False):
-                    place = model_place(frame.time - scan.start, fps, generator)
-                    yield uncoverer.look(frame, hidden, place)
+        def located() -> Iterator[_LocatedFrame]:
+            for frame, hidden in zip(timed_frames(video), source.masks(), strict=False):
+                place = model_place(frame.time - scan.start, fps, generator)
+                yield uncoverer.locate(frame, hidden, place)
 
-            for one, picture in uncoverer.draw(_steady(seen()), heard):
-                if picture is None:
-                    writer.keep(one.frame)
-                else:
-                    writer.change(one.frame, picture, (picture != one.picture).any(axis=2))
-                if progress is not None:
-                    progress(writer.frames)
-            uncoverer.check(str(video))
-            frames = writer.frames
-    finally:
-        if concealer is None:
-            own.close()
-    return Uncovered(
+        for one, picture in uncoverer.draw(_steady(located()), heard):
+            if picture is None:
+                writer.keep(one.frame)
+            else:
+                writer.change(one.frame, picture, (picture != one.picture).any(axis=2))
+            if progress is not None:
+                progress(writer.frames)
+        uncoverer.check(str(video))
+        frames = writer.frames
+    return UncoveredVideo(
         output=str(output),
         frames=frames,
         fps=fps,
-        width=int(size[1]),
-        height=int(size[0]),
+        width=width,
+        height=height,
         generated=uncoverer.generated,
         hidden=round(uncoverer.hidden / max(uncoverer.generated, 1), 5),
         lost_track=uncoverer.lost_track,
@@ -538,9 +255,11 @@ class _Uncoverer:
         self._points = reference.face.points
         self._width = float(np.ptp(self._points[:, 0]))
         self._index = reference.index
-        self._side = Side(Anchor(reference.picture, self._points, 0.0), concealer.generator)
+        self._renderer = AnchorRenderer(
+            Anchor(reference.picture, self._points, 0.0), concealer.generator
+        )
         self._fps = concealer.generator.config.fps
-        self._gestures = Gestures(options, self._fps)
+        self._expression = GapExpression(options, self._fps)
         self._last: Transform | None = None
         self._age = 1  # frames since then
         self._reference = reference.picture
@@ -548,12 +267,12 @@ class _Uncoverer:
         self.hidden = 0.0
         self.lost_track = 0
 
-    def look(self, frame: TimedFrame, mask: Mask, place: float) -> _Seen:
+    def locate(self, frame: TimedFrame, mask: Mask, place: float) -> _LocatedFrame:
         """Find the head in a frame that hides something."""
         picture = frame.rgb()
         if not (mask > HIDDEN).any():
             self._age += 1
-            return _Seen(frame, picture, mask, place, None)
+            return _LocatedFrame(frame, picture, mask, place, None)
         hidden = mask > 0
         found = None if self._mostly_hidden(hidden) else self._find(picture, hidden)
         if found is None and self._last is not None:
@@ -565,7 +284,7 @@ class _Uncoverer:
             self._age += 1
         else:
             self._last, self._age = found, 1
-        return _Seen(frame, picture, mask, place, self._last)
+        return _LocatedFrame(frame, picture, mask, place, self._last)
 
     def _find(self, picture: Picture, hidden: npt.NDArray[np.bool_]) -> Transform | None:
         faces = self._concealer.detector.detect(np.ascontiguousarray(picture))
@@ -581,10 +300,8 @@ class _Uncoverer:
         """Whether little is seen of the face where it was last."""
         if self._last is None or self._age > STEADY:
             return False
-        points = np.rint(transform_points(self._points, self._last)).astype(int)
-        rows = points[:, 1].clip(0, hidden.shape[0] - 1)
-        columns = points[:, 0].clip(0, hidden.shape[1] - 1)
-        return bool(hidden[rows, columns].mean() > _MOSTLY)
+        points = transform_points(self._points, self._last)
+        return bool(values_at(hidden, points).mean() > _MOSTLY)
 
     def _leaps(self, found: Transform) -> bool:
         """Whether a head would have jumped since it was seen last."""
@@ -601,41 +318,39 @@ class _Uncoverer:
 
     @torch.inference_mode()
     def draw(
-        self, frames: Iterator[_Seen], heard: HeardPoses
-    ) -> Iterator[tuple[_Seen, Picture | None]]:
+        self, frames: Iterator[_LocatedFrame], heard: HeardPoses
+    ) -> Iterator[tuple[_LocatedFrame, Picture | None]]:
         """Each frame with its new picture, or None where nothing is hidden."""
         for index, one in enumerate(frames):
             heard.forget(one.place)
             if index == self._index:
                 # From here on the difference between the sound and the camera is known.
-                self._side.anchor = Anchor(self._reference, self._points, one.place)
-                self._side.compare(heard)
+                self._renderer.anchor = Anchor(self._reference, self._points, one.place)
+                self._renderer.compare(heard)
             if one.to_frame is None or not (one.mask > HIDDEN).any():
                 yield one, None
                 continue
             places = np.array([one.place])
             ends, since = [], np.full(1, np.inf)
-            if self._side.heard is not None:
-                since = (places - self._side.anchor.place) / self._fps
+            if self._renderer.heard is not None:
+                since = (places - self._renderer.anchor.place) / self._fps
                 share, _ = fading(since, None, MEMORY)
-                ends = [(self._side.heard, share)]
-            shapes = joined_shapes(heard.at(places), ends, [self._side.seen])
-            curves = self._gestures.at(places, None, None)
+                ends = [(self._renderer.heard, share)]
+            shapes = joined_shapes(heard.at(places), ends, [self._renderer.seen])
+            curves = self._expression.at(places, None, None)
             if not self._eyes_hidden(one):
                 curves = torch.zeros_like(curves)
-            (face,) = self._side.render(shapes, curves, since)
+            (face,) = self._renderer.render(shapes, curves, since)
             drawn = lay_over(face, one.to_frame, self._points, one.picture)
             self.generated += 1
             self.hidden += float((one.mask > HIDDEN).mean())
             width = self._face_width(one.to_frame)
             yield one, blend(one.picture, drawn, one.mask, width, self._grow)
 
-    def _eyes_hidden(self, one: _Seen) -> bool:
+    def _eyes_hidden(self, one: _LocatedFrame) -> bool:
         assert one.to_frame is not None
-        lids = np.rint(transform_points(self._points[list(EYELIDS)], one.to_frame)).astype(int)
-        rows = lids[:, 1].clip(0, one.mask.shape[0] - 1)
-        columns = lids[:, 0].clip(0, one.mask.shape[1] - 1)
-        return bool((one.mask[rows, columns] > HIDDEN).all())
+        lids = transform_points(self._points[list(EYELIDS)], one.to_frame)
+        return bool((values_at(one.mask, lids) > HIDDEN).all())
 
     def check(self, name: str) -> None:
         """Refuse a video in none of whose hidden frames a head was found.
@@ -650,37 +365,16 @@ class _Uncoverer:
             )
 
 
-def _steady(frames: Iterator[_Seen]) -> Iterator[_Seen]:
+def _steady(frames: Iterator[_LocatedFrame]) -> Iterator[_LocatedFrame]:
     """Average where the head is over :data:`STEADY` frames, the frame's own in the middle."""
     reach = STEADY // 2
-    window: deque[_Seen] = deque()
-    first = 0  # number of the window's first frame
-    count = 0  # frames that came in
-    at = 0  # number of the next frame to go out
-
-    def averaged() -> _Seen:
-        one = window[at - first]
-        if one.to_frame is None:
-            return one
-        near = [
-            other.to_frame
-            for number, other in enumerate(window, start=first)
-            if abs(number - at) <= reach and other.to_frame is not None
-        ]
-        return _Seen(one.frame, one.picture, one.mask, one.place, np.mean(near, axis=0))
-
-    for frame in frames:
+    window = deque[_LocatedFrame | None]([None] * STEADY, maxlen=STEADY)
+    for frame in chain(frames, repeat(None, reach)):
         window.append(frame)
-        count += 1
-        while at + reach < count:
-            yield averaged()
-            at += 1
-            while first < at - reach:
-                window.popleft()
-                first += 1
-    while at < count:
-        yield averaged()
-        at += 1
-        while first < at - reach:
-            window.popleft()
-            first += 1
+        one = window[reach]
+        if one is None:
+            continue
+        near = [w.to_frame for w in window if w is not None and w.to_frame is not None]
+        if one.to_frame is not None:
+            one = replace(one, to_frame=np.mean(near, axis=0))
+        yield one

@@ -7,6 +7,7 @@ lower face, the head's rigid movement stands in.
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -38,8 +39,6 @@ LOWER = (62.0, 84.0)
 
 def dense_flow(first: Image, second: Image) -> Maps:
     """Where each pixel of ``first`` went in ``second``: (H, W, 2) float32 pixels (x, y)."""
-    import cv2
-
     height, width = first.shape[:2]
     scale = min(SIDE / max(height, width), 1.0)
     size = (max(round(width * scale), 16), max(round(height * scale), 16))
@@ -65,7 +64,7 @@ def without_speech(flow: Maps, points: FloatArray, head: Transform) -> Maps:
     """
     height, width = flow.shape[:2]
     share = lower_face(points, height, width)[..., None]
-    return np.asarray(flow + share * (_displacement(head, height, width) - flow), np.float32)
+    return np.asarray(flow + share * (displacement(head, height, width) - flow), np.float32)
 
 
 def lower_face(points: FloatArray, height: int, width: int) -> Maps:
@@ -84,7 +83,7 @@ def rigid_flow(points: FloatArray, others: FloatArray, height: int, width: int) 
     x, y = _grid(face_transform(points), height, width)
     near = np.hypot((x - 48.0) / 96.0, (y - 64.0) / 128.0)
     share = smoothstep((1.1 - near) / 0.5)[..., None]
-    return np.asarray(share * _displacement(head, height, width), np.float32)
+    return np.asarray(share * displacement(head, height, width), np.float32)
 
 
 def eye_region(points: FloatArray, height: int, width: int) -> Maps:
@@ -100,8 +99,6 @@ def pull(picture: npt.NDArray[np.uint8], flow: Maps, share: float) -> npt.NDArra
 
     ``flow`` leads from this picture to another one; pixels are fetched from where they were.
     """
-    import cv2
-
     height, width = picture.shape[:2]
     x = np.arange(width, dtype=np.float32)[None] - share * flow[..., 0]
     y = np.arange(height, dtype=np.float32)[:, None] - share * flow[..., 1]
@@ -109,7 +106,8 @@ def pull(picture: npt.NDArray[np.uint8], flow: Maps, share: float) -> npt.NDArra
     return np.asarray(moved)
 
 
-def _displacement(transform: FloatArray, height: int, width: int) -> Maps:
+def displacement(transform: FloatArray, height: int, width: int) -> Maps:
+    """How far a (2, 3) transform moves each pixel: (height, width, 2) float32."""
     x = np.arange(width, dtype=np.float32)[None]
     y = np.arange(height, dtype=np.float32)[:, None]
     (a, b, c), (d, e, f) = np.asarray(transform, np.float32)
@@ -118,7 +116,7 @@ def _displacement(transform: FloatArray, height: int, width: int) -> Maps:
 
 def _grid(transform: FloatArray, height: int, width: int) -> tuple[Maps, Maps]:
     """Each pixel's place in the aligned crop: x and y, (height, width) float32."""
-    moved = _displacement(transform, height, width)
+    moved = displacement(transform, height, width)
     x = np.arange(width, dtype=np.float32)[None]
     y = np.arange(height, dtype=np.float32)[:, None]
     return moved[..., 0] + x, moved[..., 1] + y

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, TypeVar, Unpack
 
 import numpy as np
 
 from stillspeak.conceal.concealer import (
-    Account,
     Concealer,
-    Moment,
-    check_ease,
+    GapKeywords,
+    GapOptions,
+    GapStats,
+    InputFrame,
     model_place,
 )
-from stillspeak.conceal.gap import MEMORY
 from stillspeak.conceal.lost_frames import Interval, PictureCheck, lost_from
-from stillspeak.conceal.poses import Waveform
 from stillspeak.errors import AudioError, ConfigError, InputError, VideoError
-from stillspeak.media.audio import read_track
+from stillspeak.media.audio import Waveform, read_track
+from stillspeak.media.marks.marking import MarkChoices
 from stillspeak.media.video_editor import (
     MAX_HOLE,
     Rewriter,
@@ -31,28 +33,54 @@ from stillspeak.media.video_editor import (
     scan_video,
     timed_frames,
 )
-from stillspeak.options import AnimateOptions
 
 ENDS = 0.5
 """Seconds by which the sound has to go beyond the picture for frames to be missing there."""
 
 MIN_FPS, MAX_FPS = 1, 240
 
-Progress = Callable[[int], None]
+Progress = Callable[[int], None] | None
 """Called with the number of frames written so far."""
+
+Options = TypeVar("Options")
+
+
+class OutputKeywords(TypedDict, total=False):
+    """The fields of :class:`OutputOptions` as keywords."""
+
+    crf: int
+    overwrite: bool
+    mark: bool
+    certificate: str | Path | None
+    key: str | Path | None
 
 
 @dataclass(frozen=True)
-class Concealed:
-    """What became of a video.
+class OutputOptions:
+    """How an edited video is written."""
 
-    frames: written in all; ``generated`` of them made from the sound.
-    dropped, marked, seen: why they were: a hole in the time stamps, told so, or frozen, black or
-        damaged pictures found by ``detect``.
-    gaps: runs of lost frames; ``longest`` of them in seconds.
-    without_face: gaps beside which no face could be used: mixed or held.
-    cuts: gaps in which the scene changes.
-    eased: good frames changed by ``ease``.
+    crf: int = 12
+    """Picture quality on H.264's scale, 0 being lossless."""
+    overwrite: bool = False
+    """Replace an existing file."""
+    mark: bool = True
+    """Leave content credentials that say that parts are generated, where the format has a place
+    for them (MP4, MOV)."""
+    certificate: str | Path | None = None
+    """PEM file of a certificate chain to sign with, as for ``Animation.save``."""
+    key: str | Path | None = None
+    """PEM file of its private key."""
+
+
+class ConcealKeywords(GapKeywords, OutputKeywords, total=False):
+    """The fields of :class:`GapOptions` and of :class:`OutputOptions` as keywords."""
+
+
+@dataclass(frozen=True)
+class EditedVideo:
+    """A video that was written again.
+
+    frames: written in all; ``generated`` of them made, or with a part that is made.
     """
 
     output: str
@@ -61,6 +89,24 @@ class Concealed:
     width: int
     height: int
     generated: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class ConcealedVideo(EditedVideo):
+    """What was done to a video with lost frames.
+
+    dropped, marked, seen: why they were lost: a hole in the time stamps, named by you, or frozen,
+        black or damaged pictures found by ``detect``.
+    gaps: runs of lost frames; ``longest`` of them in seconds.
+    without_face: gaps beside which no face could be used: mixed or held.
+    cuts: gaps in which the scene changes.
+    eased: good frames changed by ``ease``.
+    """
+
     dropped: int
     marked: int
     seen: int
@@ -69,10 +115,6 @@ class Concealed:
     without_face: int
     cuts: int
     eased: int
-
-    def as_dict(self) -> dict[str, Any]:
-        """The same as JSON values."""
-        return asdict(self)
 
     def summary(self) -> str:
         """The same in a line."""
@@ -88,36 +130,18 @@ class Concealed:
         return text
 
 
-@dataclass
-class _Reasons:
-    dropped: int = 0
-    marked: int = 0
-    seen: int = 0
-
-
 def conceal_video(
     video: str | Path,
     output: str | Path,
     *,
     lost: str | Sequence[Interval] | None = None,
     detect: bool = False,
-    online: bool = False,
     extend: bool = True,
     fps: float | None = None,
     concealer: Concealer | None = None,
-    seed: int = AnimateOptions.seed,
-    face: int | None = None,
-    blink: float = AnimateOptions.blink,
-    expression: float = AnimateOptions.expression,
-    memory: float = MEMORY,
-    ease: int = 0,
-    crf: int = 12,
-    overwrite: bool = False,
-    mark: bool = True,
-    certificate: str | Path | None = None,
-    key: str | Path | None = None,
-    progress: Progress | None = None,
-) -> Concealed:
+    progress: Progress = None,
+    **options: Unpack[ConcealKeywords],
+) -> ConcealedVideo:
     """Write a video again with its lost frames generated from its sound.
 
     Lost are: frames that the time stamps leave out; those that ``lost`` names; those found by
@@ -128,106 +152,114 @@ def conceal_video(
         output: .mp4, .mov, .mkv or .webm.
         lost: intervals, or text as ``--lost`` takes it, or a file's name.
         detect: frozen, repeated, black and damaged frames count as lost.
-        online: from the past alone, see :meth:`Concealer.fill`.
         extend: also make the frames missing before the first and after the last one, where the
             sound goes on for :data:`ENDS` seconds or more.
         fps: the video's true rate, where too few frames are left to tell.
         concealer: with the model; by default one is made.
-        seed, face, blink, expression, memory, ease: as for :meth:`Concealer.fill`.
-        crf: picture quality on H.264's scale, 0 being lossless.
-        overwrite: replace what is there.
-        mark: leave content credentials that say that parts are generated, where the format has a
-            place for them (MP4, MOV).
-        certificate, key: as for ``Animation.save``.
         progress: told of every frame.
+        options: seed, face, blink, expression, online, memory, ease: see
+            :class:`~stillspeak.conceal.concealer.GapOptions`; crf, overwrite, mark, certificate,
+            key: see :class:`OutputOptions`.
 
     Raises:
         VideoError, AudioError: the video cannot be read or has no sound; it has no good frame.
         InputError: ``lost`` is not a list of intervals, or names no frame of the video.
         NoFaceError: no usable face beside any gap.
-        ConfigError: a choice out of range.
+        ConfigError: an option out of range.
         OutputError, OutputExistsError: the output cannot be written.
     """
-    options = AnimateOptions(face=face, seed=seed, blink=blink, expression=expression)
-    check_ease(ease, online)
+    kept: dict[str, Any] = {**options}
+    gaps, written = take_options(GapOptions, kept), OutputOptions(**kept)
     rate = _rate(fps)
-    check_rewrite(video, output, overwrite=overwrite)
+    check_rewrite(video, output, overwrite=written.overwrite)
     intervals = lost_from(lost) if isinstance(lost, str) else tuple(lost or ())
     scan = scan_video(video, fps=rate)
-    if scan.sound_start is None or scan.sound_end is None:
-        raise AudioError(
-            f"{video}: has no sound track, and the lost frames are made from the sound; give a "
-            "video with its sound"
-        )
-    own = concealer or Concealer()
+    check_sound(video, scan, "the lost frames are")
     settings = {
-        **options.record("seed", "blink", "expression", "face"),
+        **gaps.motion.record("seed", "blink", "expression", "face"),
         "detect": detect,
-        "online": online,
+        "online": gaps.online,
     }
-    marks = own.marks(video, settings, certificate, key) if mark else None
-    account, reasons = Account(), _Reasons()
-    try:
-        with Rewriter(video, output, scan, overwrite=overwrite, crf=crf, marks=marks) as writer:
-            timeline = _Timeline(video, scan, own, intervals, detect, extend, reasons)
-            queue: list[tuple[float, TimedFrame | None]] = []
+    stats, queue = GapStats(), deque[tuple[float, TimedFrame | None]]()
+    with rewriting(video, output, scan, concealer, settings, written) as (own, writer):
+        timeline = _Timeline(video, scan, own, intervals, detect, extend)
 
-            def moments() -> Iterator[Moment]:
-                for time, frame in timeline.walk():
-                    if timeline.first is not None:
-                        writer.start(timeline.first)
-                    # What is asked for and not yet answered: the frames of the open gap.
-                    queue.append((time, frame))
-                    picture = None if frame is None else frame.rgb()
-                    yield Moment(timeline.place(time), picture)
+        def frames() -> Iterator[InputFrame]:
+            for time, frame in timeline.walk():
+                if timeline.first is not None:
+                    writer.start(timeline.first)
+                # What is asked for and not yet answered: the frames of the open gap.
+                queue.append((time, frame))
+                picture = None if frame is None else frame.rgb()
+                yield InputFrame(timeline.place(time), picture)
 
-            filled = own.fill(
-                moments(),
-                timeline.sound(),
-                seed=seed,
-                online=online,
-                face=face,
-                blink=blink,
-                expression=expression,
-                memory=memory,
-                ease=ease,
-                account=account,
-                name=str(video),
+        height = width = 0
+        for picture, generated in own.filled(frames(), timeline.sound(), gaps, stats, str(video)):
+            time, frame = queue.popleft()
+            if frame is not None and not generated:
+                writer.keep(frame)
+            else:
+                writer.add(picture, time)
+            height, width = picture.shape[:2]
+            if progress is not None:
+                progress(writer.frames)
+        if intervals and not timeline.lost["marked"]:
+            raise InputError(
+                f"{video}: none of its {scan.frames} frames ({scan.end - scan.start:.2f} s) "
+                "lies in the lost intervals; check their unit"
             )
-            height = width = 0
-            for picture, generated in filled:
-                time, frame = queue.pop(0)
-                if frame is not None and not generated:
-                    writer.keep(frame)
-                else:
-                    writer.add(picture, time)
-                height, width = picture.shape[:2]
-                if progress is not None:
-                    progress(writer.frames)
-            if intervals and not reasons.marked:
-                raise InputError(
-                    f"{video}: none of its {scan.frames} frames ({scan.end - scan.start:.2f} s) "
-                    "lies in the lost intervals; check their unit"
-                )
-    finally:
-        if concealer is None:
-            own.close()
-    return Concealed(
+    counted = {**vars(stats), "longest": round(stats.longest, 3)}
+    del counted["reasons"]
+    return ConcealedVideo(
         output=str(output),
-        frames=account.frames,
         fps=float(scan.fps),
         width=width,
         height=height,
-        generated=account.generated,
-        dropped=reasons.dropped,
-        marked=reasons.marked,
-        seen=reasons.seen,
-        gaps=account.gaps,
-        longest=round(account.longest, 3),
-        without_face=account.without_face,
-        cuts=account.cuts,
-        eased=account.eased,
+        **timeline.lost,
+        **counted,
     )
+
+
+def take_options(kind: type[Options], keywords: dict[str, Any]) -> Options:
+    """Options of one kind, taken out of keywords for several."""
+    names = [one.name for one in fields(kind) if one.name in keywords]  # type: ignore[arg-type]
+    return kind(**{name: keywords.pop(name) for name in names})
+
+
+def check_sound(video: str | Path, scan: VideoScan, what: str) -> None:
+    """Refuse a video without sound.
+
+    Raises:
+        AudioError: there is none.
+    """
+    if scan.sound_start is None or scan.sound_end is None:
+        raise AudioError(
+            f"{video}: has no sound track, and {what} made from the sound; give a video with its "
+            "sound"
+        )
+
+
+@contextmanager
+def rewriting(
+    video: str | Path,
+    output: str | Path,
+    scan: VideoScan,
+    concealer: Concealer | None,
+    settings: Mapping[str, Any],
+    written: OutputOptions,
+) -> Iterator[tuple[Concealer, Rewriter]]:
+    """What generates new pictures and what writes them; settings go into the credentials."""
+    own = concealer or Concealer()
+    choices = MarkChoices(written.mark, None, written.certificate, written.key)
+    try:
+        marks = own.marks(video, settings, choices)
+        with Rewriter(
+            *(video, output, scan), overwrite=written.overwrite, crf=written.crf, marks=marks
+        ) as writer:
+            yield own, writer
+    finally:
+        if concealer is None:
+            own.close()
 
 
 def picture_sound(video: str | Path, zero: float, rate: int) -> Iterator[Waveform]:
@@ -265,12 +297,13 @@ class _Timeline:
         intervals: Sequence[Interval],
         detect: bool,
         extend: bool,
-        reasons: _Reasons,
     ) -> None:
         assert scan.sound_start is not None and scan.sound_end is not None
         self.first: TimedFrame | None = None
         self._video, self._scan, self._generator = video, scan, concealer.generator
-        self._intervals, self._detect, self._reasons = tuple(intervals), detect, reasons
+        self._intervals, self._detect = tuple(intervals), detect
+        self.lost = {"dropped": 0, "marked": 0, "seen": 0}
+        """Frames by why they are lost, see :class:`ConcealedVideo`."""
         self._fps = float(scan.fps)
         early = scan.start - scan.sound_start if extend else 0.0
         late = scan.sound_end - scan.end if extend else 0.0
@@ -317,10 +350,10 @@ class _Timeline:
             last = frame.time
             seconds = frame.time - self._scan.start
             if any(one.holds(index, seconds, interval) for one in self._intervals):
-                self._reasons.marked += 1
+                self.lost["marked"] += 1
                 yield frame.time, None
             elif check is not None and (frame.corrupt or check.lost(frame.rgb())):
-                self._reasons.seen += 1
+                self.lost["seen"] += 1
                 yield frame.time, None
             else:
                 yield frame.time, frame
@@ -330,7 +363,7 @@ class _Timeline:
     def _missing(
         self, time: float, count: int, step: float | None = None
     ) -> Iterator[tuple[float, None]]:
-        self._reasons.dropped += count
+        self.lost["dropped"] += count
         for number in range(count):
             yield time + number * (step or 1 / self._fps), None
 

@@ -13,8 +13,8 @@ from __future__ import annotations
 import copy
 import warnings
 from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import Any, Literal, Protocol, TypeVar
+from functools import cache, lru_cache
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -188,8 +188,7 @@ class _FoldedWaveform:
                 weight[:, :, None],
                 bias,
                 (1, width),
-                stride=(1, stride),
-                padding=(0, padding),
+                ConvGeometry((1, stride), (0, padding)),
                 relu=relu,
                 packed=packed,
             )
@@ -312,15 +311,25 @@ def _multiplied(x: Tensor, packed: Any) -> Tensor:
     return y
 
 
+class ConvGeometry(NamedTuple):
+    """As for ``nn.Conv2d`` and ``nn.ConvTranspose2d``, of kernel 3 and of kernel 4."""
+
+    stride: Size = (1, 1)
+    padding: Size = (1, 1)
+    transposed: bool = False
+
+
+SAME_SIZE, DOUBLING = ConvGeometry(), ConvGeometry((2, 2), transposed=True)
+
+
 class FoldedConv:
     """A convolution with bias and ReLU as one step, its weights in the processor's order.
 
     Args:
-        weight: (out, in, h, w); (in, out, h, w) where ``transposed``.
+        weight: (out, in, h, w); (in, out, h, w) where transposed.
         bias: (out,), or None.
         size: rows and columns that will go in, which the order may depend on.
-        stride, padding: as for ``nn.Conv2d`` and ``nn.ConvTranspose2d``.
-        transposed: doubles the size; kernel 4, stride 2, padding 1.
+        geometry: stride and padding.
         dtype: of weights, input and output.
         relu: whether one follows.
         packed: False: torch's ordinary convolution.
@@ -331,14 +340,13 @@ class FoldedConv:
         weight: Tensor,
         bias: Tensor | None,
         size: Size,
+        geometry: ConvGeometry = SAME_SIZE,
         *,
         dtype: torch.dtype = torch.float32,
-        stride: Size = (1, 1),
-        padding: Size = (1, 1),
-        transposed: bool = False,
         relu: bool = True,
         packed: bool = True,
     ) -> None:
+        stride, padding, transposed = geometry
         weight = weight.detach().to(dtype).contiguous()
         self._bias = None if bias is None else bias.detach().to(dtype)
         self._stride, self._padding = list(stride), list(padding)
@@ -449,10 +457,8 @@ class _FoldedUNet:
             fusion = FoldedConv(weight, None, size, dtype=dtype, packed=packed)
             doubling = FoldedConv(
                 *_folded(up[0].weight, up[1], axis=1),
-                size,
+                *(size, DOUBLING),
                 dtype=dtype,
-                stride=(2, 2),
-                transposed=True,
                 packed=packed,
             )
             self._levels.append((fusion, doubling))
@@ -480,22 +486,14 @@ class _FoldedUNet:
         return torch.tanh_(self._head(x).float())
 
 
+@cache
+@torch.inference_mode()
 def packing_works(dtype: torch.dtype = torch.float32) -> bool:
     """Whether torch has the operators for weights in the processor's order, and they compute.
 
     They are torch's own, made for its compiler, and not promised to stay; where they are missing or
     answer otherwise the ordinary ones serve.
     """
-    if dtype not in _works:
-        _works[dtype] = _try_packing(dtype)
-    return _works[dtype]
-
-
-_works: dict[torch.dtype, bool] = {}
-
-
-@torch.inference_mode()
-def _try_packing(dtype: torch.dtype) -> bool:
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     random = torch.Generator().manual_seed(0)
@@ -506,14 +504,7 @@ def _try_packing(dtype: torch.dtype) -> bool:
         for packed in (True, False):
             kind = dtype if packed else torch.float32
             plain = FoldedConv(weight, bias, (4, 6), dtype=kind, packed=packed)
-            up = FoldedConv(
-                *(wide, bias, (4, 6)),
-                dtype=kind,
-                stride=(2, 2),
-                transposed=True,
-                relu=False,
-                packed=packed,
-            )
+            up = FoldedConv(*(wide, bias, (4, 6), DOUBLING), dtype=kind, relu=False, packed=packed)
             seen = x.to(kind)
             answers = [plain(seen), plain(seen, _channels_last(add.to(kind))), up(seen)]
             if packed:

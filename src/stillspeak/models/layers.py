@@ -10,21 +10,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+def normed(conv: nn.Conv1d | nn.Conv2d | nn.ConvTranspose2d) -> list[nn.Module]:
+    """A convolution without bias, its batch norm, and ReLU."""
+    kind = nn.BatchNorm1d if isinstance(conv, nn.Conv1d) else nn.BatchNorm2d
+    return [conv, kind(conv.out_channels), nn.ReLU(inplace=True)]
+
+
 def conv_down(in_channels: int, out_channels: int) -> nn.Sequential:
     """Halve height and width: Conv2d k4 s2 p1 without bias, BatchNorm, ReLU."""
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, 4, 2, 1, bias=False),
-        nn.BatchNorm2d(out_channels),
-        nn.ReLU(inplace=True),
-    )
+    return nn.Sequential(*normed(nn.Conv2d(in_channels, out_channels, 4, 2, 1, bias=False)))
 
 
 def conv_up(in_channels: int, out_channels: int) -> nn.Sequential:
     """Double height and width: ConvTranspose2d k4 s2 p1 without bias, BatchNorm, ReLU."""
     return nn.Sequential(
-        nn.ConvTranspose2d(in_channels, out_channels, 4, 2, 1, bias=False),
-        nn.BatchNorm2d(out_channels),
-        nn.ReLU(inplace=True),
+        *normed(nn.ConvTranspose2d(in_channels, out_channels, 4, 2, 1, bias=False))
     )
 
 
@@ -36,18 +36,11 @@ def waveform_layers(sample_rate: int, widths: Sequence[int]) -> list[nn.Module]:
     """
     per_ms = sample_rate // 1000
     kernel = 5 * per_ms
-    layers: list[nn.Module] = [
-        # Padding of (kernel - stride) / 2 on each side gives exactly one step a millisecond.
-        nn.Conv1d(1, widths[0], kernel, per_ms, (kernel - per_ms) // 2, bias=False),
-        nn.BatchNorm1d(widths[0]),
-        nn.ReLU(inplace=True),
-    ]
+    # Padding of (kernel - stride) / 2 on each side gives exactly one step a millisecond.
+    first = nn.Conv1d(1, widths[0], kernel, per_ms, (kernel - per_ms) // 2, bias=False)
+    layers = normed(first)
     for a, b in pairwise(widths):
-        layers += [
-            nn.Conv1d(a, b, 4, 2, 1, bias=False),
-            nn.BatchNorm1d(b),
-            nn.ReLU(inplace=True),
-        ]
+        layers += normed(nn.Conv1d(a, b, 4, 2, 1, bias=False))
     return layers
 
 
@@ -89,5 +82,20 @@ def identity_grid(height: int, width: int, *, device: torch.device | None = None
     """
     ys = (torch.arange(height, device=device, dtype=torch.float32) + 0.5) * (2 / height) - 1
     xs = (torch.arange(width, device=device, dtype=torch.float32) + 0.5) * (2 / width) - 1
+    grid_y, grid_x = torch.meshgrid(ys, xs, indexing="ij")
+    return torch.stack((grid_x, grid_y), dim=-1)
+
+
+def region_grid(
+    centre: tuple[float, float], extent: tuple[float, float], height: int, width: int
+) -> Tensor:
+    """Where the pixels of a region of the aligned crop lie, x and y: (height, width, 2) float32.
+
+    Args:
+        centre, extent: x before y, in pixels of the crop.
+        height, width: how many pixels the region is cut into.
+    """
+    xs = centre[0] + extent[0] * ((torch.arange(width) + 0.5) / width - 0.5)
+    ys = centre[1] + extent[1] * ((torch.arange(height) + 0.5) / height - 0.5)
     grid_y, grid_x = torch.meshgrid(ys, xs, indexing="ij")
     return torch.stack((grid_x, grid_y), dim=-1)

@@ -16,6 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from stillspeak.constants import FRAME_HEIGHT, FRAME_WIDTH
+from stillspeak.models.layers import region_grid
 from stillspeak.system.configuration import BelowOne, configuration
 
 ALPHABET = " abcdefghijklmnopqrstuvwxyz"
@@ -183,11 +184,7 @@ def collapse(classes: Sequence[int]) -> str:
 
 def mouth_grid() -> Tensor:
     """Where in the 128 x 96 crop the region's pixels lie, for ``grid_sample``: (50, 100, 2)."""
-    width, height = MOUTH_EXTENT
-    xs = MOUTH_CENTRE[0] + width * ((torch.arange(MOUTH_WIDTH) + 0.5) / MOUTH_WIDTH - 0.5)
-    ys = MOUTH_CENTRE[1] + height * ((torch.arange(MOUTH_HEIGHT) + 0.5) / MOUTH_HEIGHT - 0.5)
-    grid_y, grid_x = torch.meshgrid(ys, xs, indexing="ij")
-    return torch.stack((grid_x, grid_y), dim=-1)
+    return region_grid(MOUTH_CENTRE, MOUTH_EXTENT, MOUTH_HEIGHT, MOUTH_WIDTH)
 
 
 def word_errors(truth: str, read: str) -> tuple[int, int]:
@@ -203,7 +200,7 @@ def word_errors(truth: str, read: str) -> tuple[int, int]:
 
 
 def golden_reading(network: LipNet) -> Tensor:
-    """What the network makes of a fixed synthetic clip of six frames: (6 * 28,)."""
+    """What the network gives for a fixed synthetic clip of six frames: (6 * 28,)."""
     frames = torch.arange(6).view(1, 1, 6, 1, 1) / 6
     ys = torch.linspace(-1, 1, MOUTH_HEIGHT).view(1, 1, 1, -1, 1)
     xs = torch.linspace(-1, 1, MOUTH_WIDTH).view(1, 1, 1, 1, -1)

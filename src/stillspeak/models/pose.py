@@ -32,7 +32,7 @@ class PoseConfig:
 
 class PosePredictor(nn.Module):
     """Two readings of two tokens a frame, onto a linear basis of poses: a linear one, which holds
-    for strangers best, and a GRU, which keeps lips still where nobody speaks; their mean.
+    for new speakers best, and a GRU, which keeps lips still in silence; their mean.
 
     Args:
         config: sizes.

@@ -1,4 +1,4 @@
-"""A speech encoder that has heard the world: the stem and first layers of Whisper, made to stream.
+"""A pretrained speech encoder: the stem and first layers of Whisper, made to stream.
 
 Whisper's encoder (Radford et al. 2022) reads 30 s at once. Here each layer's attention is bounded:
 ``behind`` tokens back and a few ahead, so that sound may go on without end and features come a
@@ -343,7 +343,7 @@ SPEECH_FORMAT = "stillspeak-speech-1"
 
 @torch.no_grad()
 def golden_speech(encoder: SpeechEncoder) -> Tensor:
-    """What an encoder makes of a fixed sound of sines: some features of its last token."""
+    """What an encoder gives for a fixed sound of sines: some features of its last token."""
     time = torch.arange(TOKEN * 40 + 720) / SPEECH_RATE
     sound = 0.3 * torch.sin(2 * math.pi * (140 * time + 900 * time**2))[None]
     features, _ = encoder(sound, encoder.initial_state())

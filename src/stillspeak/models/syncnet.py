@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from stillspeak.constants import SAMPLE_RATE, VIDEO_FPS
 from stillspeak.models.config import Width
+from stillspeak.models.layers import normed, region_grid
 from stillspeak.system.configuration import configuration
 
 SYNC_FORMAT = "stillspeak-sync-1"
@@ -75,17 +76,9 @@ class SyncNet(nn.Module):
         super().__init__()
         self.config = config
         one, *_, last = config.picture_channels
-        layers: list[nn.Module] = [
-            nn.Conv2d(WINDOW_FRAMES, one, 5, 2, 2, bias=False),
-            nn.BatchNorm2d(one),
-            nn.ReLU(inplace=True),
-        ]
+        layers = normed(nn.Conv2d(WINDOW_FRAMES, one, 5, 2, 2, bias=False))
         for a, b in pairwise(config.picture_channels):
-            layers += [
-                nn.Conv2d(a, b, 3, 2, 1, bias=False),
-                nn.BatchNorm2d(b),
-                nn.ReLU(inplace=True),
-            ]
+            layers += normed(nn.Conv2d(a, b, 3, 2, 1, bias=False))
         layers += [
             nn.Flatten(),
             nn.Linear(last * (SYNC_HEIGHT // 16) * -(-SYNC_WIDTH // 16), config.dim),
@@ -94,15 +87,9 @@ class SyncNet(nn.Module):
         near, far = config.sound_channels
         # 19 spectra are one window, the next begins four later: 3 + 2 * 2 + 4 * 3 = 19.
         self.sound = nn.Sequential(
-            nn.Conv1d(config.bands, near, 3, 2, bias=False),
-            nn.BatchNorm1d(near),
-            nn.ReLU(inplace=True),
-            nn.Conv1d(near, far, 3, 2, bias=False),
-            nn.BatchNorm1d(far),
-            nn.ReLU(inplace=True),
-            nn.Conv1d(far, far, 4, bias=False),
-            nn.BatchNorm1d(far),
-            nn.ReLU(inplace=True),
+            *normed(nn.Conv1d(config.bands, near, 3, 2, bias=False)),
+            *normed(nn.Conv1d(near, far, 3, 2, bias=False)),
+            *normed(nn.Conv1d(far, far, 4, bias=False)),
             nn.Conv1d(far, config.dim, 1),
         )
         self.register_buffer("window", torch.hann_window(_SPECTRUM), persistent=False)
@@ -182,11 +169,7 @@ def moving_parts(grey: Tensor) -> Tensor:
 
 def sync_grid() -> Tensor:
     """Where in the 128 x 96 crop the region's pixels lie, x and y: (32, 40, 2)."""
-    width, height = SYNC_EXTENT
-    xs = SYNC_CENTRE[0] + width * ((torch.arange(SYNC_WIDTH) + 0.5) / SYNC_WIDTH - 0.5)
-    ys = SYNC_CENTRE[1] + height * ((torch.arange(SYNC_HEIGHT) + 0.5) / SYNC_HEIGHT - 0.5)
-    grid_y, grid_x = torch.meshgrid(ys, xs, indexing="ij")
-    return torch.stack((grid_x, grid_y), dim=-1)
+    return region_grid(SYNC_CENTRE, SYNC_EXTENT, SYNC_HEIGHT, SYNC_WIDTH)
 
 
 def mel_filters(bands: int, low: float = 60.0, high: float = 7600.0) -> Tensor:
@@ -205,7 +188,7 @@ def mel_filters(bands: int, low: float = 60.0, high: float = 7600.0) -> Tensor:
 
 
 def golden_sync(network: SyncNet) -> Tensor:
-    """What the network makes of a fixed synthetic clip of six frames: (4 * D,)."""
+    """What the network gives for a fixed synthetic clip of six frames: (4 * D,)."""
     frames = torch.arange(6).view(1, 6, 1, 1)
     ys = torch.linspace(-1, 1, SYNC_HEIGHT).view(1, 1, -1, 1)
     xs = torch.linspace(-1, 1, SYNC_WIDTH).view(1, 1, 1, -1)

@@ -1,6 +1,6 @@
 """Whether a still can speak: what is refused in one line, and what is only warned of.
 
-Landmarks are found where nobody can see a mouth, too: beyond the picture's edge and behind a mask.
+Landmarks are found where no mouth can be seen, too: beyond the picture's edge and behind a mask.
 So the picture is asked. A small network looks at 64 x 56 pixels around the lips, in which the eyes
 are 48 pixels apart, and says whether lips are there; ``scripts/fit_covered_mouth.py`` taught it.
 """
@@ -22,8 +22,7 @@ from stillspeak.face.align import canonical_face, crop_face, face_transform, sca
 from stillspeak.face.landmarks import MAX_YAW, Face, check_face
 from stillspeak.face.mouth import CHIN, LIPS, OUTER_LIPS, lip_opening
 from stillspeak.rendering.light import edge_blur, median_colour
-
-Picture = npt.NDArray[np.uint8]
+from stillspeak.rendering.raster import Picture
 
 SMALL_EYES = 32.0
 """Pixels between the eyes below which lips are soft."""
@@ -32,7 +31,7 @@ LARGEST_YAW = 60.0
 """Degrees beyond which half of the mouth cannot be seen."""
 
 WIDE_OPEN = 0.35
-"""Distance of the inner lips, in distances between the eyes, that nobody reaches who speaks."""
+"""Distance of the inner lips, in distances between the eyes, that no speaker reaches."""
 
 BLURRED = 0.05
 """Blur of the sharpest edges, standard deviation in distances between the eyes."""
@@ -89,56 +88,39 @@ def check_still(
             f"{name}: the mouth is cut off by the picture's edge; "
             "use a picture that shows the whole mouth and the chin"
         )
-    return tuple(StillWarning(code, message) for code, message in _found(picture, face, unit))
-
-
-def _found(picture: Picture, face: Face, unit: float) -> list[tuple[str, str]]:
-    found = []
-    if covered_score(picture, face.points) > COVERED:
-        found.append(
-            (
-                "mouth_covered",
-                "the mouth seems to be covered, at least partly; what covers it will move with "
-                "the lips; use a picture in which the lips can be seen",
-            )
-        )
-    elif float(lip_opening(face.points)) > WIDE_OPEN * unit:
-        found.append(
-            (
-                "mouth_wide_open",
-                "the mouth is wide open; closing it stretches the lips; "
-                "use a picture with the lips closed or a smile",
-            )
-        )
-    if _beyond(picture, face.points[[CHIN]]) > _OUTSIDE * unit:
-        found.append(
-            (
-                "chin_outside",
-                "the chin is cut off by the picture's edge; use a picture with room below it",
-            )
-        )
-    if unit < SMALL_EYES:
-        found.append(
-            (
-                "face_small",
-                f"the face is small, its eyes are {unit:.0f} pixels apart; lips and teeth will be "
-                f"soft; use a larger picture, best with 100 or more",
-            )
-        )
-    if abs(face.yaw) > MAX_YAW:
-        found.append(
-            (
-                "face_turned",
-                f"the face is turned {abs(face.yaw):.0f} degrees to the side; beyond "
-                f"{MAX_YAW:.0f} the far half of the mouth is guessed; use a picture that looks "
-                "at the camera",
-            )
-        )
-    if edge_blur(picture, _box(picture, face)) > BLURRED * unit:
-        found.append(
-            ("picture_blurred", "the face is blurred, and so will the mouth be; use a sharper one")
-        )
-    return found
+    covered = covered_score(picture, face.points) > COVERED
+    wide = not covered and float(lip_opening(face.points)) > WIDE_OPEN * unit
+    found = (
+        (
+            *(covered, "mouth_covered"),
+            "the mouth seems to be covered, at least partly; what covers it will move with the "
+            "lips; use a picture in which the lips can be seen",
+        ),
+        (
+            *(wide, "mouth_wide_open"),
+            "the mouth is wide open; closing it stretches the lips; use a picture with the lips "
+            "closed or a smile",
+        ),
+        (
+            *(_beyond(picture, face.points[[CHIN]]) > _OUTSIDE * unit, "chin_outside"),
+            "the chin is cut off by the picture's edge; use a picture with room below it",
+        ),
+        (
+            *(unit < SMALL_EYES, "face_small"),
+            f"the face is small, its eyes are {unit:.0f} pixels apart; lips and teeth will be "
+            "soft; use a larger picture, best with 100 or more",
+        ),
+        (
+            *(abs(face.yaw) > MAX_YAW, "face_turned"),
+            f"the face is turned {abs(face.yaw):.0f} degrees to the side; beyond {MAX_YAW:.0f} "
+            "the far half of the mouth is guessed; use a picture that looks at the camera",
+        ),
+        (
+            *(edge_blur(picture, _box(picture, face)) > BLURRED * unit, "picture_blurred"),
+            "the face is blurred, and so will the mouth be; use a sharper one",
+        ),
+    )
+    return tuple(StillWarning(code, message) for bad, code, message in found if bad)
 
 
 def _beyond(picture: Picture, points: npt.NDArray[np.float32]) -> float:

@@ -7,6 +7,9 @@ with the lid's edge. What lies above the strip, a brow or a spectacle rim, a lid
 
 from __future__ import annotations
 
+from typing import Any
+
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -25,11 +28,7 @@ from stillspeak.rendering.eyeshape import (
 )
 from stillspeak.rendering.light import edge_blur
 from stillspeak.rendering.mesh import FaceFrame, face_frame
-
-Points = npt.NDArray[np.float64]
-Floats = npt.NDArray[np.float32]
-Picture = npt.NDArray[np.uint8]
-Box = tuple[int, int, int, int]
+from stillspeak.rendering.raster import Box, Floats, Picture, Points, box_of, soft
 
 SHUT = BLINK_PEAK[0]
 """Closure, in the measure of ``rendering.expression``, from which the eyes are shut."""
@@ -73,26 +72,19 @@ class _Pixels:
         x0, y0, x1, y1 = self.box
         return picture[y0:y1, x0:x1]
 
-    def fetched(self, part: Picture, offset: Floats, across: Floats | float = 0.0) -> Picture:
-        """A part of the frame with each pixel from so many pixels further down and across."""
-        import cv2
-
-        x, y = self._places(offset, across)
-        return np.asarray(cv2.remap(part, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE))
-
-    def looked_up(self, maps: Floats, offset: Floats) -> Floats:
-        """Maps (h, w) or (h, w, 3) of the box, so many pixels further down."""
-        import cv2
-
-        x, y = self._places(offset, 0.0)
-        return np.asarray(cv2.remap(maps, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
-
-    def _places(self, down: Floats, across: Floats | float) -> tuple[Floats, Floats]:
-        x = self._x + down * self._down[0]
-        y = self._y + down * self._down[1]
-        if isinstance(across, np.ndarray):
+    def fetched(
+        self, maps: Any, down: Floats, across: Floats | None = None, method: int = cv2.INTER_CUBIC
+    ) -> Any:
+        """A part of the frame, or maps (h, w, ...), with each pixel from so many pixels further
+        down and across."""
+        x, y = self._x + down * self._down[0], self._y + down * self._down[1]
+        if across is not None:
             x, y = x + across * self._across[0], y + across * self._across[1]
-        return x, y
+        return np.asarray(cv2.remap(maps, x, y, method, borderMode=cv2.BORDER_REPLICATE))
+
+    def looked_up(self, maps: Floats, down: Floats) -> Any:
+        """Smooth maps, likewise."""
+        return self.fetched(maps, down, method=cv2.INTER_LINEAR)
 
 
 class _Eye:
@@ -152,17 +144,15 @@ class _Eye:
 
     def _without_lashes(self, ratio: Floats) -> Floats:
         """The strip without what is thin and dark and stands up."""
-        import cv2
-
         reach = max(int(0.05 * self._unit) | 1, 3)
         across = abs(self._pixels.u[0, -1] - self._pixels.u[0, 0])
         level = across > abs(self._pixels.u[-1, 0] - self._pixels.u[0, 0])
         kernel = np.ones((1, reach) if level else (reach, 1), np.uint8)
-        soft = cv2.GaussianBlur(ratio, (0, 0), max(0.004 * self._unit, 0.5))
-        closed = cv2.morphologyEx(soft, cv2.MORPH_CLOSE, kernel)
-        lash = smoothstep(((closed - soft).max(axis=2) - 0.03) / 0.08)
-        lash = np.asarray(cv2.GaussianBlur(lash, (0, 0), max(0.006 * self._unit, 0.5)))
-        closed = cv2.GaussianBlur(closed, (0, 0), max(0.01 * self._unit, 0.5))
+        even = soft(ratio, max(0.004 * self._unit, 0.5))
+        closed = cv2.morphologyEx(even, cv2.MORPH_CLOSE, kernel)
+        lash = smoothstep(((closed - even).max(axis=2) - 0.03) / 0.08)
+        lash = soft(lash, max(0.006 * self._unit, 0.5))
+        closed = soft(closed, max(0.01 * self._unit, 0.5))
         return np.asarray(ratio + np.minimum(2 * lash, 1)[..., None] * (closed - ratio))
 
     def _looking(self, iris: Points) -> Floats:
@@ -177,26 +167,21 @@ class _Eye:
 
     def _grain_below(self, picture: Picture, down: Points) -> Floats:
         """(h, w) the grain of the skin below the eye, as a ratio around 0."""
-        import cv2
-
         x0, y0, x1, y1 = self.box
         dx, dy = np.rint(_GRAIN * self._unit * down).astype(int)
         x = (np.arange(x0, x1) + dx).clip(0, picture.shape[1] - 1)
         y = (np.arange(y0, y1) + dy).clip(0, picture.shape[0] - 1)
         patch = picture[y[:, None], x]
         grey = cv2.cvtColor(patch, cv2.COLOR_RGB2GRAY).astype(np.float32)
-        even = cv2.GaussianBlur(grey, (0, 0), max(0.012 * self._unit, 0.8))
+        even = soft(grey, max(0.012 * self._unit, 0.8))
         return np.asarray(np.clip(grey / (even + 1) - 1, -0.05, 0.05))
 
     def _skin(self, heights: Floats) -> Floats:
         """(h, w, 3) the strip's smooth colours at heights (h, w) of the still."""
-        import cv2
-
         share = (heights - self._top) / (self._lashes - self._top)
         row = np.clip(share, 0, 1) * (ROWS - 1)
-        found = cv2.remap(
-            self._colours, self._column, row, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-        )
+        linear, border = cv2.INTER_LINEAR, cv2.BORDER_REPLICATE
+        found = cv2.remap(self._colours, self._column, row, linear, borderMode=border)
         return np.asarray(found)
 
     def look(self, turn: Points, part: Picture) -> None:
@@ -399,8 +384,6 @@ class _Raise:
 
     def weight(self, box: Box) -> Floats:
         """(h, w) share of the brows' movement that each pixel of a box takes part in."""
-        import cv2
-
         pixels, unit = _Pixels(box, self._axes), self._unit
         u, v = pixels.u, pixels.v
         share: Points = np.zeros(v.shape)
@@ -446,9 +429,4 @@ def _box_of(shape: EyeShape, axes: Points, unit: float, size: tuple[int, int]) -
     u = shape.grid[moved]
     over = np.column_stack([u, shape.top[moved] - 2])
     under = np.column_stack([u, (shape.low + BELOW * unit)[moved] + 2])
-    places = np.concatenate([over, under]) @ axes.T
-    x0, y0 = np.floor(places.min(axis=0)).astype(int) - 1
-    x1, y1 = np.ceil(places.max(axis=0)).astype(int) + 2
-    x0, x1 = np.clip((x0, x1), 0, size[1])
-    y0, y1 = np.clip((y0, y1), 0, size[0])
-    return int(x0), int(y0), int(x1), int(y1)
+    return box_of(np.concatenate([over, under]) @ axes.T, *size, reach=1)

@@ -8,15 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
+from scipy import ndimage
 
 from stillspeak.face.align import smoothstep
 from stillspeak.rendering.light import median_colour
 from stillspeak.rendering.mesh import FaceFrame
-
-Points = npt.NDArray[np.float64]
-Floats = npt.NDArray[np.float32]
-Picture = npt.NDArray[np.uint8]
+from stillspeak.rendering.raster import Floats, Picture, Points, box_of, sampled, soft
 
 LASHES = 0.045
 """Above the lid's edge, what moves with it as it is."""
@@ -108,21 +105,12 @@ class _Strip:
 
     def read(self, top: Points, end: Points, reach: float) -> Floats:
         """(ROWS, COLUMNS, 3) softened by so many pixels."""
-        import cv2
-
         places = self.places(top, end)
-        low = np.floor(places.min(axis=(0, 1))).astype(int) - 4
-        high = np.ceil(places.max(axis=(0, 1))).astype(int) + 5
-        rows, columns = self._picture.shape[:2]
-        x0, x1 = (int(np.clip(v, 0, columns)) for v in (low[0], high[0]))
-        y0, y1 = (int(np.clip(v, 0, rows)) for v in (low[1], high[1]))
+        x0, y0, x1, y1 = box_of(places, self._picture.shape[0], self._picture.shape[1], 4)
         part = self._picture[y0:y1, x0:x1]
         if not part.size:
             return np.full((ROWS, COLUMNS, 3), 128, np.float32)
-        soft = cv2.GaussianBlur(part, (0, 0), max(reach, 0.5)).astype(np.float32)
-        x, y = (places - (x0, y0)).astype(np.float32).transpose(2, 0, 1)
-        found = cv2.remap(soft, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        return np.asarray(found, np.float32)
+        return sampled(soft(part, max(reach, 0.5)).astype(np.float32), places - (x0, y0))
 
     def across(self, line: Points) -> Points:
         """(COLUMNS,) a line at the strip's columns."""
@@ -150,8 +138,6 @@ def eye_shape(
         axes: (2, 2) the face's right and down in the picture, unit columns.
         spectacles: whether rims are to be expected.
     """
-    from scipy import ndimage
-
     unit = frame.scale
     upper, lower, brow = (part @ axes for part in outline)
     outer, inner = upper[0, 0], upper[-1, 0]
@@ -243,8 +229,6 @@ def _arch(brow: Points, grid: Points) -> Points:
 
 def _below_brow(strip: _Strip, brow: Points, lashes: Points, unit: float) -> Points:
     """Where skin begins below a brow, and below hair that hangs over it: where it gets bright."""
-    from scipy import ndimage
-
     brow = np.minimum(brow, lashes - _STRIP * unit)
     grey = strip.read(brow, lashes, 0.006 * unit).mean(axis=2)
     grey = ndimage.gaussian_filter(grey, (0.7, 1.5), mode="nearest")
@@ -261,8 +245,6 @@ def _below_brow(strip: _Strip, brow: Points, lashes: Points, unit: float) -> Poi
 
 def _below_rim(strip: _Strip, top: Points, lashes: Points, unit: float) -> Points:
     """Where a strip begins whose upper part lies behind a spectacle rim."""
-    from scipy import ndimage
-
     # It gets brighter below a rim, or above one that shines; towards lashes it only gets darker.
     slope, height = _slopes(strip, top, lashes, unit)
     edges = slope > _RIM
@@ -279,8 +261,6 @@ def _below_rim(strip: _Strip, top: Points, lashes: Points, unit: float) -> Point
 
 def _crossed(strip: _Strip, lashes: Points, low: Points, along: Points, unit: float) -> bool:
     """Whether an edge crosses the open eye from beyond one corner to beyond the other."""
-    from scipy import ndimage
-
     slope, _ = _slopes(strip, lashes, low + _ABOVE_EDGE * unit, unit)
     parts, _ = ndimage.label(np.abs(slope) > _RIM, np.ones((3, 3)))
     at = strip.across(along)
@@ -299,8 +279,6 @@ def _slopes(strip: _Strip, top: Points, end: Points, unit: float) -> tuple[Point
 
 def _crease(strip: _Strip, colours: Floats, top: Points, lashes: Points) -> Points:
     """The darkest line along the strip; somewhere in its lower half where there is none."""
-    from scipy import ndimage
-
     grey = colours.mean(axis=2)
     filled = ndimage.grey_closing(grey, (9, 1), mode="nearest")
     dark = ndimage.gaussian_filter((filled - grey) / (filled + 1), (1, 3))
@@ -316,8 +294,6 @@ def _smooth(colours: Floats, heights: Points, under: Points) -> Floats:
     Nowhere much darker than the skin around, of which ``under`` (3,) is that below the eye: a lid
     that comes out of a deep socket gets light.
     """
-    from scipy import ndimage
-
     colours = colours.copy()
     last = int(0.8 * ROWS)
     # Lashes begin here, and a fold is darker than the skin that is folded in it.
@@ -345,14 +321,10 @@ def wears_spectacles(picture: Picture, points: Points, axes: Points, unit: float
         axes: (2, 2) the face's right and down in the picture, unit columns.
         unit: pixels between the eyes.
     """
-    import cv2
-    from scipy import ndimage
-
     u, v = np.linspace(-0.05, 0.05, 9), np.linspace(-0.35, 0.35, 141)
     places = np.stack(np.meshgrid(u, v), axis=-1) @ axes.T * unit
     places += (points[133] + points[362]) / 2
-    x, y = places.astype(np.float32).transpose(2, 0, 1)
-    grey = cv2.remap(picture, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE).mean(axis=2)
+    grey = sampled(picture, places).mean(axis=2)
     # An edge across the nose is as sharp at every place along it.
     log = np.median(ndimage.gaussian_filter1d(np.log(grey + 8), 1.2, axis=0), axis=1)
     return bool(np.abs(log[3:] - log[:-3]).max() > _BRIDGE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -13,13 +14,10 @@ from stillspeak.models.refiner import MouthRefiner
 from stillspeak.rendering.light import still_light
 from stillspeak.rendering.lipline import inner_lips
 from stillspeak.rendering.mesh import face_frame, rest_pose
-from stillspeak.rendering.mouth import ALONG, DRAWN, Lips, LipSheets, Sheets, cubic_through
+from stillspeak.rendering.mouth import ALONG, DRAWN, LipContours, LipSheets, Sheets, cubic_through
+from stillspeak.rendering.raster import Box, Floats, Picture, Points, box_of, filled, soft
 from stillspeak.rendering.refine import Refinement, View, released_refiner
-from stillspeak.rendering.teeth import InsideMouth, filled
-
-Points = npt.NDArray[np.float64]
-Floats = npt.NDArray[np.float32]
-Picture = npt.NDArray[np.uint8]
+from stillspeak.rendering.teeth import InsideMouth
 
 _SHADE = 0.035  # how far the lips' shadow reaches, in distances between the eyes
 _CREASE = 0.006  # half the width of the line between lips that met after the still was taken
@@ -61,7 +59,7 @@ class MouthLayers:
         open: share, 0 to 1, by which the still's own mouth counts as open.
         light: of the still.
         view: what a refiner sees.
-        last: how the last frame was drawn, for who learns from it.
+        last: how the last frame was drawn; a refiner is trained on it.
     """
 
     def __init__(
@@ -80,7 +78,7 @@ class MouthLayers:
         self._jaw_to_picture = rest.scale * frame.jacobians[CHIN]
         self._down = frame.axes[:, 1]
         self._across = np.array([self._down[1], -self._down[0]])
-        face = _box_of(flat, rows, columns)
+        face = box_of(flat, rows, columns)
         self.light = light = still_light(self._picture, flat, frame.scale, face)
         self._blur = max(0.75 * light.blur, 0.004 * frame.scale)
         lips = inner_lips(self._picture, frame, flat, rest, light.blur)
@@ -112,8 +110,6 @@ class MouthLayers:
             line: (ALONG, 2) the contour, pixels of the picture.
             beyond: 1 if what lies below it is to be covered, -1 if what lies above.
         """
-        import cv2
-
         x0, y0, x1, y1 = self.box
         part = self._picture[y0:y1, x0:x1]
         if not part.size:
@@ -173,8 +169,8 @@ class MouthLayers:
         source: Picture,
         corner: tuple[int, int],
         offsets: Floats,
-        cells: tuple[int, int, int, int],
-        box: tuple[int, int, int, int],
+        cells: Box,
+        box: Box,
     ) -> Picture:
         """The pixels of a box, each fetched from where its offset points.
 
@@ -185,8 +181,6 @@ class MouthLayers:
             cells: rows and columns, ends excluded, that cover the box.
             box: x0, y0, x1, y1 in pixels of the picture.
         """
-        import cv2
-
         step, (left, top) = self._sheets.step, self._sheets.corner
         # Two more cells on each side, so that the cubic is the same wherever it is cut.
         r0, r1 = max(cells[0] - 2, 0), min(cells[1] + 2, self._sheets.rows)
@@ -207,7 +201,7 @@ class MouthLayers:
             cv2.remap(source, places, _ONE_MAP, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
         )
 
-    def _pixels(self, cells: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+    def _pixels(self, cells: Box) -> Box:
         """x0, y0, x1, y1 of the picture's pixels in rows and columns of cells."""
         step, (left, top) = self._sheets.step, self._sheets.corner
         r0, r1, c0, c1 = cells
@@ -222,14 +216,12 @@ class MouthLayers:
     def _draw_mouth(
         self,
         out: Picture,
-        box: tuple[int, int, int, int],
+        box: Box,
         sheets: Sheets,
-        lips: Lips,
+        lips: LipContours,
         pose: Points,
     ) -> tuple[Floats, tuple[int, int]]:
         """Part the sheets, show what is behind them; the hole (h, w) and its first pixel's x, y."""
-        import cv2
-
         corner = self.box[:2]
         x0, y0, x1, y1 = box
         part = out[y0:y1, x0:x1]
@@ -253,17 +245,15 @@ class MouthLayers:
             return none
         ring = np.concatenate([lips.upper, lips.lower[::-1]])
         reach = int(2 * _RIM * self._unit + 4 * self._blur) + 3
-        w0, h0, w1, h1 = _box_of(ring - (x0, y0), y1 - y0, x1 - x0, reach)
+        w0, h0, w1, h1 = box_of(ring - (x0, y0), y1 - y0, x1 - x0, reach)
         if w0 >= w1 or h0 >= h1:
             return none
         at = (x0 + w0, y0 + h0, x0 + w1, y0 + h1)
-        share = _soft(filled(ring - np.array(at[:2]), h1 - h0, w1 - w0), self._blur)
+        share = soft(filled(ring - np.array(at[:2]), h1 - h0, w1 - w0), self._blur)
         self._fill(part[h0:h1, w0:w1], share, at, pose)
         return share, at[:2]
 
-    def _fill(
-        self, part: Picture, hole: Floats, box: tuple[int, int, int, int], pose: Points
-    ) -> None:
+    def _fill(self, part: Picture, hole: Floats, box: Box, pose: Points) -> None:
         """Show the inside of the mouth through a hole (h, w) in a part of the frame."""
         if hole.max() <= 1 / 512:
             return
@@ -271,12 +261,12 @@ class MouthLayers:
         jaw = self._jaw_to_picture @ (0.65 * pose[-1] + 0.35 * pose[_LOWER_LIP])
         inside = self._inside.draw(box, jaw, self._light_within(hole))
         # What lips turn inwards gets less light.
-        rim = _soft(hole, _RIM * self._unit)
+        rim = soft(hole, _RIM * self._unit)
         skin = part * (1 - _RIM_DARK * rim)[..., None]
         skin += hole[..., None] * (inside - skin)
         part[:] = np.clip(skin + 0.5, 0, 255).astype(np.uint8)
 
-    def _below(self, line: Points, box: tuple[int, int, int, int]) -> Floats:
+    def _below(self, line: Points, box: Box) -> Floats:
         """(h, w) the share of each pixel of a box below a contour, which goes on straight."""
         x0, y0, x1, y1 = box
         far = 4.0 * (x1 - x0 + y1 - y0)
@@ -301,8 +291,6 @@ class MouthLayers:
 
     def _light_within(self, hole: Floats) -> Floats:
         """(h, w) the light that comes past the lips, 0 to 1, for a hole (h, w)."""
-        import cv2
-
         sigma = _SHADE * self._unit
         margin = int(2 * sigma) + 1
         padded = cv2.copyMakeBorder(
@@ -311,7 +299,7 @@ class MouthLayers:
         small = max(int(sigma // 2), 1)
         size = (max(padded.shape[1] // small, 1), max(padded.shape[0] // small, 1))
         light = cv2.resize(padded, size, interpolation=cv2.INTER_AREA)
-        light = cv2.GaussianBlur(light, (0, 0), sigma / small)
+        light = soft(light, sigma / small)
         # Light falls in from above: it is the upper lip that throws a shadow.
         shift = margin - _FROM_ABOVE * self._unit * self._down
         start = (shift + 0.5) / small - 0.5
@@ -320,7 +308,7 @@ class MouthLayers:
         light = cv2.warpAffine(light, to_small, hole.shape[::-1], flags=flags)
         return np.asarray(np.clip(1.6 * light - 0.1, 0.1, 1), np.float32)
 
-    def _draw_crease(self, part: Picture, lips: Lips, box: tuple[int, int, int, int]) -> None:
+    def _draw_crease(self, part: Picture, lips: LipContours, box: Box) -> None:
         """The dark line between lips that met after the still was taken."""
         if self.open == 0:
             return
@@ -330,31 +318,23 @@ class MouthLayers:
         middle = (lips.upper + lips.lower) / 2
         ring = np.concatenate([middle - wide, (middle + wide)[::-1]]) - np.array(box[:2])
         reach = int(3 * _CREASE * self._unit) + 3
-        w0, h0, w1, h1 = _box_of(ring, part.shape[0], part.shape[1], reach)
+        w0, h0, w1, h1 = box_of(ring, part.shape[0], part.shape[1], reach)
         part = part[h0:h1, w0:w1]
         if not part.size:
             return
         line = filled(ring - np.array((w0, h0)), part.shape[0], part.shape[1])
-        line = _soft(line, max(0.6 * _CREASE * self._unit, 0.6))
+        line = soft(line, max(0.6 * _CREASE * self._unit, 0.6))
         share = (_CREASE_DARK * self.open * line)[..., None]
         part[:] = (part + share * (self._inside.shade - part) + 0.5).astype(np.uint8)
 
 
-def _soft(mask: Floats, sigma: float) -> Floats:
-    import cv2
-
-    return np.asarray(cv2.GaussianBlur(mask, (0, 0), sigma))
-
-
-def _around(
-    cells: tuple[int, int, int, int], rows: int, columns: int
-) -> tuple[tuple[int, int, int, int], ...]:
+def _around(cells: Box, rows: int, columns: int) -> tuple[Box, ...]:
     """Rows and columns, ends excluded, of what lies around a block of cells."""
     r0, r1, c0, c1 = cells
     return (0, r0, 0, columns), (r1, rows, 0, columns), (r0, r1, 0, c0), (r0, r1, c1, columns)
 
 
-def _moving(offsets: Floats, cells: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+def _moving(offsets: Floats, cells: Box) -> Box:
     """The part of a block of cells, and one more around it, beyond which no pixel moves visibly."""
     r0, r1, c0, c1 = cells
     moves = np.abs(offsets[r0:r1, c0:c1]).max(axis=2) > _STILL
@@ -367,12 +347,3 @@ def _moving(offsets: Floats, cells: tuple[int, int, int, int]) -> tuple[int, int
         max(c0 + int(columns[0]) - 1, c0),
         min(c0 + int(columns[-1]) + 2, c1),
     )
-
-
-def _box_of(points: Points, rows: int, columns: int, reach: int = 0) -> tuple[int, int, int, int]:
-    """x0, y0, x1, y1 around (K, 2) points, ends excluded, cut to the picture."""
-    x0, y0 = np.floor(points.min(axis=0)).astype(int) - reach
-    x1, y1 = np.ceil(points.max(axis=0)).astype(int) + 1 + reach
-    x0, x1 = np.clip((x0, x1), 0, columns)
-    y0, y1 = np.clip((y0, y1), 0, rows)
-    return int(x0), int(y0), int(x1), int(y1)

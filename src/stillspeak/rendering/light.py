@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
 from stillspeak.face.align import smoothstep
 from stillspeak.face.eyes import LEFT_EYELIDS, RIGHT_EYELIDS
-
-Points = npt.NDArray[np.float64]
-Floats = npt.NDArray[np.float32]
-Picture = npt.NDArray[np.uint8]
+from stillspeak.rendering.raster import LUMA, Box, Floats, Picture, Points, soft
 
 _CHEEKS = (50, 280, 205, 425, 101, 330)
 _LIP, _LIP_EDGE = (87, 14, 317), (84, 17, 314)
 _IRISES = ((468, 469, 470, 471, 472), (473, 474, 475, 476, 477))
-_LUMA = np.array([0.299, 0.587, 0.114])
 
 # Found on the portraits of Face Research Lab London whose smiles show teeth.
 _TEETH = 1.21  # luma over the geometric mean of the cheeks' and the eyes' white
@@ -28,7 +25,7 @@ _SKIN = np.log(1.27)  # how red over green the cheeks were there
 _SEEN = 60  # pixels of the eyes' white that tell its colour
 
 
-def edge_blur(picture: Picture, box: tuple[int, int, int, int]) -> float:
+def edge_blur(picture: Picture, box: Box) -> float:
     """Standard deviation in pixels of the blur of a picture's sharpest edges.
 
     Blurring once more weakens an edge the less the more it is blurred already.
@@ -37,17 +34,15 @@ def edge_blur(picture: Picture, box: tuple[int, int, int, int]) -> float:
         picture: (H, W, 3) uint8.
         box: x0, y0, x1, y1 to look in, ends excluded.
     """
-    import cv2
-
     x0, y0, x1, y1 = box
     part = np.ascontiguousarray(picture[y0:y1, x0:x1])
     if not part.size:
         return 1.0
     grey = cv2.cvtColor(part, cv2.COLOR_RGB2GRAY).astype(np.float32)
-    light = np.asarray(cv2.GaussianBlur(grey, (0, 0), 0.7), np.float32)  # against noise
+    light = soft(grey, 0.7)  # against noise
     again = 1.5
     first = _slopes(light)
-    second = _slopes(np.asarray(cv2.GaussianBlur(light, (0, 0), again), np.float32))
+    second = _slopes(soft(light, again))
     strong = first >= max(float(np.quantile(first, 0.98)), 4.0)
     if not strong.any():
         return 1.0
@@ -57,21 +52,17 @@ def edge_blur(picture: Picture, box: tuple[int, int, int, int]) -> float:
 
 
 def _slopes(grey: Floats) -> Floats:
-    import cv2
-
     return np.asarray(cv2.magnitude(cv2.Scharr(grey, -1, 1, 0), cv2.Scharr(grey, -1, 0, 1)) / 32)
 
 
 def noise_level(picture: Picture, points: Points, unit: float) -> float:
     """Standard deviation of the noise on the cheeks, in levels of 255."""
-    import cv2
-
     grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(np.float32)
     levels = []
     for x, y in points[list(_CHEEKS)]:
         patch = _around(grey, x, y, max(0.1 * unit, 4))
         if patch.size >= 25:
-            rest = patch - cv2.GaussianBlur(patch, (0, 0), 1.5)
+            rest = patch - soft(patch, 1.5)
             levels.append(1.4826 * float(np.median(np.abs(rest))))
     return float(np.median(levels)) if levels else 0.0
 
@@ -109,13 +100,11 @@ class Light(NamedTuple):
     def paint(self, *ratio: float) -> Floats:
         """(3,) the colour of something as bright as this beside the teeth."""
         share = np.array(ratio)
-        grey = share @ _LUMA
+        grey = share @ LUMA
         return np.asarray(self.teeth * (grey + self.colourful * (share - grey)), np.float32)
 
 
-def still_light(
-    picture: Picture, points: Points, unit: float, box: tuple[int, int, int, int]
-) -> Light:
+def still_light(picture: Picture, points: Points, unit: float, box: Box) -> Light:
     """Measure a still.
 
     Colours only enter as products of powers that add up to one, so a picture that is warmer,
@@ -134,14 +123,14 @@ def still_light(
     share = min(len(seen) / _SEEN, 1.0)
     white = usual
     if len(seen):
-        bright = seen @ _LUMA
+        bright = seen @ LUMA
         inside = (bright >= np.quantile(bright, 0.5)) & (bright <= np.quantile(bright, 0.92))
         ratio = (seen[inside].mean(axis=0) + 1) / usual
         white = usual * np.clip(ratio, 0.75, 1.8) ** share
-    luma = _TEETH * np.sqrt((skin @ _LUMA) * (white @ _LUMA))
-    shares = (white / (white @ _LUMA)) ** _OF_WHITE * (skin / (skin @ _LUMA)) ** (1 - _OF_WHITE)
+    luma = _TEETH * np.sqrt((skin @ LUMA) * (white @ LUMA))
+    shares = (white / (white @ LUMA)) ** _OF_WHITE * (skin / (skin @ LUMA)) ** (1 - _OF_WHITE)
     teeth = shares * _TINT**colourful
-    teeth = np.minimum(teeth * (luma / (teeth @ _LUMA)), 250.0)
+    teeth = np.minimum(teeth * (luma / (teeth @ LUMA)), 250.0)
     lip = median_colour(picture, (points[list(_LIP)] + points[list(_LIP_EDGE)]) / 2, unit / 30)
     noise = noise_level(picture, points, unit)
     return Light(teeth, lip, colourful, edge_blur(picture, box), noise)
@@ -150,15 +139,13 @@ def still_light(
 def toothy(pixels: npt.NDArray[np.generic], white: Points) -> Floats:
     """(...) how likely pixels (..., 3) show a tooth, 0 to 1, where the brightest are (3,) white."""
     seen = pixels.astype(np.float32) + 1
-    bright = smoothstep((seen @ _LUMA / (white @ _LUMA) - 0.3) / 0.2)
+    bright = smoothstep((seen @ LUMA / (white @ LUMA) - 0.3) / 0.2)
     red = np.log(seen[..., 0] / seen[..., 1]) - np.log(white[0] / white[1])
     return np.asarray(bright * (1 - smoothstep((red - 0.22) / 0.15)), np.float32)
 
 
 def _whites(picture: Picture, points: Points) -> Points:
     """(N, 3) pixels between the lids and beside the irises."""
-    import cv2
-
     found = []
     for rim, iris in zip((LEFT_EYELIDS, RIGHT_EYELIDS), _IRISES, strict=True):
         lids = points[list(rim)]

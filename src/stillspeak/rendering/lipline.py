@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -12,9 +13,7 @@ from stillspeak.face.mouth import INNER_LIPS, OUTER_LIPS
 from stillspeak.rendering.light import toothy
 from stillspeak.rendering.mesh import LOWER, UPPER, FaceFrame, Rest
 from stillspeak.rendering.mouth import ALONG, cubic_through
-
-Points = npt.NDArray[np.float64]
-Picture = npt.NDArray[np.uint8]
+from stillspeak.rendering.raster import Picture, Points, sampled
 
 _REACH = 0.035  # how far an edge is looked for, in distances between the eyes
 _STEPS = 29
@@ -95,22 +94,14 @@ def _left_over(
     picture: Picture, upper: Points, lower: Points, down: Points, reach: float
 ) -> tuple[Points, Points]:
     """(_SPOTS,) twice: how far beyond the upper and the lower line teeth go on, up to ``reach``."""
-    import cv2
-
-    def seen(lines: Points) -> Points:
-        x, y = (np.ascontiguousarray(lines[..., k], np.float32) for k in (0, 1))
-        border = cv2.BORDER_REPLICATE
-        found = cv2.remap(picture, x, y, cv2.INTER_LINEAR, borderMode=border)
-        return np.asarray(found, np.float64)
-
     steps = np.linspace(0, 1, 12)[:, None, None]
-    inside = seen(upper + steps * (lower - upper)).reshape(-1, 3)
+    inside = sampled(picture, upper + steps * (lower - upper)).reshape(-1, 3).astype(np.float64)
     bright = inside.sum(axis=1)
     best = (bright >= np.quantile(bright, 0.75)) & (bright <= np.quantile(bright, 0.95))
     white = inside[best].mean(axis=0) + 1
     out = []
     for line, way in ((upper, -1.0), (lower, 1.0)):
-        beyond = seen(line + way * steps * reach * down)
+        beyond = sampled(picture, line + way * steps * reach * down).astype(np.float64)
         lip = np.median(beyond[-1], axis=0) + 1
         redder = np.log(lip[0] / lip[1]) - np.log(white[0] / white[1])
         far = np.zeros(_SPOTS)
@@ -130,28 +121,19 @@ def _thinned(line: Points) -> Points:
 
 def _strip(picture: Picture, line: Points, down: Points, reach: float) -> npt.NDArray[np.float32]:
     """(_STEPS, _SPOTS, 3) the picture along a line, from above it to below, as CIE Lab."""
-    import cv2
-
     steps = np.linspace(-reach, reach, _STEPS)
-    places = (line[None] + steps[:, None, None] * down).astype(np.float32)
-    strip = cv2.remap(
-        picture, places[..., 0], places[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
+    strip = sampled(picture, line[None] + steps[:, None, None] * down)
     return np.asarray(cv2.cvtColor(strip.astype(np.float32) / 255, cv2.COLOR_RGB2Lab))
 
 
 def _darkest(picture: Picture, line: Points, down: Points, reach: float) -> Points:
     """(_SPOTS,) how far below the line the darkest path runs."""
-    import cv2
-
     light = cv2.GaussianBlur(_strip(picture, line, down, reach)[..., 0], (5, 3), 0)
     return smooth_path((light - light.min(axis=0)) / 12, reach)
 
 
 def _edges(picture: Picture, line: Points, down: Points, reach: float) -> Points:
     """(_SPOTS,) how far below the line the strongest edge runs."""
-    import cv2
-
     strip = cv2.GaussianBlur(_strip(picture, line, down, reach), (5, 3), 0)
     change = np.gradient(strip, axis=0)
     strength = np.sqrt((change**2 * (1, 3, 1)).sum(axis=-1))

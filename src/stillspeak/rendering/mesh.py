@@ -17,8 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stillspeak.face.mouth import LIPS
-
-Points = npt.NDArray[np.float64]
+from stillspeak.rendering.raster import Points
 
 AROUND = (
     # next to the lips, above and below

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -17,11 +18,8 @@ from stillspeak.face.mouth import LIPS
 from stillspeak.face.pose import POSE_POINTS
 from stillspeak.models.refiner import COLUMNS, ROWS
 from stillspeak.rendering.mesh import AROUND, LOWER, UPPER, FaceFrame, Rest, face_model
+from stillspeak.rendering.raster import Box, Floats, Points, depth_within
 from stillspeak.rendering.refine import View
-
-Floats = npt.NDArray[np.float32]
-Points = npt.NDArray[np.float64]
-Picture = npt.NDArray[np.uint8]
 
 ALONG = 21
 """Points along either inner lip that the sheets hold."""
@@ -71,10 +69,10 @@ class Sheets(NamedTuple):
     skin: Floats
     upper: Floats
     lower: Floats
-    cells: tuple[int, int, int, int]
+    cells: Box
 
 
-class Lips(NamedTuple):
+class LipContours(NamedTuple):
     """The inner contours of one frame, in pixels of the picture, from the left corner to the right.
 
     Attributes:
@@ -178,20 +176,16 @@ class LipSheets:
 
     def _border(self, points: Points) -> Floats:
         """(h, w, 1) how much of the movement is let through: 0 at the face's border."""
-        import cv2
-
         fine = 4
-        size = (self.columns * fine, self.rows * fine)
         eyes = points[[33, 263]].mean(axis=0)
         below = points[points @ self.down > eyes @ self.down]
         lowered = below + (_BELOW * self.unit) * self.down
         hull = cv2.convexHull(np.concatenate([points, lowered]).astype(np.float32))[:, 0]
-        inside = np.zeros((size[1] + 2, size[0] + 2), np.uint8)
         placed = (hull - self.corner) / self.step * fine
-        cv2.fillConvexPoly(inside, np.rint(placed + 1).astype(np.int32), 1)
-        inside[[0, -1]] = inside[:, [0, -1]] = 0
-        near = cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
-        fade = smoothstep(near.astype(np.float32) / (_FADE / CELL * fine))
+        near = depth_within(
+            np.rint(placed + 1).astype(np.int32), self.rows * fine, self.columns * fine
+        )
+        fade = smoothstep(near / (_FADE / CELL * fine))
         small = cv2.resize(fade, (self.columns, self.rows), interpolation=cv2.INTER_AREA)
         # Two cells, so that a cubic through them ends on nothing.
         small[[0, 1, -2, -1]] = 0
@@ -200,8 +194,6 @@ class LipSheets:
 
     def fade_in(self, view: View) -> Floats:
         """How much of a correction is let through, at every other pixel of a view."""
-        import cv2
-
         x, y = np.meshgrid(np.arange(0.5, COLUMNS, 2), np.arange(0.5, ROWS, 2))
         places = np.stack([x, y], axis=-1) @ view.to_picture[:, :2].T + view.to_picture[:, 2]
         cells = ((places - self.corner + 0.5) / self.step - 0.5).astype(np.float32)
@@ -265,7 +257,7 @@ class LipSheets:
         to[rows[1]] = lower - move - shut * sideways
         return to
 
-    def contours(self, targets: Points) -> Lips:
+    def contours(self, targets: Points) -> LipContours:
         """The inner lips of one frame."""
         n = self._n_common
         corners = targets[n : n + 2]
@@ -276,12 +268,10 @@ class LipSheets:
         upper, lower = lines
         gap = np.maximum((lower - upper) @ self.down, 0)
         crossed = ((lower - upper) @ self.down - gap)[:, None] * self.down
-        return Lips(upper, lower - crossed, gap)
+        return LipContours(upper, lower - crossed, gap)
 
-    def sheets(self, targets: Points, lips: Lips) -> Sheets:
+    def sheets(self, targets: Points, lips: LipContours) -> Sheets:
         """Where the pixels of one frame come from."""
-        import cv2
-
         kernel = _thin_plate(self._grid, targets / self.unit)
         offsets = self._sources - targets
         if not offsets.any():
@@ -310,7 +300,7 @@ class LipSheets:
         lower = lower + one * (skin - lower)
         return Sheets(skin, upper, lower, self._touched(targets))
 
-    def _touched(self, targets: Points) -> tuple[int, int, int, int]:
+    def _touched(self, targets: Points) -> Box:
         """Rows and columns of the cells in which the sheets may part."""
         ring = (targets[: self._outer] - self.corner) / self.step
         reach = _JOINED / CELL + 1

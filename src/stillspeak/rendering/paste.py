@@ -1,22 +1,30 @@
-"""Put generated crops back into the photo they were cut from."""
+"""Put the crops that a U-Net paints back into the photo."""
 
-from typing import Literal, get_args
+from __future__ import annotations
 
+import cv2
 import numpy as np
-import numpy.typing as npt
 
-from stillspeak.constants import FRAME_WIDTH
+from stillspeak.constants import FRAME_HEIGHT, FRAME_WIDTH
 from stillspeak.face.align import (
-    Image,
+    FloatArray,
     Transform,
     crop_box_in_photo,
     crop_face,
     resample,
+    scale_transform,
     smoothstep,
+    transform_points,
 )
+from stillspeak.rendering.raster import Floats, Picture, depth_within
 
-PasteMode = Literal["detail", "residual", "blend"]
-"""How a crop goes back into its photo, see :class:`FacePaster`."""
+JAW_DROP = 12.0
+"""Lines of the 128 by which the chin may come down."""
+
+FADE = 9.0
+"""Pixels of the crop over which the change fades to nothing inside the face's outline."""
+
+_FINE = 4  # times the crop's resolution at which the outline is drawn
 
 # Mean change of a crop pixel's neighbourhood, in levels of 255, up to which the photo's fine
 # detail stays and from which it has gone: below lies a generator's noise, above a moving lip.
@@ -24,50 +32,61 @@ _STILL, _MOVING = 4.0, 16.0
 _NEIGHBOURHOOD = 2.0  # standard deviation in pixels of a 96 wide crop
 
 
+def face_support(points: FloatArray, pose: Transform, height: int, width: int) -> Floats:
+    """How much of the motion is let through: 1 in the face, 0 from its outline on.
+
+    The outline is the hull of the landmarks, lengthened below for the jaw to open, so that hair,
+    background and collar do not take part.
+
+    Args:
+        points: (478, 2) landmarks in photo pixels.
+        pose: (2, 3) photo pixels -> pixels of the 128 x 96 crop.
+        height: rows of the grid over the crop.
+        width: its columns.
+
+    Returns:
+        (height, width) float32 in [0, 1].
+    """
+    placed = transform_points(np.asarray(points, float), scale_transform(pose, _FINE))
+    below = placed[placed[:, 1] > np.median(placed[:, 1])] + (0, JAW_DROP * _FINE)
+    hull = cv2.convexHull(np.concatenate([placed, below]).astype(np.float32))
+    # A border around the crop, so that a face that reaches over it does not end there abruptly.
+    rows, columns = FRAME_HEIGHT * _FINE, FRAME_WIDTH * _FINE
+    near = depth_within(np.rint(hull).astype(np.int32) + 1, rows, columns)
+    fade = smoothstep(near / (FADE * _FINE))
+    support = cv2.resize(fade, (width, height), interpolation=cv2.INTER_AREA)
+    support[[0, -1]] = 0
+    support[:, [0, -1]] = 0
+    return np.asarray(support, dtype=np.float32)
+
+
 class FacePaster:
     """Puts crops of one clip back into one photo.
 
     A photo is sharper than the crop that was cut out of it. Taken apart it is the crop drawn at
-    the photo's size plus a rest, the fine detail; the modes differ in what becomes of the rest:
+    the photo's size plus a rest, the fine detail. That stays where the crop changes little and
+    goes where it changes much, so that skin and hair stay sharp and no trace of the old lips is
+    left around the new ones. A crop that changes nothing leaves the photo bit for bit what it
+    was. All fades to nothing towards the crop's border. What does not depend on the crop is
+    computed once.
 
-    - ``detail`` (default): stays where the crop changes little, goes where it changes much, so
-      that skin and hair stay sharp and no trace of the old lips is left around the new ones.
-    - ``residual``: stays everywhere.
-    - ``blend``: goes everywhere; the crop is shown at its own resolution.
-
-    In the first two a crop that changes nothing leaves the photo bit for bit what it was. All
-    fade to nothing towards the crop's border. What does not depend on the crop is computed once.
+    Args:
+        photo: (H, W, 3) uint8.
+        transform: (2, 3) photo pixels -> crop pixels, as the crop was made with.
+        height: rows of the crops.
+        width: columns of the crops.
+        feather: share of the crop's width over which it fades out at each border, > 0 to 0.5.
     """
 
     def __init__(
         self,
-        photo: Image,
+        photo: Picture,
         transform: Transform,
         height: int,
         width: int,
         feather: float = 0.12,
-        *,
-        mode: PasteMode = "detail",
     ) -> None:
-        """Prepare the photo.
-
-        Args:
-            photo: (H, W, 3) uint8.
-            transform: (2, 3) photo pixels -> crop pixels, as the crop was made with.
-            height: rows of the crops.
-            width: columns of the crops.
-            feather: share of the crop's width over which it fades out at each border, > 0 to 0.5.
-            mode: "detail", "residual" or "blend".
-
-        Raises:
-            ValueError: if the feather or the mode is out of range.
-        """
-        if not 0 < feather <= 0.5:
-            raise ValueError(f"feather must be more than 0 and at most 0.5, got {feather}")
-        if mode not in get_args(PasteMode):
-            raise ValueError(f"mode must be one of {get_args(PasteMode)}, got {mode!r}")
         self._photo = np.ascontiguousarray(photo)
-        self._mode = mode
         self._shape = (height, width, 3)
         edges = (-0.5, -0.5, width - 0.5, height - 0.5)
         self.box = crop_box_in_photo(transform, edges, photo.shape[0], photo.shape[1])
@@ -79,14 +98,7 @@ class FacePaster:
         self._original = crop_face(self._photo, transform, height, width).astype(np.float32)
         self._fine = self._patch - self._draw(self._original)
 
-    def mask(self) -> npt.NDArray[np.float32]:
-        """(H, W) float32 in [0, 1]: how much of each photo pixel comes from the crop."""
-        full = np.zeros(self._photo.shape[:2], dtype=np.float32)
-        x0, y0, x1, y1 = self.box
-        full[y0:y1, x0:x1] = self._mask[..., 0]
-        return full
-
-    def paste(self, crop: Image) -> Image:
+    def paste(self, crop: Picture) -> Picture:
         """The photo with one crop in it.
 
         Args:
@@ -103,20 +115,14 @@ class FacePaster:
         out = self._photo.copy()
         x0, y0, x1, y1 = self.box
         change = crop.astype(np.float32) - self._original
-        if self._mode == "blend":
-            patch = self._draw(change) - self._fine
-        elif self._mode == "residual":
-            patch = self._draw(change)
-        else:
-            gone = _how_much_moves(change)
-            drawn = self._draw(np.concatenate([change, gone], axis=2))
-            patch = drawn[..., :3] - np.clip(drawn[..., 3:], 0.0, 1.0) * self._fine
+        drawn = self._draw(np.concatenate([change, _how_much_moves(change)], axis=2))
+        patch = drawn[..., :3] - np.clip(drawn[..., 3:], 0.0, 1.0) * self._fine
         patch *= self._mask
         patch += self._patch
         out[y0:y1, x0:x1] = np.clip(np.rint(patch), 0, 255).astype(np.uint8)
         return out
 
-    def _draw(self, crop: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def _draw(self, crop: Floats) -> Floats:
         """(height, width, C) float32 in crop pixels -> the same in the box's photo pixels."""
         x0, y0, x1, y1 = self.box
         if x0 == x1 or y0 == y1:  # the crop lies outside the photo
@@ -124,19 +130,17 @@ class FacePaster:
         return resample(crop, self._to_crop, y1 - y0, x1 - x0)
 
 
-def _how_much_moves(change: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def _how_much_moves(change: Floats) -> Floats:
     """(height, width, 3) change in levels -> (height, width, 1), 0 where still, 1 where moving."""
-    import cv2
-
     sigma = _NEIGHBOURHOOD * change.shape[1] / FRAME_WIDTH
     near = cv2.GaussianBlur(np.abs(change).mean(axis=2), (0, 0), sigma)
-    moves: npt.NDArray[np.float32] = smoothstep((near - _STILL) / (_MOVING - _STILL))
-    return np.expand_dims(moves, axis=2)
+    moves = smoothstep((near - _STILL) / (_MOVING - _STILL))
+    return np.asarray(moves, np.float32)[..., None]
 
 
 def _feather_mask(
     to_crop: Transform, rows: int, columns: int, height: int, width: int, ramp: float
-) -> npt.NDArray[np.float32]:
+) -> Floats:
     """(rows, columns, 1) float32: 1 inside, smoothly 0 at the crop's border and beyond.
 
     ``ramp`` is the width of the fading band in crop pixels.
@@ -147,5 +151,4 @@ def _feather_mask(
     across = np.minimum(u + 0.5, width - 0.5 - u) / ramp
     down = np.minimum(v + 0.5, height - 0.5 - v) / ramp
     # The product rounds the corners off; a plain minimum would show its diagonals.
-    mask = (smoothstep(across) * smoothstep(down)).astype(np.float32)
-    return np.expand_dims(mask, axis=2)
+    return (smoothstep(across) * smoothstep(down)).astype(np.float32)[..., None]

@@ -22,8 +22,7 @@ from stillspeak.media.marks.origin import Source
 from stillspeak.models.engine import Engine
 from stillspeak.models.pixels import to_model
 from stillspeak.rendering.check import StillWarning
-
-Picture = npt.NDArray[np.uint8]
+from stillspeak.rendering.raster import Picture
 
 MAX_SIDE = 1920
 """Longer side of a video whose size was not asked for."""

@@ -6,6 +6,7 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -20,10 +21,7 @@ from stillspeak.models.refiner import (
     RefinerConfig,
     golden_refiner,
 )
-
-Points = npt.NDArray[np.float64]
-Floats = npt.NDArray[np.float32]
-Picture = npt.NDArray[np.uint8]
+from stillspeak.rendering.raster import Box, Floats, Picture, Points, box_of, soft
 
 _RESOURCE = "resources/mouth_refiner.safetensors"
 _FINER = 3  # times as fine is the correction made before it is turned into the picture
@@ -68,8 +66,6 @@ class View:
 
     def of(self, picture: npt.NDArray, corner: tuple[int, int] = (0, 0)) -> npt.NDArray:  # type: ignore[type-arg]
         """(ROWS, COLUMNS, ...) of a picture, or of a part of it that begins at x, y of a corner."""
-        import cv2
-
         matrix = self.to_picture.copy()
         matrix[:, 2] -= corner
         if self.scale > 1.05:
@@ -85,7 +81,7 @@ class View:
             picture = picture[y0 : y0 + size[1] * fewer, x0 : x0 + size[0] * fewer]
             if fewer > 1:
                 picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
-            picture = cv2.GaussianBlur(picture, (0, 0), sigma)
+            picture = soft(picture, sigma)
             matrix[:, 2] -= x0, y0
             matrix /= fewer
             matrix[:, 2] += 0.5 / fewer - 0.5
@@ -97,22 +93,14 @@ class View:
 
     def hole(self, share: Floats, corner: tuple[int, int]) -> Floats:
         """(ROWS, COLUMNS) of a part (h, w) of a mask that begins at a corner; 0 beyond it."""
-        import cv2
-
         bordered = cv2.copyMakeBorder(share, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
         return np.asarray(self.of(bordered, (corner[0] - 1, corner[1] - 1)), np.float32)
 
-    def box(
-        self, shape: tuple[int, ...], corner: tuple[int, int] = (0, 0), margin: int = 0
-    ) -> tuple[int, int, int, int]:
+    def box(self, shape: tuple[int, ...], corner: tuple[int, int] = (0, 0), margin: int = 0) -> Box:
         """x0, y0, x1, y1 in a part of the picture around what is seen, ends excluded."""
         ends = np.array([[0, 0], [COLUMNS, 0], [0, ROWS], [COLUMNS, ROWS]]) - 0.5
         placed = ends @ self.to_picture[:, :2].T + self.to_picture[:, 2] - corner
-        low = np.floor(placed.min(axis=0)).astype(int) - margin
-        high = np.ceil(placed.max(axis=0)).astype(int) + 1 + margin
-        x0, x1 = np.clip((low[0], high[0]), 0, shape[1])
-        y0, y1 = np.clip((low[1], high[1]), 0, shape[0])
-        return int(x0), int(y0), int(x1), int(y1)
+        return box_of(placed, shape[0], shape[1], margin)
 
 
 class Refinement:
@@ -132,7 +120,7 @@ class Refinement:
         picture: Picture,
         view: View,
         white: Points,
-        box: tuple[int, int, int, int],
+        box: Box,
         fade: Floats,
         network: MouthRefiner,
     ) -> None:
@@ -164,8 +152,6 @@ class Refinement:
             corner: x, y of the hole's first pixel in the frame; beyond it there is none.
             share: of the correction that is made, 0 to 1.
         """
-        import cv2
-
         x0, y0, x1, y1 = self._box
         if x0 >= x1 or y0 >= y1 or share <= 0:
             return

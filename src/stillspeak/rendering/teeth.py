@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -19,10 +20,7 @@ from stillspeak.rendering.light import Light, toothy
 from stillspeak.rendering.lipline import Lipline, smooth_path
 from stillspeak.rendering.mesh import FaceFrame, Rest
 from stillspeak.rendering.mouth import DRAWN, cubic_through
-
-Points = npt.NDArray[np.float64]
-Floats = npt.NDArray[np.float32]
-Picture = npt.NDArray[np.uint8]
+from stillspeak.rendering.raster import LUMA, Box, Floats, Picture, Points, filled, sampled, soft
 
 EDGE = 0.035
 """How far the upper front teeth come down below the line where the lips meet."""
@@ -38,7 +36,6 @@ _SHOWN = 0.12  # share of the mouth's middle from which teeth count as shown
 _DEEP = np.array([1.1, 0.95, 0.85])  # tint of the throat over the line between the lips
 _REDDER_DIM = np.array([0.0, 0.18, 0.3])  # light that comes past lips is the redder the less it is
 _SEED = 20
-_LUMA = np.array([0.299, 0.587, 0.114])
 
 
 class _Arch(NamedTuple):
@@ -89,21 +86,16 @@ def _own_teeth(
     picture: Picture, lips: Lipline, axes: Points, centre: Points, scale: float
 ) -> _Own | None:
     """Find out what a still shows of its upper teeth; None if hardly anything."""
-    import cv2
-
     drawn = cubic_through(len(lips.upper), DRAWN)
     top, bottom = drawn @ lips.upper_teeth, drawn @ lips.lower_teeth
     steps = np.linspace(0, 1, 33)
-    places = (top + steps[:, None, None] * (bottom - top)).astype(np.float32)
-    seen = cv2.remap(
-        picture, places[..., 0], places[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    ).astype(np.float64)
+    seen = sampled(picture, top + steps[:, None, None] * (bottom - top)).astype(np.float64)
     middle = seen[:, DRAWN // 4 : -DRAWN // 4].reshape(-1, 3)
-    bright = middle @ _LUMA
+    bright = middle @ LUMA
     best = (bright >= np.quantile(bright, 0.75)) & (bright <= np.quantile(bright, 0.95))
     own = _Own(np.zeros(0), np.zeros(0), middle[best].mean(axis=0) + 1, bottom)
     teeth = toothy(seen, own.colour) > 0.5
-    rows = _between_rows(seen @ _LUMA, teeth)
+    rows = _between_rows(seen @ LUMA, teeth)
     if rows is not None:
         teeth &= steps[:, None] < rows
         bottom = top + rows[:, None] * (bottom - top)
@@ -111,7 +103,7 @@ def _own_teeth(
     else:
         steps_down = np.repeat(steps[:, None], DRAWN, axis=1)
     skin = picture.reshape(-1, 3)
-    if teeth[:, DRAWN // 4 : -DRAWN // 4].mean() < _SHOWN or own.colour @ _LUMA < 0.4 * skin.mean():
+    if teeth[:, DRAWN // 4 : -DRAWN // 4].mean() < _SHOWN or own.colour @ LUMA < 0.4 * skin.mean():
         return None
     # The last of them in each column, then a smooth curve through these.
     last = len(steps) - 1 - teeth[::-1].argmax(axis=0)
@@ -139,8 +131,6 @@ def _own_teeth(
 def _between_rows(bright: Points, teeth: npt.NDArray[np.bool_]) -> Points | None:
     """Where the upper teeth end if lower ones follow directly: (DRAWN,) shares of the way from lip
     to lip along (N, DRAWN) luma; None if there is no second row."""
-    import cv2
-
     n = len(bright)
     even = cv2.GaussianBlur(bright, (5, 3), 0)
     around = cv2.blur(bright, (5, 2 * (n // 5) + 1), borderType=cv2.BORDER_REPLICATE)
@@ -158,14 +148,10 @@ def _between_rows(bright: Points, teeth: npt.NDArray[np.bool_]) -> Points | None
 
 def _line_colour(picture: Picture, lips: Lipline, light: Light) -> Floats:
     """(3,) levels of the darkest that the still shows between the lips."""
-    import cv2
-
     steps = np.linspace(0, 1, 9)[:, None, None]
-    places = (lips.upper + steps * (lips.lower - lips.upper)).astype(np.float32)[:, 3:-3]
-    seen = cv2.remap(
-        picture, places[..., 0], places[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    ).reshape(-1, 3)
-    bright = seen @ _LUMA
+    places = (lips.upper + steps * (lips.lower - lips.upper))[:, 3:-3]
+    seen = sampled(picture, places).reshape(-1, 3)
+    bright = seen @ LUMA
     darkest = seen[bright <= np.quantile(bright, 0.3)].mean(axis=0)
     # A mouth full of teeth shows nothing dark.
     return np.asarray(np.minimum(darkest, light.paint(0.36, 0.2, 0.18)), np.float32)
@@ -213,7 +199,7 @@ class InsideMouth:
         self._dimming = (light.colourful * _REDDER_DIM).astype(np.float32)
         self.shade = _line_colour(picture, lips, light)
         # The more contrast between teeth and lips' line, the darker what lies deeper.
-        contrast = np.clip((self.shade @ _LUMA) / (light.teeth @ _LUMA), 0.1, 0.65)
+        contrast = np.clip((self.shade @ LUMA) / (light.teeth @ LUMA), 0.1, 0.65)
         deep = min(1.25 * contrast, 0.65) * self.shade * _DEEP**light.colourful
         drawn = light._replace(teeth=float(np.clip(1.18 - 0.8 * contrast, 0.7, 1)) * light.teeth)
         if own is not None:
@@ -233,7 +219,8 @@ class InsideMouth:
         if own is not None:
             self._keep_own(picture, frame, lips, own)
         noise = np.random.default_rng(_SEED).standard_normal((*self._size[::-1], 1))
-        self._noise = (_soft(noise.astype(np.float32), 0.5) * light.noise * 1.5)[..., None]
+        noise = soft(noise.astype(np.float32), 0.5) * light.noise * 1.5
+        self._noise = np.asarray(noise, np.float32)[..., None]
 
     def _coordinates(self, to_face: Points, centre: Points, fine: int) -> tuple[Floats, Floats]:
         """u and v of a grid ``fine`` times as fine as the picture's."""
@@ -246,15 +233,11 @@ class InsideMouth:
 
     def _shrunk(self, fine: Floats, blur: float) -> Floats:
         """On the picture's own grid, and as blurred as the picture."""
-        import cv2
-
         small = cv2.resize(fine, self._size, interpolation=cv2.INTER_AREA)
-        return _soft(np.asarray(small, np.float32), blur)
+        return soft(np.asarray(small, np.float32), blur)
 
     def _keep_own(self, picture: Picture, frame: FaceFrame, lips: Lipline, own: _Own) -> None:
         """Lay the teeth that the still shows over those that are drawn."""
-        import cv2
-
         columns, rows = self._size
         shift = own.lowered * (frame.jacobians[list(LIPS)].mean(axis=0) @ (0.0, 1.0))
         corner = np.array(self.corner) - shift
@@ -266,13 +249,13 @@ class InsideMouth:
         drawn = cubic_through(len(lips.upper), DRAWN)
         ring = np.concatenate([drawn @ lips.upper_teeth, own.bottom[::-1]])
         inside = filled(ring - corner, rows, columns)
-        inside = np.minimum(inside, 2 * np.maximum(_soft(inside, 0.008 * frame.scale) - 0.5, 0))
-        teeth = _soft(toothy(seen, own.colour), 0.004 * frame.scale) * inside
+        inside = np.minimum(inside, 2 * np.maximum(soft(inside, 0.008 * frame.scale) - 0.5, 0))
+        teeth = soft(toothy(seen, own.colour), 0.004 * frame.scale) * inside
         share = teeth[..., None].astype(np.float32)
         seen = np.concatenate([seen.astype(np.float32), np.ones_like(share)], axis=2)
         self._upper = self._upper * (1 - share) + seen * share
 
-    def draw(self, box: tuple[int, int, int, int], jaw: Points, lit: Floats) -> Floats:
+    def draw(self, box: Box, jaw: Points, lit: Floats) -> Floats:
         """(h, w, 3) float32 levels of what a hole in this box of the picture shows.
 
         Args:
@@ -294,27 +277,13 @@ class InsideMouth:
         return np.asarray(out + grain, np.float32)
 
 
-def filled(ring: npt.NDArray[np.floating], rows: int, columns: int) -> Floats:
-    """(rows, columns) the share of each pixel that lies inside a ring of (K, 2) pixels."""
-    import cv2
-
-    fine = 4  # times as many rows and columns, which are averaged
-    mask = np.zeros((rows * fine, columns * fine), np.uint8)
-    placed = np.rint(((ring + 0.5) * fine - 0.5) * 16).astype(np.int32)
-    cv2.fillPoly(mask, [placed], 255, cv2.LINE_8, 4)
-    small = cv2.resize(mask, (columns, rows), interpolation=cv2.INTER_AREA)
-    return np.multiply(small, np.float32(1 / 255), dtype=np.float32)
-
-
 def _cut(
     layer: Floats,
-    box: tuple[int, int, int, int],
+    box: Box,
     corner: tuple[int, int],
     move: Points | None = None,
 ) -> Floats:
     """A box of the picture from a layer; beyond the layer its border is repeated."""
-    import cv2
-
     x0, y0, x1, y1 = box
     left, top = x0 - corner[0], y0 - corner[1]
     rows, columns = layer.shape[:2]
@@ -329,14 +298,6 @@ def _cut(
             layer, matrix, (x1 - x0, y1 - y0), flags=flags, borderMode=cv2.BORDER_REPLICATE
         )
     )
-
-
-def _soft(picture: Floats, sigma: float) -> Floats:
-    import cv2
-
-    if sigma < 0.2:
-        return picture
-    return np.asarray(cv2.GaussianBlur(picture, (0, 0), sigma))
 
 
 def _premultiplied(colour: Floats, alpha: Floats) -> Floats:

@@ -1,0 +1,197 @@
+"""The mouth in a gap: what the sound says of it, and how it joins what the camera saw.
+
+Sound gives displacements from the mouth at rest, one pose a model frame. For a good frame's own
+moment it does not give what the camera saw there; that difference is known at the ends of a gap and
+fades inwards, so that the drawn mouth meets the real ones. Shapes are in the face's own frame, in
+distances between the eyes, so that one shape can be drawn into the frames on both sides of a gap.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from stillspeak.face.align import Transform, invert_transform
+from stillspeak.face.mouth import LIPS
+from stillspeak.face.pose import CHIN, POSE_POINTS
+from stillspeak.media.audio import Waveform
+from stillspeak.models.generator import Generator
+from stillspeak.rendering.mesh import AROUND, face_frame, rest_pose
+from stillspeak.synthesis import CHUNK, Recurrence
+
+Poses = npt.NDArray[np.float64]
+
+_ON_THE_GRID = 0.06
+"""Frames by which a place may miss a model frame and still be it: time stamps in milliseconds."""
+
+_CHIN = AROUND.index(CHIN)
+_INNER = slice(20, 40)
+_TRUST = 0.02  # of an open mouth's rest, against 1 of one that is at rest
+
+
+class HeardPoses:
+    """Mouth poses of a sound, in order, with a bounded memory.
+
+    The recurrent state runs over the sound from its beginning, whichever frames are asked for.
+    After the sound's end there is silence.
+
+    Args:
+        generator: in evaluation mode, with decoder = "layers".
+        sound: pieces (S,) float32 in [-1, 1] at the generator's rate; sample 0 is at place 0.
+    """
+
+    def __init__(self, generator: Generator, sound: Iterable[Waveform]) -> None:
+        config = generator.config
+        self._generator = generator
+        self._sound: Iterator[Waveform] = iter(sound)
+        self._heard = Recurrence(generator, 0)
+        self._waiting: Waveform = np.zeros((config.window - config.hop) // 2, np.float32)
+        self._kept: deque[Poses] = deque()
+        self._first = 0
+
+    def at(self, places: npt.NDArray[np.float64]) -> Poses:
+        """Poses at places, in model frames from the sound's beginning on.
+
+        Between two frames they are mixed, for videos with another rate than the model's.
+
+        Args:
+            places: (T,), none before what :meth:`forget` was given.
+
+        Returns:
+            (T, 41, 2) displacements from the mouth at rest, see :mod:`stillspeak.face.pose`.
+        """
+        return np.stack([self._mixed(max(float(place), 0.0)) for place in places])
+
+    def forget(self, place: float) -> None:
+        """Nothing before this place will be asked for any more."""
+        first = max(int(np.floor(place)) - 1, 0)
+        while self._first + len(self._kept) < first:
+            self._first += len(self._kept)
+            self._kept.clear()
+            self._hear()
+        while self._first < first:
+            self._kept.popleft()
+            self._first += 1
+
+    def _mixed(self, place: float) -> Poses:
+        nearest = round(place)
+        if abs(place - nearest) <= _ON_THE_GRID:
+            return self._frame(nearest)
+        first = int(np.floor(place))
+        a, b = self._frame(first), self._frame(first + 1)
+        return a + (place - first) * (b - a)
+
+    def _frame(self, index: int) -> Poses:
+        if index < self._first:
+            raise ValueError(f"frame {index} was forgotten, the first one kept is {self._first}")
+        while index >= self._first + len(self._kept):
+            self._hear()
+        return self._kept[index - self._first]
+
+    @torch.inference_mode()
+    def _hear(self) -> None:
+        """Hear the next :data:`CHUNK` frames, as many at a time as ``animate`` does."""
+        config = self._generator.config
+        needed = (CHUNK - 1) * config.hop + config.window
+        pieces, length = [self._waiting], len(self._waiting)
+        while length < needed:
+            piece = next(self._sound, None)
+            if piece is None:
+                piece = np.zeros(needed - length, np.float32)
+            pieces.append(piece)
+            length += len(piece)
+        heard = np.concatenate(pieces)
+        windows = np.lib.stride_tricks.sliding_window_view(heard[:needed], config.window)
+        inputs = self._heard.inputs(windows[:: config.hop])
+        poses, _, self._heard.state = self._generator.encode(*inputs)
+        self._waiting = heard[CHUNK * config.hop :].copy()
+        self._kept.extend(poses[0].double().cpu().numpy().reshape(CHUNK, -1, 2))
+
+
+@dataclass(frozen=True, eq=False)
+class SeenMouth:
+    """A mouth as a good frame shows it.
+
+    Attributes:
+        shape: (41, 2) ``face.pose.POSE_POINTS`` in the face's own frame.
+        rest: (41, 2) the same at rest, as far as one frame tells.
+        scale: by which displacements of speech are multiplied.
+        open: share, 0 to 1, by which the mouth counts as open.
+        to_picture: (2, 3) the face's own frame -> pixels, as it is at the lips.
+    """
+
+    shape: Poses
+    rest: Poses
+    scale: float
+    open: float
+    to_picture: Transform
+
+    @classmethod
+    def of(cls, points: npt.NDArray[np.floating]) -> SeenMouth:
+        """From landmarks (478, 2) in pixels."""
+        frame = face_frame(points)
+        rest = rest_pose(frame.points)
+        shape = frame.points[list(POSE_POINTS)]
+        axes = frame.jacobians[list(LIPS)].mean(axis=0)
+        seen = np.asarray(points, np.float64)[list(LIPS), :2].mean(axis=0)
+        to_picture = np.column_stack([axes, seen - axes @ shape[:-1].mean(axis=0)])
+        at_rest = shape + np.concatenate([rest.lips, rest.around[_CHIN : _CHIN + 1]])
+        if rest.open == 0:  # lips that meet, whatever the landmarks leave between them
+            shape[_INNER] = at_rest[_INNER]
+        return cls(shape, at_rest, rest.scale, rest.open, to_picture)
+
+    def pose(self, shapes: Poses) -> Poses:
+        """Shapes (..., 41, 2) as displacements from this mouth's rest, as layers draw them."""
+        return (shapes - self.rest) / self.scale
+
+    def moved_to(self, other: SeenMouth) -> Transform:
+        """(2, 3) pixels around this mouth -> pixels of the other frame, speech aside."""
+        back = invert_transform(self.to_picture)
+        turned = other.to_picture[:, :2] @ back
+        turned[:, 2] += other.to_picture[:, 2]
+        return np.asarray(turned)
+
+
+@dataclass(frozen=True, eq=False)
+class HeardMouth:
+    """A good frame's mouth, and what the sound says of the same moment: (41, 2)."""
+
+    seen: SeenMouth
+    heard: Poses
+
+    @classmethod
+    def at(cls, place: float, seen: SeenMouth, heard: HeardPoses) -> HeardMouth:
+        """``place`` is in model frames."""
+        return cls(seen, heard.at(np.array([place]))[0])
+
+
+def joined_shapes(
+    heard: Poses,
+    ends: Sequence[tuple[HeardMouth, npt.NDArray[np.float64]]],
+    mouths: Sequence[SeenMouth],
+) -> Poses:
+    """The mouth's shapes in a gap.
+
+    Args:
+        heard: (T, 41, 2) what the sound says.
+        ends: good frames beside the gap, each with the share (T,) by which it still counts.
+        mouths: those that tell how the mouth rests, at least one; closed ones tell most.
+
+    Returns:
+        (T, 41, 2), equal to a good frame's shape where its share is 1 and the others' 0, and
+        ``heard`` is what was heard there.
+    """
+    trust = np.array([1 - mouth.open + _TRUST for mouth in mouths])
+    trust /= trust.sum()
+    rest = np.einsum("k,kij->ij", trust, [mouth.rest for mouth in mouths])
+    scale = float(trust @ [mouth.scale for mouth in mouths])
+    shapes: Poses = rest + scale * heard
+    for end, share in ends:
+        difference = end.seen.shape - (rest + scale * end.heard)
+        shapes = shapes + share[:, None, None] * difference
+    return shapes
