@@ -138,7 +138,7 @@ def poses(runs: Generator | InferenceEngine, portions: list[int]) -> torch.Tenso
     for frames in portions:
         noise = torch.zeros(1, frames, 0)
         decoded, state = runs.step(still, windows[:, at : at + frames], noise, state)  # type: ignore[arg-type]
-        assert decoded.pose is not None and decoded.length == frames
+        assert decoded.pose is not None and decoded.pose.shape[1] == frames
         given.append(decoded.pose)
         at += frames
     return torch.cat(given, 1)

@@ -114,15 +114,14 @@ def conceal(
         if occlusion is not None:
             from stillspeak.conceal.occlusion import uncover_video
 
-            if grow is not None:
-                choices["grow"] = grow
+            choices |= {} if grow is None else {"grow": grow}
             result = uncover_video(video, output, occlusion, reference=reference, **choices)
         else:
             from stillspeak.conceal.video import conceal_video
 
-            gaps: dict[str, Any] = {"lost": lost, "detect": detect, "extend": extend, "fps": fps}
-            gaps |= {"online": online, "ease": ease}
-            result = conceal_video(video, output, **gaps, **choices)
+            choices |= {"lost": lost, "detect": detect, "extend": extend, "fps": fps}
+            choices |= {"online": online, "ease": ease}
+            result = conceal_video(video, output, **choices)
     tell_unmarked(marking, quiet)
     if as_json:
         took = round(time.perf_counter() - started, 3)

@@ -65,7 +65,7 @@ _SAME_SCENE = 45.0  # levels of 255 by which pictures of one scene may differ in
 
 
 class MotionKeywords(TypedDict, total=False):
-    """How a generated face moves: options of ``animate`` as keywords."""
+    """The fields of :class:`MotionOptions` as keywords."""
 
     seed: int
     face: int | None
@@ -82,8 +82,8 @@ class GapKeywords(MotionKeywords, total=False):
 
 
 @configuration("conceal")
-class GapOptions:
-    """How the frames of gaps are made.
+class MotionOptions:
+    """How a generated face moves.
 
     Raises:
         ConfigError: a value out of range.
@@ -97,6 +97,26 @@ class GapOptions:
     """Times as many blinks as people make, in gaps long enough for one; 0: none."""
     expression: float = AnimateOptions.expression
     """Size of the movements of brows and gaze there, 1 being people's."""
+
+    def __post_init__(self) -> None:
+        _ = self.motion
+
+    @property
+    def motion(self) -> AnimateOptions:
+        """The same as options of ``animate``."""
+        return AnimateOptions(
+            face=self.face, seed=self.seed, blink=self.blink, expression=self.expression
+        )
+
+
+@configuration("conceal")
+class GapOptions(MotionOptions):
+    """How the frames of gaps are made.
+
+    Raises:
+        ConfigError: a value out of range.
+    """
+
     online: bool = False
     """Make each lost frame from the past alone, at once, as a telephone must."""
     memory: Annotated[float, Field(ge=0)] = MEMORY
@@ -107,18 +127,11 @@ class GapOptions:
     one to the real one."""
 
     def __post_init__(self) -> None:
-        _ = self.motion
+        super().__post_init__()
         if self.ease and not self.online:
             raise ConfigError(
                 "ease goes with online: otherwise gaps already end at the real picture"
             )
-
-    @property
-    def motion(self) -> AnimateOptions:
-        """How the face moves."""
-        return AnimateOptions(
-            face=self.face, seed=self.seed, blink=self.blink, expression=self.expression
-        )
 
 
 @dataclass(frozen=True, eq=False)

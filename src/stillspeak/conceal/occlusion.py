@@ -21,7 +21,13 @@ import numpy.typing as npt
 import torch
 
 from stillspeak.conceal.compositing import GROW, blend, head_place, lay_over
-from stillspeak.conceal.concealer import Concealer, GapExpression, MotionKeywords, model_place
+from stillspeak.conceal.concealer import (
+    Concealer,
+    GapExpression,
+    MotionKeywords,
+    MotionOptions,
+    model_place,
+)
 from stillspeak.conceal.gap import MEMORY, Anchor, AnchorRenderer, fading
 from stillspeak.conceal.masks import HIDDEN, Mask, MaskSource, values_at
 from stillspeak.conceal.speech_features import HeardPoses, joined_shapes
@@ -129,7 +135,7 @@ def uncover_video(
     """
     kept: dict[str, Any] = {**options}
     written = take_options(OutputOptions, kept)
-    motion = AnimateOptions(**kept)
+    motion = MotionOptions(**kept).motion
     if not 0 <= grow <= 1:
         raise ConfigError(f"grow {grow:g} is out of range; give 0 to 1 face widths")
     check_rewrite(video, output, overwrite=written.overwrite)

@@ -89,15 +89,10 @@ class GraphStep(nn.Module):
 def graphs_of(generator: Generator) -> dict[str, GraphStep]:
     """The graphs of a generator in evaluation mode by their files' names."""
     generator = copy.deepcopy(generator).cpu().requires_grad_(False)
-    if predicts_poses(generator):
+    if generator.predicts_poses:
         return {HEAR: PoseStep(generator)}
     engine = InferenceEngine(generator, packed=False)
     return {STILL_GRAPH: StillStep(engine), STEP_GRAPH: FrameStep(engine)}
-
-
-def predicts_poses(generator: Generator) -> bool:
-    """Whether it gives the mouth's pose, which is drawn without a network."""
-    return isinstance(generator.context_encoder, SpeechContextEncoder)
 
 
 def warm_up_of(generator: Generator) -> int:

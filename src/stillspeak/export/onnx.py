@@ -35,7 +35,6 @@ from stillspeak.export.graphs import (
     STEP_GRAPH,
     STILL_GRAPH,
     graphs_of,
-    predicts_poses,
     warm_up_of,
 )
 from stillspeak.face.align import crop_face, face_transform
@@ -125,7 +124,7 @@ def export_onnx(
     else:
         path, _ = resolve_model(model)
         generator, about = load_model(path), _provenance(path)
-    target, poses = Path(folder), predicts_poses(generator)
+    target, poses = Path(folder), generator.predicts_poses
     names = [HEAR] if poses else [STILL_GRAPH, STEP_GRAPH]
     if image is not None:
         if poses:
@@ -253,7 +252,7 @@ def compare_onnx(
         The largest difference of a frame's colour in levels of 255; states count in the same
         units, 127.5 to 1. Of a pose, in distances between the eyes.
     """
-    compare = _compare_poses if predicts_poses(generator) else _compare_frames
+    compare = _compare_poses if generator.predicts_poses else _compare_frames
     random = torch.Generator().manual_seed(seed)
     worst = 0.0
     with torch.inference_mode():
@@ -263,7 +262,7 @@ def compare_onnx(
                 worst = max(worst, off if math.isfinite(off) else math.inf)
             if progress is not None:
                 progress(step, steps)
-    return worst if predicts_poses(generator) else 127.5 * worst
+    return worst if generator.predicts_poses else 127.5 * worst
 
 
 Pairs = Iterator[list[tuple[npt.NDArray[np.float32], Tensor]]]
@@ -374,7 +373,7 @@ def _metadata(generator: Generator, about: Mapping[str, str]) -> dict[str, str]:
         "before": str((config.window - config.hop) // 2),
         "look_ahead_seconds": repr((config.window - config.hop) / 2 / config.sample_rate),
     }
-    if predicts_poses(generator):
+    if generator.predicts_poses:
         told |= {
             "warm_up": str(warm_up_of(generator)),
             "begin": "All states are zeros. The first frame's window comes after those of warm_up "

@@ -1,13 +1,9 @@
-"""Decoders: the paper's U-Net, which paints frames, and one that gives the mouth's pose.
-
-Both have one interface. ``prepare`` computes what depends on the still alone, once a clip;
-``forward`` turns latents into frames or poses, any number of them at a time.
-"""
+"""The paper's frame decoder, a U-Net, and what a generator gives: frames or the mouth's poses."""
 
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -54,34 +50,6 @@ class Decoded:
             )
         return self._frames
 
-    @property
-    def length(self) -> int:
-        """T."""
-        return (self.frames if self.pose is None else self.pose).shape[1]
-
-
-class FrameDecoder(Protocol):
-    """What a frame decoder offers to the generator."""
-
-    def prepare(self, still: Tensor, identity: IdentityEncoding) -> StillContext:
-        """Compute once a clip what depends on the still (B, 3, H, W) alone."""
-
-    def __call__(self, context: StillContext, latent: Tensor) -> Decoded:
-        """Latents (B, T, latent_dim) -> T frames a clip."""
-
-
-class LayersDecoder(nn.Module):
-    """Nothing to learn: the encoding is the mouth's pose, and :mod:`stillspeak.rendering` draws it
-    in layers into the photo."""
-
-    def prepare(self, still: Tensor, identity: IdentityEncoding) -> StillContext:
-        """See :class:`FrameDecoder`."""
-        return StillContext(still, identity.code, ())
-
-    def forward(self, context: StillContext, latent: Tensor) -> Decoded:
-        """Poses (B, T, 82) -> the same, as (B, T, 41, 2)."""
-        return Decoded(pose=torch.unflatten(latent, 2, (-1, 2)))
-
 
 class UNetDecoder(nn.Module):
     """The paper's frame decoder: a U-Net of transposed convolutions (section 2.1.3).
@@ -103,13 +71,13 @@ class UNetDecoder(nn.Module):
         self.head = nn.ConvTranspose2d(coarse_to_fine[-1], 3, 4, 2, 1)
 
     def prepare(self, still: Tensor, identity: IdentityEncoding) -> StillContext:
-        """See :class:`FrameDecoder`."""
+        """Compute once a clip what depends on the still (B, 3, H, W) alone."""
         maps = identity.maps[:0:-1]
         skips = tuple(fuse.project(m) for fuse, m in zip(self.fuse, maps, strict=True))  # type: ignore[operator]
         return StillContext(still, identity.code, skips)
 
     def forward(self, context: StillContext, latent: Tensor) -> Decoded:
-        """See :class:`FrameDecoder`."""
+        """Latents (B, T, latent_dim) -> T frames a clip."""
         clips = latent.shape[0]
         x = self.root(latent.flatten(0, 1)[:, :, None, None])
         for fuse, skip, up in zip(self.fuse, context.skips, self.up, strict=True):

@@ -97,14 +97,6 @@ class SpeechContextEncoder(nn.Module):
         return self.pose.shapes(coefficients).flatten(2), ContextState(speech, pose)
 
 
-class NoIdentity(nn.Module):
-    """For a decoder that draws with the photo's own pixels and wants no code of it."""
-
-    def forward(self, still: Tensor) -> IdentityEncoding:
-        """(B, 3, H, W) -> a code (B, 0) and no maps."""
-        return IdentityEncoding(still.new_zeros(len(still), 0), ())
-
-
 class ContextEncoder(nn.Module):
     """Audio-frame encodings through a GRU: z_c (paper, section 2.1.2).
 

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol, cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from stillspeak.models.config import GeneratorConfig
-from stillspeak.models.decoders import (
-    Decoded,
-    FrameDecoder,
-    LayersDecoder,
-    StillContext,
-    UNetDecoder,
-)
+from stillspeak.models.decoders import Decoded, StillContext, UNetDecoder
 from stillspeak.models.encoders import (
     ContextEncoder,
     ContextState,
     IdentityEncoder,
-    NoIdentity,
     NoiseGenerator,
     SpeechContextEncoder,
 )
@@ -37,18 +30,6 @@ class GeneratorState(NamedTuple):
     noise: Tensor
 
 
-class AudioEncoder(Protocol):
-    """What both audio encoders offer to the generator."""
-
-    def initial_state(self, clips: int = 1) -> Tensor | ContextState:
-        """The state before any sound."""
-
-    def __call__(
-        self, windows: Tensor, state: Tensor | ContextState
-    ) -> tuple[Tensor, Tensor | ContextState]:
-        """(B, T, N) in [-1, 1] and the state -> z_c (B, T, context_dim), new state."""
-
-
 class Generator(nn.Module):
     """Identity encoder, context encoder and noise generator, joined into a frame decoder.
 
@@ -59,18 +40,17 @@ class Generator(nn.Module):
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
         self.config = config
-        self.identity_encoder: nn.Module = (
-            NoIdentity() if config.decoder == "layers" else IdentityEncoder(config)
-        )
-        self.context_encoder: nn.Module = (
+        self.predicts_poses = config.decoder == "layers"
+        """Whether the encoding of the sound is the mouth's pose, which :mod:`stillspeak.rendering`
+        draws in layers into the photo: nothing is learned from the still."""
+        self.identity_encoder = nn.Module() if self.predicts_poses else IdentityEncoder(config)
+        self.context_encoder: SpeechContextEncoder | ContextEncoder = (
             SpeechContextEncoder(config)
             if config.audio_input == "speech"
             else ContextEncoder(config)
         )
         self.noise_generator = NoiseGenerator(config)
-        self.decoder: nn.Module = (
-            LayersDecoder() if config.decoder == "layers" else UNetDecoder(config)
-        )
+        self.decoder = nn.Module() if self.predicts_poses else UNetDecoder(config)
 
     @property
     def device(self) -> torch.device:
@@ -79,9 +59,8 @@ class Generator(nn.Module):
 
     def initial_state(self, clips: int = 1) -> GeneratorState:
         """The state before the first window: nothing was heard."""
-        encoder = cast(AudioEncoder, self.context_encoder)
         noise = next(self.parameters()).new_zeros(1, clips, self.config.noise_dim)
-        return GeneratorState(encoder.initial_state(clips), noise)
+        return GeneratorState(self.context_encoder.initial_state(clips), noise)
 
     def draw_noise(self, clips: int, frames: int, generator: torch.Generator) -> Tensor:
         """n_t ~ N(0, noise_std^2), (B, T, noise_dim), the same on every device for a seed."""
@@ -94,7 +73,9 @@ class Generator(nn.Module):
 
     def prepare_still(self, still: Tensor) -> StillContext:
         """What depends on the still (B, 3, H, W) in [-1, 1] alone, computed once a clip."""
-        return self._decoder.prepare(still, self.identity_encoder(still))
+        if self.predicts_poses:
+            return StillContext(still, still.new_zeros(len(still), 0), ())
+        return cast(UNetDecoder, self.decoder).prepare(still, self.identity_encoder(still))
 
     def encode(
         self, windows: Tensor, noise: Tensor, state: GeneratorState
@@ -116,8 +97,12 @@ class Generator(nn.Module):
     def decode(self, still: StillContext, context: Tensor, noise: Tensor) -> Decoded:
         """Encodings z_c (B, T, D) and z_n (B, T, noise_dim) to frames (B, T, 3, H, W), or to poses
         (B, T, 41, 2)."""
+        if self.predicts_poses:
+            return Decoded(pose=torch.unflatten(context, 2, (-1, 2)))
         code = still.code.unsqueeze(1).expand(-1, context.shape[1], -1)
-        return self._decoder(still, torch.cat((context, noise.to(context), code.to(context)), -1))
+        latent = torch.cat((context, noise.to(context), code.to(context)), -1)
+        decoded: Decoded = self.decoder(still, latent)
+        return decoded
 
     def step(
         self,
@@ -148,7 +133,3 @@ class Generator(nn.Module):
         state = self.initial_state(still.shape[0])
         decoded, _ = self.step(self.prepare_still(still), windows, noise, state)
         return decoded.frames
-
-    @property
-    def _decoder(self) -> FrameDecoder:
-        return cast(FrameDecoder, self.decoder)

@@ -23,7 +23,7 @@ from stillspeak.web.studio.storage import Item, Storage
 from stillspeak.web.studio.uploads import PictureItem, SoundItem
 
 if TYPE_CHECKING:
-    from stillspeak.rendering.portrait import Picture
+    from stillspeak.rendering.raster import Picture
 
 
 class BusyError(ApiError):
