@@ -6,7 +6,7 @@ import asyncio
 import signal
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,7 +23,7 @@ from stillspeak.cli.common import (
     tell_warnings,
     usage,
 )
-from stillspeak.errors import OutputError
+from stillspeak.errors import InputError, OutputError
 from stillspeak.options import AnimateOptions
 
 if TYPE_CHECKING:
@@ -87,6 +87,8 @@ def stream(
     )
     if output is not None and sys.stdout is None:
         raise OutputError("standard output: is closed; use --record")
+    if sound == "-" and sys.stdin is None:
+        raise InputError("standard input: is closed; give a file")
     from stillspeak.constants import VIDEO_FPS
     from stillspeak.realtime import sources
     from stillspeak.realtime.session import RealtimeSession
@@ -102,57 +104,53 @@ def stream(
         for sink in sinks:
             sink.marks = choices.applied(face.video_settings["marks"])
 
+        if sound is None:
+            chunks = sources.microphone_chunks(devices, mic_device)
+        elif sound == "-":
+            chunks = sources.stdin_chunks(rate, channels)
+        else:
+            chunks = sources.file_chunks(sound, RATE)
+
         async def work() -> dict[str, Any]:
             in_time = mic or live
             session = RealtimeSession(
                 face, rate=RATE, live=in_time, max_buffer=None if in_time else READ_AHEAD
             )
-            if sound is None:
-                source = sources.microphone_source(session, devices, mic_device)
-            elif sound == "-":
-                source = sources.stdin_source(session, rate, channels)
-            else:
-                source = sources.file_source(session, sound)
-            return await _play(session, source, sinks, seconds)
+            async with session, sources.feeding(session, chunks, wait=sound != "-"):
+                return await _play(session, sinks, seconds)
 
         stats = asyncio.run(work())
     tell_unmarked(choices, quiet)
     if not quiet:
-        pictures, lost = stats["pictures"], stats["sound"]["dropped"] / RATE
         where = f"{record}: " if record is not None else ""
-        print(
-            f"{where}{stats['frames'] / face.fps:.2f} s, {pictures['shown']} pictures, "
-            f"{pictures['dropped']} left out, {lost:.2f} s of sound lost",
-            file=sys.stderr,
-        )
+        print(f"{where}{_summary(stats, face.fps)}", file=sys.stderr)
+
+
+def _summary(stats: dict[str, Any], fps: int) -> str:
+    pictures, lost = stats["pictures"], stats["sound"]["dropped"] / RATE
+    return (
+        f"{stats['frames'] / fps:.2f} s, {pictures['shown']} pictures, "
+        f"{pictures['dropped']} left out, {lost:.2f} s of sound lost"
+    )
 
 
 async def _play(
-    session: RealtimeSession,
-    source: AbstractAsyncContextManager[None],
-    sinks: list[Recorder | PictureWriter],
-    seconds: float | None,
+    session: RealtimeSession, sinks: list[Recorder | PictureWriter], seconds: float | None
 ) -> dict[str, Any]:
     """Bring frames to the sinks until the sound or the time ends, or Ctrl-C is pressed."""
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
-    frames = 0
     for number in (signal.SIGINT, signal.SIGTERM):
         with suppress(NotImplementedError, RuntimeError, ValueError):  # Windows; other threads
             loop.add_signal_handler(number, stopped.set)
-    with ThreadPoolExecutor(1) as thread:
-        async with session, source:
-            with suppress(BrokenPipeError):  # the player was closed
-                async for frame in session:
-                    if stopped.is_set():
-                        break
-                    for sink in sinks:
-                        await loop.run_in_executor(thread, sink.add, frame.picture, frame.sound)
-                    frames += 1
-                    if seconds is not None and frames >= seconds * session.fps:
-                        break
-            stats = session.stats()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        with suppress(NotImplementedError, RuntimeError, ValueError):
-            loop.remove_signal_handler(number)
-    return {**stats, "frames": frames}
+    frames = 0
+    with ThreadPoolExecutor(1) as thread, suppress(BrokenPipeError):  # the player was closed
+        async for frame in session:
+            if stopped.is_set():
+                break
+            for sink in sinks:
+                await loop.run_in_executor(thread, sink.add, frame.picture, frame.sound)
+            frames += 1
+            if seconds is not None and frames >= seconds * session.fps:
+                break
+    return {**session.stats(), "frames": frames}

@@ -34,8 +34,8 @@ class TalkingFace(VideoGenerator):
     """Turns an agent's speech into pictures and sound in step.
 
     Args:
-        session: the face; nothing else may use it meanwhile, and it stays yours. Its own
-            sample rate had best be the model's, 16 kHz: others add a frame or more of delay.
+        session: the face; nothing else may use it meanwhile, and it stays yours. Any sample rate
+            but the model's, 16 kHz, adds a frame or more of delay.
         sample_rate: of the sound that comes back, a multiple of the session's frame rate. What is
             pushed may have any.
         hold: seconds of speech that may wait; :meth:`push_audio` waits while there is more.

@@ -57,8 +57,8 @@ class TalkingFaceProcessor(FrameProcessor):
     """Turns the voice's speech into pictures and sound in step.
 
     Args:
-        session: the face; nothing else may use it meanwhile, and it stays yours. Its own
-            sample rate had best be the model's, 16 kHz: others add a frame or more of delay.
+        session: the face; nothing else may use it meanwhile, and it stays yours. Any sample rate
+            but the model's, 16 kHz, adds a frame or more of delay.
         sample_rate: of the sound that goes out; by default the pipeline's.
         hold: seconds of speech that may wait; more is waited for.
         sync_with_audio: let the transport show each picture when the sound before it was sent.

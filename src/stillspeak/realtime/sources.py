@@ -1,7 +1,6 @@
 """Where live sound comes from: a file, standard input or a microphone.
 
-Each is an async context manager that feeds a :class:`~stillspeak.realtime.session.RealtimeSession`
-until it is left.
+Each is a generator of samples, as :meth:`RealtimeSession.push` takes them, and their rate.
 """
 
 from __future__ import annotations
@@ -10,8 +9,8 @@ import asyncio
 import os
 import sys
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -21,49 +20,73 @@ from stillspeak.errors import InputError, MissingDependencyError
 from stillspeak.media.audio import read_track
 from stillspeak.realtime.session import RealtimeSession
 
+Chunks = AsyncGenerator[tuple[npt.NDArray[Any], int], None]
+
 _READ_BYTES = 4096
 
 
 @asynccontextmanager
-async def file_source(session: RealtimeSession, path: str) -> AsyncIterator[None]:
-    """A file's sound, read as it is played.
+async def feeding(
+    session: RealtimeSession, chunks: Chunks, *, wait: bool = True
+) -> AsyncIterator[None]:
+    """Feed a session until this is left or the source ends.
+
+    Args:
+        session: hears it; if it is not live, no more is read than it has room for.
+        chunks: the source. Its errors end the session, and are raised here.
+        wait: for the first chunk: most mistakes appear in it, before anything is shown.
+    """
+    first = [await anext(chunks)] if wait else []
+
+    async def hear(samples: npt.NDArray[Any], rate: int) -> bool:
+        if not session.buffer.live:
+            return await session.feed(samples, rate)
+        session.push(samples, rate)
+        return True
+
+    async def feed() -> None:
+        try:
+            async with aclosing(chunks):
+                for chunk in first:
+                    await hear(*chunk)
+                async for chunk in chunks:
+                    if not await hear(*chunk):
+                        return
+        finally:
+            session.finish()
+
+    task = asyncio.create_task(feed())
+    try:
+        yield
+        if task.done():
+            task.result()
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def file_chunks(path: str, rate: int) -> Chunks:
+    """A file's sound at ``rate`` samples a second, a quarter of a second at a time.
 
     Raises:
         AudioError: it cannot be read.
     """
-    rate = session.buffer.rate
     pieces = read_track(path, sample_rate=rate)
-    # Before anything is shown: most mistakes appear in the first piece.
-    first = await asyncio.to_thread(next, pieces)
-
-    async def read() -> None:
-        piece: Any = first
-        while piece is not None:
-            for begin in range(0, len(piece[0]), rate // 4):
-                if not await session.feed(piece[0][begin : begin + rate // 4], rate):
-                    return
-            piece = await asyncio.to_thread(next, pieces, None)
-
-    async with _reading(session, read):
-        yield
+    while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+        sound, _ = piece
+        for begin in range(0, len(sound), rate // 4):
+            yield sound[begin : begin + rate // 4], rate
 
 
-@asynccontextmanager
-async def stdin_source(session: RealtimeSession, rate: int, channels: int) -> AsyncIterator[None]:
-    """Raw PCM on standard input: little-endian 16-bit integers, channels interleaved.
-
-    Raises:
-        InputError: standard input is closed.
-    """
-    if sys.stdin is None:
-        raise InputError("standard input: is closed; give a file")
+async def stdin_chunks(rate: int, channels: int) -> Chunks:
+    """Raw PCM on standard input: little-endian 16-bit integers, channels interleaved."""
     loop = asyncio.get_running_loop()
     file = sys.stdin.fileno()
     pieces: asyncio.Queue[bytes] = asyncio.Queue(1)
     left = threading.Event()
 
     def read() -> None:
-        # A daemon thread, since nothing can end a read that waits for ever.
+        # In a daemon thread, since nothing can end a read that waits for ever.
         while not left.is_set():
             try:
                 piece = os.read(file, _READ_BYTES)
@@ -76,47 +99,17 @@ async def stdin_source(session: RealtimeSession, rate: int, channels: int) -> As
             if not piece:
                 return
 
-    async def pass_on() -> None:
-        width = 2 * channels
-        rest = b""
+    threading.Thread(target=read, daemon=True).start()
+    width = 2 * channels
+    rest = b""
+    try:
         while piece := await pieces.get():
             rest += piece
             whole = len(rest) // width * width
-            samples = np.frombuffer(rest[:whole], "<i2").reshape(-1, channels)
+            yield np.frombuffer(rest[:whole], "<i2").reshape(-1, channels), rate
             rest = rest[whole:]
-            if session.buffer.live:
-                session.push(samples, rate)
-            elif not await session.feed(samples, rate):
-                return
-
-    threading.Thread(target=read, daemon=True).start()
-    try:
-        async with _reading(session, pass_on):
-            yield
     finally:
         left.set()
-
-
-@asynccontextmanager
-async def _reading(
-    session: RealtimeSession, read: Callable[[], Awaitable[None]]
-) -> AsyncIterator[None]:
-    """Runs a task that feeds the session; its errors end the session and are raised here."""
-
-    async def whole() -> None:
-        try:
-            await read()
-        finally:
-            session.finish()
-
-    task = asyncio.create_task(whole())
-    try:
-        yield
-        if task.done():
-            task.result()
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
 
 
 def sound_devices() -> Any:
@@ -139,14 +132,10 @@ def sound_devices() -> Any:
     return sounddevice
 
 
-@asynccontextmanager
-async def microphone_source(
-    session: RealtimeSession, devices: Any, wanted: str | None
-) -> AsyncIterator[None]:
+async def microphone_chunks(devices: Any, wanted: str | None) -> Chunks:
     """A microphone's sound at its own rate.
 
     Args:
-        session: hears it.
         devices: what :func:`sound_devices` returns.
         wanted: number or part of the name of the microphone; the system's default if None.
 
@@ -154,12 +143,13 @@ async def microphone_source(
         InputError: there is none, or it cannot be opened.
     """
     loop = asyncio.get_running_loop()
+    heard: asyncio.Queue[npt.NDArray[np.float32]] = asyncio.Queue()
     which: Any = int(wanted) if wanted is not None and wanted.isdecimal() else wanted
 
-    def heard(samples: npt.NDArray[np.float32], *_: object) -> None:
+    def hear(samples: npt.NDArray[np.float32], *_: object) -> None:
         # Called in the sound system's own thread, with an array that it uses again.
         with suppress(RuntimeError):  # the loop has ended
-            loop.call_soon_threadsafe(session.push, samples.copy(), rate)
+            loop.call_soon_threadsafe(heard.put_nowait, samples.copy())
 
     try:
         rate = int(devices.query_devices(which, "input")["default_samplerate"])
@@ -169,7 +159,7 @@ async def microphone_source(
             channels=1,
             dtype="float32",
             blocksize=rate // 50,
-            callback=heard,
+            callback=hear,
         )
     except (ValueError, devices.PortAudioError) as error:
         raise InputError(
@@ -177,4 +167,5 @@ async def microphone_source(
             "one with --mic-device, or use --input"
         ) from error
     with microphone:
-        yield
+        while True:
+            yield await heard.get(), rate
