@@ -197,7 +197,7 @@ def evaluate_systems(arguments: argparse.Namespace, wild: Path | None = None) ->
 def report(folders: Sequence[Path], results: Path) -> None:
     """The page that stillspeak report makes of these folders, where there is that command."""
     try:
-        write_report = import_module("stillspeak.evaluation.report.results").write_report
+        write_report = import_module("stillspeak.evaluation.report.page").write_report
     except ImportError:
         return
     there = [folder for folder in folders if (folder / "summary.json").is_file()]

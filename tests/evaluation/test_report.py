@@ -20,14 +20,10 @@ from stillspeak.data.prepare import load_manifest
 from stillspeak.errors import DataError, OutputError, OutputExistsError
 from stillspeak.evaluation.evaluate import evaluate_model
 from stillspeak.evaluation.report import plots as report_plots
-from stillspeak.evaluation.report import results as report
 from stillspeak.evaluation.report import sheets as report_sheets
-from stillspeak.evaluation.report.results import (
-    Report,
-    best,
-    paired_difference,
-    write_report,
-)
+from stillspeak.evaluation.report.page import EvaluationReport, write_report
+from stillspeak.evaluation.report.results import read_all
+from stillspeak.evaluation.report.tables import best, paired_difference
 from stillspeak.evaluation.summary import as_json, bootstrap, summarise, write_number
 from stillspeak.evaluation.systems import Loaded
 from stillspeak.reporting.numbers import number
@@ -183,7 +179,7 @@ class Page(HTMLParser):
         return " ".join(" ".join(self.words).split())
 
 
-def page(made: Report) -> Page:
+def page(made: EvaluationReport) -> Page:
     return Page(made.page.read_text("utf-8"))
 
 
@@ -191,7 +187,7 @@ def written(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def self_contained(made: Report) -> Page:
+def self_contained(made: EvaluationReport) -> Page:
     """Assert what holds of every page, and read it."""
     read = page(made)
     assert read.open == []
@@ -283,7 +279,7 @@ def test_best_is_marked_where_it_is_honest(
         results(tmp_path / "c", {"psnr": still}, label="still", kind="still"),
         results(tmp_path / "d", {"psnr": [np.inf] * 4}, label="real", kind="real"),
     ]
-    assert best("psnr", report.read_all(folders))[0] == winner
+    assert best("psnr", read_all(folders)) == winner
 
 
 def test_best_near_the_real_video(tmp_path: Path) -> None:
@@ -292,9 +288,9 @@ def test_best_near_the_real_video(tmp_path: Path) -> None:
         results(tmp_path / "b", {"blink_rate": [0.4, 0.4, 0.4, 0.2]}, label="near"),
         results(tmp_path / "c", {"blink_rate": [0.4, 0.5, 0.3, 0.3]}, label="real", kind="real"),
     ]
-    assert best("blink_rate", report.read_all(folders))[0] == "near"
-    assert best("blink_rate", report.read_all(folders[:2]))[0] is None
-    assert best("blink_rate", report.read_all(folders[1:]))[0] is None
+    assert best("blink_rate", read_all(folders)) == "near"
+    assert best("blink_rate", read_all(folders[:2])) is None
+    assert best("blink_rate", read_all(folders[1:])) is None
 
 
 @pytest.mark.parametrize(

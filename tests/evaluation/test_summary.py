@@ -5,7 +5,14 @@ import json
 import numpy as np
 import pytest
 
-from stillspeak.evaluation.summary import as_json, bootstrap, format_table, summarise, write_number
+from stillspeak.evaluation.summary import (
+    SpeakerMean,
+    as_json,
+    bootstrap,
+    format_table,
+    summarise,
+    write_number,
+)
 
 ABOUT = {
     "name": "psnr",
@@ -24,7 +31,7 @@ def rows(*pairs: tuple[str, float | str | None]) -> list[dict[str, object]]:
 def test_means_medians_and_counts() -> None:
     result = summarise(rows(("a", 1.0), ("a", 2.0), ("b", 6.0), ("b", None)), ABOUT)
     assert (result.clips, result.undefined, result.mean, result.median) == (3, 1, 3, 2)
-    assert result.speakers == {"a": (2, 1.5), "b": (1, 6.0)}
+    assert result.speakers == {"a": SpeakerMean(2, 1.5), "b": SpeakerMean(1, 6.0)}
     assert result.notes == {"n": 1}
 
 

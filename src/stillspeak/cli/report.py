@@ -21,7 +21,7 @@ def report(
     quiet: Quiet = False,
 ) -> None:
     """Make a page and Markdown of results, beside the paper's Table 1."""
-    from stillspeak.evaluation.report.results import write_report
+    from stillspeak.evaluation.report.page import write_report
 
     with progress_stages(quiet) as progress:
         written = write_report(

@@ -12,14 +12,12 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from stillspeak.errors import VideoError
 from stillspeak.evaluation.clip import EvaluationClip
+from stillspeak.evaluation.summary import Better
 from stillspeak.evaluation.tools import Tool
-
-Better = Literal["higher", "lower", "real"]
-"""Which values are better; ``real``: those near the real video's own."""
 
 
 class Score(NamedTuple):

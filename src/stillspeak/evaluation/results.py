@@ -16,7 +16,7 @@ import json
 import platform
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,29 @@ class Evaluation:
     failed: tuple[Failure, ...]
     left_out: dict[str, str]
     metrics: tuple[MetricSummary, ...]
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """``summary.json``, as a report reads it.
+
+    Attributes:
+        clips: that were scored.
+        metrics: summaries by name.
+        failed: clips that were skipped.
+        left_out: metrics without a value, with the reason.
+        versions: of packages and tools.
+        split, data, command: of the prepared cache, as they were given.
+    """
+
+    clips: int
+    metrics: dict[str, MetricSummary]
+    failed: tuple[Failure, ...] = ()
+    left_out: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    split: str | None = None
+    data: str | None = None
+    command: str | None = None
 
 
 @contextmanager

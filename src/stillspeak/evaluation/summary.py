@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,20 @@ RESAMPLES = 2000
 """Bootstrap samples."""
 
 Interval = tuple[float, float]
+
+Better = Literal["higher", "lower", "real"]
+"""Which values are better; ``real``: those near the real video's own."""
+
+BETTER: dict[Better, str] = {"higher": "higher", "lower": "lower", "real": "as real"}
+"""In words."""
+
+
+@dataclass(frozen=True)
+class SpeakerMean:
+    """One speaker's clips with a value, and the mean over them."""
+
+    clips: int
+    mean: float
 
 
 @dataclass(frozen=True)
@@ -38,15 +52,15 @@ class MetricSummary:
     definition: str
     definition_hash: str
     unit: str
-    better: str
+    better: Better
     clips: int
     undefined: int
     mean: float | None
     median: float | None
     interval_clips: Interval | None
     interval_speakers: Interval | None
-    speakers: dict[str, tuple[int, float]]
-    notes: dict[str, int]
+    speakers: dict[str, SpeakerMean]
+    notes: dict[str, int] = field(default_factory=dict)
 
 
 def summarise(rows: Sequence[Mapping[str, Any]], metric: Mapping[str, Any]) -> MetricSummary:
@@ -73,7 +87,7 @@ def summarise(rows: Sequence[Mapping[str, Any]], metric: Mapping[str, Any]) -> M
         median=float(np.median(values)) if there else None,
         interval_clips=bootstrap([np.array([v]) for v in values]),
         interval_speakers=bootstrap([np.array(group) for group in by_speaker.values()]),
-        speakers={s: (len(v), float(np.mean(v))) for s, v in sorted(by_speaker.items())},
+        speakers={s: SpeakerMean(len(v), float(np.mean(v))) for s, v in sorted(by_speaker.items())},
         notes=dict(sorted(notes.items())),
     )
 
@@ -111,18 +125,14 @@ def read_number(value: float | str) -> float:
 def as_json(summary: MetricSummary) -> dict[str, Any]:
     """A summary as JSON values."""
     table = asdict(summary)
-    for name in ("mean", "median"):
-        table[name] = write_number(table[name])
-    table["speakers"] = {
-        speaker: {"clips": count, "mean": write_number(mean)}
-        for speaker, (count, mean) in summary.speakers.items()
-    }
+    table["median"] = write_number(table["median"])
+    for values in (table, *table["speakers"].values()):
+        values["mean"] = write_number(values["mean"])
     return table
 
 
 def format_table(summaries: Sequence[MetricSummary]) -> str:
     """Means, medians and intervals as lines of text."""
-    arrows = {"higher": "higher", "lower": "lower", "real": "as real"}
     rows: list[tuple[str, ...]] = [
         ("metric", "unit", "better", "clips", "mean", "median", "95 % clips", "95 % speakers")
     ]
@@ -132,7 +142,7 @@ def format_table(summaries: Sequence[MetricSummary]) -> str:
             for i in (s.interval_clips, s.interval_speakers)
         )
         centre = ("-" if v is None else _digits(v) for v in (s.mean, s.median))
-        rows.append((s.name, s.unit, arrows[s.better], str(s.clips), *centre, *intervals))
+        rows.append((s.name, s.unit, BETTER[s.better], str(s.clips), *centre, *intervals))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     left = 3
     return "\n".join(

@@ -21,6 +21,7 @@ from typing import Any
 
 from stillspeak import __version__
 from stillspeak.errors import OutputError, OutputExistsError
+from stillspeak.reporting.numbers import interval, number
 from stillspeak.reporting.plots import Plot
 from stillspeak.system.atomic import whole_folder
 
@@ -137,7 +138,7 @@ def _render(name: str, templates: tuple[str, str], context: Mapping[str, Any]) -
         keep_trailing_newline=True,
     )
     environment.filters["svg"] = lambda picture: Markup(picture.markup)  # noqa: S704
-    environment.filters["code"] = _Code
+    environment.filters |= {"code": _Code, "number": number, "interval": interval}
     return environment.get_template(name).render(version=__version__, **context)
 
 

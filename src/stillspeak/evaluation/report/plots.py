@@ -1,10 +1,21 @@
-"""Plots of an evaluation: lips and eyes over time, and every clip's values."""
+"""Plots of an evaluation: every clip's values, and lips and eyes over time."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+
+from stillspeak.evaluation.measures.expression import find_blinks
+from stillspeak.evaluation.report.results import SystemResults, metric_names, natural
+from stillspeak.evaluation.report.sheets import brow_movements
+from stillspeak.evaluation.summary import BETTER
+from stillspeak.evaluation.traces import curve
+from stillspeak.reporting.numbers import number
+from stillspeak.reporting.page import Figures, Picture
 from stillspeak.reporting.plots import (
     INK,
     MUTED,
@@ -37,6 +48,109 @@ class Events:
     colour: str
     stretches: Sequence[tuple[float, float]]
     group: str = ""
+
+
+def draw_plots(systems: Sequence[SystemResults], figures: Figures, count: int) -> dict[str, Any]:
+    """Plots of every clip's values and of curves over time, by the templates' names for them."""
+    distributions = []
+    for name in metric_names(systems):
+        rows = []
+        for system in systems:
+            values = system.values.get(name, {})
+            finite = [values[clip] for clip in sorted(values) if math.isfinite(values[clip])]
+            if finite:
+                rows.append(Curve(system.name, system.colour, finite))
+        if rows:
+            metric = next(s.metrics[name] for s in systems if name in s.metrics)
+            said = "; ".join(
+                f"{row.name}: median {number(float(np.median(np.array(row.values, float))))}, "
+                f"{len(row.values)} clips"
+                for row in rows
+            )
+            plot = distribution(name, metric.unit, rows)
+            picture = figures.plot(plot, f"{name}, every clip. {said}.")
+            distributions.append({"picture": picture, "better": BETTER[metric.better]})
+    traced = [s for s in systems if s.traces]
+    reasons = [
+        f"{s.name}: no curves over time (its results hold no traces; metrics of lips or blinks "
+        "write them)"
+        for s in systems
+        if not s.traces
+    ]
+    clips = _in_turn(traced, count)
+    return {
+        "distributions": distributions,
+        "lips": [_lip_plot(clip, traced, figures) for clip in clips],
+        "blinks": _blink_plot(clips, traced, figures) if clips else None,
+        "blink_counts": _blink_counts(traced),
+        "no_curves": reasons,
+    }
+
+
+def _in_turn(traced: Sequence[SystemResults], count: int) -> list[str]:
+    """Clips that every traced system has, the speakers in turn by name; or the first's own."""
+    if not traced:
+        return []
+    common = set.intersection(*(set(s.traces) for s in traced)) or set(traced[0].traces)
+    speakers = traced[0].speakers
+    groups: dict[str, list[str]] = {}
+    for clip in sorted(common):
+        groups.setdefault(speakers.get(clip, ""), []).append(clip)
+    order = sorted(
+        (turn, natural(speaker), clip)
+        for speaker, group in groups.items()
+        for turn, clip in enumerate(group)
+    )
+    return [clip for _, _, clip in order[:count]]
+
+
+def _lip_plot(clip: str, traced: Sequence[SystemResults], figures: Figures) -> dict[str, Any]:
+    have = [s for s in traced if clip in s.traces]
+    trace = have[0].traces[clip]
+    curves = [
+        Curve(s.name, s.colour, s.traces[clip]["generated"]["opening"])
+        for s in have
+        if s.kind != "real"
+    ]
+    real = Curve("real video", INK, trace["real"]["opening"])
+    plot = lip_opening(real, curves, trace["words"], trace["fps"])
+    said = " ".join(word for _, _, word in trace["words"]) or "no word timings"
+    shown = ", ".join(c.name for c in curves) or "the real video alone"
+    picture = figures.plot(
+        plot, f"Lip opening over time in {clip} ({said}): the real video, and {shown}."
+    )
+    return {"clip": clip, "words": said, "picture": picture}
+
+
+def _blink_plot(clips: Sequence[str], traced: Sequence[SystemResults], figures: Figures) -> Picture:
+    rows, said, seconds = [], [], 0.0
+    for clip in clips:
+        have = [s for s in traced if clip in s.traces]
+        trace = have[0].traces[clip]
+        seconds = max(seconds, trace["seconds"])
+        sides = [("real video", INK, trace, "real")]
+        sides += [(s.name, s.colour, s.traces[clip], "generated") for s in have if s.kind != "real"]
+        for name, colour, curves, side in sides:
+            found = find_blinks(curve(curves[side]["closure"]))
+            stretches = [(start / curves["fps"], stop / curves["fps"]) for start, stop in found]
+            rows.append(Events(name, colour, stretches, clip))
+            said.append(f"{clip} {name}: {len(found)}")
+    alt = f"When the eyes are closed. Blinks: {'; '.join(said)}."
+    return figures.plot(blink_timeline(rows, seconds), alt)
+
+
+def _blink_counts(traced: Sequence[SystemResults]) -> list[dict[str, Any]]:
+    """Blinks and brow movements over all traced clips, generated and real."""
+    rows = []
+    for s in traced:
+        entry: dict[str, Any] = {"name": s.name, "clips": len(s.traces)}
+        for side in ("generated", "real"):
+            entry[side] = sum(
+                len(find_blinks(curve(t[side]["closure"]))) for t in s.traces.values()
+            )
+            entry[f"{side}_brows"] = len(brow_movements(s.traces, side))
+        rows.append(entry)
+    return rows
 
 
 def lip_opening(

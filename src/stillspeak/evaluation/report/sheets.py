@@ -7,7 +7,7 @@ other systems' videos are read from the results' ``aligned/`` folder.
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from stillspeak.data.prepare import CachedClip, load_manifest
-from stillspeak.errors import DataError, WeightsError
+from stillspeak.errors import DataError, StillspeakError, WeightsError
 from stillspeak.evaluation.measures.expression import find_blinks
 from stillspeak.evaluation.measures.image_quality import Frames
 from stillspeak.evaluation.measures.runs import runs
+from stillspeak.evaluation.report.results import SystemResults, natural
 from stillspeak.evaluation.systems import (
     FrameSource,
     Loaded,
@@ -29,6 +30,7 @@ from stillspeak.evaluation.systems import (
     open_system,
 )
 from stillspeak.evaluation.traces import curve, spoken
+from stillspeak.reporting.page import Figures
 
 BROW_EXCURSION = 1.0
 """Pixels by which eyebrows must leave the clip's median height to be shown as moving; ten times
@@ -42,6 +44,9 @@ MOMENTS = 8
 
 GAP = 4
 """Pixels between frames."""
+
+FACES = 4
+"""Rows of a sheet in which several faces speak the same sound."""
 
 
 @dataclass(frozen=True)
@@ -167,6 +172,82 @@ class SystemFrames:
         if check and self._keys.get(clip, key) != key:
             raise DataError(f"the prepared cache {cache.name} holds another clip {clip} by now")
         return load_recording(Recording(found.file, key))
+
+
+def draw_sheets(
+    system: SystemResults, figures: Figures, data: Path | None
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Sheets of one system, and why there are none."""
+    if data is None and system.summary.data is not None:
+        data = Path(system.summary.data)
+    frames = SystemFrames(
+        *(system.folder, system.kind, system.label, system.sha256, data, system.keys)
+    )
+    made: list[dict[str, Any]] = []
+    reasons: list[str] = []
+
+    def add(what: str, draw: Callable[[], Sheet]) -> None:
+        try:
+            made.append(_sheet(draw(), figures))
+        except (StillspeakError, OSError) as error:
+            reasons.append(f"{system.name}, {what}: {' '.join(str(error).split())}")
+
+    if system.kind == "model":
+        faces = _one_a_speaker(system)[:FACES]
+        add("the same sound on several faces", lambda: same_sound(frames, faces, system.name))
+    if system.kind == "videos":
+        reasons.append(
+            f"{system.name}, the same sound on several faces: these are given videos, which no "
+            "other sound can drive"
+        )
+    if system.kind == "still":
+        return made, reasons
+    if not system.traces:
+        reasons.append(f"{system.name}, blinks and brows: its results hold no traces")
+        return made, reasons
+    fps = next(iter(system.traces.values()))["fps"]
+    found = blinks(system.traces, "generated")
+    moves = brow_movements(system.traces, "generated")
+    lowered = [move for move in moves if move.size < 0]
+    raised = [move for move in moves if move.size > 0]
+    many = f"in {len(system.traces)} clips"
+    if found:
+        add("a blink", lambda: blink_sheet(frames, found[0], system.name, fps))
+    else:
+        reasons.append(f"{system.name}: no whole blink was found {many}, so none is shown")
+    for way, some in (("lowered (a frown)", lowered), ("raised", raised)):
+        if some:
+            first = some[0]
+            add("brows", lambda first=first: brow_sheet(frames, first, system.name, fps))  # type: ignore[misc]
+        else:
+            reasons.append(
+                f"{system.name}: no brows {way} by more than {BROW_EXCURSION:g} px for "
+                f"{BROW_FRAMES} frames were found {many}, so none are shown"
+            )
+    return made, reasons
+
+
+def _one_a_speaker(system: SystemResults) -> list[str]:
+    first: dict[str, str] = {}
+    for clip in sorted(system.speakers):
+        first.setdefault(system.speakers[clip], clip)
+    return [first[speaker] for speaker in sorted(first, key=natural)]
+
+
+def _sheet(sheet: Sheet, figures: Figures) -> dict[str, Any]:
+    headings = ", ".join(sheet.columns)
+    return {
+        "title": sheet.title,
+        "caption": sheet.caption,
+        "columns": sheet.columns,
+        "strips": [
+            {
+                "label": strip.label,
+                "picture": figures.png(strip.png, f"{strip.label}. Frames: {headings}."),
+            }
+            for strip in sheet.strips
+        ],
+    }
 
 
 def same_sound(frames: SystemFrames, clips: Sequence[str], name: str) -> Sheet:
