@@ -5,7 +5,17 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import Any
 
+import numpy as np
+
 from stillspeak.realtime.session import RealtimeSession
+
+RATE, FPS, HOP = 16_000, 25, 640
+
+
+def levels(count: int, begin: int = 0) -> np.ndarray:
+    """(count * 640,) float32: each frame's samples at a level of its own."""
+    steps = 0.1 + 0.8 * ((np.arange(begin, begin + count) * 7) % 50) / 50
+    return np.repeat(steps, HOP).astype(np.float32)
 
 
 class Clock:

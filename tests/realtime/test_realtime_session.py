@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 
 from stillspeak.animate import Animator
-from stillspeak.errors import AudioError, ConfigError
-from stillspeak.realtime.jitter_buffer import LIVE_MAX_BUFFER, JitterBuffer
 from stillspeak.realtime.session import (
     MAX_FREEZE,
     MAX_PENDING,
@@ -22,11 +20,10 @@ from stillspeak.realtime.session import (
 )
 from stillspeak.stream import StreamSession
 from support.animate import lively, portrait, shared_detector, speech
-from support.clock import Clock, talk_with
+from support.clock import FPS, HOP, RATE, Clock, levels, talk_with
 
-RATE, FPS, HOP = 16_000, 25, 640
 DELAY = 3
-"""Beats: two that the face looks ahead, one for computing."""
+"""Frames: two that the face looks ahead, one for computing."""
 
 START = [("idle", 1), "reset"]
 """What a face is asked before the clock starts."""
@@ -61,12 +58,6 @@ class Level:
     def reset(self) -> None:
         self.calls.append("reset")
         self.blocks.clear()
-
-
-def levels(count: int, begin: int = 0) -> np.ndarray:
-    """(count * 640,) float32: each frame's samples at a level of its own."""
-    steps = 0.1 + 0.8 * ((np.arange(begin, begin + count) * 7) % 50) / 50
-    return np.repeat(steps, HOP).astype(np.float32)
 
 
 def talk(clock: Clock, face: Any = None, **options: Any) -> RealtimeSession:
@@ -121,7 +112,7 @@ def test_a_picture_comes_with_its_own_sound(rate):
     assert all(len(frame.sound) == rate // FPS for frame in frames)
 
 
-def test_beats_come_when_they_are_due_and_never_drift():
+def test_frames_come_when_they_are_due_and_never_drift():
     clock = Clock()
     random = np.random.default_rng(0)
     clock.late = lambda: float(random.uniform(0, 0.03))
@@ -169,7 +160,7 @@ def test_a_burst_waits_and_is_played_in_order():
     assert [b.index for b in frames if b.ended] == [249]
 
 
-def test_more_than_the_bound_is_waited_for_with_feed_and_dropped_with_push():
+def test_more_than_the_bound_is_waited_for_with_feed():
     clock = Clock()
     source = talk(clock, max_buffer=1.0)
     fed: list[bool] = []
@@ -189,46 +180,6 @@ def test_more_than_the_bound_is_waited_for_with_feed_and_dropped_with_push():
     frames = run(both())
     assert fed == [True] * 10
     assert np.array_equal(np.concatenate([b.sound for b in frames])[: 100 * HOP], levels(100))
-
-    buffer = JitterBuffer(RATE, FPS, max_buffer=1.0)
-    buffer.push(levels(20), RATE)
-    buffer.push(levels(20), RATE)
-    assert buffer.seconds == 1.0 and buffer.counts.dropped == 15 * HOP
-
-
-def test_live_sound_stays_within_its_bound_and_loses_the_oldest():
-    buffer = JitterBuffer(RATE, FPS, live=True)
-    for begin in range(50):  # 2 s that nobody takes
-        buffer.push(levels(1, begin), RATE)
-        assert buffer.seconds <= LIVE_MAX_BUFFER
-    newest = [buffer.take().sound for _ in range(2)]
-    assert buffer.counts.dropped > RATE
-    assert (
-        buffer.counts.dropped + buffer.counts.skipped + round(RATE * buffer.seconds) + 2 * HOP
-        == buffer.counts.taken
-    )
-    assert any(np.isclose(newest[0][0], levels(1, k)[0]) for k in range(36, 50))
-
-
-def test_a_delay_of_live_sound_is_made_up_in_pauses_and_a_little_faster_in_speech():
-    buffer = JitterBuffer(RATE, FPS, live=True)
-    buffer.push(np.concatenate((levels(3), np.zeros(6 * HOP, np.float32), levels(3, 3))), RATE)
-    played = [buffer.take() for _ in range(4)]
-    assert sum(np.abs(block.sound).max() < 0.01 for block in played) <= 1
-    assert buffer.counts.skipped >= 5 * HOP
-
-    time = np.arange(12 * HOP) / RATE
-    tone = np.sin(2 * np.pi * 200 * time).astype(np.float32)
-    buffer = JitterBuffer(RATE, FPS, live=True, max_buffer=1.0)
-    buffer.push(tone, RATE)
-    first = buffer.take().sound
-    crossings = np.count_nonzero(np.diff(np.signbit(first)))
-    assert 16 <= crossings <= 17  # 200 Hz, at most 4 % more
-    before = buffer.seconds
-    for _ in range(4):
-        buffer.push(tone[:HOP], RATE)
-        buffer.take()
-    assert before - 4 * 0.0017 <= buffer.seconds < before
 
 
 def test_a_gap_is_silence_and_the_clock_goes_on():
@@ -250,73 +201,6 @@ def test_a_gap_is_silence_and_the_clock_goes_on():
         if frame.picture is not None:
             assert abs(int(frame.picture[0, 0, 0]) - level(frame)) <= 1
     assert [b.speaking for b in frames][quiet[0] + 8] is False
-
-
-def test_the_end_of_a_sound_does_not_wait_for_more():
-    buffer = JitterBuffer(RATE, FPS)
-    buffer.push(levels(1)[:100], RATE)
-    assert buffer.take().heard == 0  # it has just come: more may follow
-    block = buffer.take()
-    assert block.heard == 100 and not block.ended and not block.sound[100:].any()
-    buffer.push(levels(1)[:100], RATE)
-    buffer.end()
-    buffer.push(levels(2), RATE)
-    block = buffer.take()
-    assert block.heard == 100 and block.ended
-    assert buffer.take().heard == HOP  # the next utterance begins with a frame of its own
-
-
-@pytest.mark.parametrize("rate", [8_000, 11_025, 22_050, 44_100, 48_000, 96_000])
-@pytest.mark.parametrize("channels", [1, 2])
-def test_any_rate_keeps_pitch_and_length(rate, channels):
-    time = np.arange(rate) / rate
-    tone = np.rint(12_000 * np.sin(2 * np.pi * 440 * time)).astype(np.int16)
-    buffer = JitterBuffer(48_000, FPS)
-    for begin in range(0, rate, 777):
-        buffer.push(np.repeat(tone[begin : begin + 777, None], channels, 1), rate)
-    buffer.end()
-    sound = np.concatenate([buffer.take().sound for _ in range(25)])
-    assert abs(buffer.counts.taken - 48_000) <= 100
-    spectrum = np.abs(np.fft.rfft(sound))
-    assert np.argmax(spectrum) == 440
-    assert 0.3 < np.abs(sound).max() < 0.4
-
-
-def test_the_rate_may_change_on_the_way():
-    buffer = JitterBuffer(RATE, FPS)
-    for rate in (48_000, 8_000, 16_000, 44_100):
-        time = np.arange(rate // 2) / rate
-        buffer.push(np.sin(2 * np.pi * 100 * time).astype(np.float32), rate)
-    buffer.end()
-    assert abs(buffer.counts.taken - 2 * RATE) < 120
-    sound = np.concatenate([buffer.take().sound for _ in range(50)])
-    assert np.abs(np.diff(sound)).max() < 0.2  # no clicks
-
-
-def test_damaged_samples_are_zeroed_and_counted_and_impossible_ones_refused():
-    buffer = JitterBuffer(RATE, FPS)
-    damaged = levels(1)
-    damaged[[3, 5, 7]] = np.nan, np.inf, -np.inf
-    buffer.push(damaged, RATE)
-    sound = buffer.take().sound
-    assert buffer.counts.mended == 3 and np.isfinite(sound).all()
-    assert not sound[[3, 5, 7]].any() and sound[4] == damaged[4]
-    for samples in (np.full(99, 20_000.0), np.zeros(9, np.int64), np.zeros((2, 3, 4))):
-        with pytest.raises(AudioError):
-            buffer.push(samples, RATE)
-    for rate in (0, -1, 44_100.5, float("nan")):
-        with pytest.raises(AudioError, match="rate"):
-            buffer.push(levels(1), rate)
-    assert buffer.empty
-
-
-@pytest.mark.parametrize(
-    ("rate", "max_buffer", "message"),
-    [(16_001, None, "multiple"), (0, None, "multiple"), (16_000, 0.05, "too short")],
-)
-def test_buffers_that_cannot_be(rate, max_buffer, message):
-    with pytest.raises(ConfigError, match=message):
-        JitterBuffer(rate, FPS, live=True, max_buffer=max_buffer)
 
 
 # --- who is slow --------------------------------------------------------------------------------
@@ -459,7 +343,7 @@ def test_closing_frees_whoever_waits_for_room():
     assert run(both()) is False
 
 
-def test_what_the_face_raises_comes_out_of_the_beats():
+def test_what_the_face_raises_comes_out_of_the_frames():
     class Broken(Level):
         def push(self, samples: np.ndarray) -> list[Any]:
             if len(self.blocks) == 2:
@@ -499,7 +383,7 @@ def test_closing_waits_for_the_thread_and_keeps_nothing():
     gc.collect()
 
 
-def test_beats_are_taken_once():
+def test_frames_are_taken_once():
     async def twice() -> None:
         source = talk(Clock())
         await take(source, 1)
