@@ -34,6 +34,7 @@ LOWER: dict[str, set[str]] = {
     "training": BOTTOM | {"media", "face", "models", "weights", "data", "rendering", "training"},
     "rendering": BOTTOM | {"media", "face", "models", "weights", "rendering"},
     "synthesis": BOTTOM | {"media", "models", "options", "rendering"},
+    "realtime": BOTTOM | {"media", "animate", "stream", "realtime"},
     # Reports name the version.
     "reporting": BOTTOM | {"reporting", "__version__"},
 }
@@ -119,6 +120,7 @@ def test_imports_go_down(unit: str, path: Path) -> None:
         ("training", "from stillspeak.animate import animate"),
         ("animate", "from stillspeak.evaluation.measures.lips import anything"),
         ("stream", "from stillspeak.cli.app import main"),
+        ("realtime", "from stillspeak.web.app import create_app"),
         ("evaluation", "from stillspeak.cli.app import main"),
         ("reporting", "from stillspeak.evaluation.summary import bootstrap"),
         ("web", "from stillspeak.cli.common import Quiet"),
