@@ -331,7 +331,7 @@ def test_a_run_says_nothing_but_its_result_and_ctrl_c_leaves_nothing(files):
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 130, err
     assert out == b""
     assert b"Traceback" not in err
     assert len(err.splitlines()) <= 1

@@ -19,12 +19,10 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from filelock import BaseFileLock, FileLock, Timeout
 
 from stillspeak.errors import StillspeakError
-
-if TYPE_CHECKING:
-    from filelock import BaseFileLock
 
 LOCK = ".lock"
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
@@ -48,8 +46,6 @@ def lock_file(path: Path, *, wait: bool = False) -> BaseFileLock | None:
         LockedError: it is held, and ``wait`` is False.
         OSError: the file cannot be opened.
     """
-    from filelock import FileLock, Timeout
-
     lock = FileLock(path, thread_local=False)
     try:
         lock.acquire(blocking=wait)
