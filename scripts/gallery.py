@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from skimage.data import astronaut
 
 from stillspeak.animate import Animator
@@ -40,7 +40,7 @@ from stillspeak.evaluation.traces import spoken, trace
 from stillspeak.face.align import crop_face, face_transform, invert_transform, transform_points
 from stillspeak.face.landmarks import LandmarkDetector, MediaPipeDetector, choose_face
 from stillspeak.face.mouth import lip_opening
-from stillspeak.media.contact_sheet import Picture, labelled_sheet, scale_to_width
+from stillspeak.media.contact_sheet import Picture, contact_sheet
 from stillspeak.media.image import load_image
 from stillspeak.models.regions import EYES_BOX, MOUTH_BOX
 from stillspeak.rendering.portrait import fit_picture
@@ -48,6 +48,9 @@ from stillspeak.weights import DEFAULT_MODEL, catalogue, load_model
 
 ROOT = Path(__file__).resolve().parents[1]
 SPEECH = Path(str(files("stillspeak"))) / "resources" / "speech.flac"
+
+MARGIN = 6
+"""White pixels around a sheet and above its labels."""
 
 BEGIN, END = "<!-- gallery: begin -->", "<!-- gallery: end -->"
 
@@ -517,6 +520,58 @@ def write(folder: Path, pages: Iterator[Page], introduction: str) -> None:
         (folder / gone).unlink(missing_ok=True)
     generated = "\n\n".join(parts)
     readme.write_text(f"{before}{BEGIN}\n\n{generated}\n\n{END}{after}", "utf-8")
+
+
+def labelled_sheet(
+    rows: Sequence[tuple[str, Sequence[Picture]]],
+    columns: Sequence[str] = (),
+    *,
+    size: int = 20,
+    gap: int = 4,
+) -> Picture:
+    """Rows of pictures under their labels and under common column headings.
+
+    Args:
+        rows: label and pictures (H, W, 3) uint8 of each. All pictures are equally wide; those of
+            one row are equally high.
+        columns: a heading for each column, of one line or several.
+        size: of the letters in pixels.
+        gap: pixels between neighbours.
+
+    Returns:
+        (H', W', 3) uint8.
+    """
+    width = rows[0][1][0].shape[1] + gap
+    lefts = [column * width for column in range(len(columns))]
+    full = width * max(len(pictures) for _, pictures in rows) - gap
+    bands = [_text_band(columns, lefts, full, size)] if columns else []
+    for label, pictures in rows:
+        row = contact_sheet([pictures], gap=gap)
+        bands += [
+            _text_band([label], [0], full, size),
+            np.pad(row, ((0, 0), (0, full - row.shape[1]), (0, 0)), constant_values=255),
+        ]
+    return np.pad(
+        np.concatenate(bands), ((0, MARGIN), (MARGIN, MARGIN), (0, 0)), constant_values=255
+    )
+
+
+def scale_to_width(picture: Picture, width: int) -> Picture:
+    """Resize a picture (H, W, 3) uint8 to ``width`` columns, its shape kept."""
+    height = max(round(picture.shape[0] * width / picture.shape[1]), 1)
+    return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def _text_band(texts: Sequence[str], lefts: Sequence[int], width: int, size: int) -> Picture:
+    """A white stripe with texts at the given columns, as high as the one of most lines."""
+    line = round(1.3 * size)
+    height = MARGIN + line * max(text.count("\n") + 1 for text in texts)
+    band = Image.new("RGB", (width, height), "white")
+    draw, font = ImageDraw.Draw(band), ImageFont.load_default(size)
+    for text, left in zip(texts, lefts, strict=True):
+        for number, words in enumerate(text.split("\n")):
+            draw.text((left, MARGIN + number * line), words, "black", font)
+    return np.asarray(band)
 
 
 if __name__ == "__main__":

@@ -150,3 +150,28 @@ def test_what_is_private_stays_out(
         assert problem in capsys.readouterr().err
     with pytest.raises(SystemExit, match=r"gallery: .*no prepared clips here"):
         run(gallery, monkeypatch, "--model", "temporal", "--data", tmp_path)
+
+
+def test_labelled_rows_of_unequal_heights(gallery: ModuleType) -> None:
+    margin = gallery.MARGIN
+    red, blue = np.array([200, 0, 0], np.uint8), np.array([0, 0, 200], np.uint8)
+    wide, low = np.tile(red, (10, 40, 1)), np.tile(blue, (5, 40, 1))
+    sheet = gallery.labelled_sheet(
+        [("above", [wide, wide]), ("", [low])], ["one", "two\nlines"], gap=4
+    )
+    assert sheet.shape[1] == 2 * margin + 84
+    ys, xs = np.nonzero((sheet == red).all(axis=-1))
+    assert (ys.max() - ys.min() + 1, xs.min(), xs.max() + 1) == (10, margin, margin + 84)
+    below = sheet[ys.max() + 1 :]
+    assert (below == blue).all(axis=-1).sum() == 5 * 40
+    assert (below[:, margin + 40 :] == 255).all()
+    headings = sheet[: ys.min()]
+    assert headings.min() < 50
+    assert headings[:, margin + 44 :].min() < 50
+
+
+def test_scaled_to_a_width_shapes_stay(gallery: ModuleType) -> None:
+    nine = np.full((4, 3, 3), 9, np.uint8)
+    assert gallery.scale_to_width(nine, 6).shape == (8, 6, 3)
+    assert (gallery.scale_to_width(nine, 6) == 9).all()
+    assert gallery.scale_to_width(np.zeros((1, 50, 3), np.uint8), 5).shape == (1, 5, 3)

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from stillspeak.constants import SAMPLE_RATE
 from stillspeak.errors import AudioError
-from stillspeak.media.source import can_jump, open_container, reason, source_name
+from stillspeak.media.source import Wanted, can_jump, open_container, reason, source_name
 
 if TYPE_CHECKING:
     import av
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 Waveform = npt.NDArray[np.float32]
 
 AUDIO_FORMATS = "a WAV, FLAC, MP3, M4A, OGG or Opus file, or a video with sound"
+_WANTED = Wanted("a sound", AUDIO_FORMATS, AudioError)
 MAX_SECONDS = 3 * 3600.0
 
 MAX_RATE = 1_000_000
@@ -416,9 +417,7 @@ def _file_chunks(
     """
     import av
 
-    with open_container(
-        source, name=name, wanted="a sound", formats=AUDIO_FORMATS, error=AudioError
-    ) as container:
+    with open_container(source, name, _WANTED) as container:
         if not container.streams.audio:
             raise AudioError(f"{name}: has no sound track; give {AUDIO_FORMATS}")
         # Only plain samples can be on a wrong scale; a codec that overshoots is damaged.

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stillspeak.errors import ImageError
-from stillspeak.media.source import media_type, open_source, reason, source_name
+from stillspeak.media.source import Wanted, media_type, open_source, reason, source_name
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 Picture = npt.NDArray[np.uint8]
 
 IMAGE_FORMATS = "a JPEG, PNG, WebP, BMP or TIFF"
+_WANTED = Wanted("a picture", IMAGE_FORMATS, ImageError)
 MAX_PIXELS = 64_000_000
 
 # Names of PIL's decoders.
@@ -68,12 +69,7 @@ def load_image(
         return _from_array(source, max_pixels, label)
     if isinstance(source, PIL.Image.Image):
         return _from_pil(source, max_pixels, label)
-    with (
-        open_source(
-            source, name=label, wanted="a picture", formats=IMAGE_FORMATS, error=ImageError
-        ) as file,
-        _open_picture(file, label) as picture,
-    ):
+    with open_source(source, label, _WANTED) as file, _open_picture(file, label) as picture:
         return _from_pil(picture, max_pixels, label)
 
 

@@ -7,6 +7,7 @@ import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -83,10 +84,20 @@ def looks_like_text(head: bytes) -> bool:
     return True
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What a file should be, for the messages about one that is not."""
+
+    what: str
+    """E.g. ``"a picture"``."""
+    formats: str
+    """What to give instead, e.g. ``"a JPEG or PNG"``."""
+    error: type[InputError]
+    """Class of the exceptions raised."""
+
+
 @contextmanager
-def open_source(
-    source: str | Path | bytes, *, name: str, wanted: str, formats: str, error: type[InputError]
-) -> Iterator[BinaryIO]:
+def open_source(source: str | Path | bytes, name: str, wanted: Wanted) -> Iterator[BinaryIO]:
     """Open a path or bytes for reading, refusing what cannot be media at all.
 
     The open file rather than its name goes to the decoders, so that a name such as
@@ -95,17 +106,16 @@ def open_source(
     Args:
         source: path of a file, or the file's content.
         name: what messages call it.
-        wanted: what it should have been, e.g. ``"a picture"``.
-        formats: what to give instead, e.g. ``"a JPEG or PNG"``.
-        error: class of the exceptions raised.
+        wanted: what it should be.
 
     Raises:
-        InputError: as ``error``: missing, a folder, not readable, empty or text.
+        InputError: of the class wanted: missing, a folder, not readable, empty or text.
     """
+    error, formats = wanted.error, wanted.formats
     if isinstance(source, str | Path):
         try:
             if Path(source).is_dir():
-                raise error(f"{name}: a folder, not {wanted}; give {formats}")
+                raise error(f"{name}: a folder, not {wanted.what}; give {formats}")
             file: BinaryIO = Path(source).open("rb")  # noqa: SIM115 - closed below
         except FileNotFoundError:
             raise error(f"{name}: no such file; check the path") from None
@@ -123,7 +133,7 @@ def open_source(
             raise error(f"{name}: the file is empty; give {formats}")
         if looks_like_text(head):
             raise error(
-                f"{name}: not {wanted} stillspeak can read (the file starts like text); "
+                f"{name}: not {wanted.what} stillspeak can read (the file starts like text); "
                 f"give {formats}"
             )
         yield file
@@ -131,16 +141,16 @@ def open_source(
 
 @contextmanager
 def open_container(
-    source: str | Path | bytes, *, name: str, wanted: str, formats: str, error: type[InputError]
+    source: str | Path | bytes, name: str, wanted: Wanted
 ) -> Iterator[av.container.InputContainer]:
     """Open a sound or video file with FFmpeg. Arguments as in :func:`open_source`.
 
     Raises:
-        InputError: as ``error``: what :func:`open_source` raises, or no file that FFmpeg reads.
+        InputError: what :func:`open_source` raises, or no file that FFmpeg reads.
     """
     import av
 
-    with open_source(source, name=name, wanted=wanted, formats=formats, error=error) as file:
+    with open_source(source, name, wanted) as file:
         try:
             # No protocol is allowed, so that a playlist cannot make FFmpeg open other files.
             # Old files name their titles in any alphabet, which is no reason to refuse them.
@@ -151,11 +161,12 @@ def open_container(
                 metadata_errors="replace",
             )
         except (av.FFmpegError, ValueError) as problem:
-            raise error(
-                f"{name}: not {wanted} stillspeak can read ({reason(problem)}); give {formats}"
+            raise wanted.error(
+                f"{name}: not {wanted.what} stillspeak can read ({reason(problem)}); "
+                f"give {wanted.formats}"
             ) from problem
         except OSError as problem:
-            raise error(f"{name}: cannot be read ({reason(problem)})") from problem
+            raise wanted.error(f"{name}: cannot be read ({reason(problem)})") from problem
         with container:
             yield container
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from stillspeak.constants import SAMPLE_RATE, VIDEO_FPS
 from stillspeak.errors import VideoError
 from stillspeak.media.audio import Waveform, load_stretch, load_track
-from stillspeak.media.source import can_jump, open_container, reason
+from stillspeak.media.source import Wanted, can_jump, open_container, reason
 
 if TYPE_CHECKING:
     import av
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 Frame = npt.NDArray[np.uint8]
 
 VIDEO_FORMATS = "an MP4, MOV, WebM, MKV, AVI or MPEG file"
+_WANTED = Wanted("a video", VIDEO_FORMATS, VideoError)
 
 # Before this many seconds, decoding from the beginning is as quick as jumping.
 _WORTH_A_JUMP = 4.0
@@ -256,9 +257,7 @@ def open_video(
     from av.stream import Disposition
 
     name = str(path)
-    with open_container(
-        path, name=name, wanted="a video", formats=VIDEO_FORMATS, error=VideoError
-    ) as container:
+    with open_container(path, name, _WANTED) as container:
         if container.format.name.endswith("_pipe"):
             raise VideoError(f"{name}: a still picture, not a video; give {VIDEO_FORMATS}")
         streams = [

@@ -20,7 +20,7 @@ from stillspeak.constants import VIDEO_FPS
 from stillspeak.errors import AudioError, OutputError, VideoError
 from stillspeak.media.encoder import add_picture, open_output, picture_encoder
 from stillspeak.media.marks.marking import Marking, Marks
-from stillspeak.media.source import open_container
+from stillspeak.media.source import Wanted, open_container
 from stillspeak.media.video import (
     VIDEO_FORMATS,
     Frame,
@@ -31,7 +31,7 @@ from stillspeak.media.video import (
     read_errors,
     to_rgb,
 )
-from stillspeak.media.video_writer import check_file, output_errors, put_in_place
+from stillspeak.media.video_writer import check_file, output_errors
 from stillspeak.system.atomic import partial_folder
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ REWRITE_SUFFIXES = tuple(_MUXERS)
 MAX_HOLE = 3600.0
 """Seconds without a frame that are still taken for lost frames and not for a broken clock."""
 
+_WANTED = Wanted("a video", VIDEO_FORMATS, AudioError)
 _SAMPLE = 2000  # packets from which the frame rate is worked out
 _STANDARD_RATES = (
     *(Fraction(n * 1000, 1001) for n in (24, 30, 60, 120)),
@@ -232,8 +233,7 @@ class Rewriter:
         if marks is not None:
             plain = replace(marks, watermark=False, label=None)
             self._marking = Marking(plain, self._target.suffix.lower())
-        begins = [scan.start] + ([] if scan.sound_start is None else [scan.sound_start])
-        self._zero = min(begins)
+        self._zero = scan.start if scan.sound_start is None else min(scan.start, scan.sound_start)
         self._stack = ExitStack()
         self._container: av.container.OutputContainer | None = None
         self._shown = -1
@@ -329,13 +329,7 @@ class Rewriter:
         self._packets: Iterator[av.Packet[Any]] = iter(())
         if opened.streams.audio:
             sound = self._stack.enter_context(
-                open_container(
-                    self._source,
-                    name=str(self._source),
-                    wanted="a video",
-                    formats=VIDEO_FORMATS,
-                    error=AudioError,
-                )
+                open_container(self._source, str(self._source), _WANTED)
             )
             for track in sound.streams.audio:
                 try:
@@ -387,23 +381,21 @@ class Rewriter:
             if self._waiting is None:
                 with read_errors(str(self._source)):
                     self._waiting = next(self._packets, None)
-                if self._waiting is None:
-                    return
             packet = self._waiting
-            if packet.dts is None or packet.time_base is None:
-                self._waiting = None
-                continue
-            if until is not None and float(packet.dts * packet.time_base) > until:
+            if packet is None:
                 return
-            shift = round(self._zero / float(packet.time_base))
-            packet.dts -= shift
-            if packet.pts is not None:
-                packet.pts -= shift
-            packet.stream = self._sounds[packet.stream.index]
+            if packet.dts is not None and packet.time_base is not None:
+                if until is not None and float(packet.dts * packet.time_base) > until:
+                    return
+                shift = round(self._zero / float(packet.time_base))
+                packet.dts -= shift
+                if packet.pts is not None:
+                    packet.pts -= shift
+                packet.stream = self._sounds[packet.stream.index]
+                assert self._container is not None
+                with output_errors(self._name):
+                    self._container.mux(packet)
             self._waiting = None
-            assert self._container is not None
-            with output_errors(self._name):
-                self._container.mux(packet)
 
     def _finish(self) -> None:
         if self._container is None:
@@ -418,7 +410,7 @@ class Rewriter:
             check_rewrite(self._source, self._target, overwrite=self._overwrite)
             if self._marking is not None:
                 self._marking.sign_file(self._temporary, self._name)
-            put_in_place(self._temporary, self._target)
+            self._temporary.replace(self._target)
 
 
 def _samples(plane: av.video.plane.VideoPlane) -> npt.NDArray[np.uint8]:

@@ -167,7 +167,7 @@ def write_video(
                 marking.sign_file(temporary, name)
             # It may have appeared while the frames were made.
             check_output(path, overwrite=overwrite)
-            put_in_place(temporary, target)
+            _put_in_place(temporary, target)
     return count
 
 
@@ -467,7 +467,7 @@ def output_errors(name: str) -> Iterator[None]:
         raise OutputError(f"{name}: cannot be written ({reason(problem)})") from problem
 
 
-def put_in_place(temporary: Path, target: Path) -> None:
+def _put_in_place(temporary: Path, target: Path) -> None:
     """Move a finished file or folder to its name in one step."""
     if not temporary.is_dir() or not target.exists():
         temporary.replace(target)

@@ -11,7 +11,7 @@ from stillspeak.errors import InputError, VideoError
 from stillspeak.media.image import load_image
 from stillspeak.media.marks.credentials import Credentials, read_credentials
 from stillspeak.media.marks.watermark import Frame, Reading, read_watermark
-from stillspeak.media.source import media_type, open_source, reason
+from stillspeak.media.source import Wanted, media_type, open_source, reason
 from stillspeak.media.video import iter_frames
 
 Verdict = Literal["intact", "untrusted", "re-encoded", "unmarked", "tampered"]
@@ -53,9 +53,8 @@ def inspect_file(path: str | Path, *, trust: str | None = None) -> Inspection:
     if path.is_dir():
         return _inspect_folder(path, trust)
     # Refuses what is missing, a folder, empty or text, in the words of all other inputs.
-    with open_source(
-        path, name=str(path), wanted="a video or picture", formats="either", error=InputError
-    ) as file:
+    wanted = Wanted("a video or picture", "either", InputError)
+    with open_source(path, str(path), wanted) as file:
         head = file.read(16)
     try:
         credentials = read_credentials(path, trust=trust)

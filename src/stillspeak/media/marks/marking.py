@@ -29,9 +29,9 @@ class Marks:
     """In the formats that have a place for them, see ``signing.FORMATS``."""
     label: str | None = None
     """A visible text in the corner, e.g. ``AI-generated``."""
-    certificate: Path | None = None
+    certificate: str | Path | None = None
     """PEM file of the signer's certificate chain; by default as ``find_signer`` says."""
-    key: Path | None = None
+    key: str | Path | None = None
     """PEM file of its private key."""
 
 
@@ -57,8 +57,7 @@ class MarkChoices:
         if self.label is not None:
             check_label(self.label)
         if self.certificate or self.key:
-            chosen = self.applied(Marks())
-            find_signer(chosen.certificate, chosen.key)
+            find_signer(self.certificate, self.key)
 
     def applied(self, marks: Marks) -> Marks:
         """The marks as they were chosen."""
@@ -67,8 +66,8 @@ class MarkChoices:
             watermark=self.mark,
             credentials=self.mark,
             label=self.label,
-            certificate=None if self.certificate is None else Path(self.certificate),
-            key=None if self.key is None else Path(self.key),
+            certificate=self.certificate,
+            key=self.key,
         )
 
 

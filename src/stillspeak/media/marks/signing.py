@@ -73,7 +73,7 @@ class Signer:
     self_made: bool = False
 
 
-def find_signer(certificate: Path | None = None, key: Path | None = None) -> Signer:
+def find_signer(certificate: str | Path | None = None, key: str | Path | None = None) -> Signer:
     """The signer to use: the one given, else the environment's, the settings file's, our own.
 
     The environment names files in ``STILLSPEAK_CERTIFICATE`` and ``STILLSPEAK_KEY`` (its pass

@@ -127,10 +127,10 @@ class Watermarker:
     def _make(self, picture: Floats, height: int, width: int) -> None:
         import cv2
 
-        first = self._weights is None
-        weights = _Weights(self._data) if self._weights is None else self._weights
-        self._weights = weights
-        pattern = _fit(picture, self._data, weights, height, width, rounds=5 if first else 2)
+        rounds = 2
+        if self._weights is None:
+            self._weights, rounds = _Weights(self._data), 5
+        pattern = _fit(picture, self._data, self._weights, height, width, rounds=rounds)
         if pattern.shape != (height, width):
             pattern = _resized(pattern, height, width, cv2.INTER_CUBIC)
         # Halves of a grey level count, so they are scattered instead of rounded away.
@@ -169,8 +169,7 @@ def symbol_bits(frames: Iterable[Frame]) -> int:
     total = _Sum()
     for window in _windows(frames, 1500):
         total.add(window)
-    ways = (_scores(total.mean(), reach) for reach in _REACHES)
-    _, data = max(ways, key=lambda pair: _evidence(*pair))
+    _, data = _best(total.mean())
     return int.from_bytes(data.argmax(axis=1)[:4].astype(np.uint8).tobytes(), "big")
 
 
@@ -192,14 +191,8 @@ class _Sum:
     def reading(self, count: int) -> Reading:
         """The best of all ways to look; the identifier is taken from that one alone."""
         mean = self.mean()
-        ways = [
-            _scores(values, reach)
-            for values in (mean, mean * _tables().mirror)
-            for reach in _REACHES
-        ]
-        score, data = max(
-            ((_evidence(pilot, data), data) for pilot, data in ways), key=lambda pair: pair[0]
-        )
+        ways = (_best(values) for values in (mean, mean * _tables().mirror))
+        score, data = max(ways, key=lambda pair: pair[0])
         identifier = _identifier(data) if score >= PRESENT_WITH_IDENTIFIER else None
         present = identifier is not None or score >= PRESENT
         return Reading(present, identifier, round(score, 2), count)
@@ -236,8 +229,8 @@ def _fit(
     aim_pilot, aim_symbol = _AIM_PILOT * louder, _AIM_SYMBOL * louder
     right = np.arange(_SYMBOLS), list(data)
     for left in range(rounds, -1, -1):
-        parts = [np.full(_PILOT_CHIPS, weights.pilot, np.float32)]
-        chips = np.concatenate([*parts, (weights.symbols @ tables.sequences).ravel()])
+        pilot = np.full(_PILOT_CHIPS, weights.pilot, np.float32)
+        chips = np.concatenate([pilot, (weights.symbols @ tables.sequences).ravel()])
         spectrum = np.zeros(CANON * CANON, np.float32)
         spectrum[tables.places] = chips * tables.signs * kept
         pattern = np.asarray(cv2.idct(spectrum.reshape(CANON, CANON)), np.float32)
@@ -302,6 +295,12 @@ def _scores(values: Floats, reach: float) -> tuple[float, Floats]:
     parts = weighted[_PILOT_CHIPS:].reshape(_SYMBOLS, _SYMBOL_CHIPS)
     scores: Floats = (parts @ tables.sequences.T) / (np.sqrt(_SYMBOL_CHIPS) * spread)
     return pilot, scores
+
+
+def _best(values: Floats) -> tuple[float, Floats]:
+    """The evidence and the sequences' scores of the reach that finds most."""
+    ways = (_scores(values, reach) for reach in _REACHES)
+    return max(((_evidence(*way), way[1]) for way in ways), key=lambda pair: pair[0])
 
 
 def _evidence(pilot: float, scores: Floats) -> float:
