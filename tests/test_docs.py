@@ -325,13 +325,15 @@ def test_data_in_pages_can_be_read() -> None:
 
 def test_files_named_in_prose_exist() -> None:
     folders = "configs|docs|examples|benchmarks|scripts|tests|src"
+    sources = [path.relative_to(ROOT) for path in ROOT.rglob("*.py")]
     wrong = []
     for page in pages():
         if page in ("CHANGELOG.md", "docs/experiments.md"):  # they tell of what was
             continue
-        for name in re.findall(rf"`((?:{folders})/[\w./-]+\w)`", prose(page)):
-            if not (ROOT / name).exists():
-                wrong.append(f"{page}: {name}")
+        named = re.findall(rf"`((?:{folders})/[\w./-]+\w)`", prose(page))
+        wrong += [f"{page}: {name}" for name in named if not (ROOT / name).exists()]
+        named = re.findall(r"`([\w/]+\.py)`", prose(page))
+        wrong += [f"{page}: {n}" for n in named if not any(path.match(n) for path in sources)]
     assert wrong == []
 
 
