@@ -142,7 +142,7 @@ def check_all_there(folder: Path, raters: list[Rater], each: int, database: str 
     for rater in raters:
         session = store.find(store.code_for(rater.key))
         assert session is not None
-        mine = {a.position: a.values["real"] for a in store.answers(session.id)}
+        mine = {a.position: a.values["real"] for a in store.answers(session)}
         assert mine == rater.acknowledged
     # Balance held too: what every visitor was shown differs little.
     shown = Counter(a.trial.first for a in answers)

@@ -194,14 +194,14 @@ def test_numbers_by_hand(tmp_path: Path) -> None:
     store = AnswerStore(study)
     for number, favourite in enumerate(("ours", "theirs")):
         session = store.start(store.code_for(f"{number:032x}"))
-        for planned in store.trials(session.id)[: 2 - number]:  # the second one leaves
+        for planned in store.trials(session)[: 2 - number]:  # the second one leaves
             first = video[planned.trial.first].system
             values = {
                 "natural": "first" if first == favourite else "second",
                 "sync": "first" if first == "ours" else "second",
             }
             last = planned.position == 2
-            store.answer(session.id, planned, values, 1000 * planned.position, last=last)
+            store.answer(session, planned, values, 1000 * planned.position, last=last)
     data = store.read()
     results = analyse(study, data)
     natural, sync = results["main"]["questions"]
@@ -306,8 +306,8 @@ def test_no_answers_and_few(tmp_path: Path) -> None:
     report = write_report(folder, tmp_path / "report")
     assert report.results["main"] is None
     assert "No answers that count yet." in report.page.read_text("utf-8")
-    planned = store.trials(session.id)[0]
-    store.answer(session.id, planned, {"real": "real"}, 5, last=False)
+    planned = store.trials(session)[0]
+    store.answer(session, planned, {"real": "real"}, 5, last=False)
     with pytest.raises(OutputExistsError):
         write_report(folder, tmp_path / "report")
     report = write_report(folder, tmp_path / "report", overwrite=True)
@@ -355,8 +355,8 @@ def test_spreadsheets_run_nothing(tmp_path: Path) -> None:
     store = AnswerStore(study)
     session = store.start(store.code_for("0" * 32))
     evil = '=HYPERLINK("x")'
-    for planned in store.trials(session.id):
-        store.answer(session.id, planned, {"words": evil}, 5, last=False)
+    for planned in store.trials(session):
+        store.answer(session, planned, {"words": evil}, 5, last=False)
     rows = list(csv.DictReader(io.StringIO(as_csv(study, store.read()))))
     assert rows[0]["answer"] == "'" + evil
     store.close()

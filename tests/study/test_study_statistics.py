@@ -127,17 +127,22 @@ def test_majority_of_the_others() -> None:
 def test_krippendorff_on_his_own_example() -> None:
     # Krippendorff 2011, part A: two observers, ten units, alpha = 0.095.
     meg, owen = "0100000010", "1110010000"
-    units = {i: [m, o] for i, (m, o) in enumerate(zip(meg, owen, strict=True))}
+    units = [*enumerate(meg), *enumerate(owen)]
     assert st.krippendorff_alpha(units) == pytest.approx(1 - 19 * 4 / (14 * 6))
     assert st.krippendorff_alpha(units) == pytest.approx(0.095, abs=5e-4)
 
 
 def test_krippendorff_of_numbers() -> None:
-    assert st.krippendorff_alpha({"x": [1, 1], "y": [3, 3]}, interval=True) == 1
+    def alpha(x: list[int], y: list[int], *, interval: bool = False) -> float | None:
+        return st.krippendorff_alpha(
+            [*(("x", value) for value in x), *(("y", value) for value in y)], interval=interval
+        )
+
+    assert alpha([1, 1], [3, 3], interval=True) == 1
     # Observed (0 + 2) / 4; expected over 1, 1, 1, 2: 6 of 12 ordered pairs, one apart.
-    assert st.krippendorff_alpha({"x": [1, 1], "y": [1, 2]}, interval=True) == pytest.approx(0)
-    assert st.krippendorff_alpha({"x": [1], "y": [2]}) is None
-    assert st.krippendorff_alpha({"x": [1, 1], "y": [1, 1]}) is None
+    assert alpha([1, 1], [1, 2], interval=True) == pytest.approx(0)
+    assert alpha([1], [2]) is None
+    assert alpha([1, 1], [1, 1]) is None
 
 
 def test_holm() -> None:

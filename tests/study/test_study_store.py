@@ -12,7 +12,7 @@ import pytest
 from stillspeak.errors import StudyError
 from stillspeak.study.config import Balance, Limits
 from stillspeak.study.kinds import Study
-from stillspeak.study.records import SECOND, Session
+from stillspeak.study.records import SECOND
 from stillspeak.study.store import AnswerStore, StudyFullError, shown_code, valid_code
 from support.study import paper_study
 
@@ -24,26 +24,26 @@ def study(tmp_path: Path) -> Study:
     return paper_study(tmp_path / "s", "preference", items=6, count=6, catch=1, repeats=1)
 
 
-def begin(store: AnswerStore, number: int, **more: float) -> Session:
+def begin(store: AnswerStore, number: int, **more: float) -> int:
     return store.start(store.code_for(f"{number:032x}"), **more)
 
 
 def test_a_session_from_beginning_to_end(database: str, study: Study) -> None:
     store = AnswerStore(study, database)
     session = begin(store, 1, now=1000.0)
-    trials = store.trials(session.id)
+    trials = store.trials(session)
     assert [t.position for t in trials] == list(range(1, 9))
-    assert begin(store, 1).id == session.id  # a retried request
+    assert begin(store, 1) == session  # a retried request
     assert store.played(trials[0], most=1, now=1001.0)
     store.watched(trials[0])
     store.watched(trials[0])  # never more than began
     assert not store.played(trials[0], most=1, now=1002.0)
-    now = store.trials(session.id)[0]
+    now = store.trials(session)[0]
     assert (now.plays, now.watched, now.first_played) == (1, 1, 1001.0)
     for trial in trials:
         last = trial.position == 8
-        assert store.answer(session.id, trial, {"natural": "first"}, 1500, last=last, now=1010.0)
-        assert not store.answer(session.id, trial, {"natural": SECOND}, 9, last=last)
+        assert store.answer(session, trial, {"natural": "first"}, 1500, last=last, now=1010.0)
+        assert not store.answer(session, trial, {"natural": SECOND}, 9, last=last)
     (visitor,) = store.visitors()
     assert (visitor.started, visitor.trials, visitor.answers) == (1000.0, 8, 8)
     assert visitor.finished == 1010.0
@@ -52,7 +52,7 @@ def test_a_session_from_beginning_to_end(database: str, study: Study) -> None:
     store.close()
     again = AnswerStore(study, database)
     found = again.find(again.code_for(f"{1:032x}"))  # the secret is kept
-    assert found == Session(session.id, session.pseudonym, finished=True)
+    assert found == session
     assert again.find("A" * 20) is None
     again.close()
 
@@ -60,12 +60,12 @@ def test_a_session_from_beginning_to_end(database: str, study: Study) -> None:
 def test_the_same_answer_many_times_at_once(database: str, study: Study) -> None:
     store = AnswerStore(study, database)
     session = begin(store, 1)
-    trial = store.trials(session.id)[0]
+    trial = store.trials(session)[0]
     together = threading.Barrier(16)
 
     def send(number: int) -> bool:
         together.wait()
-        return store.answer(session.id, trial, {"natural": "first"}, number, last=False)
+        return store.answer(session, trial, {"natural": "first"}, number, last=False)
 
     with ThreadPoolExecutor(16) as pool:
         stored = list(pool.map(send, range(16)))
@@ -81,11 +81,11 @@ def test_visitors_who_come_at_once_are_balanced(database: str, study: Study) -> 
     store = AnswerStore(study, database)
     with ThreadPoolExecutor(12) as pool:
         sessions = list(pool.map(lambda n: begin(store, n), range(24)))
-    assert len({s.id for s in sessions}) == len({s.pseudonym for s in sessions}) == 24
+    assert len(set(sessions)) == len({v.session for v in store.visitors()}) == 24
     pairs: Counter[frozenset[str]] = Counter()
     sides: Counter[tuple[str, str]] = Counter()
     for session in sessions:
-        for planned in store.trials(session.id):
+        for planned in store.trials(session):
             pairs[frozenset((planned.trial.first, planned.trial.second))] += 1
             sides[planned.trial.first, planned.trial.second] += 1
     assert set(pairs.values()) == {24 * 4 // 6}
@@ -99,7 +99,7 @@ def test_starting_twice_at_once_is_one_session(database: str, study: Study) -> N
 
     def go(_: int) -> int:
         together.wait()
-        return begin(store, 7).id
+        return begin(store, 7)
 
     with ThreadPoolExecutor(8) as pool:
         assert len(set(pool.map(go, range(8)))) == 1
@@ -113,16 +113,16 @@ def test_who_went_away_does_not_count_for_balance(tmp_path: Path, study: Study) 
     study = replace(study, config=replace(study.config, trials=trials, balance=balance))
     store = AnswerStore(study, f"sqlite:///{tmp_path / 'x.db'}")
 
-    def items(session: Session) -> set[frozenset[str]]:
-        return {frozenset((t.trial.first, t.trial.second)) for t in store.trials(session.id)}
+    def items(session: int) -> set[frozenset[str]]:
+        return {frozenset((t.trial.first, t.trial.second)) for t in store.trials(session)}
 
     first = items(begin(store, 1, now=0.0))
     second = items(begin(store, 2, now=60.0))
     assert not first & second  # while the first may come back
     # Ten minutes later only what was answered counts.
     third = begin(store, 3, now=60.0)
-    for trial in store.trials(third.id):
-        store.answer(third.id, trial, {"natural": "first"}, 1, last=False, now=60.0)
+    for trial in store.trials(third):
+        store.answer(third, trial, {"natural": "first"}, 1, last=False, now=60.0)
     fourth = items(begin(store, 4, now=10_000.0))
     assert not fourth & items(third)
     store.close()
@@ -131,21 +131,24 @@ def test_who_went_away_does_not_count_for_balance(tmp_path: Path, study: Study) 
 def test_deleting_leaves_nothing_but_a_count(database: str, study: Study) -> None:
     store = AnswerStore(study, database)
     mine, other = begin(store, 1), begin(store, 2)
+    names = [v.session for v in store.visitors()]
     for session in (mine, other):
-        trial = store.trials(session.id)[0]
-        store.answer(session.id, trial, {"natural": "first"}, 5, last=False)
-    todo = store.trials(mine.id)[1]
-    store.delete(mine.id)
-    store.delete(mine.id)
+        trial = store.trials(session)[0]
+        store.answer(session, trial, {"natural": "first"}, 5, last=False)
+    todo = store.trials(mine)[1]
+    store.delete(mine)
+    store.delete(mine)
     assert store.deleted() == 1
-    assert [v.session for v in store.visitors()] == [other.pseudonym]
-    assert [a.session for a in store.answers()] == [other.pseudonym]
-    assert store.trials(mine.id) == []
+    assert [v.session for v in store.visitors()] == names[1:]
+    assert [a.session for a in store.answers()] == names[1:]
+    assert len(store.answers(other)) == 1
+    assert store.trials(mine) == []
     with pytest.raises(LookupError):
-        store.answer(mine.id, todo, {"natural": "first"}, 5, last=False)
+        store.answer(mine, todo, {"natural": "first"}, 5, last=False)
     # The deleted visitor's number is not given again.
     third = begin(store, 3)
-    assert third.pseudonym != mine.pseudonym
+    assert store.visitors()[-1].session not in names
+    assert third != other
     store.close()
 
 
@@ -156,7 +159,7 @@ def test_no_more_visitors_than_wanted(tmp_path: Path, study: Study) -> None:
     begin(store, 2)
     with pytest.raises(StudyFullError):
         begin(store, 3)
-    assert begin(store, 2).finished is False  # who is in stays in
+    assert begin(store, 2)  # who is in stays in
     store.close()
 
 

@@ -76,7 +76,9 @@ class StudySite:
     def visit(self, code: str | None) -> Visit | None:
         """The visit of a code; None if there is none (any more)."""
         session = self.store.find(code) if code else None
-        return Visit(self.study, self.store, session, code) if session and code else None
+        return (
+            Visit(self.study, self.store, session, code) if code and session is not None else None
+        )
 
     def here(self, request: Request) -> Visit | None:
         return self.visit(valid_code(request.cookies.get(COOKIE, "")))
@@ -172,7 +174,7 @@ class StudySite:
         visit = self.known(request)
         if body.get("confirmed") is not True:
             raise RefusedError(422, "Please confirm that your answers shall be deleted.")
-        self.store.delete(visit.session.id)
+        self.store.delete(visit.session)
         response = JSONResponse({"phase": "deleted"})
         response.delete_cookie(COOKIE, path=request.scope.get("root_path") or "/")
         return response

@@ -31,15 +31,6 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Session:
-    """One visitor. Only the visitor knows the code; the database holds its hash."""
-
-    id: int
-    pseudonym: str
-    finished: bool
-
-
-@dataclass(frozen=True)
 class StoredTrial:
     """One trial of a session, with what was done so far. Times are UTC seconds."""
 

@@ -19,7 +19,7 @@ from stillspeak.reporting.page import check_target, write_page
 from stillspeak.study import statistics as st
 from stillspeak.study.analysis import analyse
 from stillspeak.study.kinds import Result, Study
-from stillspeak.study.section import Block, Report
+from stillspeak.study.section import Block, ReportBuilder
 from stillspeak.study.store import AnswerStore
 
 
@@ -60,7 +60,7 @@ def write_report(
     study = Study.load(folder)
     with AnswerStore(study, database, create=False) as store:
         results = analyse(study, store.read())
-    report = Report(f"{100 * results['level']:g} %")
+    report = ReportBuilder(f"{100 * results['level']:g} %")
     page, markdown = write_page(
         target,
         _context(study, results, report),
@@ -72,7 +72,7 @@ def write_report(
     return StudyReport(page, markdown, numbers, results, tuple(report.headline))
 
 
-def _context(study: Study, results: Result, report: Report) -> dict[str, Any]:
+def _context(study: Study, results: Result, report: ReportBuilder) -> dict[str, Any]:
     """What the templates show."""
     who = results["who"]
     notes = {
@@ -102,7 +102,7 @@ def _context(study: Study, results: Result, report: Report) -> dict[str, Any]:
     }
 
 
-def _visitors(study: Study, results: Result, report: Report) -> None:
+def _visitors(study: Study, results: Result, report: ReportBuilder) -> None:
     who, timing, exposure = results["who"], results["timing"], results["exposure"]
     section = report.section("Who counts")
     section.table(
@@ -152,7 +152,7 @@ def _visitors(study: Study, results: Result, report: Report) -> None:
     )
 
 
-def _method(study: Study, report: Report) -> None:
+def _method(study: Study, report: ReportBuilder) -> None:
     trials = study.config.trials
     rows = [
         (

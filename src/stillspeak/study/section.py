@@ -44,7 +44,7 @@ class Section:
 
 
 @dataclass
-class Report:
+class ReportBuilder:
     """Headline and sections, as they grow. ``level``: of the intervals, in words."""
 
     level: str

@@ -49,7 +49,7 @@ def simulate(study: Study, store: AnswerStore, *, raters: int, truth: Truth, see
         code = store.code_for(f"{chance.getrandbits(128):032x}")
         session = store.start(code, simulated=True)
         rater = _rater(study, truth, number in careless, chance)
-        trials = store.trials(session.id)
+        trials = store.trials(session)
         stop = len(trials) // 2 if number in leaving else len(trials)
         rows = []
         for planned in trials[:stop]:
@@ -58,7 +58,7 @@ def simulate(study: Study, store: AnswerStore, *, raters: int, truth: Truth, see
                 for question in study.config.questions
             }
             rows.append((planned, values, round(1000 * chance.lognormvariate(1.2, 0.4))))
-        store.record(session.id, rows, finished=stop == len(trials))
+        store.record(session, rows, finished=stop == len(trials))
         stored += len(rows)
     return stored
 

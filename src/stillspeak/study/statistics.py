@@ -7,7 +7,7 @@ person's answers, and the bootstrap draws people with all their answers.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -235,50 +235,47 @@ def majority_agreement(
         Rater -> (agreed, judged): the majority is that of the others alone; where there are
         none, or as many on either side, nothing is counted.
     """
-    votes: dict[Hashable, dict[Hashable, int]] = defaultdict(lambda: defaultdict(int))
+    votes: dict[Hashable, Counter[Hashable]] = defaultdict(Counter)
     for _, thing, answer in answers:
         votes[thing][answer] += 1
-    result: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+    result = {rater: (0, 0) for rater, _, _ in answers}
     for rater, thing, answer in answers:
-        others = dict(votes[thing])
-        others[answer] -= 1
-        ranked = sorted(others.values(), reverse=True)
-        result.setdefault(rater, [0, 0])
-        if not ranked[0] or (len(ranked) > 1 and ranked[0] == ranked[1]):
-            continue
-        result[rater][1] += 1
-        result[rater][0] += others[answer] == ranked[0]
-    return {rater: (a, n) for rater, (a, n) in result.items()}
+        others = votes[thing] - Counter([answer])
+        first, *second = [count for _, count in others.most_common(2)] or [0]
+        if first and second != [first]:
+            k, n = result[rater]
+            result[rater] = k + (others[answer] == first), n + 1
+    return result
 
 
 def krippendorff_alpha(
-    answers: Mapping[Hashable, Sequence[float | str]], *, interval: bool = False
+    answers: Iterable[tuple[Hashable, Any]], *, interval: bool = False
 ) -> float | None:
     """Agreement beyond chance over things judged by different numbers of raters (Krippendorff
     2011): 1 - observed / expected disagreement; 1: perfect, 0: as by chance.
 
     Args:
-        answers: thing -> the answers that it got.
+        answers: things that were judged, each with one answer.
         interval: squared differences of numbers count, instead of equal or not.
 
     Returns:
         alpha; None if nothing was judged twice or all answers are the same.
     """
-    units = [list(values) for values in answers.values() if len(values) > 1]
+    things: dict[Hashable, list[Any]] = defaultdict(list)
+    for thing, answer in answers:
+        things[thing].append(answer)
+    units = [values for values in things.values() if len(values) > 1]
     pooled = [value for values in units for value in values]
     n = len(pooled)
     if n < 2:
         return None
 
-    def disagreement(values: Sequence[float | str]) -> float:
+    def disagreement(values: Sequence[Any]) -> float:
         """Sum over ordered pairs."""
         if interval:
             x = np.array(values, dtype=float)
             return float(2 * (len(x) * (x**2).sum() - x.sum() ** 2))
-        counts: dict[float | str, int] = defaultdict(int)
-        for value in values:
-            counts[value] += 1
-        return float(len(values) ** 2 - sum(c * c for c in counts.values()))
+        return float(len(values) ** 2 - sum(c * c for c in Counter(values).values()))
 
     observed = sum(disagreement(v) / (len(v) - 1) for v in units) / n
     expected = disagreement(pooled) / (n * (n - 1))
@@ -287,10 +284,8 @@ def krippendorff_alpha(
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """p-values corrected for their number (Holm 1979), in the same order."""
-    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
-    corrected = [0.0] * len(p_values)
-    worst = 0.0
-    for rank, index in enumerate(order):
-        worst = max(worst, min(1.0, p_values[index] * (len(p_values) - rank)))
-        corrected[index] = worst
-    return corrected
+    order = np.argsort(p_values, kind="stable")
+    scaled = np.minimum(1, np.sort(p_values) * np.arange(len(p_values), 0, -1))
+    corrected = np.empty(len(p_values))
+    corrected[order] = np.maximum.accumulate(scaled)
+    return corrected.tolist()

@@ -25,7 +25,7 @@ from stillspeak.study.config import fingerprint
 from stillspeak.study.database import SCHEMA, TABLES, about, answers, connect, sessions, trials
 from stillspeak.study.kinds import Study
 from stillspeak.study.plan import plan_session
-from stillspeak.study.records import Answer, Answers, Session, StoredTrial, Trial, Visitor
+from stillspeak.study.records import Answer, Answers, StoredTrial, Trial, Visitor
 
 # Comes after the database module, which says how to install SQLAlchemy.
 from sqlalchemy import Connection, case, delete, func, insert, inspect, or_, select, update  # isort: skip
@@ -164,7 +164,7 @@ class AnswerStore:
         text = f"video {session} {position} {side}"
         return hmac.new(self._secret, text.encode(), hashlib.sha256).hexdigest()[:24]
 
-    def start(self, code: str, *, simulated: bool = False, now: float | None = None) -> Session:
+    def start(self, code: str, *, simulated: bool = False, now: float | None = None) -> int:
         """Plan a visitor's trials and store them; the same code gives the same session again.
 
         Plans are made one at a time, so that each knows of all before it and counts stay fair.
@@ -186,10 +186,9 @@ class AnswerStore:
                 raise StudyFullError
             shown = self._shown(connection, now - 60 * config.balance.abandoned_after)
             plan = plan_session(self._study, shown, number)
-            pseudonym = secrets.token_hex(5)
             made = connection.execute(
                 insert(sessions).values(
-                    pseudonym=pseudonym,
+                    pseudonym=secrets.token_hex(5),
                     code_hash=_hashed(code),
                     started=now,
                     last_seen=now,
@@ -208,7 +207,7 @@ class AnswerStore:
                 ],
             )
             self._count_up(connection, "visitors")
-            return Session(key[0], pseudonym, finished=False)
+            return int(key[0])
 
     def _shown(self, connection: Connection, since: float) -> dict[tuple[str, str], int]:
         """How often each video or pair was shown: trials with an answer, or of visitors who may
@@ -222,15 +221,15 @@ class AnswerStore:
         )
         return {(first, second): count for first, second, count in connection.execute(query)}
 
-    def find(self, code: str) -> Session | None:
-        """The session of a code; None if there is none (any more)."""
+    def find(self, code: str) -> int | None:
+        """The session of a code; None if there is none (any more). Only the visitor knows the
+        code: the database holds its hash.
+        """
         with self._read() as connection:
             return self._find(connection, code)
 
-    def _find(self, connection: Connection, code: str) -> Session | None:
-        query = select(_S.id, _S.pseudonym, _S.finished.is_not(None))
-        row = connection.execute(query.where(_S.code_hash == _hashed(code))).first()
-        return None if row is None else Session(*row)
+    def _find(self, connection: Connection, code: str) -> int | None:
+        return connection.scalar(select(_S.id).where(_S.code_hash == _hashed(code)))
 
     def trials(self, session: int) -> list[StoredTrial]:
         """A session's trials in order."""

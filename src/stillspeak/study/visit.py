@@ -9,7 +9,7 @@ from typing import Any
 
 from stillspeak.study.kinds import Study
 from stillspeak.study.materials import Video
-from stillspeak.study.records import Session, StoredTrial
+from stillspeak.study.records import StoredTrial
 from stillspeak.study.store import AnswerStore, shown_code
 
 _WATCH_SLACK = 0.8
@@ -45,16 +45,16 @@ class Visit:
 
     study: Study
     store: AnswerStore
-    session: Session
+    session: int
     code: str
 
     def state(self) -> dict[str, Any]:
         """What the page needs to show what comes next."""
-        trials = self.store.trials(self.session.id)
+        trials = self.store.trials(self.session)
         todo = [t for t in trials if not t.answered]
         state: dict[str, Any] = {"code": shown_code(self.code), "total": len(trials)}
         if not todo:
-            answers = self.store.answers(self.session.id)
+            answers = self.store.answers(self.session)
             return state | {"phase": "done", "score": self.study.kind.score(self.study, answers)}
         state |= {"phase": "trial", "trial": self._trial(todo[0])}
         if len(todo) > 1:  # so that the next videos can load meanwhile
@@ -75,7 +75,7 @@ class Visit:
     def _videos(self, stored: StoredTrial) -> Iterator[tuple[str, Video]]:
         """The videos of a trial by the names that the page knows."""
         for side, name in zip(("first", "second"), stored.trial.videos, strict=False):
-            token = self.store.token(self.session.id, stored.position, side)
+            token = self.store.token(self.session, stored.position, side)
             yield token, self.study.video_of[name]
 
     def _trial(self, stored: StoredTrial) -> dict[str, Any]:
@@ -94,7 +94,7 @@ class Visit:
     def _stored(self, body: dict[str, Any]) -> tuple[StoredTrial, list[StoredTrial]]:
         """The trial that a request is about, and all of them."""
         position = body.get("position")
-        trials = self.store.trials(self.session.id)
+        trials = self.store.trials(self.session)
         if type(position) is not int or not 1 <= position <= len(trials):
             raise RefusedError(422, "There is no such trial.")
         return trials[position - 1], trials
@@ -137,7 +137,7 @@ class Visit:
                 raise RefusedError(409, "Please watch the videos to their end first.")
             try:
                 last = len(waiting) == 1
-                new = self.store.answer(self.session.id, stored, values, took, last=last)
+                new = self.store.answer(self.session, stored, values, took, last=last)
             except LookupError:
                 raise RefusedError(401, "Your answers were deleted.") from None
         said = ""
@@ -149,7 +149,7 @@ class Visit:
     def video(self, token: str) -> Video:
         """The video behind a name; only of trials so far, and the next one."""
         ahead = 0
-        for stored in self.store.trials(self.session.id):
+        for stored in self.store.trials(self.session):
             ahead += not stored.answered
             if ahead > 2:
                 break

@@ -11,7 +11,7 @@ from stillspeak.study.config import Question
 from stillspeak.study.kinds import Rater, Result, Study, StudyKind
 from stillspeak.study.materials import Video
 from stillspeak.study.records import Answer, Trial
-from stillspeak.study.section import Report, of, percent, share_head, share_row, span
+from stillspeak.study.section import ReportBuilder, of, percent, share_head, share_row, span
 
 
 class Artefacts(StudyKind):
@@ -43,7 +43,7 @@ class Artefacts(StudyKind):
             systems.append({"system": system, **st.share(groups, study.config.analysis.level)})
         return {"systems": systems}
 
-    def report(self, study: Study, results: Result, report: Report) -> None:
+    def report(self, study: Study, results: Result, report: ReportBuilder) -> None:
         systems = results["main"]["systems"]
         report.headline += [f"{s['system']}: {percent(s['share'])} look wrong." for s in systems]
         report.section("Artefacts").table(

@@ -22,7 +22,7 @@ from stillspeak.study.answers import Form
 from stillspeak.study.config import FILE, Question, StudyConfig, Texts, Trials, read_config
 from stillspeak.study.materials import Materials, Video, contradiction, load_materials
 from stillspeak.study.records import Answer, Trial, Truth
-from stillspeak.study.section import Report
+from stillspeak.study.section import ReportBuilder
 from stillspeak.study.trials import Cell, Shown, take_turns
 
 Result = dict[str, Any]
@@ -247,7 +247,7 @@ class StudyKind(ABC):
         """The numbers of these answers, as JSON values; the same for the same answers."""
 
     @abstractmethod
-    def report(self, study: Study, results: Result, report: Report) -> None:
+    def report(self, study: Study, results: Result, report: ReportBuilder) -> None:
         """Add the headline and the sections of ``results["main"]`` to a report."""
 
     @abstractmethod

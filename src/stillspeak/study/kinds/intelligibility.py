@@ -16,7 +16,7 @@ from stillspeak.study.config import Question, Trials
 from stillspeak.study.kinds import Rater, Result, Study, StudyKind
 from stillspeak.study.materials import Video
 from stillspeak.study.records import Answer, Trial
-from stillspeak.study.section import Report, of, percent, share_head, share_row, span
+from stillspeak.study.section import ReportBuilder, of, percent, share_head, share_row, span
 
 
 class _Word(NamedTuple):
@@ -183,7 +183,7 @@ class Intelligibility(StudyKind):
             ),
         }
 
-    def report(self, study: Study, results: Result, report: Report) -> None:
+    def report(self, study: Study, results: Result, report: ReportBuilder) -> None:
         level, main = report.level, results["main"]
         chance = "" if main["chance"] is None else f"; chance is {percent(main['chance'])}"
         report.headline += [

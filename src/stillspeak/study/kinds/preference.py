@@ -22,7 +22,7 @@ from stillspeak.study.materials import Materials, Video
 from stillspeak.study.records import FIRST, SECOND, Answer, Trial, Truth
 from stillspeak.study.section import (
     ALPHA,
-    Report,
+    ReportBuilder,
     Section,
     number_span,
     of,
@@ -176,9 +176,6 @@ class Preference(StudyKind):
             for pair, p in zip(pairs, st.holm([pair["p"] for pair in pairs]), strict=True):
                 pair["p_holm"] = p
             votes = [(r, (item, frozenset((w, ll))), w) for r, w, ll, item in rows]
-            things: dict[Any, list[float | str]] = defaultdict(list)
-            for _, thing, winner in votes:
-                things[thing].append(winner)
             first = ((a.session, a.values[question.id] == FIRST) for a in asked)
             questions.append(
                 {
@@ -186,7 +183,7 @@ class Preference(StudyKind):
                     "text": question.text,
                     "pairs": pairs,
                     "first_side": st.share(st.tally(first, raters).values(), level),
-                    "alpha": st.krippendorff_alpha(things),
+                    "alpha": st.krippendorff_alpha(vote[1:] for vote in votes),
                     "majority": _agreement(votes),
                     "repeats": _repeated(answers, question.id, level),
                     "bradley_terry": _strengths(study.materials.systems, rows, raters, level),
@@ -194,7 +191,7 @@ class Preference(StudyKind):
             )
         return {"questions": questions}
 
-    def report(self, study: Study, results: Result, report: Report) -> None:
+    def report(self, study: Study, results: Result, report: ReportBuilder) -> None:
         level = report.level
         for question in results["main"]["questions"]:
             pairs = [pair for pair in question["pairs"] if pair["n"]]

@@ -18,7 +18,7 @@ from stillspeak.study.config import Question
 from stillspeak.study.kinds import Rater, Result, Study, StudyKind
 from stillspeak.study.materials import Video
 from stillspeak.study.records import Answer, Trial, Truth
-from stillspeak.study.section import ALPHA, Report, number_span
+from stillspeak.study.section import ALPHA, ReportBuilder, number_span
 
 GRADES = (1, 2, 3, 4, 5)
 
@@ -76,15 +76,14 @@ class Rating(StudyKind):
         for question in study.config.questions:
             by: Scores = {s: defaultdict(list) for s in study.materials.systems}
             items: dict[tuple[str, str], list[int]] = defaultdict(list)
-            things: dict[Any, list[float | str]] = defaultdict(list)
-            first, again = {}, []
+            grades, first, again = [], {}, []
             asked = [a for a in answers if question.id in a.values]
             for a in asked:
                 if a.trial.role == "main":
                     video, grade = study.video_of[a.trial.first], int(a.values[question.id])
                     by[video.system][a.session].append(grade)
                     items[video.system, video.item].append(grade)
-                    things[video.id].append(grade)
+                    grades.append((video.id, grade))
                     first[a.session, a.trial.first] = grade
             for a in asked:
                 key = a.session, a.trial.first
@@ -100,7 +99,7 @@ class Rating(StudyKind):
                         _difference(a, b, by, level)
                         for a, b in combinations(study.materials.systems, 2)
                     ],
-                    "alpha": st.krippendorff_alpha(things, interval=True),
+                    "alpha": st.krippendorff_alpha(grades, interval=True),
                     "repeats": {
                         "n": len(again),
                         "same": sum(d == 0 for d in again),
@@ -114,7 +113,7 @@ class Rating(StudyKind):
             )
         return {"questions": questions}
 
-    def report(self, study: Study, results: Result, report: Report) -> None:
+    def report(self, study: Study, results: Result, report: ReportBuilder) -> None:
         level = report.level
         for question in results["main"]["questions"]:
             systems = question["systems"]

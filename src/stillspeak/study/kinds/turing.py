@@ -18,7 +18,7 @@ from stillspeak.study.kinds import Rater, Result, Study, StudyKind
 from stillspeak.study.materials import Video
 from stillspeak.study.records import Answer, Trial
 from stillspeak.study.section import (
-    Report,
+    ReportBuilder,
     number_span,
     of,
     p_equals,
@@ -177,7 +177,7 @@ class Turing(StudyKind):
             ),
         }
 
-    def report(self, study: Study, results: Result, report: Report) -> None:
+    def report(self, study: Study, results: Result, report: ReportBuilder) -> None:
         level, main = report.level, results["main"]
         accuracy, d = main["accuracy"], main["detection"]
         report.headline += [
@@ -290,7 +290,7 @@ def _detection(table: Sequence[tuple[int, int, int, int]], level: float) -> Resu
     }
 
 
-def _difficulty(report: Report, items: Sequence[Result]) -> None:
+def _difficulty(report: ReportBuilder, items: Sequence[Result]) -> None:
     section = report.section("Item difficulty")
     half = _MAX_ROWS // 2
     shown = items if len(items) <= _MAX_ROWS else [*items[:half], *items[-half:]]
