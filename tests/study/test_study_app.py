@@ -13,7 +13,8 @@ import pytest
 from stillspeak.study.config import Limits, as_toml
 from stillspeak.study.kinds import Study, load_config
 from stillspeak.study.materials import load_materials
-from stillspeak.study.videos import VideoOptions, init_study
+from stillspeak.study.records import VideoOptions
+from stillspeak.study.videos import init_study
 from support.study import GRID_NAMES
 
 pytest.importorskip("fastapi", reason="fastapi is not installed (extra: serve)")
@@ -40,8 +41,8 @@ def change(folder: Path, **sections: dict[str, Any]) -> None:
 def made(tmp_path_factory: pytest.TempPathFactory, videos: Path) -> Path:
     folder = tmp_path_factory.mktemp("made") / "study"
     both = [videos / "ours", videos / "theirs"]
-    options = VideoOptions(names=["systemone", "systemtwo"], link=True)
-    init_study(folder, "preference", both, options)
+    names = ["systemone", "systemtwo"]
+    init_study(folder, "preference", both, VideoOptions(link=True), names=names)
     change(folder, trials={"count": 3, "catch": 1, "repeats": 0}, playback={"must_watch": False})
     return folder
 

@@ -16,7 +16,7 @@ from test_study_app import change
 
 from stillspeak.study.kinds import Study
 from stillspeak.study.store import AnswerStore
-from stillspeak.study.videos import VideoOptions, init_study
+from stillspeak.study.videos import init_study
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -131,7 +131,7 @@ def study(tmp_path: Path, videos: Path) -> Callable[..., Path]:
         folder = tmp_path / kind
         sources = [videos / "ours", videos / "theirs"][:systems]
         names = ["a", "b"] if kind == "preference" else None
-        init_study(folder, kind, sources, VideoOptions(names=names))
+        init_study(folder, kind, sources, names=names)
         change(folder, **sections)
         return folder
 

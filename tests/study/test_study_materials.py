@@ -16,8 +16,9 @@ from stillspeak.study.answers import normalise
 from stillspeak.study.kinds import Study, load_config
 from stillspeak.study.materials import load_materials
 from stillspeak.study.plan import check_plan
+from stillspeak.study.records import VideoOptions
 from stillspeak.study.transcode import check_playable
-from stillspeak.study.videos import VideoOptions, init_study
+from stillspeak.study.videos import init_study
 from support.study import GRID_CHOICES, GRID_NAMES, write_clip
 
 
@@ -293,9 +294,9 @@ def test_folders_that_cannot_be(tmp_path: Path, folders: Callable[..., list[Path
     with pytest.raises(OutputExistsError, match="is not empty"):
         init_study(target, "preference", [a, b])
     with pytest.raises(InputError, match="--names: 1 given for 2"):
-        init_study(tmp_path / "s2", "preference", [a, b], VideoOptions(names=["x"]))
+        init_study(tmp_path / "s2", "preference", [a, b], names=["x"])
     with pytest.raises(InputError, match="same name"):
-        init_study(tmp_path / "s2", "preference", [a, b], VideoOptions(names=["x", "x"]))
+        init_study(tmp_path / "s2", "preference", [a, b], names=["x", "x"])
     (a / "bbaf2n.webm").write_bytes(b"x")
     with pytest.raises(InputError, match="has the same name"):
         init_study(tmp_path / "s2", "preference", [a, b])

@@ -367,11 +367,12 @@ def test_a_truth_that_cannot_be(tmp_path: Path) -> None:
     for truth, message in (
         (Truth(), "--means: 2 systems need one each"),
         (Truth(means=(3, 6)), "--means"),
-        (Truth(share=1.5, means=(3, 3)), "--share 1.5"),
         (Truth(strengths=(1,), means=(3, 3)), "--strengths: 1 for 2"),
     ):
         with pytest.raises(ConfigError, match=message):
             run(study, 1, truth, seed=0)
+    with pytest.raises(ConfigError, match="share: must be less than 1"):
+        Truth(share=1.5)
 
 
 def test_who_leaves_is_counted(tmp_path: Path) -> None:

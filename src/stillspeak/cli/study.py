@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from pydantic import Field
 
-from stillspeak.cli.common import Overwrite, Quiet, Seed, listed, progress_bar, tell, with_options
+from stillspeak.cli.common import Overwrite, Quiet, listed, progress_bar, tell, with_options
+from stillspeak.study.records import RaterOptions, Truth, VideoOptions
 
 app = typer.Typer(
     help="Ask people which videos look natural, real, good, or can be lip-read; report on it.",
@@ -32,28 +34,17 @@ def init(
     names: Annotated[
         str | None, "The systems' names, separated by commas; the folders' by default."
     ] = None,
-    words: Annotated[
-        Path | None,
-        "Lip reading: CSV with the columns file and words, unless files have GRID names.",
-    ] = None,
     questions: Annotated[
         str | None,
         "natural, sync, realism (pairs) or quality, sync, ... (mos), separated by commas.",
     ] = None,
-    catch: Annotated[
-        Path | None, "Folder of obviously bad videos; they are made by default."
-    ] = None,
-    seed: Seed = 0,
-    link: Annotated[bool, "Hard links instead of copies."] = False,
-    convert: Annotated[bool, "Convert what browsers do not play to MP4."] = False,
-    skip_unpaired: Annotated[bool, "Leave out names that some folders lack."] = False,
-    length_tolerance: Annotated[
-        float, Field(ge=0), "Seconds by which lengths in a pair may differ."
-    ] = 0.5,
+    seed: Annotated[int, Field(ge=0), "Decides order and sides."] = 0,
+    *,
+    options: VideoOptions,
     quiet: Quiet = False,
 ) -> None:
     """Make a study: DIR first, then the folders of videos."""
-    from stillspeak.study.videos import VideoOptions, init_study
+    from stillspeak.study.videos import init_study
 
     given = {"preference": pairs, "turing": turing, "mos": mos, "intelligibility": intelligibility}
     chosen = [name for name, yes in given.items() if yes] + ([kind] if kind else [])
@@ -61,15 +52,13 @@ def init(
         raise typer.BadParameter(
             "one of --pairs, --turing, --mos, --intelligibility or --kind is needed"
         )
-    options = VideoOptions(
-        listed(names), words, catch, link, convert, skip_unpaired, length_tolerance
-    )
     with progress_bar("checking videos", None, quiet) as advance:
         study, notes = init_study(
             directory,
             chosen[0],
             folders,
             options,
+            names=listed(names),
             questions=listed(questions) or (),
             seed=seed,
             progress=lambda done, total: advance(done, f"of {total}"),
@@ -192,33 +181,26 @@ def _write_text(path: Path, text: str, *, overwrite: bool) -> None:
 def simulate(
     directory: Study,
     raters: Annotated[int, Field(ge=1, le=100_000), "How many."] = 30,
-    share: Annotated[
-        float,
-        "Pairs: how often the first system is preferred; Turing test: how often the "
-        "answer is right; lip reading: how often a word is.",
-    ] = 0.8,
     strengths: Annotated[
         str | None, "Pairs: Bradley-Terry strengths of the systems, separated by commas."
     ] = None,
     means: Annotated[str | None, "Ratings: means of the systems, separated by commas."] = None,
-    spread: Annotated[float, "How much raters differ, from 0 to 1."] = 0.05,
-    careless: Annotated[float, "Share who answer at random."] = 0.0,
-    leave: Annotated[float, "Share who leave half-way."] = 0.0,
-    seed: Seed = 0,
+    seed: Annotated[int, Field(ge=0), "Decides what raters answer."] = 0,
     database: Annotated[str | None, "SQLAlchemy URL; DIR/simulated.db by default."] = None,
+    *,
+    options: RaterOptions,
     quiet: Quiet = False,
 ) -> None:
     """Let raters of known truth take part, to try a study and its report before people do."""
     from stillspeak.study.kinds import Study
     from stillspeak.study.plan import check_plan
-    from stillspeak.study.records import Truth
     from stillspeak.study.simulate import check_truth
     from stillspeak.study.simulate import simulate as run
     from stillspeak.study.store import AnswerStore, sqlite_url
 
     study = Study.load(directory)
     check_plan(study)
-    truth = Truth(share, _numbers(strengths), _numbers(means), spread, careless, leave)
+    truth = Truth(**asdict(options), strengths=_numbers(strengths), means=_numbers(means))
     check_truth(study, truth)
     url = database or sqlite_url(directory / "simulated.db")
     with AnswerStore(study, url, durable=False) as store:

@@ -1,11 +1,16 @@
-"""Plain values: what is planned, what a database holds, and what simulated raters go by."""
+"""Plain values: what is planned, what a database holds, and what options say."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from stillspeak.system.configuration import configuration
 
 TrialRole = Literal["training", "main", "catch", "repeat"]
 
@@ -93,27 +98,71 @@ class Answers:
     deleted: int
 
 
-@dataclass(frozen=True)
-class Truth:
+@configuration()
+class VideoOptions:
+    """How ``study init`` takes videos."""
+
+    words: Annotated[
+        Path | None,
+        Field(
+            description="Lip reading: CSV with the columns file and words, unless files have GRID "
+            "names."
+        ),
+    ] = None
+    catch: Annotated[
+        Path | None,
+        Field(
+            description="Folder of obviously bad videos, named as the others; by default some are "
+            "frozen and coarsened."
+        ),
+    ] = None
+    link: Annotated[bool, Field(description="Hard links instead of copies, metadata and all.")] = (
+        False
+    )
+    convert: Annotated[bool, Field(description="Convert what browsers do not play to MP4.")] = False
+    skip_unpaired: Annotated[bool, Field(description="Leave out names that some folders lack.")] = (
+        False
+    )
+    length_tolerance: Annotated[
+        float, Field(ge=0, description="Seconds by which lengths in a pair may differ.")
+    ] = 0.5
+
+
+@configuration()
+class RaterOptions:
+    """How simulated raters answer."""
+
+    share: Annotated[
+        float,
+        Field(
+            gt=0,
+            lt=1,
+            description="Pairs: how often the first system is preferred; Turing test: how often "
+            "the answer is right; lip reading: how often a word is. Over all raters.",
+        ),
+    ] = 0.8
+    spread: Annotated[
+        float, Field(gt=0, lt=1, description="How much raters differ, from 0 to 1.")
+    ] = 0.05
+    """A rater's own share comes from a beta distribution around ``share`` with variance
+    ``share * (1 - share) * spread``."""
+    careless: Annotated[
+        float, Field(ge=0, le=1, description="Share who answer at random, catch trials too.")
+    ] = 0.0
+    leave: Annotated[float, Field(ge=0, le=1, description="Share who leave half-way.")] = 0.0
+
+
+@configuration()
+class Truth(RaterOptions):
     """What simulated raters go by.
 
     Attributes:
-        share: pairs of two systems: how often the first is preferred; Turing test: how often
-            the answer is right; lip reading: how often a word is right. Over all raters.
         strengths: pairs: Bradley-Terry strengths, one for each system, in place of ``share``.
         means: ratings: one for each system, 1 to 5.
-        spread: how much raters differ: a rater's own share comes from a beta distribution
-            around the truth with variance ``share * (1 - share) * spread``.
-        careless: share of raters who answer at random, catch trials too.
-        leave: share of raters who leave half-way.
     """
 
-    share: float = 0.8
     strengths: tuple[float, ...] = ()
     means: tuple[float, ...] = ()
-    spread: float = 0.05
-    careless: float = 0.0
-    leave: float = 0.0
 
 
 def iso(seconds: float | None) -> str:

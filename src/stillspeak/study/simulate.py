@@ -10,7 +10,7 @@ import random
 
 from stillspeak.errors import ConfigError
 from stillspeak.study.kinds import Rater, Study
-from stillspeak.study.records import Truth as Truth
+from stillspeak.study.records import Truth
 from stillspeak.study.store import AnswerStore
 
 
@@ -18,10 +18,6 @@ def check_truth(study: Study, truth: Truth) -> None:
     """Raises:
     ConfigError: which value cannot be meant.
     """
-    for name in ("share", "spread", "careless", "leave"):
-        value = getattr(truth, name)
-        if not 0 <= value <= 1 or (name in ("share", "spread") and not 0 < value < 1):
-            raise ConfigError(f"--{name} {value}: not between 0 and 1")
     systems = len(study.materials.systems)
     if truth.strengths and len(truth.strengths) != systems:
         raise ConfigError(f"--strengths: {len(truth.strengths)} for {systems} systems")

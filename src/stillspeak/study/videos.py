@@ -20,6 +20,7 @@ from stillspeak.study.answers import normalise
 from stillspeak.study.config import FILE, as_toml
 from stillspeak.study.kinds import Study, StudyKind, default_config, find_kind
 from stillspeak.study.materials import VIDEOS, Materials, Role, Video, save_materials
+from stillspeak.study.records import VideoOptions
 from stillspeak.study.transcode import SUFFIXES, check_playable, convert, copy_streams
 from stillspeak.system.atomic import whole_folder
 
@@ -36,37 +37,13 @@ Progress = Callable[[int, int], None]
 """Called with how many files are done, and of how many."""
 
 
-@dataclass(frozen=True)
-class VideoOptions:
-    """How ``study init`` takes videos.
-
-    Attributes:
-        names: of the systems, in place of the folders' names.
-        words: lip reading: a CSV file with the columns ``file`` and ``words``; without it the
-            words are those that GRID's file names spell.
-        catch: a folder of obviously bad (fake) videos, named as those of the systems; without it
-            a few are made by freezing and coarsening some of them.
-        link: hard links in place of copies, metadata and all.
-        convert: make an MP4 of files that browsers do not play.
-        skip_unpaired: leave out names that not every system has.
-        length_tolerance: seconds by which videos of one name may differ.
-    """
-
-    names: Sequence[str] | None = None
-    words: str | Path | None = None
-    catch: str | Path | None = None
-    link: bool = False
-    convert: bool = False
-    skip_unpaired: bool = False
-    length_tolerance: float = 0.5
-
-
 def init_study(
     folder: str | Path,
     kind: str,
     sources: Sequence[str | Path],
-    options: VideoOptions = VideoOptions(),
+    options: VideoOptions = VideoOptions(),  # noqa: B008 - it cannot be changed
     *,
+    names: Sequence[str] | None = None,
     questions: Sequence[str] = (),
     seed: int = 0,
     progress: Progress | None = None,
@@ -82,6 +59,7 @@ def init_study(
         sources: pairs: two systems or more; Turing test: the real videos, then the fake ones;
             ratings and lip reading: one system or more.
         options: how the videos are taken.
+        names: of the systems, in place of the folders' names.
         questions: ids of ready-made questions; the first one without.
         seed: of order and sides, and of which videos are kept for training.
         progress: told of every video.
@@ -96,7 +74,7 @@ def init_study(
         ConfigError: unknown kind or questions.
     """
     target, how = Path(folder), find_kind(kind)
-    systems = _check_sources(how, sources, options.names)
+    systems = _check_sources(how, sources, names)
     found = {s: _find(Path(p), options.convert) for s, p in zip(systems, sources, strict=True)}
     if how.paired:
         _check_partners(found, options.skip_unpaired)
@@ -273,7 +251,7 @@ def _differences(videos: Sequence[Video], *, silent: bool) -> Iterator[str]:
 # ------------------------------------------------------------------ words
 
 
-def _words(kind: StudyKind, found: Found, table: str | Path | None) -> dict[str, tuple[str, ...]]:
+def _words(kind: StudyKind, found: Found, table: Path | None) -> dict[str, tuple[str, ...]]:
     """The words of every item."""
     if not kind.spoken:
         if table is not None:
@@ -282,7 +260,7 @@ def _words(kind: StudyKind, found: Found, table: str | Path | None) -> dict[str,
     from stillspeak.data.layouts.grid import grid_text
 
     spoken: dict[str, tuple[str, ...]] = {}
-    given = read_words(Path(table)) if table is not None else {}
+    given = read_words(table) if table is not None else {}
     for files in found.values():
         for item, path in files.items():
             name = Path(item).name
@@ -424,9 +402,9 @@ def _catches(intake: _Intake, videos: Sequence[Video], found: Found) -> list[Vid
             raise InputError("--catch: lip reading asks for given words in place of bad videos")
         return []
     if folder is not None:
-        if not Path(folder).is_dir():
+        if not folder.is_dir():
             raise InputError(f"{folder}: no such folder; --catch takes one of bad videos")
-        bad = _find(Path(folder), intake.options.convert)
+        bad = _find(folder, intake.options.convert)
         items = {video.item for video in videos}
         for item, path in bad.items():
             if kind.paired and item not in items:
