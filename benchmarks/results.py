@@ -24,9 +24,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from stillspeak.data.cache import load_manifest
 from stillspeak.data.corpora import LAYOUTS
 from stillspeak.data.layouts.grid import grid_root
-from stillspeak.data.prepare import load_manifest, prepare
+from stillspeak.data.prepare import prepare
 from stillspeak.errors import DataError, StillspeakError, WeightsError
 from stillspeak.evaluation.evaluate import evaluate_folder, evaluate_model
 from stillspeak.evaluation.metrics import all_metrics

@@ -27,7 +27,7 @@ from skimage.data import astronaut
 
 from stillspeak.animate import Animator
 from stillspeak.constants import FRAME_HEIGHT, FRAME_WIDTH, SAMPLE_RATE, VIDEO_FPS
-from stillspeak.data.prepare import CachedClip, load_manifest, open_clip
+from stillspeak.data.cache import CachedClip, load_manifest, open_clip
 from stillspeak.errors import DataError, StillspeakError
 from stillspeak.evaluation.clip import EvaluationClip
 from stillspeak.evaluation.measures.image_quality import Frames

@@ -34,9 +34,9 @@ import torch
 
 from stillspeak.constants import SAMPLE_RATE
 from stillspeak.data.augment import time_warp
+from stillspeak.data.cache import CachedClip, load_manifest, open_clip
 from stillspeak.data.channel import level, noise
 from stillspeak.data.layouts.grid import PAUSES, Word
-from stillspeak.data.prepare import CachedClip, load_manifest, open_clip
 from stillspeak.errors import DataError, MissingDependencyError, StillspeakError
 from stillspeak.export.onnx import open_onnx
 from stillspeak.media.audio import load_audio

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from stillspeak.data.prepare import MANIFEST, CachedClip, _write_tensors, load_manifest
+from stillspeak.data.cache import MANIFEST, CachedClip, load_manifest, write_tensors
 from stillspeak.models.config import GeneratorConfig
 from stillspeak.models.generator import Generator
 from support.faces import HEIGHT, WIDTH, face_pictures, face_points
@@ -141,7 +141,7 @@ def write_clip() -> Callable[..., CachedClip]:
         }
         if mouths is not None:
             tensors["mouth"] = mouths
-        _write_tensors(file, tensors, {"key": json.dumps("k"), "speaker": json.dumps(speaker)})
+        write_tensors(file, tensors, {"key": json.dumps("k"), "speaker": json.dumps(speaker)})
         row = {
             "file": f"{speaker}/{name}.safetensors",
             "speaker": speaker,

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from stillspeak.cli.app import main
 from stillspeak.constants import SAMPLE_RATE, VIDEO_FPS
-from stillspeak.data.prepare import load_manifest, open_clip
+from stillspeak.data.cache import load_manifest, open_clip
 from stillspeak.errors import DataError
 from stillspeak.evaluation.evaluate import evaluate_model
 from stillspeak.media.video_writer import write_video

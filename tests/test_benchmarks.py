@@ -10,7 +10,7 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 
-from stillspeak.data.prepare import CachedClip
+from stillspeak.data.cache import CachedClip
 from support.faces import face_pictures
 
 ROOT = Path(__file__).resolve().parents[1]

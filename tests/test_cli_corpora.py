@@ -10,7 +10,7 @@ import pytest
 
 from stillspeak.cli import app as cli
 from stillspeak.constants import SAMPLE_RATE
-from stillspeak.data.prepare import load_manifest
+from stillspeak.data.cache import load_manifest
 from stillspeak.media.audio import load_audio
 from stillspeak.media.video_writer import write_video
 from support.film import SPEECH, talk

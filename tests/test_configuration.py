@@ -16,8 +16,8 @@ from stillspeak.system.configuration import (
     read_toml,
     to_table,
 )
+from stillspeak.training.auxiliary.kinds import auxiliary_config, auxiliary_kind
 from stillspeak.training.config import RunConfig, run_config
-from stillspeak.training.scorers.run import lesson_config, lesson_kind
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.toml"))
 
@@ -167,7 +167,7 @@ def test_a_component_s_own_rule_speaks_through() -> None:
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.name)
 def test_every_file_in_configs(path: Path) -> None:
     table = read_toml(path)
-    build_config = lesson_config if lesson_kind(table) else run_config
+    build_config = auxiliary_config if auxiliary_kind(table) else run_config
     config = build_config(table, name=path.name)
     for section, values in table.items():
         for key, value in values.items():

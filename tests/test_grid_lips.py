@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from stillspeak.data.cache import load_manifest, open_clip
 from stillspeak.data.corpora import find_grid, grid_root
 from stillspeak.data.dataset import whole_clip
-from stillspeak.data.prepare import load_manifest, open_clip, prepare
+from stillspeak.data.prepare import prepare
 from stillspeak.evaluation.measures.lips import lip_agreement, silent_frames, track_lips
 from stillspeak.face.landmarks import MediaPipeDetector
 from stillspeak.models.pixels import from_model

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 from stillspeak.constants import SAMPLE_RATE, VIDEO_FPS
-from stillspeak.data.prepare import load_manifest
+from stillspeak.data.cache import load_manifest
 from stillspeak.media.video import iter_frames
 from stillspeak.media.video_writer import write_video
 from stillspeak.system.workers import WorkerPool

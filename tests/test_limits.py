@@ -19,8 +19,9 @@ from stillspeak.animate import Animator
 from stillspeak.batch import BatchJob, run_jobs
 from stillspeak.cli import app as cli
 from stillspeak.data import prepare as prepare_module
+from stillspeak.data.cache import load_manifest
 from stillspeak.data.corpora import find_grid
-from stillspeak.data.prepare import load_manifest, prepare
+from stillspeak.data.prepare import prepare
 from stillspeak.errors import ConfigError, DataError, WeightsError, of_the_machine, out_of_memory
 from stillspeak.media.audio import load_audio
 from stillspeak.options import AnimateOptions

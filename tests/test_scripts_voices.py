@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from stillspeak.data.cache import load_manifest
 from stillspeak.data.layouts.grid import GRID_WORDS, Word
-from stillspeak.data.prepare import load_manifest
 from stillspeak.media.audio import load_audio
 
 ROOT = Path(__file__).resolve().parents[1]

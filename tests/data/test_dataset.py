@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from stillspeak.data.cache import CachedClip, load_manifest, open_clip
 from stillspeak.data.config import AugmentConfig, DataConfig
 from stillspeak.data.dataset import (
     AudioBatch,
@@ -20,7 +21,6 @@ from stillspeak.data.dataset import (
     read_frames,
     whole_clip,
 )
-from stillspeak.data.prepare import CachedClip, load_manifest, open_clip
 from stillspeak.errors import ConfigError, DataError
 from stillspeak.face.mouth import MIRRORED_PAIRS, mouth_distances
 from stillspeak.media.audio import frame_windows

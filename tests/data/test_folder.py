@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from stillspeak.data.cache import load_manifest, open_clip
 from stillspeak.data.clips import SPLITS, Rejected
 from stillspeak.data.corpora import LAYOUTS, find_folder
 from stillspeak.data.layouts import folder
 from stillspeak.data.layouts.folder import Looking, split_speakers
-from stillspeak.data.prepare import load_manifest, open_clip, prepare
+from stillspeak.data.prepare import prepare
 from stillspeak.data.segments import SegmentRules
 from stillspeak.errors import DataError, VideoError
 from stillspeak.face.landmarks import Face

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from stillspeak.constants import SAMPLE_RATE, VIDEO_FPS
+from stillspeak.data.cache import load_manifest, open_clip
 from stillspeak.data.clips import Clip
-from stillspeak.data.prepare import Summary, load_manifest, open_clip, prepare
+from stillspeak.data.prepare import Summary, prepare
 from stillspeak.errors import DataError
 from stillspeak.face.align import canonical_face
 from stillspeak.face.landmarks import Face

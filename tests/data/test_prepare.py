@@ -13,15 +13,9 @@ import pytest
 
 from stillspeak.constants import FRAME_HEIGHT, FRAME_WIDTH, SAMPLE_RATE, VIDEO_FPS
 from stillspeak.data import prepare as prepare_module
+from stillspeak.data.cache import FORMAT, load_manifest, open_clip
 from stillspeak.data.corpora import Clip, find_grid, grid_root
-from stillspeak.data.prepare import (
-    FORMAT,
-    MAX_GAP,
-    Progress,
-    load_manifest,
-    open_clip,
-    prepare,
-)
+from stillspeak.data.prepare import MAX_GAP, Progress, prepare
 from stillspeak.errors import DataError
 from stillspeak.face.landmarks import Face, LandmarkDetector, MediaPipeDetector
 

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from stillspeak.constants import SAMPLE_RATE, VIDEO_FPS
+from stillspeak.data.cache import FORMAT, CachedClip, load_manifest, open_clip
 from stillspeak.data.clips import Clip
 from stillspeak.data.corpora import find_crema_d, find_grid, find_tcd_timit
-from stillspeak.data.prepare import FORMAT, CachedClip, Summary, load_manifest, open_clip, prepare
+from stillspeak.data.prepare import Summary, prepare
 from stillspeak.face.align import SMOOTHING_WINDOW, canonical_face
 from stillspeak.face.landmarks import Face
 from support.film import film, flashes

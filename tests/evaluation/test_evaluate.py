@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from stillspeak.cli.app import main
+from stillspeak.data.cache import CachedClip, load_manifest, open_clip
 from stillspeak.data.dataset import whole_clip
-from stillspeak.data.prepare import CachedClip, load_manifest, open_clip
 from stillspeak.errors import (
     ConfigError,
     DataError,

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from stillspeak.data.cache import load_manifest, open_clip
 from stillspeak.data.corpora import find_grid, grid_root
-from stillspeak.data.prepare import load_manifest, open_clip, prepare
+from stillspeak.data.prepare import prepare
 from stillspeak.errors import VideoError, WeightsError
 from stillspeak.evaluation.measures.lipreading import LipReader, load_lip_reader, word_error_rate
 from stillspeak.models.lipnet import (

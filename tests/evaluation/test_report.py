@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from stillspeak.cli.app import main
-from stillspeak.data.prepare import load_manifest
+from stillspeak.data.cache import load_manifest
 from stillspeak.errors import DataError, OutputError, OutputExistsError
 from stillspeak.evaluation.evaluate import evaluate_model
 from stillspeak.evaluation.report import plots as report_plots

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from stillspeak.data.cache import load_manifest, open_clip
 from stillspeak.data.corpora import find_grid, grid_root
-from stillspeak.data.prepare import load_manifest, open_clip, prepare
+from stillspeak.data.prepare import prepare
 from stillspeak.errors import VideoError, WeightsError
 from stillspeak.evaluation.measures.sync import SyncScorer, load_sync_scorer, score_distances
 from stillspeak.models.syncnet import SYNC_FORMAT, SyncNet, SyncNetConfig, golden_sync

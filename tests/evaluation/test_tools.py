@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from stillspeak.cli.app import main
-from stillspeak.data.prepare import CachedClip
+from stillspeak.data.cache import CachedClip
 from stillspeak.errors import WeightsError
 from stillspeak.evaluation import tools
 from stillspeak.evaluation.clip import EvaluationClip

@@ -22,11 +22,11 @@ from safetensors.torch import load, save
 
 from stillspeak.batch import read_jobs
 from stillspeak.conceal.lost_frames import read_lost
+from stillspeak.data.cache import MANIFEST, load_manifest, open_clip, sound_and_landmarks
 from stillspeak.data.clips import read_split
 from stillspeak.data.config import AugmentConfig, DataConfig
 from stillspeak.data.dataset import TrainingData
 from stillspeak.data.layouts.grid import read_alignment
-from stillspeak.data.prepare import MANIFEST, load_manifest, open_clip, sound_and_landmarks
 from stillspeak.errors import (
     LONGEST,
     AudioError,

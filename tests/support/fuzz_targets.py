@@ -19,12 +19,12 @@ import torch
 from stillspeak import weights
 from stillspeak.batch import read_jobs
 from stillspeak.conceal.lost_frames import read_lost
+from stillspeak.data.cache import MANIFEST, load_manifest, write_tensors
 from stillspeak.data.clips import read_split
 from stillspeak.data.config import AugmentConfig, DataConfig
 from stillspeak.data.corpora import find_grid
 from stillspeak.data.dataset import TrainingData
 from stillspeak.data.layouts.grid import read_alignment
-from stillspeak.data.prepare import MANIFEST, _write_tensors, load_manifest
 from stillspeak.evaluation.measures.lipreading import load_lip_reader
 from stillspeak.evaluation.measures.sync import load_sync_scorer
 from stillspeak.media.audio import ChunkResampler, load_audio, mono_chunk, read_track
@@ -41,9 +41,9 @@ from stillspeak.study.kinds import Study
 from stillspeak.study.plan import check_plan, plan_session
 from stillspeak.study.videos import init_study
 from stillspeak.system.configuration import build, merge, parse_overrides, read_toml
+from stillspeak.training.auxiliary.kinds import auxiliary_config, auxiliary_kind
 from stillspeak.training.checkpoint import load_checkpoint, save_checkpoint
 from stillspeak.training.config import run_config
-from stillspeak.training.scorers.run import lesson_config, lesson_kind
 from stillspeak.web.settings import ServeSettings
 from support.faces import face_pictures, face_points
 from support.fuzz import Body, FindingError, Form, Target, as_toml
@@ -386,7 +386,7 @@ def _cache(folder: Path) -> Path:
             "head_pose": np.zeros((_FRAMES, 3), np.float32),
         }
         file = f"{speaker}/one.safetensors"
-        _write_tensors(folder / file, tensors, {"key": '"k"', "speaker": json.dumps(speaker)})
+        write_tensors(folder / file, tensors, {"key": '"k"', "speaker": json.dumps(speaker)})
         row = {"file": file, "speaker": speaker, "stem": "one", "name": "one", "split": "train"}
         rows.append(row | {"frames": _FRAMES, "key": "k", "text": None})
     (folder / MANIFEST).write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -449,10 +449,10 @@ def _toml(path: str) -> Callable[[], list[bytes]]:
 
 def _read_run(path: Path) -> None:
     table = read_toml(path)
-    if lesson_kind(table) is None:
+    if auxiliary_kind(table) is None:
         run_config(table, name=path.name)
     else:
-        lesson_config(table, name=path.name)
+        auxiliary_config(table, name=path.name)
 
 
 _SERVE = b"""host = "127.0.0.1"

@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 from lightning_fabric import Fabric
 
+from stillspeak.data.cache import CachedClip, load_manifest
 from stillspeak.data.dataset import TrainingData
-from stillspeak.data.prepare import CachedClip, load_manifest
 from stillspeak.system.configuration import merge, read_toml
 from stillspeak.system.runtime import Precision
 from stillspeak.training.config import RunConfig, run_config
-from stillspeak.training.trainer import Trainer
+from stillspeak.training.loop import TrainingLoop
+from stillspeak.training.trainer import GeneratorTraining
 
 SMOKE = Path(__file__).parents[2] / "configs" / "smoke.toml"
 
@@ -54,12 +55,12 @@ def clips(speaking_cache: Path) -> list[CachedClip]:
 
 
 @pytest.fixture
-def make(fabric: Fabric, clips: list[CachedClip], tmp_path: Path) -> Callable[..., Trainer]:
-    """Makes a trainer in the test's folder."""
+def make(fabric: Fabric, clips: list[CachedClip], tmp_path: Path) -> Callable[..., TrainingLoop]:
+    """Makes a generator's training in the test's folder."""
 
-    def make_trainer(
+    def make_loop(
         config: RunConfig | None = None, folder: str = "run", *, validate: bool = False
-    ) -> Trainer:
+    ) -> TrainingLoop:
         config = config or run_config(read_toml(SMOKE), name="smoke")
         data = TrainingData(
             [c for c in clips if c.split == "train"],
@@ -69,14 +70,8 @@ def make(fabric: Fabric, clips: list[CachedClip], tmp_path: Path) -> Callable[..
             seed=config.training.seed,
         )
         validation = [c for c in clips if c.split == "validation"] if validate else []
-        return Trainer(
-            config,
-            fabric,
-            data,
-            validation,
-            tmp_path / folder,
-            precision=Precision("32-true", "a test"),
-            info={"command": "a test"},
-        )
+        precision = Precision("32-true", "a test")
+        task = GeneratorTraining(config, fabric, data, validation, precision=precision)
+        return TrainingLoop(task, fabric, tmp_path / folder, {"command": "a test"})
 
-    return make_trainer
+    return make_loop

@@ -15,11 +15,11 @@ from stillspeak.training.adversarial.losses import (
     real_loss,
     shifted_starts,
 )
-from stillspeak.training.config import GameForm
+from stillspeak.training.config import LossForm
 
-Loss = Callable[[torch.Tensor, GameForm], torch.Tensor]
+Loss = Callable[[torch.Tensor, LossForm], torch.Tensor]
 
-FORMS: tuple[GameForm, ...] = get_args(GameForm)
+FORMS: tuple[LossForm, ...] = get_args(LossForm)
 # D = 1/2, 3/4 and 1/10.
 LOGITS = (0.0, math.log(3), -math.log(9))
 LN2, LN3, LN9 = math.log(2), math.log(3), math.log(9)
@@ -51,7 +51,7 @@ REAL["minimax"], FAKE["minimax"] = REAL["log"], FAKE["log"]
 )
 @pytest.mark.parametrize("shape", [(3,), (3, 1), (1, 1, 3)])
 def test_by_hand(
-    loss: Loss, expected: dict[str, float], form: GameForm, shape: tuple[int, ...]
+    loss: Loss, expected: dict[str, float], form: LossForm, shape: tuple[int, ...]
 ) -> None:
     value = loss(torch.tensor(LOGITS).view(shape), form)
     assert value.shape == ()
@@ -69,7 +69,7 @@ def test_the_log_forms_are_logarithms_of_probabilities() -> None:
     torch.testing.assert_close(generator_loss(logits, "minimax"), -fake_loss(logits, "minimax"))
 
 
-def slope(loss: Loss, form: GameForm, logit: float) -> float:
+def slope(loss: Loss, form: LossForm, logit: float) -> float:
     logits = torch.tensor([float(logit)], requires_grad=True)
     loss(logits, form).backward()
     assert logits.grad is not None
@@ -78,7 +78,7 @@ def slope(loss: Loss, form: GameForm, logit: float) -> float:
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("logit", [-0.7, 0.0, 0.7])
-def test_who_pulls_where(form: GameForm, logit: float) -> None:
+def test_who_pulls_where(form: LossForm, logit: float) -> None:
     """A step against the slope: real ones up, fakes down, and the generator wants up."""
     assert slope(real_loss, form, logit) < 0
     assert slope(generator_loss, form, logit) < 0
@@ -96,7 +96,7 @@ def test_only_the_printed_form_gives_up_where_the_discriminator_is_sure() -> Non
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_large_and_coarse_logits_are_fine(form: GameForm) -> None:
+def test_large_and_coarse_logits_are_fine(form: LossForm) -> None:
     for loss in (real_loss, fake_loss, generator_loss):
         extremes = torch.tensor([-300.0, 300.0], dtype=torch.float16)
         value = loss(extremes, form)

@@ -19,10 +19,10 @@ from stillspeak.training.adversarial.discriminators import (
     make_adversaries,
 )
 from stillspeak.training.config import RunConfig
-from stillspeak.training.trainer import Trainer
+from stillspeak.training.loop import TrainingLoop
 
 Game = Callable[..., RunConfig]
-Make = Callable[..., Trainer]
+Make = Callable[..., TrainingLoop]
 
 HOP, MARGIN = 640, 960
 CLIPS, WINDOWS, FRAMES = 3, 12, 6
@@ -164,7 +164,7 @@ def test_the_sound_of_a_face_is_that_of_its_frames_and_the_decoy_never_is(
     for _ in range(40):
         draw = adversary.draw(batch, random)
         face, sound = adversary.look(batch, batch.frames, draw)
-        ((decoy_face, decoy),) = adversary.decoys(batch, draw)
+        ((decoy_face, decoy),) = adversary.mismatched_negatives(batch, draw)
         assert face.shape == (CLIPS, 5, 3, 128, 96)
         assert sound.shape == decoy.shape == (CLIPS, 5 * HOP)
         assert torch.equal(decoy_face, face)
@@ -261,7 +261,7 @@ def test_the_form_is_the_configurations(kind: type[Adversary], game: Game, batch
     draw = adversary.draw(batch, drawn())
     assert adversary(batch, batch.frames, draw).loss.item() == pytest.approx(0.75 + 0.5)
     stubbed(adversary, 3.0)
-    (advice,) = adversary.advise(batch, batch.frames, draw).values()
+    (advice,) = adversary.generator_terms(batch, batch.frames, draw).values()
     assert advice.item() == pytest.approx(-3)
 
 
@@ -291,8 +291,8 @@ def test_a_discriminator_learns_to_tell(kind: type[Adversary], game: Game) -> No
         lies = adversary.network(*adversary.look(given, made, draw))
         assert truth.min() > lies.max()
         # What it tells the generator: frames like the real ones cost less.
-        (good,) = adversary.advise(given, real, draw).values()
-        (bad,) = adversary.advise(given, made, draw).values()
+        (good,) = adversary.generator_terms(given, real, draw).values()
+        (bad,) = adversary.generator_terms(given, made, draw).values()
         assert good < bad
 
 
@@ -366,11 +366,11 @@ def test_feature_matching_is_zero_for_identical_frames(game: Game, batch: Batch)
         frames=torch.rand(batch.frames.shape, generator=drawn()), still=batch.still / 10
     )
     draw = adversary.draw(real, drawn())
-    same = adversary.advise(real, real.frames, draw)
+    same = adversary.generator_terms(real, real.frames, draw)
     assert set(same) == {"frame", "feature_matching"}
     assert same["feature_matching"].item() == 0
     made = (real.frames * 0.5).requires_grad_()
-    other = adversary.advise(real, made, draw)
+    other = adversary.generator_terms(real, made, draw)
     # By hand: the mean over layers of the mean distance within each.
     assert isinstance(adversary.network, FrameDiscriminator)
     with torch.no_grad():
@@ -389,7 +389,9 @@ def test_feature_matching_is_zero_for_identical_frames(game: Game, batch: Batch)
 
 def test_without_feature_matching_its_term_is_absent(game: Game, batch: Batch) -> None:
     adversary = judging(game)
-    assert set(adversary.advise(batch, batch.frames, adversary.draw(batch, drawn()))) == {"frame"}
+    assert set(adversary.generator_terms(batch, batch.frames, adversary.draw(batch, drawn()))) == {
+        "frame"
+    }
 
 
 def test_who_plays(game: Game) -> None:
@@ -417,9 +419,11 @@ def test_each_has_its_weight_and_learning_rate(game: Game) -> None:
 # ------------------------------------------------------------------------------- in the trainer
 
 
-def after(trainer: Trainer, steps: int = 1) -> list[dict[str, float]]:
+def after(trainer: TrainingLoop, steps: int = 1) -> list[dict[str, float]]:
     """Values of some steps on the trainer's own batches."""
-    return [trainer.train_step([trainer._data.batch(trainer.step)]) for _ in range(steps)]
+    return [
+        trainer.task.train_step([trainer.task.data.batch(trainer.task.step)]) for _ in range(steps)
+    ]
 
 
 def weights_of(module: nn.Module) -> dict[str, torch.Tensor]:
@@ -465,12 +469,12 @@ def test_the_generators_terms_do_not_move_a_discriminator(game: Game, make: Make
 
 def test_advice_leaves_no_gradient_in_a_discriminator(game: Game, make: Make) -> None:
     trainer = make(game(adversarial={"feature_matching": 0.4}))
-    batch = trainer._data.batch(0)
+    batch = trainer.task.data.batch(0)
     frames = (batch.frames * 0.5).requires_grad_()
-    draws = [a.draw(batch, drawn()) for a in trainer._adversaries]
-    terms, total = trainer._advice(batch, frames, draws)
+    draws = [a.draw(batch, drawn()) for a in trainer.task.adversaries]
+    terms, total = trainer.task.generator_terms(batch, frames, draws)
     total.backward()
-    assert all(p.grad is None for a in trainer._adversaries for p in a.parameters())
+    assert all(p.grad is None for a in trainer.task.adversaries for p in a.parameters())
     assert frames.grad is not None
     assert frames.grad.any()
     weights = {"frame": 0.1, "sequence": 0.2, "sync": 0.3, "feature_matching": 0.4}
@@ -496,14 +500,15 @@ def test_discriminators_get_generated_frames_without_their_history(
 
 def test_they_enter_at_their_step_and_fade_in(game: Game, make: Make) -> None:
     trainer = make(game(adversarial={"start": 1, "fade": 2, "feature_matching": 0.4}))
-    before = [weights_of(a) for a in trainer._adversaries]
-    objective = trainer.config.objective
+    before = [weights_of(a) for a in trainer.task.adversaries]
+    objective = trainer.task.config.objective
     fades = []
     for step in range(4):
         (values,) = after(trainer)
         alone = sum(getattr(objective, n) * values[n] for n in ("l1", "gradient", "mouth_shape"))
         moved = [
-            not same(b, weights_of(a)) for a, b in zip(trainer._adversaries, before, strict=True)
+            not same(b, weights_of(a))
+            for a, b in zip(trainer.task.adversaries, before, strict=True)
         ]
         assert moved == [step >= 1] * 3
         if step < 1:
@@ -518,19 +523,19 @@ def test_they_enter_at_their_step_and_fade_in(game: Game, make: Make) -> None:
 
 def test_the_audio_warm_start_is_without_discriminators(game: Game, make: Make) -> None:
     trainer = make(game(training={"audio_steps": 3}, adversarial={"start": 1, "fade": 2}))
-    assert trainer.config.game_start == 3
+    assert trainer.task.config.adversarial_start == 3
     expected = [(False, 0.0), (False, 0.0), (False, 0.0), (True, 0.5), (True, 1.0), (True, 1.0)]
     for step, (playing, fade) in enumerate(expected):
-        trainer.step = step
-        assert trainer._playing == playing
+        trainer.task.step = step
+        assert trainer.task.is_adversarial == playing
         if playing:
-            assert trainer._fade == fade
+            assert trainer.task.fade == fade
 
 
 def test_without_a_fade_they_count_at_once(game: Game, make: Make) -> None:
     trainer = make(game())
-    assert trainer._playing
-    assert trainer._fade == 1
+    assert trainer.task.is_adversarial
+    assert trainer.task.fade == 1
 
 
 def test_r1_comes_every_few_steps_from_their_start(game: Game, make: Make) -> None:
@@ -546,14 +551,14 @@ def test_r1_comes_every_few_steps_from_their_start(game: Game, make: Make) -> No
 def test_accumulated_batches_are_one_larger_batch(game: Game, make: Make) -> None:
     """Means over batches, for every player."""
     trainer = make(game(training={"accumulate": 2}))
-    batches = [trainer._data.batch(0, part) for part in range(2)]
-    values = trainer.train_step(batches)
+    batches = [trainer.task.data.batch(0, part) for part in range(2)]
+    values = trainer.task.train_step(batches)
     halves = []
     for part in range(2):
         one = make(game())
         one._history, random = one._history, one._random
         one._random = lambda purpose, _, part=part, r=random: r(purpose, part)  # type: ignore[method-assign]
-        halves.append(one.train_step([batches[part]]))
+        halves.append(one.task.train_step([batches[part]]))
     for name in ("l1", "frame_loss", "sequence_loss", "sync_loss", "frame_accuracy", "sync"):
         mean = (halves[0][name] + halves[1][name]) / 2
         assert values[name] == pytest.approx(mean, rel=1e-4), name

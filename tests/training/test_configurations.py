@@ -7,12 +7,12 @@ import pytest
 
 from stillspeak.system.configuration import read_toml, to_table
 from stillspeak.training.adversarial.discriminators import make_adversaries
+from stillspeak.training.auxiliary.kinds import auxiliary_config, auxiliary_kind
 from stillspeak.training.config import RunConfig, run_config
-from stillspeak.training.scorers.run import lesson_config, lesson_kind
 
 FOLDER = Path(__file__).parents[2] / "configs"
 EVERY = sorted(path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*.toml"))
-LESSONS = [name for name in EVERY if lesson_kind(read_toml(FOLDER / name))]
+LESSONS = [name for name in EVERY if auxiliary_kind(read_toml(FOLDER / name))]
 FILES = [name for name in EVERY if name not in LESSONS]
 
 DIFFERENCES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -73,8 +73,8 @@ def test_every_file_is_a_run(name: str) -> None:
 
 @pytest.mark.parametrize("name", LESSONS)
 def test_every_measuring_network_has_its_run(name: str) -> None:
-    config = lesson_config(read_toml(FOLDER / name), name=name)
-    assert lesson_config(to_table(config), name="again") == config
+    config = auxiliary_config(read_toml(FOLDER / name), name=name)
+    assert auxiliary_config(to_table(config), name="again") == config
     assert (FOLDER / name).read_text("utf-8").startswith("# ")
 
 

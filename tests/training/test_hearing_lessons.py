@@ -9,26 +9,26 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from stillspeak.data.cache import CachedClip, load_manifest
 from stillspeak.data.channel import ChannelConfig
-from stillspeak.data.prepare import CachedClip, load_manifest
 from stillspeak.errors import ConfigError, DataError, TrainingError
 from stillspeak.face.pose import opening_of
 from stillspeak.models.pose import PoseConfig
 from stillspeak.models.speech import SPEECH_FORMAT, TOKEN, SpeechEncoderConfig
 from stillspeak.models.whisper import WhisperEncoder, encoder_of_whisper
-from stillspeak.training.distillation import (
-    DistillationLesson,
+from stillspeak.training.auxiliary.distillation import (
+    DistillationObjective,
     Recordings,
     SpeechDataConfig,
     set_distances,
 )
-from stillspeak.training.pose import (
+from stillspeak.training.auxiliary.pose import (
     PoseDataConfig,
-    PoseLesson,
+    PoseObjective,
     load_lips,
     pose_basis,
 )
-from stillspeak.training.run import train
+from stillspeak.training.run import RunOptions, train
 from stillspeak.weights import load_model, load_speech_encoder, read_info
 from support.animate import speech, write_wav
 from support.whisper import ctranslate2, whisper_weights
@@ -111,14 +111,18 @@ def run_speech(folder: Path, teacher: Path, data: Path, *more: str, **options: A
     config = folder / "speech.toml"
     config.write_text(SPEECH)
     overrides = (f"speech_data.teacher={teacher}", *more)
-    return train(config, data, folder / "run", overrides=overrides, device="cpu", **options)
+    return train(
+        RunOptions(config, data, folder / "run", overrides=overrides, device="cpu", **options)
+    )
 
 
 def run_pose(folder: Path, encoder: Path, data: Path, *more: str, **options: Any) -> str:
     config = folder / "pose.toml"
     config.write_text(POSE)
     overrides = (f"pose_data.speech={encoder}", *more)
-    return train(config, data, folder / "run", overrides=overrides, device="cpu", **options)
+    return train(
+        RunOptions(config, data, folder / "run", overrides=overrides, device="cpu", **options)
+    )
 
 
 def rows(folder: Path, kind: str) -> list[dict[str, Any]]:
@@ -160,10 +164,10 @@ def test_recordings_that_cannot_be_read_are_left_out(tmp_path: Path) -> None:
 # --- the speech encoder -------------------------------------------------------------------------
 
 
-def speech_lesson(teacher: Path, recordings: Path, **data: Any) -> DistillationLesson:
+def speech_lesson(teacher: Path, recordings: Path, **data: Any) -> DistillationObjective:
     values = {"teacher": str(teacher), "batch": 2, "seconds": 1.0, "held_out": 3, **data}
     channel = ChannelConfig(codec=0.0)
-    return DistillationLesson(ENCODER, SpeechDataConfig(**values), channel, recordings, seed=1)
+    return DistillationObjective(ENCODER, SpeechDataConfig(**values), channel, recordings, seed=1)
 
 
 def test_examples_depend_on_the_step_alone(teacher: Path, recordings: Path) -> None:
@@ -228,7 +232,7 @@ def test_a_run_may_start_from_an_encoder_with_other_looks_ahead(
         assert torch.equal(lesson.network.state_dict()[name], value)
     wider = SpeechEncoderConfig(width=16, heads=2, behind=9, ahead=(3, 0))
     data = SpeechDataConfig(teacher=str(teacher), start=str(encoder), batch=1, seconds=1.0)
-    other = DistillationLesson(wider, data, ChannelConfig(codec=0.0), recordings, seed=1)
+    other = DistillationObjective(wider, data, ChannelConfig(codec=0.0), recordings, seed=1)
     mine = other.network.layers[0].get_parameter("distance")  # type: ignore[union-attr]
     theirs = known.layers[0].get_parameter("distance")
     assert torch.equal(mine[:, 3:11], theirs)
@@ -237,7 +241,7 @@ def test_a_run_may_start_from_an_encoder_with_other_looks_ahead(
 def test_a_teacher_is_needed(recordings: Path) -> None:
     data = SpeechDataConfig()
     with pytest.raises(ConfigError, match=r"speech_data\.teacher names no file"):
-        DistillationLesson(ENCODER, data, ChannelConfig(), recordings, seed=1)
+        DistillationObjective(ENCODER, data, ChannelConfig(), recordings, seed=1)
 
 
 @pytest.mark.parametrize(
@@ -251,10 +255,10 @@ def test_speech_nonsense_is_refused(changes: dict[str, Any]) -> None:
 # --- the pose -----------------------------------------------------------------------------------
 
 
-def pose_lesson(encoder: Path, cache: Path, **data: Any) -> PoseLesson:
+def pose_lesson(encoder: Path, cache: Path, **data: Any) -> PoseObjective:
     values = {"sequences": 4, "seconds": 2.0, "frames": 25, "batch": 3, **data}
     clips = load_manifest(cache)
-    return PoseLesson(
+    return PoseObjective(
         PoseConfig(hidden=8, basis=3),
         PoseDataConfig(speech=str(encoder), **values),
         ChannelConfig(codec=0.0),
@@ -346,7 +350,7 @@ def test_other_voices_speak_the_clips_sentences(
 def test_a_speech_encoder_is_needed(speaking_cache: Path) -> None:
     clips: list[CachedClip] = load_manifest(speaking_cache)
     with pytest.raises(ConfigError, match=r"pose_data\.speech names no file"):
-        PoseLesson(PoseConfig(), PoseDataConfig(), ChannelConfig(), clips, clips, seed=1)
+        PoseObjective(PoseConfig(), PoseDataConfig(), ChannelConfig(), clips, clips, seed=1)
 
 
 @pytest.mark.parametrize(
@@ -366,7 +370,11 @@ def test_a_generator_that_draws_nothing_is_trained_by_its_parts(
 ) -> None:
     more = ("generator.decoder=layers", "generator.audio_input=speech", "generator.noise_dim=0")
     with pytest.raises(ConfigError, match=r"configs/speech\.toml and configs/pose\.toml") as error:
-        train(ROOT / "configs" / "smoke.toml", speaking_cache, tmp_path / "run", overrides=more)
+        train(
+            RunOptions(
+                ROOT / "configs" / "smoke.toml", speaking_cache, tmp_path / "run", overrides=more
+            )
+        )
     assert "\n" not in str(error.value)
     assert not (tmp_path / "run").exists()
 
@@ -374,11 +382,13 @@ def test_a_generator_that_draws_nothing_is_trained_by_its_parts(
 def test_a_generator_cannot_start_from_the_layers(speaking_cache: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="says the mouth's pose"):
         train(
-            ROOT / "configs" / "smoke.toml",
-            speaking_cache,
-            tmp_path / "run",
-            start_from="layers",
-            device="cpu",
+            RunOptions(
+                ROOT / "configs" / "smoke.toml",
+                speaking_cache,
+                tmp_path / "run",
+                start_from="layers",
+                device="cpu",
+            )
         )
 
 
@@ -388,10 +398,12 @@ def test_the_lessons_start_from_nothing_but_their_own(
 ) -> None:
     with pytest.raises(ConfigError, match="--from is for generators"):
         train(
-            ROOT / "configs" / f"{name}.toml",
-            speaking_cache,
-            tmp_path / "run",
-            start_from="temporal",
+            RunOptions(
+                ROOT / "configs" / f"{name}.toml",
+                speaking_cache,
+                tmp_path / "run",
+                start_from="temporal",
+            )
         )
 
 

@@ -13,12 +13,13 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from stillspeak.errors import CheckpointError, ConfigError, TrainingError
+from stillspeak.training.auxiliary.task import AuxiliaryTraining, AuxiliaryTrainingConfig
 from stillspeak.training.checkpoint import latest_checkpoint, load_checkpoint
-from stillspeak.training.scorers.trainer import LessonConfig, LessonTrainer
+from stillspeak.training.loop import TrainingLoop
 
 
 class Line:
-    """A lesson: y = 2x, with dropout so that randomness within the network counts."""
+    """An objective: y = 2x, with dropout so that randomness within the network counts."""
 
     name = "line"
     score = "error"
@@ -51,7 +52,7 @@ class Line:
         path.write_text(json.dumps(dict(info)))
 
 
-CONFIG = LessonConfig(
+CONFIG = AuxiliaryTrainingConfig(
     steps=60,
     learning_rate=0.05,
     warmup_steps=2,
@@ -62,13 +63,14 @@ CONFIG = LessonConfig(
 )
 
 
-def trainer(folder: Path, lesson: Line | None = None, config: LessonConfig = CONFIG) -> Any:
+def trainer(
+    folder: Path, lesson: Line | None = None, config: AuxiliaryTrainingConfig = CONFIG
+) -> Any:
     fabric = Fabric(accelerator="cpu", devices=1)
     fabric.launch()
     table = {"line": {"hidden": 1}, "training": {"steps": config.steps}}
-    return LessonTrainer(
-        lesson or Line(), config, fabric, folder, table=table, info={"command": "by a test"}
-    )
+    task = AuxiliaryTraining(lesson or Line(), config, fabric, table)
+    return TrainingLoop(task, fabric, folder, {"command": "by a test"})
 
 
 def rows(folder: Path, kind: str) -> list[dict[str, Any]]:
@@ -99,7 +101,7 @@ def test_a_resumed_run_is_a_straight_one(tmp_path: Path) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
 
     assert stopped.fit(progress=stop) == "SIGTERM was received"
-    assert stopped.step == 25
+    assert stopped.task.step == 25
     again = trainer(tmp_path / "resumed")
     assert again.resume() == 25
     again.fit()
@@ -128,7 +130,7 @@ def test_nonsense_stops_the_run_and_moves_nothing(tmp_path: Path) -> None:
     run = trainer(tmp_path, Line(poison_at=3))
     with pytest.raises(TrainingError, match="loss is nan at step 4"):
         run.fit()
-    assert run.step == 3
+    assert run.task.step == 3
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
@@ -140,7 +142,7 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_rate_rises_and_falls() -> None:
-    config = LessonConfig(steps=100, learning_rate=1.0, warmup_steps=10, decay_from=0.5)
+    config = AuxiliaryTrainingConfig(steps=100, learning_rate=1.0, warmup_steps=10, decay_from=0.5)
     assert config.rate(0) == pytest.approx(0.1)
     assert config.rate(9) == config.rate(50) == pytest.approx(1.0)
     assert config.rate(75) == pytest.approx(0.01 + 0.99 * 0.5)
@@ -161,4 +163,4 @@ def test_the_rate_rises_and_falls() -> None:
 )
 def test_nonsense_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=r"training\."):
-        LessonConfig(**changes)
+        AuxiliaryTrainingConfig(**changes)

@@ -10,19 +10,19 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
+from stillspeak.data.cache import CachedClip, load_manifest
 from stillspeak.data.config import AugmentConfig
-from stillspeak.data.prepare import CachedClip, load_manifest
 from stillspeak.errors import ConfigError, DataError
 from stillspeak.evaluation.measures.lipreading import load_lip_reader
 from stillspeak.models.lipnet import LipNetConfig, collapse, sample_mouths
-from stillspeak.training.run import train
+from stillspeak.training.auxiliary.task import hold_out
+from stillspeak.training.run import RunOptions, train
 from stillspeak.training.scorers.lipreading import (
     KEPT_BOX,
     LipReadingDataConfig,
-    LipReadingLesson,
+    LipReadingObjective,
     known_places,
 )
-from stillspeak.training.scorers.trainer import hold_out
 
 SMALL = LipNetConfig(colours=1, channels=(4, 6, 8), state=12, dropout=0.0)
 PLAIN = AugmentConfig(mirror=0, rotate=0, scale=0, shift=0, warp=0, gain=0, gamma=0)
@@ -65,9 +65,9 @@ def cache(tmp_path: Path, write_clip: WRITE) -> Path:
     return folder
 
 
-def lesson(cache: Path, **more: Any) -> LipReadingLesson:
+def lesson(cache: Path, **more: Any) -> LipReadingObjective:
     clips = load_manifest(cache)
-    return LipReadingLesson(
+    return LipReadingObjective(
         SMALL,
         more.pop("data", STILL),
         more.pop("augment", PLAIN),
@@ -184,7 +184,7 @@ def test_a_run_learns_to_read_and_its_weights_load(cache: Path, tmp_path: Path) 
         """
     )
     run = tmp_path / "run"
-    assert "all 150 steps" in train(config, cache, run, info={"command": "by a test"})
+    assert "all 150 steps" in train(RunOptions(config, cache, run), info={"command": "by a test"})
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     validations = [row for row in rows if row["kind"] == "validation"]
     assert validations[-1]["wer"] == 0 and validations[-1]["wer_held_out"] == 0
@@ -193,10 +193,10 @@ def test_a_run_learns_to_read_and_its_weights_load(cache: Path, tmp_path: Path) 
     frames = load_file(next(c.file for c in clips if c.split == "validation"))["frames"]
     assert reader.read(frames) == "bin blue"
     with pytest.raises(ConfigError, match="holds a run already"):
-        train(config, cache, run)
+        train(RunOptions(config, cache, run))
     with pytest.raises(ConfigError, match="--from is for generators"):
-        train(config, cache, tmp_path / "other", start_from="temporal")
-    assert "all 150 steps" in train(config, cache, run, resume=True)
+        train(RunOptions(config, cache, tmp_path / "other", start_from="temporal"))
+    assert "all 150 steps" in train(RunOptions(config, cache, run, resume=True))
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from stillspeak.training.run import assemble
+from stillspeak.training.run import RunOptions, assemble
 
 SMOKE = Path(__file__).parents[2] / "configs" / "smoke.toml"
 OVERRIDES = (
@@ -21,15 +21,17 @@ def test_channels_last_changes_the_order_in_memory_alone(
     losses = {}
     for order in (True, False):
         overrides = (*OVERRIDES, f"training.channels_last={str(order).lower()}")
-        run = assemble(SMOKE, speaking_cache, tmp_path, overrides=overrides, device="cpu")
+        run = assemble(
+            RunOptions(SMOKE, speaking_cache, tmp_path, overrides=overrides, device="cpu")
+        )
         weights = [
             parameter
-            for player in (run.trainer.generator_player, *run.trainer.discriminator_players)
+            for player in (run.task.generator, *run.task.discriminators)
             for name, parameter in player.module.named_parameters()
             if parameter.dim() == 4 and 1 not in parameter.shape
         ]
         assert len(weights) > 10
         for weight in weights:
             assert weight.is_contiguous(memory_format=torch.channels_last) == order
-        losses[order] = [run.trainer.train_step([run.data.batch(i)])["loss"] for i in range(3)]
+        losses[order] = [run.task.train_step([run.task.data.batch(i)])["loss"] for i in range(3)]
     assert losses[True] == pytest.approx(losses[False], rel=1e-3)

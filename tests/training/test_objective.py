@@ -8,9 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from stillspeak.data.cache import load_manifest
 from stillspeak.data.config import AugmentConfig, DataConfig
 from stillspeak.data.dataset import AudioBatch, Batch, TrainingData
-from stillspeak.data.prepare import load_manifest
 from stillspeak.models.config import GeneratorConfig
 from stillspeak.models.generator import Generator
 from stillspeak.training.config import ObjectiveConfig, RunConfig

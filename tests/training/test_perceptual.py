@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 from stillspeak.errors import ConfigError
 from stillspeak.training.checkpoint import latest_checkpoint, load_checkpoint
 from stillspeak.training.config import ObjectiveConfig, RunConfig
+from stillspeak.training.loop import TrainingLoop
 from stillspeak.training.perceptual import PerceptualDistance
-from stillspeak.training.trainer import Trainer
 
 # torchvision's VGG-16: place among its features, channels in and out.
 LAYERS = {0: (3, 64), 2: (64, 64), 5: (64, 128), 7: (128, 128), 10: (128, 256)}
@@ -107,7 +107,7 @@ def test_the_layers_are_those_of_vgg(distance: PerceptualDistance, weights: Path
 
 
 def test_no_checkpoint_and_no_optimiser_holds_it(
-    weights: Path, game: Callable[..., RunConfig], make: Callable[..., Trainer], tmp_path: Path
+    weights: Path, game: Callable[..., RunConfig], make: Callable[..., TrainingLoop], tmp_path: Path
 ) -> None:
     assert PerceptualDistance(weights).state_dict() == {}
     assert not list(PerceptualDistance(weights).parameters())
@@ -115,10 +115,10 @@ def test_no_checkpoint_and_no_optimiser_holds_it(
     trainer = make(
         game(objective=objective, adversarial={"frame": 0.0, "sequence": 0.0, "sync": 0.0})
     )
-    values = trainer.train_step([trainer._data.batch(0)])
+    values = trainer.task.train_step([trainer.task.data.batch(0)])
     assert values["perceptual"] > 0
     by_hand = sum(
-        getattr(trainer.config.objective, name) * values[name]
+        getattr(trainer.task.config.objective, name) * values[name]
         for name in ("l1", "gradient", "mouth_shape", "perceptual")
     )
     assert values["loss"] == pytest.approx(by_hand, rel=1e-4)
@@ -126,7 +126,7 @@ def test_no_checkpoint_and_no_optimiser_holds_it(
     path = latest_checkpoint(tmp_path / "run")
     assert path is not None
     assert not [name for name in load_checkpoint(path)["objective"] if "perceptual" in name]
-    make(trainer.config).resume()
+    make(trainer.task.config).resume()
 
 
 # --------------------------------------------------------------------------------------- wrong

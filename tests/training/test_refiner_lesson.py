@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from stillspeak.data.prepare import CachedClip, load_manifest
+from stillspeak.data.cache import CachedClip, load_manifest
 from stillspeak.errors import ConfigError, DataError
 from stillspeak.face.align import crop_face, face_transform, transform_points
 from stillspeak.face.pose import POSE_POINTS
@@ -19,13 +19,13 @@ from stillspeak.models.regions import LOWER_BOX
 from stillspeak.rendering.layers import MouthLayers
 from stillspeak.rendering.mesh import face_frame
 from stillspeak.rendering.refine import load_refiner
-from stillspeak.training.refiner import (
+from stillspeak.training.auxiliary.refiner import (
     RefinerDataConfig,
-    RefinerLesson,
+    RefinerObjective,
     clip_examples,
     pair_examples,
 )
-from stillspeak.training.run import train
+from stillspeak.training.run import RunOptions, train
 from stillspeak.weights import read_info
 from support.mouths import drawing, opened
 
@@ -82,10 +82,10 @@ def cache(tmp_path_factory: pytest.TempPathFactory, write_clip: Callable[..., Ca
     return folder
 
 
-def lesson(cache: Path, **data: Any) -> RefinerLesson:
+def lesson(cache: Path, **data: Any) -> RefinerObjective:
     clips = load_manifest(cache)
     options = {"stills": 2, "frames": 6, "batch": 4, **data}
-    return RefinerLesson(
+    return RefinerObjective(
         RefinerConfig(channels=(8, 8, 8)),
         RefinerDataConfig(**options),
         [clip for clip in clips if clip.split == "train"],
@@ -129,7 +129,7 @@ def test_a_run_learns_the_colour_and_its_weights_load(cache: Path, tmp_path: Pat
     path = tmp_path / "refiner.toml"
     path.write_text(CONFIG)
     run = tmp_path / "run"
-    train(path, cache, run, info={"command": "of a test"})
+    train(RunOptions(path, cache, run), info={"command": "of a test"})
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     gains = [row["gain"] for row in rows if "gain" in row]
     assert len(gains) == 3 and gains[-1] > 1
@@ -171,7 +171,7 @@ def test_what_cannot_be_learned_from_is_refused(
         list(clip_examples(clip, 1, 2, np.random.default_rng(0)))
     (tmp_path / "none").mkdir()
     with pytest.raises(DataError, match=r"PERSON_neutral\.jpg"):
-        RefinerLesson(
+        RefinerObjective(
             RefinerConfig(), RefinerDataConfig(pairs=str(tmp_path / "none")), [], [], seed=0
         )
     with pytest.raises(ConfigError, match="channels"):

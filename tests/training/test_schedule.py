@@ -7,8 +7,8 @@ import pytest
 
 from stillspeak.data.dataset import TrainingData
 from stillspeak.training.config import RunConfig, TrainingConfig
+from stillspeak.training.loop import TrainingLoop
 from stillspeak.training.optimization import decay, learning_rate
-from stillspeak.training.trainer import Trainer
 
 EPOCH = 7
 """Steps in an epoch."""
@@ -73,21 +73,23 @@ RATES = {
 }
 
 
-def rates(trainer: Trainer, step: int) -> dict[str, float]:
-    trainer.step = step
+def rates(trainer: TrainingLoop, step: int) -> dict[str, float]:
+    trainer.task.step = step
     found: dict[str, float] = {}
-    for player in (trainer.generator_player, *trainer.discriminator_players):
-        found |= trainer._rates(player)
+    for player in (trainer.task.generator, *trainer.task.discriminators):
+        found |= trainer.task.rates(player)
     return found
 
 
 def test_the_sequence_discriminators_rate_is_fixed_in_the_papers_schedule(
-    game: Callable[..., RunConfig], make: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
+    game: Callable[..., RunConfig],
+    make: Callable[..., TrainingLoop],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     training = {"decay": "epoch", "warmup_steps": 0, "learning_rate": 2e-4}
     training["audio_learning_rate"] = 1.0
     trainer = make(game(adversarial=RATES, training=training))
-    monkeypatch.setattr(Trainer, "steps_per_epoch", EPOCH)
+    monkeypatch.setattr(TrainingLoop, "steps_per_epoch", EPOCH)
     start = {"audio": 2e-4, "frames": 2e-4, "frame": 1e-3, "sequence": 5e-5, "sync": 1e-4}
     assert rates(trainer, 0) == pytest.approx(start)
     assert rates(trainer, 20 * EPOCH - 1) == pytest.approx(start)
@@ -96,7 +98,7 @@ def test_the_sequence_discriminators_rate_is_fixed_in_the_papers_schedule(
 
 
 def test_along_the_cosine_all_rates_fall_alike(
-    game: Callable[..., RunConfig], make: Callable[..., Trainer]
+    game: Callable[..., RunConfig], make: Callable[..., TrainingLoop]
 ) -> None:
     training = {"steps": 1000, "warmup_steps": 0, "decay_from": 0.6, "learning_rate": 2e-4}
     training["audio_learning_rate"] = 1.0
@@ -107,16 +109,16 @@ def test_along_the_cosine_all_rates_fall_alike(
 
 
 def test_rates_reach_the_optimisers(
-    game: Callable[..., RunConfig], make: Callable[..., Trainer]
+    game: Callable[..., RunConfig], make: Callable[..., TrainingLoop]
 ) -> None:
     training = {"decay": "epoch", "decay_epoch": 1, "warmup_steps": 0, "learning_rate": 2e-4}
     training["audio_learning_rate"] = 1.0
     trainer = make(game(adversarial=RATES, training=training))
-    trainer.step = 6  # three clips, one a step: the third epoch
-    trainer.train_step([trainer._data.batch(6)])
+    trainer.task.step = 6  # three clips, one a step: the third epoch
+    trainer.task.train_step([trainer.task.data.batch(6)])
     found = {
         group["name"]: group["lr"]
-        for player in (trainer.generator_player, *trainer.discriminator_players)
+        for player in (trainer.task.generator, *trainer.task.discriminators)
         for group in player.optimizer.param_groups
     }
     start = {"audio": 2e-4, "frames": 2e-4, "frame": 1e-3, "sync": 1e-4}
@@ -137,7 +139,7 @@ def test_steps_in_an_epoch(
     accumulate: int,
     expected: int,
     game: Callable[..., RunConfig],
-    make: Callable[..., Trainer],
+    make: Callable[..., TrainingLoop],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     alone = {"frame": 0.0, "sequence": 0.0, "sync": 0.0}
@@ -149,5 +151,5 @@ def test_steps_in_an_epoch(
             adversarial=alone,
         )
     )
-    assert trainer.steps_per_epoch == expected
-    assert trainer.validate_every == expected
+    assert trainer.task.steps_per_epoch == expected
+    assert trainer.task.validate_every == expected

@@ -10,13 +10,13 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
+from stillspeak.data.cache import CachedClip, load_manifest
 from stillspeak.data.config import AugmentConfig
-from stillspeak.data.prepare import CachedClip, load_manifest
 from stillspeak.errors import ConfigError, DataError
 from stillspeak.evaluation.measures.sync import load_sync_scorer
 from stillspeak.models.syncnet import SyncNetConfig
-from stillspeak.training.run import train
-from stillspeak.training.scorers.sync import SyncDataConfig, SyncLesson, clip_loss, window_loss
+from stillspeak.training.run import RunOptions, train
+from stillspeak.training.scorers.sync import SyncDataConfig, SyncObjective, clip_loss, window_loss
 
 SMALL = SyncNetConfig(bands=16, picture_channels=(4, 6, 8, 8), sound_channels=(8, 8), dim=8)
 PLAIN = AugmentConfig(
@@ -58,9 +58,9 @@ def cache(tmp_path: Path, write_clip: WRITE) -> Path:
     return folder
 
 
-def lesson(cache: Path, augment: AugmentConfig = PLAIN, **data: Any) -> SyncLesson:
+def lesson(cache: Path, augment: AugmentConfig = PLAIN, **data: Any) -> SyncObjective:
     clips = load_manifest(cache)
-    return SyncLesson(
+    return SyncObjective(
         SMALL,
         SyncDataConfig(**{"batch": 3, "frames": 30, "held_out": 1, "voice": 0.0, **data}),
         augment,
@@ -146,7 +146,7 @@ def test_a_run_learns_what_belongs_together_and_its_weights_load(
         """
     )
     run = tmp_path / "run"
-    assert "all 80 steps" in train(config, cache, run, info={"command": "by a test"})
+    assert "all 80 steps" in train(RunOptions(config, cache, run), info={"command": "by a test"})
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     validations = [row for row in rows if row["kind"] == "validation"]
     assert validations[-1]["exact"] == 1 and validations[-1]["exact_held_out"] == 1

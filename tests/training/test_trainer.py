@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
@@ -16,20 +16,20 @@ from lightning_fabric.plugins import MixedPrecision
 from torch import nn
 
 import stillspeak.training.trainer as trainer_module
+from stillspeak.data.cache import CachedClip
 from stillspeak.data.config import AugmentConfig
 from stillspeak.data.dataset import Batch, TrainingData
-from stillspeak.data.prepare import CachedClip
 from stillspeak.errors import CheckpointError, TrainingError
-from stillspeak.models.generator import Generator
 from stillspeak.system.configuration import merge, read_toml, to_table
 from stillspeak.system.runtime import Precision
 from stillspeak.training.checkpoint import checkpoint_path, latest_checkpoint, load_checkpoint
 from stillspeak.training.config import RunConfig, TrainingConfig, run_config
 from stillspeak.training.distributed import launch_fabric
-from stillspeak.training.optimization import Average, Player, learning_rate
-from stillspeak.training.trainer import Trainer
+from stillspeak.training.loop import TrainingLoop
+from stillspeak.training.optimization import EMA, OptimizerState, learning_rate
+from stillspeak.training.trainer import GeneratorTraining
 from stillspeak.training.validation import Validation
-from stillspeak.weights import load_model, read_info, save_model
+from stillspeak.weights import load_model, read_info
 
 SMOKE = Path(__file__).parents[2] / "configs" / "smoke.toml"
 Progress = Callable[[int, Mapping[str, float]], None]
@@ -87,7 +87,7 @@ def final(folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.e2e
-def test_the_loss_falls(make: Callable[..., Trainer], tmp_path: Path) -> None:
+def test_the_loss_falls(make: Callable[..., TrainingLoop], tmp_path: Path) -> None:
     off = {field.name: 0.0 for field in fields(AugmentConfig)}
     config = smoke(
         augment=off,
@@ -100,7 +100,9 @@ def test_the_loss_falls(make: Callable[..., Trainer], tmp_path: Path) -> None:
     assert sum(losses[-8:]) < 0.7 * sum(losses[:8])
 
 
-def test_a_smoke_run_leaves_all_its_files(make: Callable[..., Trainer], tmp_path: Path) -> None:
+def test_a_smoke_run_leaves_all_its_files(
+    make: Callable[..., TrainingLoop], tmp_path: Path
+) -> None:
     seen: list[int] = []
     trainer = make(validate=True)
     reason = trainer.fit(progress=lambda step, _: seen.append(step))
@@ -128,23 +130,23 @@ def test_a_smoke_run_leaves_all_its_files(make: Callable[..., Trainer], tmp_path
 
 
 def test_best_weights_load_and_say_how_they_were_made(
-    make: Callable[..., Trainer], tmp_path: Path
+    make: Callable[..., TrainingLoop], tmp_path: Path
 ) -> None:
     trainer = make(validate=True)
     trainer.fit()
     best = tmp_path / "run" / "best.safetensors"
     generator = load_model(best)
-    assert generator.config == trainer.config.generator
+    assert generator.config == trainer.task.config.generator
     info = read_info(best)["info"]
     assert info["command"] == "a test"
     assert info["steps"] in (4, 8)
     assert info["precision"] == "32-true"
     assert info["speakers"] == {"a": 2, "b": 1}
     assert info["validation"]["mouth_psnr"] == pytest.approx(trainer.best)
-    assert info["run"] == to_table(trainer.config)
+    assert info["run"] == to_table(trainer.task.config)
     # What is released is the average, not the last step.
     last = load_model(tmp_path / "run" / "last.safetensors").state_dict()
-    for name, mean in trainer.average.module.state_dict().items():
+    for name, mean in trainer.task.ema.module.state_dict().items():
         assert torch.equal(last[name], mean.half().float() if mean.is_floating_point() else mean)
     objective = final(tmp_path / "run")["objective"]
     name = "decoder.head.weight"
@@ -158,7 +160,8 @@ def test_a_run_in_bfloat16_keeps_its_weights_in_float32(
     precision = Precision("bf16-mixed", "a test")
     fabric = launch_fabric(torch.device("cpu"), precision)
     data = TrainingData(clips[:3], config.data, config.augment, config.generator, seed=0)
-    trainer = Trainer(config, fabric, data, clips[3:], tmp_path, precision=precision)
+    task = GeneratorTraining(config, fabric, data, clips[3:], precision=precision)
+    trainer = TrainingLoop(task, fabric, tmp_path)
     assert trainer.fit() == "all 4 steps are done"
     state = final(tmp_path)
     for part in ("objective", "average"):
@@ -171,7 +174,7 @@ def test_a_run_in_bfloat16_keeps_its_weights_in_float32(
 # -------------------------------------------------------- stopping, resuming
 
 
-def test_a_resumed_run_is_a_straight_one(make: Callable[..., Trainer], tmp_path: Path) -> None:
+def test_a_resumed_run_is_a_straight_one(make: Callable[..., TrainingLoop], tmp_path: Path) -> None:
     config = smoke()
     make(config, "straight", validate=True).fit()
 
@@ -215,7 +218,7 @@ def test_a_resumed_run_is_a_straight_one(make: Callable[..., Trainer], tmp_path:
     assert differences(*(dict(b.state_dict()) for b in best)) == []
 
 
-def test_a_resume_inside_the_warm_start(make: Callable[..., Trainer], tmp_path: Path) -> None:
+def test_a_resume_inside_the_warm_start(make: Callable[..., TrainingLoop], tmp_path: Path) -> None:
     config = smoke(training={"steps": 5, "audio_steps": 3})
     make(config, "straight").fit()
     make(config, "resumed").fit(progress=at_step(2, send(signal.SIGTERM)))
@@ -226,7 +229,7 @@ def test_a_resume_inside_the_warm_start(make: Callable[..., Trainer], tmp_path: 
     assert differences(final(tmp_path / "straight"), final(tmp_path / "resumed")) == []
 
 
-def test_another_seed_is_another_run(make: Callable[..., Trainer], tmp_path: Path) -> None:
+def test_another_seed_is_another_run(make: Callable[..., TrainingLoop], tmp_path: Path) -> None:
     config = smoke(training={"steps": 3})
     make(config, "first").fit()
     make(replace(config, training=replace(config.training, seed=2)), "second").fit()
@@ -236,7 +239,7 @@ def test_another_seed_is_another_run(make: Callable[..., Trainer], tmp_path: Pat
 
 
 def test_lines_after_the_checkpoint_are_not_doubled(
-    make: Callable[..., Trainer], tmp_path: Path
+    make: Callable[..., TrainingLoop], tmp_path: Path
 ) -> None:
     """A process that is killed has logged steps that its checkpoint does not know."""
     config = smoke(training={"checkpoint_minutes": 1e-9})
@@ -257,7 +260,7 @@ def test_lines_after_the_checkpoint_are_not_doubled(
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_with_a_checkpoint(
-    number: signal.Signals, make: Callable[..., Trainer], tmp_path: Path
+    number: signal.Signals, make: Callable[..., TrainingLoop], tmp_path: Path
 ) -> None:
     before = signal.getsignal(number)
     reason = make().fit(progress=at_step(3, send(number)))
@@ -267,18 +270,18 @@ def test_a_signal_stops_with_a_checkpoint(
     assert signal.getsignal(number) == before
 
 
-def test_the_time_is_over(make: Callable[..., Trainer], tmp_path: Path) -> None:
+def test_the_time_is_over(make: Callable[..., TrainingLoop], tmp_path: Path) -> None:
     assert make().fit(minutes=0) == "0 minutes are over"
     assert latest_checkpoint(tmp_path / "run") == checkpoint_path(tmp_path / "run", 1)
 
 
-def test_old_checkpoints_are_dropped(make: Callable[..., Trainer], tmp_path: Path) -> None:
+def test_old_checkpoints_are_dropped(make: Callable[..., TrainingLoop], tmp_path: Path) -> None:
     make(smoke(training={"checkpoint_minutes": 1e-9, "keep_checkpoints": 3})).fit()
     names = sorted(p.name for p in (tmp_path / "run").glob("checkpoint-*"))
     assert names == [f"checkpoint-00000000{step}.safetensors" for step in (6, 7, 8)]
 
 
-def test_a_resume_with_another_generator_is_refused(make: Callable[..., Trainer]) -> None:
+def test_a_resume_with_another_generator_is_refused(make: Callable[..., TrainingLoop]) -> None:
     trainer = make(smoke(training={"steps": 3}))
     trainer.fit()
     other = make(smoke(generator={"context_dim": 20}))
@@ -289,13 +292,13 @@ def test_a_resume_with_another_generator_is_refused(make: Callable[..., Trainer]
     assert longer.fit() == "all 5 steps are done"
 
 
-def test_nothing_to_resume(make: Callable[..., Trainer], tmp_path: Path) -> None:
+def test_nothing_to_resume(make: Callable[..., TrainingLoop], tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"holds no checkpoint; start without --resume"):
         make().resume()
 
 
 def test_a_finished_run_has_nothing_left_to_do(
-    make: Callable[..., Trainer], tmp_path: Path
+    make: Callable[..., TrainingLoop], tmp_path: Path
 ) -> None:
     config = smoke(training={"steps": 3})
     make(config).fit()
@@ -310,7 +313,7 @@ def test_a_finished_run_has_nothing_left_to_do(
 
 
 def test_a_loss_that_is_no_number(
-    make: Callable[..., Trainer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make: Callable[..., TrainingLoop], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     draw = TrainingData.batch
 
@@ -330,7 +333,7 @@ def test_a_loss_that_is_no_number(
 
 
 def test_an_error_of_the_data_comes_through(
-    make: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
+    make: Callable[..., TrainingLoop], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(self: TrainingData, step: int, rank: int = 0) -> Batch:
         raise OSError("the disk is gone")
@@ -341,7 +344,7 @@ def test_an_error_of_the_data_comes_through(
 
 
 def test_patience_ends_a_run(
-    make: Callable[..., Trainer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make: Callable[..., TrainingLoop], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores = iter([20.0, 25.0, 24.0, 25.0, 30.0])
     picture = torch.zeros(4, 4, 3, dtype=torch.uint8).numpy()
@@ -353,7 +356,7 @@ def test_patience_ends_a_run(
     config = smoke(training={"steps": 20, "audio_steps": 0, "validate_every": 1, "patience": 2})
     trainer = make(config, validate=True)
     assert trainer.fit() == "no better mouth_psnr in 2 validations"
-    assert trainer.step == 4  # 25 again is not better
+    assert trainer.task.step == 4  # 25 again is not better
     assert trainer.best == 25
     assert read_info(tmp_path / "run" / "best.safetensors")["info"]["steps"] == 2
     state = final(tmp_path / "run")
@@ -401,7 +404,7 @@ def test_learning_rates() -> None:
 
 def test_the_average_forgets_its_start_and_then_holds_on() -> None:
     module = nn.BatchNorm1d(1)
-    average = Average(module, 0.9)
+    average = EMA(module, 0.9)
     with torch.no_grad():
         module.weight.fill_(2.0)
         module.running_mean.fill_(4.0)
@@ -429,11 +432,11 @@ class Line(nn.Module):
         return (self.weight * x).sum()
 
 
-def player(fabric: Fabric, clip_norm: float) -> tuple[Player, Line]:
+def player(fabric: Fabric, clip_norm: float) -> tuple[OptimizerState, Line]:
     line = Line()
     optimizer = torch.optim.SGD([{"params": line.parameters(), "name": "frames"}], lr=99.0)
     module, wrapped = fabric.setup(line, optimizer)
-    return Player("line", module, wrapped, clip_norm), line
+    return OptimizerState("line", module, wrapped, clip_norm), line
 
 
 @pytest.mark.parametrize(
@@ -451,7 +454,7 @@ def test_a_player_clips_the_true_gradient(
     one.clear()
     fabric.backward(one.module(torch.tensor([6.0, 8.0])))
     assert one.norm(fabric) == pytest.approx(10, rel=1e-3)
-    one.move({"frames": 0.1})
+    one.update({"frames": 0.1})
     assert line.weight.tolist() == pytest.approx(expected, rel=1e-3)
 
 
@@ -468,7 +471,7 @@ def test_an_overflow_under_loss_scaling_leaves_the_step_out() -> None:
     scale = scaler.get_scale()
     fabric.backward(torch.sqrt(one.module(torch.zeros(2))))
     assert not math.isfinite(one.norm(fabric))
-    one.move({"frames": 0.1})
+    one.update({"frames": 0.1})
     # The trainer renews the scale, once for all players.
     assert scaler.get_scale() == scale
     scaler.update()
@@ -481,7 +484,8 @@ def test_a_run_in_float16_scales_its_losses(clips: list[CachedClip], tmp_path: P
     precision = Precision("16-mixed", "a test")
     fabric = launch_fabric(torch.device("cpu"), precision)
     data = TrainingData(clips[:3], config.data, config.augment, config.generator, seed=0)
-    trainer = Trainer(config, fabric, data, [], tmp_path, precision=precision)
+    task = GeneratorTraining(config, fabric, data, [], precision=precision)
+    trainer = TrainingLoop(task, fabric, tmp_path)
     assert trainer.fit() == "all 8 steps are done"
     state = final(tmp_path)
     # Renewed once a step, however many players moved.
@@ -492,7 +496,7 @@ def test_a_run_in_float16_scales_its_losses(clips: list[CachedClip], tmp_path: P
 
 
 def test_frozen_norms_keep_their_statistics_and_learn_on(
-    make: Callable[..., Trainer], tmp_path: Path
+    make: Callable[..., TrainingLoop], tmp_path: Path
 ) -> None:
     make(smoke(training={"steps": 5}), "before").fit()
     make(smoke(training={"steps": 8, "freeze_norms_from": 5}), "after").fit()
@@ -504,22 +508,3 @@ def test_frozen_norms_keep_their_statistics_and_learn_on(
     renewed = final(tmp_path / "renewed")["objective"]
     name = "generator.identity_encoder.layers.0.1.running_mean"
     assert not torch.equal(renewed[name], before[name])
-
-
-def test_parts_that_shall_be_fresh_are_not_taken_over(
-    make: Callable[..., Trainer], tmp_path: Path
-) -> None:
-    one = make(folder="one")
-    for value in one.average.module.parameters():
-        value.add_(0.125)
-    weights = tmp_path / "one.safetensors"
-    save_model(cast(Generator, one.average.module), weights, {})
-    given = load_model(weights).state_dict()
-    other = make(smoke(training={"fresh": ["context_encoder"]}), "two")
-    before = {k: v.clone() for k, v in other.average.module.state_dict().items()}
-    taken, own = other.start_from(weights)
-    encoder = [name for name in given if name.startswith("context_encoder.")]
-    assert encoder and taken == own - len(encoder)
-    after = other.average.module.state_dict()
-    for name, value in after.items():
-        assert torch.equal(value, before[name] if name in encoder else given[name]), name

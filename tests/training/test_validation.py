@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from stillspeak.data.cache import CachedClip, load_manifest
 from stillspeak.data.dataset import whole_clip
-from stillspeak.data.prepare import CachedClip, load_manifest
 from stillspeak.models.config import GeneratorConfig
 from stillspeak.models.decoders import Decoded, StillContext
 from stillspeak.models.generator import Generator

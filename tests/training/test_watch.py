@@ -10,15 +10,15 @@ import pytest
 from stillspeak.errors import ConfigError, TrainingError
 from stillspeak.training.checkpoint import latest_checkpoint, load_checkpoint
 from stillspeak.training.config import RunConfig, WatchConfig
-from stillspeak.training.divergence import Watch
-from stillspeak.training.trainer import Trainer
+from stillspeak.training.divergence import DivergenceMonitor
+from stillspeak.training.loop import TrainingLoop
 
 STEPS = 4
 
 
-def watch(**limits: float) -> Watch:
+def watch(**limits: float) -> DivergenceMonitor:
     values = {"accuracy": 0.9, "gradient": 100.0, "variance": 0.5, **limits}
-    return Watch(WatchConfig(steps=STEPS, **values))
+    return DivergenceMonitor(WatchConfig(steps=STEPS, **values))
 
 
 CASES = [
@@ -115,7 +115,7 @@ def test_limits_that_make_no_sense(limits: dict[str, Any]) -> None:
 
 
 def test_a_run_whose_discriminator_wins_is_stopped(
-    game: Callable[..., RunConfig], make: Callable[..., Trainer], tmp_path: Path
+    game: Callable[..., RunConfig], make: Callable[..., TrainingLoop], tmp_path: Path
 ) -> None:
     """The generator stands still, and its frames are easily told from real ones."""
     config = game(
@@ -127,23 +127,25 @@ def test_a_run_whose_discriminator_wins_is_stopped(
     with pytest.raises(TrainingError) as caught:
         trainer.fit()
     message = str(caught.value)
-    assert message.startswith(f"stopped at step {trainer.step}: the frame discriminator is right ")
+    assert message.startswith(
+        f"stopped at step {trainer.task.step}: the frame discriminator is right "
+    )
     assert "adversarial.frame_learning_rate" in message
     assert "on average over 3 steps" in message
     assert str(tmp_path / "run") in message
     assert "\n" not in message
-    assert 3 <= trainer.step < 60
+    assert 3 <= trainer.task.step < 60
     # The state before the last step is whole, and the run can go on from it.
     last = latest_checkpoint(tmp_path / "run")
     assert last is not None
-    assert load_checkpoint(last)["step"] == trainer.step - 1
+    assert load_checkpoint(last)["step"] == trainer.task.step - 1
     again = make(config)
-    assert again.resume() == trainer.step - 1
-    assert math.isfinite(again.train_step([again._data.batch(again.step)])["loss"])
+    assert again.resume() == trainer.task.step - 1
+    assert math.isfinite(again.task.train_step([again.task.data.batch(again.task.step)])["loss"])
 
 
 def test_the_same_run_without_a_limit_goes_on(
-    game: Callable[..., RunConfig], make: Callable[..., Trainer]
+    game: Callable[..., RunConfig], make: Callable[..., TrainingLoop]
 ) -> None:
     config = game(
         adversarial={"sequence": 0.0, "sync": 0.0, "frame_learning_rate": 1e-2},

@@ -47,7 +47,7 @@ from archive import (
     write_box,
 )
 from stillspeak.constants import SAMPLE_RATE, VIDEO_FPS
-from stillspeak.data.prepare import MANIFEST, CachedClip, cached_clip, load_manifest, open_clip
+from stillspeak.data.cache import MANIFEST, CachedClip, cached_clip, load_manifest, open_clip
 from stillspeak.errors import DataError
 from stillspeak.system.configuration import read_json
 

@@ -31,6 +31,7 @@ def train(
     quiet: Annotated[bool, "--quiet", "-q", "No progress bar."] = False,
 ) -> None:
     """Train a generator, or a network that measures, on a prepared cache."""
+    from stillspeak.training.run import RunOptions
     from stillspeak.training.run import train as run_training
 
     usage({"--json goes with --dry-run": as_json and not dry_run})
@@ -42,19 +43,11 @@ def train(
         if not quiet:
             print(line, file=sys.stderr)
 
+    options = RunOptions(config, data, run, tuple(overrides or ()), resume, start_from, device)
     if dry_run:
         from stillspeak.training.dry_run import dry_run as measure
 
-        plan = measure(
-            config,
-            data,
-            run,
-            overrides=tuple(overrides or ()),
-            resume=resume,
-            start_from=start_from,
-            device=device,
-            report=report,
-        )
+        plan = measure(options, report=report)
         if first and as_json:
             print(json.dumps(plan.table()))
         elif first:
@@ -67,14 +60,8 @@ def train(
             advance(step, f"of {steps}  loss {values['loss']:.4f}")
 
         reason = run_training(
-            config,
-            data,
-            run,
-            overrides=tuple(overrides or ()),
+            options,
             minutes=minutes,
-            resume=resume,
-            start_from=start_from,
-            device=device,
             info={"command": command_line()},
             report=report,
             progress=progress,

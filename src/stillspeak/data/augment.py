@@ -287,12 +287,14 @@ def time_warp(
     return out[hop : hop + wanted]
 
 
-def other_voice(audio: npt.NDArray[np.float32], factor: float) -> npt.NDArray[np.float32]:
-    """Pitch and formants times a factor at the same pace, (S,) float32 at 16 kHz -> (S,)."""
+def other_voice(
+    audio: npt.NDArray[np.float32], factor: float, sample_rate: int = SAMPLE_RATE
+) -> npt.NDArray[np.float32]:
+    """Pitch and formants times a factor at the same pace, (S,) float32 -> (S,)."""
     # Played faster it is higher and shorter; stretched back it is only higher.
     count = round(len(audio) / factor)
     played = np.interp(factor * np.arange(count), np.arange(len(audio)), audio)
-    stretched = time_stretch(played.astype(np.float32), len(audio) / count, SAMPLE_RATE)
+    stretched = time_stretch(played.astype(np.float32), len(audio) / count, sample_rate)
     fitted = np.zeros_like(audio)
     fitted[: len(stretched)] = stretched[: len(audio)]
     return fitted

@@ -8,32 +8,24 @@ without speaking to each other.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from queue import Empty, Full, Queue
-from threading import Event, Thread
-from typing import NamedTuple, Protocol, TypeVar
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from stillspeak.data.augment import augment_audio, augment_frames, time_stretch
+from stillspeak.data.augment import augment_audio, augment_frames, other_voice
+from stillspeak.data.cache import CachedClip, open_clip, sound_and_landmarks
 from stillspeak.data.config import AugmentConfig, DataConfig
-from stillspeak.data.prepare import (
-    CachedClip,
-    open_clip,
-    sound_and_landmarks,
-)
+from stillspeak.data.sampling import DrawPlan, Stretch
 from stillspeak.errors import DataError
 from stillspeak.face.mouth import MIRRORED_PAIRS, mouth_distances
 from stillspeak.media.audio import frame_windows
 from stillspeak.models.config import GeneratorConfig
 from stillspeak.models.pixels import to_model
-
-T = TypeVar("T")
 
 
 class Batch(NamedTuple):
@@ -60,37 +52,16 @@ class AudioBatch(NamedTuple):
     mouth: Tensor
 
 
-@dataclass(frozen=True)
-class _Track:
-    """What of a clip is kept in memory: its sound and its mouth, about 200 kB for 3 s."""
+class Track(NamedTuple):
+    """A clip in memory: audio (S,), mouth (T, 7) and, where asked for, frames (T, H, W, 3)."""
 
-    clip: CachedClip
-    audio: npt.NDArray[np.float32]  # (S,)
-    mouth: npt.NDArray[np.float32]  # (T, 7)
-
-
-class Examples(Protocol):
-    """Where a run's batches come from: :class:`TrainingData`, or the same on an accelerator."""
-
-    def __len__(self) -> int:
-        """Clips."""
-
-    @property
-    def speakers(self) -> dict[str, int]:
-        """Clips of each speaker."""
-
-    def batch(self, step: int, part: int = 0) -> Batch:
-        """The examples of a step."""
-
-    def audio_batch(self, step: int, part: int = 0) -> AudioBatch:
-        """The examples of a step of the audio warm start."""
+    audio: npt.NDArray[np.float32]
+    mouth: npt.NDArray[np.float32]
+    frames: npt.NDArray[np.uint8] | None = None
 
 
-class TrainingData:
+class Examples(ABC):
     """Draws batches from the clips of a prepared cache.
-
-    Frames stay on disk, where the file system's cache serves them; the sound and the mouth
-    shapes are held in memory as 16-bit numbers' worth of float32.
 
     Args:
         clips: of the training split.
@@ -112,40 +83,21 @@ class TrainingData:
         *,
         seed: int,
     ) -> None:
-        longest = max((clip.frames for clip in clips), default=0)
-        if longest < data.window_frames:
-            raise DataError(
-                f"the prepared data holds no training clip of {data.window_frames} frames or "
-                "more; prepare longer clips or lower data.window_frames"
-            )
         self._data = data
         self._augment = augment
         self._generator = generator
         self._seed = seed
-        self._tracks = [_load_track(c, generator) for c in clips if c.frames >= data.window_frames]
-        # A batch has one length, so the shortest clip limits it.
-        self._audio_frames = min(
-            data.audio_window_frames, min(track.clip.frames for track in self._tracks)
-        )
-        self._by_speaker: dict[str, list[int]] = defaultdict(list)
-        for index, track in enumerate(self._tracks):
-            self._by_speaker[track.clip.speaker].append(index)
-        self._speakers = sorted(self._by_speaker)
-        counts = np.array([len(self._by_speaker[s]) for s in self._speakers], float)
-        self._speaker_weights = balanced(counts, data.speaker_balance)
-        balance = data.audio_speaker_balance
-        self._audio_speaker_weights = (
-            self._speaker_weights if balance is None else balanced(counts, balance)
-        )
+        self._plan = DrawPlan(clips, data, augment)
 
     def __len__(self) -> int:
-        return len(self._tracks)
+        return len(self._plan.clips)
 
     @property
     def speakers(self) -> dict[str, int]:
         """Clips of each speaker."""
-        return {s: len(self._by_speaker[s]) for s in self._speakers}
+        return self._plan.heard.speakers
 
+    @abstractmethod
     def batch(self, step: int, part: int = 0) -> Batch:
         """The examples of a step.
 
@@ -157,151 +109,117 @@ class TrainingData:
             step: counted from 0.
             part: which ``data.batch`` examples of the step.
         """
-        size = self._data.batch
-        return Batch(
-            *map(
-                torch.cat,
-                zip(*(self._example(step, part * size + i) for i in range(size)), strict=True),
+
+    @abstractmethod
+    def audio_batch(self, step: int, part: int = 0) -> AudioBatch:
+        """The examples of a step of the audio warm start: no pictures are read."""
+
+    def _randoms(self, purpose: int, step: int, part: int, size: int) -> list[np.random.Generator]:
+        """The random numbers of each example of a batch."""
+        numbers = range(part * size, (part + 1) * size)
+        return [np.random.default_rng((self._seed, purpose, step, n)) for n in numbers]
+
+    def _load(self, clip: CachedClip, *, frames: bool = False) -> Track:
+        """A clip's sound and mouth, about 200 kB for 3 s; with ``frames`` its frames as well, if
+        it has any."""
+        generator = self._generator
+        with open_clip(clip) as tensors:
+            audio, landmarks = sound_and_landmarks(tensors)
+            if len(audio) != clip.frames * generator.hop:
+                raise DataError(
+                    f"{clip.file}: holds {len(audio) / clip.frames:g} samples a frame, but the "
+                    f"generator wants {generator.hop} (generator.sample_rate, generator.fps)"
+                )
+            track = Track(audio, mouth_shape(landmarks))
+            if frames and not tensors.has("frames"):
+                return track
+            height, width = tensors.get_slice("frames").get_shape()[1:3]
+            if (height, width) != (generator.height, generator.width):
+                raise DataError(
+                    f"{clip.file}: prepared as {height}x{width}, but the generator wants "
+                    f"{generator.height}x{generator.width}; prepare the corpus at that size"
+                )
+            return track._replace(frames=tensors.get_tensor("frames")) if frames else track
+
+
+class TrainingData(Examples):
+    """Frames stay on disk, where the file system's cache serves them; the sound and the mouth
+    shapes are held in memory. Arguments and errors as :class:`Examples`'s."""
+
+    def __init__(
+        self,
+        clips: Sequence[CachedClip],
+        data: DataConfig,
+        augment: AugmentConfig,
+        generator: GeneratorConfig,
+        *,
+        seed: int,
+    ) -> None:
+        super().__init__(clips, data, augment, generator, seed=seed)
+        self._tracks = [self._load(clip) for clip in self._plan.clips]
+
+    def batch(self, step: int, part: int = 0) -> Batch:
+        """See :meth:`Examples.batch`."""
+        examples = [self._example(r) for r in self._randoms(1, step, part, self._data.batch)]
+        return Batch(*map(torch.cat, zip(*examples, strict=True)))
+
+    def _example(self, random: np.random.Generator) -> Batch:
+        """One example, as a batch of one."""
+        plan, count = self._plan, self._data.window_frames
+        stretch = plan.stretch(plan.seen, count, random)
+        windows, mouth = self._speech(stretch, count, random)
+        shown = plan.shown(stretch.clip, random)
+        clip = plan.clips[stretch.clip]
+        sources = np.clip(np.rint(stretch.times(count)), 0, clip.frames - 1).astype(np.int64)
+        pictures = np.concatenate(
+            (
+                read_frames(plan.clips[shown.still_clip], np.array([shown.still_frame])),
+                read_frames(clip, sources[shown.positions]),
             )
         )
-
-    def _example(self, step: int, number: int) -> Batch:
-        """One example, as a batch of one."""
-        config = self._data
-        random = np.random.default_rng((self._seed, 1, step, number))
-        track = self._draw(random, self._speaker_weights)
-        windows, mouth, sources = self._speech(track, config.window_frames, random)
-        positions = self._positions(random)
-        shown = self._pictures(track, sources[positions], random)
-        if random.random() < self._augment.mirror:
-            shown = np.ascontiguousarray(shown[:, :, ::-1])
+        if shown.mirrored:
+            pictures = np.ascontiguousarray(pictures[:, :, ::-1])
             mouth = mouth[:, MIRRORED_PAIRS]
-        frames = torch.from_numpy(shown).permute(0, 3, 1, 2).contiguous().float()
-        frames = frames.div_(127.5).sub_(1).unsqueeze(0)
-        frames = augment_frames(frames, self._augment, random)
+        frames = augment_frames(to_model(pictures)[None], self._augment, random)
         return Batch(
             windows=torch.from_numpy(windows)[None],
             mouth=torch.from_numpy(mouth)[None],
             still=frames[:, 0],
             frames=frames[:, 1:],
-            positions=torch.from_numpy(positions)[None],
+            positions=torch.from_numpy(shown.positions)[None],
         )
 
-    def _positions(self, random: np.random.Generator) -> npt.NDArray[np.int64]:
-        """Which of an example's windows are decoded: K of T, in order."""
-        config = self._data
-        count = config.window_frames - config.lead_frames
-        if config.consecutive:
-            first = int(random.integers(count - config.decoded_frames + 1))
-            chosen = first + np.arange(config.decoded_frames)
-        else:
-            chosen = np.sort(random.choice(count, config.decoded_frames, replace=False))
-        positions: npt.NDArray[np.int64] = config.lead_frames + chosen
-        return positions
-
     def audio_batch(self, step: int, part: int = 0) -> AudioBatch:
-        """The examples of a step of the audio warm start: no pictures are read."""
-        size = self._data.audio_batch
-        windows, mouths = [], []
-        for number in range(part * size, (part + 1) * size):
-            random = np.random.default_rng((self._seed, 2, step, number))
-            track = self._draw(random, self._audio_speaker_weights)
-            audio, mouth, _ = self._speech(track, self._audio_frames, random)
-            windows.append(audio)
-            mouths.append(mouth)
-        return AudioBatch(torch.from_numpy(np.stack(windows)), torch.from_numpy(np.stack(mouths)))
-
-    def _draw(
-        self, random: np.random.Generator, speaker_weights: npt.NDArray[np.float64]
-    ) -> _Track:
-        speaker = self._speakers[random.choice(len(self._speakers), p=speaker_weights)]
-        return self._tracks[int(random.choice(self._by_speaker[speaker]))]
+        """See :meth:`Examples.audio_batch`."""
+        plan = self._plan
+        examples = []
+        for random in self._randoms(2, step, part, self._data.audio_batch):
+            stretch = plan.stretch(plan.heard, plan.audio_frames, random)
+            examples.append(self._speech(stretch, plan.audio_frames, random))
+        return AudioBatch(
+            *(torch.from_numpy(np.stack(column)) for column in zip(*examples, strict=True))
+        )
 
     def _speech(
-        self, track: _Track, frames: int, random: np.random.Generator
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-        """Audio windows (T, N), mouth (T, 7) and source frames (T,) of a random stretch.
-
-        A change of speed by the factor a reads a T long stretch for T frames: voice pitch,
-        formants and articulation rate change together, and the frames follow.
-        """
-        generator = self._generator
-        speed = 1.0
-        if self._augment.speed and random.random() < 0.7:
-            speed = float(np.exp(random.uniform(-1, 1) * np.log1p(self._augment.speed)))
-        speed = min(speed, (track.clip.frames - 1) / max(frames - 1, 1))
-        last = max(track.clip.frames - 1 - (frames - 1) * speed, 0)
-        first = random.uniform(0, last)
-        if speed == 1.0:
-            first = float(round(first))
-        times = first + speed * np.arange(frames)
-        sources = np.clip(np.rint(times), 0, track.clip.frames - 1).astype(np.int64)
-        mouth = np.stack(
-            [np.interp(times, np.arange(track.clip.frames), column) for column in track.mouth.T],
-            axis=-1,
-        ).astype(np.float32)
+        self, stretch: Stretch, frames: int, random: np.random.Generator
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Audio windows (T, N) and mouth (T, 7) of a stretch."""
+        generator, track = self._generator, self._tracks[stretch.clip]
+        times, moments = stretch.times(frames), np.arange(len(track.mouth))
+        mouth = np.stack([np.interp(times, moments, column) for column in track.mouth.T], axis=-1)
 
         # The windows' margins beyond the stretch hold the clip's real sound, as when used.
         margin = (generator.window - generator.hop) // 2
         count = frames * generator.hop + 2 * margin
-        where = first * generator.hop + speed * (np.arange(count) - margin)
-        audio = np.interp(where, np.arange(len(track.audio)), track.audio, left=0, right=0)
-        audio = self._voice(audio.astype(np.float32), random)
+        where = stretch.first * generator.hop + stretch.speed * (np.arange(count) - margin)
+        sound = np.interp(where, np.arange(len(track.audio)), track.audio, left=0, right=0)
+        audio = sound.astype(np.float32)
+        if self._augment.pitch and random.random() >= 0.5:
+            factor = float(np.exp(random.uniform(-1, 1) * np.log1p(self._augment.pitch)))
+            audio = other_voice(audio, factor, generator.sample_rate)
         audio = augment_audio(audio, generator.sample_rate, self._augment, random)
         windows = np.lib.stride_tricks.sliding_window_view(audio, generator.window)
-        return windows[:: generator.hop].copy(), mouth, sources
-
-    def _voice(
-        self, audio: npt.NDArray[np.float32], random: np.random.Generator
-    ) -> npt.NDArray[np.float32]:
-        """Another pitch and other formants at the same pace, half of the time. (S,) -> (S,)."""
-        if not self._augment.pitch or random.random() < 0.5:
-            return audio
-        factor = float(np.exp(random.uniform(-1, 1) * np.log1p(self._augment.pitch)))
-        # Played faster it is higher and shorter; stretched back it is only higher.
-        count = round(len(audio) / factor)
-        played = np.interp(factor * np.arange(count), np.arange(len(audio)), audio)
-        stretched = time_stretch(
-            played.astype(np.float32), len(audio) / count, self._generator.sample_rate
-        )
-        return stretched[: len(audio)]
-
-    def _pictures(
-        self, track: _Track, sources: npt.NDArray[np.int64], random: np.random.Generator
-    ) -> npt.NDArray[np.uint8]:
-        """The still and the frames at ``sources``: (1+K, H, W, 3)."""
-        other = track
-        if random.random() < self._data.other_clip:
-            other = self._tracks[random.choice(self._by_speaker[track.clip.speaker])]
-        moment = 0
-        if random.random() >= self._data.first_frame:
-            moment = int(random.integers(other.clip.frames))
-        still = read_frames(other.clip, np.array([moment]))
-        return np.concatenate((still, read_frames(track.clip, sources)))
-
-
-def balanced(counts: npt.NDArray[np.float64], balance: float) -> npt.NDArray[np.float64]:
-    """How often each speaker is drawn, from how many clips each has; see DataConfig."""
-    weights = counts ** (1 - balance)
-    shares: npt.NDArray[np.float64] = weights / weights.sum()
-    return shares
-
-
-def _load_track(clip: CachedClip, generator: GeneratorConfig) -> _Track:
-    with open_clip(clip) as tensors:
-        audio, landmarks = sound_and_landmarks(tensors)
-        height, width = tensors.get_slice("frames").get_shape()[1:3]
-        if (height, width) != (generator.height, generator.width):
-            raise DataError(
-                f"{clip.file}: prepared as {height}x{width}, but the generator wants "
-                f"{generator.height}x{generator.width}; prepare the corpus at that size"
-            )
-        if len(audio) != clip.frames * generator.hop:
-            raise DataError(
-                f"{clip.file}: holds {len(audio) / clip.frames:g} samples a frame, but the "
-                f"generator wants {generator.hop} (generator.sample_rate, generator.fps)"
-            )
-    return _Track(clip, audio, mouth_shape(landmarks))
+        return windows[:: generator.hop].copy(), mouth.astype(np.float32)
 
 
 def mouth_shape(landmarks: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -348,82 +266,3 @@ def whole_clip(clip: CachedClip, generator: GeneratorConfig, *, every: int = 1) 
         to_model(read_frames(clip, positions))[None],
         torch.from_numpy(positions)[None],
     )
-
-
-class Prefetcher:
-    """Makes batches ahead in one thread, with a bounded queue.
-
-    Iterate over it once; leave with :meth:`close`. An exception in the thread is raised at
-    the batch where it happened.
-
-    Args:
-        data: makes the batches.
-        steps: which steps, in order.
-        audio_steps: the steps before this one are of the audio warm start.
-        parts: which parts of each step this process sees, one batch each.
-        depth: batches made ahead.
-    """
-
-    def __init__(
-        self,
-        data: Examples,
-        steps: range,
-        *,
-        audio_steps: int,
-        parts: Sequence[int] = (0,),
-        depth: int = 2,
-    ) -> None:
-        self._queue: Queue[Batch | AudioBatch | BaseException | None] = Queue(depth)
-        self._stop = Event()
-
-        def work() -> None:
-            try:
-                for step in steps:
-                    make = data.audio_batch if step < audio_steps else data.batch
-                    for part in parts:
-                        self._put(make(step, part))
-                        if self._stop.is_set():
-                            return
-                self._put(None)
-            except BaseException as error:  # handed to the consumer, who raises it
-                self._put(error)
-
-        self._thread = Thread(target=work, name="stillspeak-prefetch", daemon=True)
-        self._thread.start()
-
-    def _put(self, item: Batch | AudioBatch | BaseException | None) -> None:
-        while not self._stop.is_set():
-            try:
-                self._queue.put(item, timeout=0.2)
-                return
-            except Full:
-                continue
-
-    def __iter__(self) -> Iterator[Batch | AudioBatch]:
-        while True:
-            item = self._queue.get()
-            if item is None:
-                return
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-
-    def close(self) -> None:
-        """Stop the thread and drop what it made."""
-        self._stop.set()
-        while True:
-            try:
-                self._queue.get_nowait()
-            except Empty:
-                break
-        self._thread.join()
-
-
-def grouped(batches: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Batches in lists of ``size``; an unfinished list at the end is dropped."""
-    group: list[T] = []
-    for batch in batches:
-        group.append(batch)
-        if len(group) == size:
-            yield group
-            group = []

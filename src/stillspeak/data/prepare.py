@@ -1,33 +1,16 @@
-"""Turn a corpus into a cache of aligned clips that training reads by memory map.
+"""Fill a cache with the aligned clips of a corpus; see :mod:`stillspeak.data.cache`.
 
-One safetensors file per clip, ``CACHE/SPEAKER/NAME.safetensors``:
-
-==============  =====================  ====================================================
-``frames``      uint8 (T, H, W, 3)     aligned crops at 25 fps, RGB
-``audio``       float32 (S,)           mono in [-1, 1] at 16 kHz, S = 640 T exactly
-``landmarks``   float32 (T, 478, 2)    not smoothed, in pixels of the same frame's crop
-``blendshapes``  float16 (T, 52)       in [0, 1], names in the header
-``head_pose``   float32 (T, 3)         yaw, pitch, roll in degrees, as in ``face.Face``
-``mouth``       uint8 (T, 144, 144, 3)  optional: ``models.regions.LOWER_BOX`` at double scale
-==============  =====================  ====================================================
-
-The header's metadata holds JSON strings: speaker, stem, name, split, text, words, source,
-blendshapes (their names), interpolated (frames without a detection), format and ``key``, the
-hash over everything that the file depends on. A file with the right key is never made again.
-Where they are known it holds emotion and level too, and for a stretch of a longer video its
-span: the seconds from the video's first frame at which it begins and ends. With ``mouth`` comes
-mouth_scale, its pixels per pixel of a 128 x 96 crop. One cache may hold clips with and without.
-
-Each frame is aligned by itself, with landmarks averaged over seven frames, by a detector that
-knows nothing of other frames: the same source always gives the same cache.
+A file with the right key, a hash of all that it depends on, is never made again. Each frame is
+aligned by itself, with landmarks averaged over seven frames, by a detector that knows nothing of
+other frames: the same source always gives the same cache.
 """
 
 import hashlib
 import json
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,9 +18,17 @@ import numpy as np
 import numpy.typing as npt
 
 from stillspeak.constants import FRAME_HEIGHT, FRAME_WIDTH, SAMPLE_RATE, VIDEO_FPS
+from stillspeak.data.cache import (
+    FORMAT,
+    MANIFEST,
+    CachedClip,
+    load_manifest,
+    open_clip,
+    write_tensors,
+)
 from stillspeak.data.clips import Clip, Rejected, Split, check_clips
 from stillspeak.data.layouts.grid import read_alignment
-from stillspeak.errors import ConfigError, DataError, StillspeakError, of_the_machine
+from stillspeak.errors import DataError, StillspeakError, of_the_machine
 from stillspeak.face.align import (
     SMOOTHING_WINDOW,
     Transform,
@@ -47,17 +38,11 @@ from stillspeak.face.align import (
     smooth_landmarks,
     transform_points,
 )
-from stillspeak.face.landmarks import LANDMARKS, Face, LandmarkDetector, MediaPipeDetector
+from stillspeak.face.landmarks import Face, LandmarkDetector, MediaPipeDetector
 from stillspeak.media.video import iter_frames, read_clip
 from stillspeak.models.regions import LOWER_BOX
 from stillspeak.system.atomic import claim, sweep, whole_file
-from stillspeak.system.configuration import FORBID_UNKNOWN, build, read_json
 from stillspeak.system.workers import WorkerPool
-
-FORMAT = 1
-"""Version of the cached files; raise it whenever the code would write something else."""
-
-MANIFEST = "manifest.jsonl"
 
 MAX_GAP = 5
 """Frames in a row without a face that are bridged by interpolation."""
@@ -71,16 +56,6 @@ MAX_OTHERS = 0.1
 MOUTH_SCALES = (0, 2)
 """What ``mouth_scale`` may be: no mouth pixels, or twice the scale of a 128 x 96 crop."""
 
-_TENSORS: dict[str, tuple[str, tuple[int | None, ...]]] = {
-    "frames": ("U8", (None, None, 3)),
-    "audio": ("F32", ()),
-    "landmarks": ("F32", (None, 2)),
-    "blendshapes": ("F16", (None,)),
-    "head_pose": ("F32", (3,)),
-    "mouth": ("U8", (None, None, 3)),
-}
-# Sound lies in [-1, 1]; landmarks may lie outside of the crop, but not miles away.
-_LOUDEST, _FARTHEST = 1.001, 1e5
 _MANIFEST_EVERY = 25
 _SAMPLES = SAMPLE_RATE // VIDEO_FPS
 
@@ -109,23 +84,6 @@ class Summary:
     frames: int
     seconds: float
     manifest: Path
-
-
-@dataclass(frozen=True)
-class CachedClip:
-    """One line of the manifest; ``file`` is absolute once loaded."""
-
-    __pydantic_config__ = FORBID_UNKNOWN
-    file: Path
-    speaker: str
-    stem: str
-    name: str
-    split: Split
-    frames: int
-    key: str
-    text: str | None
-    emotion: str | None = None
-    level: str | None = None
 
 
 @dataclass(frozen=True)
@@ -256,187 +214,6 @@ def _fill(
     )
 
 
-def load_manifest(cache_dir: str | Path) -> list[CachedClip]:
-    """The clips of a cache, in the order in which they were prepared.
-
-    Raises:
-        DataError: if there is no manifest or it is damaged.
-    """
-    path = Path(cache_dir).absolute() / MANIFEST
-    try:
-        # JSON escapes every other line break that splitlines() knows.
-        lines = path.read_bytes().split(b"\n")
-    except OSError:
-        raise DataError(
-            f"{path}: no prepared clips here; run: stillspeak prepare CORPUS {cache_dir}"
-        ) from None
-    clips = []
-    for number, line in enumerate(lines, 1):
-        if not line and number == len(lines):
-            break
-        where = f"{path}, line {number}"
-        try:
-            row = read_json(line)
-            if not isinstance(row, dict) or not isinstance(row.get("file"), str):
-                raise ValueError("names no file")
-            clips.append(cached_clip(row, path.parent / row["file"], name=where))
-        except ValueError as error:
-            raise DataError(f"{where}: damaged ({error}); run stillspeak prepare again") from error
-    return clips
-
-
-def cached_clip(row: Mapping[str, Any], file: Path, *, name: str) -> CachedClip:
-    """A line of a manifest, checked.
-
-    Args:
-        row: as the line says it.
-        file: the clip's file.
-        name: what messages call the line.
-
-    Raises:
-        DataError: a key that is missing or unknown, or a value that cannot be.
-    """
-    try:
-        clip = build(CachedClip, {**row, "file": file}, name=name)
-    except ConfigError as error:
-        why = str(error).removeprefix(f"{name}: ")
-        raise DataError(f"{name}: damaged ({why}); run stillspeak prepare again") from error
-    if clip.frames < 1:
-        raise DataError(
-            f"{name}: damaged (a clip of {clip.frames} frames); run stillspeak prepare again"
-        )
-    return clip
-
-
-class CachedClipReader:
-    """A prepared clip, memory-mapped: only what is asked for is read.
-
-    Use as a context manager or call :meth:`close`.
-    """
-
-    def __init__(self, path: str | Path, *, frames: int | None = None) -> None:
-        from safetensors import SafetensorError, safe_open
-
-        self.path = Path(path)
-        try:
-            handle: Any = safe_open(str(path), framework="numpy")
-            self._handle = handle
-            self._names = frozenset(handle.keys())
-            self._check(frames)
-        except (OSError, ValueError, SafetensorError) as error:
-            raise DataError(
-                f"{path}: the prepared clip cannot be read ({error}); run stillspeak prepare again"
-            ) from error
-
-    def _check(self, frames: int | None) -> None:
-        """See that the tensors are those of the module's table, before anybody counts on it.
-
-        Raises:
-            ValueError: the first that is not.
-        """
-        lengths = set() if frames is None else {frames}
-        for name in sorted(self._names & _TENSORS.keys()):
-            tensor = self._handle.get_slice(name)
-            shape, (kind, rest) = tensor.get_shape(), _TENSORS[name]
-            fits = len(shape) == 1 + len(rest) and all(
-                wanted in (None, size) for wanted, size in zip(rest, shape[1:], strict=True)
-            )
-            if tensor.get_dtype() != kind or not fits:
-                raise ValueError(f"{name} is {tensor.get_dtype()} {shape}")
-            if name != "audio":
-                lengths.add(shape[0])
-        if len(lengths) > 1:
-            raise ValueError(f"frames in its parts and in the manifest: {sorted(lengths)}")
-
-    @cached_property
-    def metadata(self) -> dict[str, Any]:
-        """The header: speaker, split, text, words, blendshape names, key and more."""
-        header: dict[str, str] = self._handle.metadata() or {}
-        try:
-            return {name: read_json(value) for name, value in header.items()}
-        except ValueError as error:
-            raise DataError(f"{self.path}: the header is damaged ({error})") from error
-
-    @property
-    def n_frames(self) -> int:
-        """T."""
-        return int(self.get_slice("frames").get_shape()[0])
-
-    def has(self, name: str) -> bool:
-        """Whether there is a tensor of this name: not every clip has ``mouth``."""
-        return name in self._names
-
-    @property
-    def blendshape_names(self) -> list[str]:
-        """Names of the columns of ``blendshapes``, as far as they are known."""
-        names = self.metadata.get("blendshapes") or []
-        known = isinstance(names, list) and all(isinstance(name, str) for name in names)
-        if not known or len(names) > self.get_slice("blendshapes").get_shape()[1]:
-            raise DataError(f"{self.path}: the header is damaged (blendshapes); prepare again")
-        return list(names)
-
-    def get_tensor(self, name: str) -> npt.NDArray[Any]:
-        """A whole tensor, see the module's table."""
-        self._need(name)
-        return np.asarray(self._handle.get_tensor(name))
-
-    def get_slice(self, name: str) -> Any:
-        """A view that reads what it is indexed with: ``get_slice("frames")[3:8]``."""
-        self._need(name)
-        return self._handle.get_slice(name)
-
-    def _need(self, name: str) -> None:
-        if name not in self._names:
-            raise DataError(
-                f"{self.path}: the prepared clip holds no {name}; run stillspeak prepare again"
-            )
-
-    def close(self) -> None:
-        """Give the map back."""
-        self._handle = None
-
-    def __enter__(self) -> "CachedClipReader":
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
-
-
-def open_clip(clip: CachedClip | str | Path) -> CachedClipReader:
-    """Open a prepared clip for reading.
-
-    Raises:
-        DataError: if the file is missing, damaged or another one than the manifest says.
-    """
-    if isinstance(clip, CachedClip):
-        return CachedClipReader(clip.file, frames=clip.frames)
-    return CachedClipReader(clip)
-
-
-def sound_and_landmarks(
-    tensors: CachedClipReader,
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Sound (S,) and landmarks (T, 478, 2) of a prepared clip.
-
-    Raises:
-        DataError: one is missing, or holds what neither sound nor a place in a crop can be: a
-            single NaN would spoil every weight that is trained.
-    """
-    audio, landmarks = tensors.get_tensor("audio"), tensors.get_tensor("landmarks")
-    for name, values, most in (("audio", audio, _LOUDEST), ("landmarks", landmarks, _FARTHEST)):
-        if values.size and not float(np.abs(values).max()) <= most:
-            raise DataError(
-                f"{tensors.path}: {name} holds NaN or values beyond {most:g}; "
-                "run stillspeak prepare again"
-            )
-    if landmarks.shape[1] != LANDMARKS:
-        raise DataError(
-            f"{tensors.path}: {landmarks.shape[1]} landmarks a frame, {LANDMARKS} are needed; "
-            "run stillspeak prepare again"
-        )
-    return audio, landmarks
-
-
 # ------------------------------------------------------------------ one clip
 
 
@@ -504,7 +281,7 @@ def _prepare_clip(clip: Clip, settings: _Settings, detector: LandmarkDetector) -
     }
     if settings.mouth_scale:
         metadata["mouth_scale"] = settings.mouth_scale
-    _write_tensors(target, tensors, {k: json.dumps(v) for k, v in metadata.items()})
+    write_tensors(target, tensors, {k: json.dumps(v) for k, v in metadata.items()})
     return _Result("prepared", frames=len(tensors["frames"]), key=key)
 
 
@@ -707,18 +484,6 @@ def _frames_if_current(path: Path, key: str) -> int:
             return clip.n_frames if clip.metadata.get("key") == key else 0
     except DataError:
         return 0  # damaged: made again
-
-
-def _write_tensors(
-    path: Path, tensors: dict[str, npt.NDArray[Any]], metadata: dict[str, str]
-) -> None:
-    """Write a safetensors file so that its name never stands for half a file."""
-    from safetensors.numpy import save
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as partial:
-        # save_file would make a file that only its owner can read.
-        partial.write_bytes(save(tensors, metadata=metadata))
 
 
 def _known_clips(cache_dir: Path) -> dict[Path, CachedClip]:

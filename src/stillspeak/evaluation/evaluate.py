@@ -14,9 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from stillspeak.data.cache import load_manifest
 from stillspeak.data.corpora import SPLITS, Clip
 from stillspeak.data.layouts.folder import list_videos
-from stillspeak.data.prepare import default_detector, load_manifest
+from stillspeak.data.prepare import default_detector
 from stillspeak.errors import (
     ConfigError,
     DataError,

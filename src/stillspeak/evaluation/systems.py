@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from stillspeak.constants import FRAME_HEIGHT, FRAME_WIDTH, SAMPLE_RATE, VIDEO_FPS
+from stillspeak.data.cache import open_clip
 from stillspeak.data.layouts.grid import read_alignment
-from stillspeak.data.prepare import open_clip
 from stillspeak.errors import DataError, FaceError
 from stillspeak.evaluation.measures.image_quality import Frames
 from stillspeak.face.landmarks import Face, LandmarkDetector, MediaPipeDetector, check_face

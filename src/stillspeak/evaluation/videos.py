@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from stillspeak.constants import FRAME_HEIGHT, FRAME_WIDTH, VIDEO_FPS
+from stillspeak.data.cache import load_manifest
 from stillspeak.data.corpora import Clip
-from stillspeak.data.prepare import DetectorFactory, load_manifest, prepare
+from stillspeak.data.prepare import DetectorFactory, prepare
 from stillspeak.errors import DataError, VideoError
 from stillspeak.evaluation.options import Progress
 from stillspeak.evaluation.systems import Recording

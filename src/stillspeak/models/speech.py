@@ -4,7 +4,7 @@ Whisper's encoder (Radford et al. 2022) reads 30 s at once. Here each layer's at
 ``behind`` tokens back and a few ahead, so that sound may go on without end and features come a
 fixed delay after it. Positions are relative, a learned bias for each distance, and never run out.
 The level is measured against a running peak that falls slowly, which a stream can know. What the
-bounds cost is won back by self-distillation (:mod:`stillspeak.training.distillation`).
+bounds cost is won back by self-distillation (:mod:`stillspeak.training.auxiliary.distillation`).
 
 One token is 20 ms. Token j stands for the time 20 j ms and needs the sound until 32.5 ms later.
 """

@@ -24,7 +24,7 @@ from stillspeak.models.config import (
 )
 from stillspeak.system.configuration import BelowOne, Share, build, configuration
 
-GameForm = Literal["log", "minimax", "hinge", "least_squares"]
+LossForm = Literal["log", "minimax", "hinge", "least_squares"]
 
 
 @configuration("objective")
@@ -56,7 +56,7 @@ class ObjectiveConfig:
 
 @configuration("adversarial")
 class AdversarialConfig:
-    """The game between generator and discriminators. A weight of 0 leaves a discriminator out.
+    """How discriminators are trained with the generator. A weight of 0 leaves one out.
 
     The paper minimises L_adv + 400 L1 (section 2.3, equation 3); with ``objective.l1 = 1`` the
     same balance has weights of 1/400 here.
@@ -67,8 +67,8 @@ class AdversarialConfig:
     sequence: NonNegativeFloat = 0.0
     sync: NonNegativeFloat = 0.0
     feature_matching: NonNegativeFloat = 0.0
-    """L1 between what the frame discriminator's layers make of real and generated frames."""
-    form: GameForm = "log"
+    """L1 between the frame discriminator's features of real and of generated frames."""
+    form: LossForm = "log"
     """``log``: the paper's log-likelihoods (equation 1), the generator maximising log D(G) as
     is usual, since the printed minimum of log(1 - D(G)) has no gradient where the
     discriminator is sure; ``minimax`` is the printed one. ``hinge`` and ``least_squares``
@@ -106,7 +106,7 @@ class WatchConfig:
     steps: PositiveInt = 500
     """Steps over which values are averaged before anything is judged."""
     accuracy: NonNegativeFloat = 0.999
-    """A discriminator that is right more often than this has won the game; 0: no limit."""
+    """A discriminator that is right more often than this has won; 0: no limit."""
     gradient: NonNegativeFloat = 1e5
     """Largest norm of a gradient before clipping; 0: no limit."""
     variance: NonNegativeFloat = 0.05
@@ -123,10 +123,9 @@ class TrainingConfig:
     """First steps that train only the audio encoder, on mouth distances."""
     optimizer: Literal["adam", "adamw"] = "adamw"
     learning_rate: PositiveFloat = 1e-3
-    audio_learning_rate: NonNegativeFloat = 0.3
+    audio_learning_rate: PositiveFloat = 0.3
     """Learning rate of the audio encoder while frames are trained, as a share: it has either
-    had its warm start or comes with the weights that a run starts from. 0: it stays as it is, its
-    norms' statistics included."""
+    had its warm start or comes with the weights that a run starts from."""
     audio_decay_from: Share = 1.0
     """Share of the audio warm start after which its rate falls along a cosine to 1 %."""
     betas: tuple[BelowOne, BelowOne] = (0.8, 0.98)
@@ -144,8 +143,6 @@ class TrainingConfig:
     """Batches whose gradients are added up before a step."""
     clip_norm: NonNegativeFloat = 1.0
     """Largest norm of the gradient; 0 leaves it alone."""
-    fresh: tuple[str, ...] = ()
-    """Parts of the generator, by their names in it, that ``--from`` does not take over."""
     ema: BelowOne = 0.998
     """Decay of the exponential moving average of the weights, which is what is released."""
     freeze_norms_from: NonNegativeInt | None = None
@@ -189,7 +186,7 @@ class RunConfig:
     watch: WatchConfig = field(default_factory=WatchConfig)
 
     def __post_init__(self) -> None:
-        data, game = self.data, self.adversarial
+        data, adversarial = self.data, self.adversarial
         if self.generator.decoder == "layers":
             raise ConfigError(
                 "generator.decoder = 'layers' has no pictures to learn; its two parts are trained "
@@ -199,26 +196,26 @@ class RunConfig:
             raise ConfigError(
                 "augment.audio_reverb and .audio_mask are made with data.resident = true alone"
             )
-        if game.sequence or game.sync:
+        if adversarial.sequence or adversarial.sync:
             if not data.consecutive:
                 raise ConfigError(
                     "adversarial.sequence and .sync judge frames in a row; set "
                     "data.consecutive = true"
                 )
-            if game.sequence_min > data.decoded_frames:
+            if adversarial.sequence_min > data.decoded_frames:
                 raise ConfigError("adversarial.sequence_min exceeds data.decoded_frames")
-        if game.sync:
+        if adversarial.sync:
             need = sync_frames(self.generator)
             if data.decoded_frames < need:
                 raise ConfigError(f"adversarial.sync needs data.decoded_frames of {need} or more")
             # From a centre in the middle there must be somewhere to shift to.
-            if data.window_frames < need + 2 * game.sync_min_shift:
+            if data.window_frames < need + 2 * adversarial.sync_min_shift:
                 raise ConfigError(
                     "data.window_frames leaves no room to shift by adversarial.sync_min_shift"
                 )
 
     @property
-    def game_start(self) -> int:
+    def adversarial_start(self) -> int:
         """First step of the discriminators, where there are any."""
         return max(self.adversarial.start, self.training.audio_steps)
 

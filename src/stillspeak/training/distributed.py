@@ -64,7 +64,7 @@ def launch_fabric(device: torch.device, precision: Precision) -> Fabric:
     return fabric
 
 
-def leave_processes() -> None:
+def shutdown_process_group() -> None:
     """Take this process out of the group that torchrun started; nothing where it is alone.
 
     Left to the interpreter's exit, the group's threads may outlive what they work on, and the
@@ -75,7 +75,7 @@ def leave_processes() -> None:
     if not (distributed.is_available() and distributed.is_initialized()):
         return
     # Gloo's threads let go of the last gradients after everybody has got them, and for that they
-    # need Python's lock, which whoever takes the group apart holds while it waits for them.
+    # need Python's lock, which the thread that destroys the group holds while it waits for them.
     distributed.barrier()
     time.sleep(0.5)
     distributed.destroy_process_group()

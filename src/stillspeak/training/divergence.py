@@ -1,4 +1,4 @@
-"""Notices a run that goes wrong before it has wasted the night."""
+"""Notices a run that diverges."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from stillspeak.training.config import WatchConfig
 
 
-class Watch:
+class DivergenceMonitor:
     """Averages over the last steps, and says what is wrong with them.
 
     Args:

@@ -13,22 +13,24 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from stillspeak.data.dataset import AudioBatch, Batch, Examples, grouped
-from stillspeak.data.device_dataset import open_loader
+from stillspeak.data.dataset import AudioBatch, Batch, Examples
+from stillspeak.data.loader import grouped, open_loader
+from stillspeak.errors import ConfigError
 from stillspeak.models.generator import Generator
+from stillspeak.training.auxiliary.kinds import auxiliary_kind
 from stillspeak.training.config import RunConfig
 from stillspeak.training.profiling import FlopCounter, SavedActivations, nbytes, synchronize
-from stillspeak.training.run import Assembly, Report, assemble
+from stillspeak.training.run import Report, RunOptions, assemble
+from stillspeak.training.trainer import GeneratorTraining
 from stillspeak.training.validation import show_beside, validate
 
 AUDIO = "audio warm start"
 ALONE = "reconstruction"
-GAME = "with discriminators"
+ADVERSARIAL = "with discriminators"
 
 TIMED_SECONDS = 10.0
 """How long steps of one kind are timed, if more than one fits."""
@@ -47,7 +49,7 @@ class PhasePlan:
     first_step: int
     steps_left: int
     gflop_step: float
-    """Forward and backward passes of all players; steps with and without R1 in the mean."""
+    """Forward and backward passes of all networks; steps with and without R1 in the mean."""
     step_seconds: float
     """Beside the thread that makes batches, which the step waits for if that takes longer."""
     batch_seconds: float
@@ -156,96 +158,77 @@ class Plan:
         return {**table, "steps_left": self.steps_left, "seconds_left": self.seconds_left}
 
 
-def dry_run(
-    config_file: Path,
-    cache: Path,
-    folder: Path,
-    *,
-    overrides: tuple[str, ...] = (),
-    resume: bool = False,
-    start_from: str | Path | None = None,
-    device: str = "auto",
-    report: Report = lambda _: None,
-) -> Plan:
-    """Say what :func:`stillspeak.training.run.train` would cost. Writes nothing.
+def dry_run(options: RunOptions, *, report: Report = lambda _: None) -> Plan:
+    """Say what :func:`stillspeak.training.run.train` would cost, by a few steps of each phase that
+    is left. Writes nothing.
 
-    Arguments and errors are those of ``train``; ``report`` also hears what is being measured.
-    PyTorch's global random state is changed.
+    Errors are those of ``train``; ``report`` also hears what is being measured. PyTorch's global
+    random state is changed.
     """
-    run = assemble(
-        config_file,
-        cache,
-        folder,
-        overrides=overrides,
-        resume=resume,
-        start_from=start_from,
-        device=device,
-        report=report,
-    )
-    return measure(run, report=report)
+    if auxiliary_kind(options.table()):
+        raise ConfigError(f"{options.config_file}: only a generator's run can be tried dry")
+    task = assemble(options, report=report).task
+    assert isinstance(task, GeneratorTraining)
+    return measure(task, report=report)
 
 
-def measure(run: Assembly, *, report: Report = lambda _: None) -> Plan:
-    """Take a few steps of each phase that is left, and say what they cost.
-
-    The trainer's weights change: it is of no use afterwards.
+def measure(task: GeneratorTraining, *, report: Report = lambda _: None) -> Plan:
+    """See :func:`dry_run`. The weights change: the task is of no use afterwards.
 
     Raises:
-        TrainingError: a loss or a gradient is no number.
+        TrainingError: a loss or a gradient is NaN or infinite.
     """
-    trainer, device = run.trainer, run.fabric.device
-    config, first = trainer.config, trainer.step
-    generator = trainer.average.module
-    assert isinstance(generator, Generator)
+    config, first, device = task.config, task.step, task.fabric.device
+    generator = task.averaged_generator
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     gflop_frame, gflop_clip = _generating(generator)
     phases = []
     for name, steps in phase_steps(config, first):
         report(f"measuring a few steps: {name}")
-        phases.append(_phase(run, name, steps))
-    players = [trainer.generator_player, *trainer.discriminator_players]
-    modules = [player.module for player in players]
+        phases.append(_phase(task, name, steps))
+    networks = [task.generator, *task.discriminators]
+    modules = [state.module for state in networks]
     memory = MemoryPlan(
         parameters=sum(nbytes([*m.parameters(), *m.buffers()]) for m in modules),
         gradients=sum(nbytes([p for p in m.parameters() if p.requires_grad]) for m in modules),
-        optimizers=sum(nbytes(player.optimizer.state_dict()) for player in players),
+        optimizers=sum(nbytes(state.optimizer.state_dict()) for state in networks),
         average=nbytes([*generator.parameters(), *generator.buffers()]),
         activations=max((phase.activation_bytes for phase in phases), default=0),
         batch=max((phase.batch_bytes for phase in phases), default=0),
         cuda_peak=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
     )
-    left = _validations_left(config, first, trainer.validate_every) if run.validation else 0
+    left = _validations_left(config, first, task.validate_every) if task.validation else 0
     if left:
         report("measuring a validation")
     own = count(generator)
     return Plan(
         device=str(device),
-        processes=run.fabric.world_size,
-        precision=run.precision.name,
-        precision_reason=run.precision.reason,
-        clips=len(run.data),
-        speakers=len(run.data.speakers),
-        validation_clips=len(run.validation),
+        processes=task.fabric.world_size,
+        precision=task.precision.name,
+        precision_reason=task.precision.reason,
+        clips=len(task.data),
+        speakers=len(task.data.speakers),
+        validation_clips=len(task.validation),
         generator={
             "identity encoder": count(generator.identity_encoder),
             "context encoder": count(generator.context_encoder),
             "noise generator": count(generator.noise_generator),
             "decoder": count(generator.decoder),
         },
-        discriminators={p.name: count(p.module) for p in trainer.discriminator_players},
-        training_only=count(trainer.generator_player.module) - own,
+        discriminators={p.name: count(p.module) for p in task.discriminators},
+        training_only=count(task.generator.module) - own,
         gflop_frame=gflop_frame,
         gflop_clip=gflop_clip,
         phases=tuple(phases),
         step=first,
         steps=config.training.steps,
-        steps_per_epoch=trainer.steps_per_epoch,
+        steps_per_epoch=task.steps_per_epoch,
         validations_left=left,
-        validation_seconds=_validating(run) if left else 0.0,
+        validation_seconds=_validating(task) if left else 0.0,
         memory=memory,
         disk=DiskPlan(
-            checkpoint=nbytes(trainer.state()),
+            checkpoint=nbytes(task.state()),
             checkpoints=config.training.keep_checkpoints + 1,
             weights=sum(
                 value.numel() * (2 if value.is_floating_point() else value.element_size())
@@ -262,43 +245,43 @@ def count(module: torch.nn.Module) -> int:
 
 def phase_steps(config: RunConfig, step: int) -> list[tuple[str, range]]:
     """The phases of which steps are left from ``step`` on, by name, with those steps."""
-    training, game = config.training, config.adversarial
-    plays = game.frame or game.sequence or game.sync
-    start = min(config.game_start, training.steps) if plays else training.steps
+    training, adversarial = config.training, config.adversarial
+    plays = adversarial.frame or adversarial.sequence or adversarial.sync
+    start = min(config.adversarial_start, training.steps) if plays else training.steps
     phases = [
         (AUDIO, range(training.audio_steps)),
         (ALONE, range(training.audio_steps, start)),
-        (GAME, range(start, training.steps)),
+        (ADVERSARIAL, range(start, training.steps)),
     ]
     left = [(name, range(max(steps.start, step), steps.stop)) for name, steps in phases]
     return [(name, steps) for name, steps in left if steps]
 
 
-def _phase(run: Assembly, name: str, steps: range) -> PhasePlan:
-    trainer, device = run.trainer, run.fabric.device
+def _phase(task: GeneratorTraining, name: str, steps: range) -> PhasePlan:
+    device = task.fabric.device
     audio = name == AUDIO
-    batches, batch_seconds = _batches(run.data, steps.start, audio, trainer.parts)
+    batches, batch_seconds = _batches(task.data, steps.start, audio, task.parts)
     known = [
         tensor
-        for player in (trainer.generator_player, *trainer.discriminator_players)
-        for tensor in (*player.module.parameters(), *player.module.buffers())
+        for state in (task.generator, *task.discriminators)
+        for tensor in (*state.module.parameters(), *state.module.buffers())
     ]
     known += [tensor for batch in batches for tensor in batch]
     flops = seconds = 0.0
     peak = 0
-    for step, share in _kinds(trainer.config, name, steps.start):
-        trainer.step = step
+    for step, share in _kinds(task.config, name, steps.start):
+        task.step = step
         activations = SavedActivations(known)
         began = time.perf_counter()
         with FlopCounter() as counter, activations:
-            trainer.train_step(batches)
+            task.train_step(batches)
         synchronize(device)
         peak = max(peak, activations.peak)
         flops += share * counter.flops
         # All processes take the same number of steps, or they would wait for each other.
         repeats = int(TIMED_SECONDS / max(time.perf_counter() - began, 1e-9))
-        repeats = run.fabric.broadcast(min(max(repeats, 1), TIMED_STEPS))
-        seconds += share * _timed(run, step, audio, repeats)
+        repeats = task.fabric.broadcast(min(max(repeats, 1), TIMED_STEPS))
+        seconds += share * _timed(task, step, audio, repeats)
     return PhasePlan(
         name=name,
         first_step=steps.start,
@@ -313,29 +296,28 @@ def _phase(run: Assembly, name: str, steps: range) -> PhasePlan:
 
 def _kinds(config: RunConfig, name: str, first: int) -> list[tuple[int, float]]:
     """A step of each kind that a phase has, with the kind's share of the steps."""
-    game = config.adversarial
-    if name != GAME or not game.r1 or game.r1_every == 1:
+    adversarial = config.adversarial
+    if name != ADVERSARIAL or not adversarial.r1 or adversarial.r1_every == 1:
         return [(first, 1.0)]
-    penalised = first + (config.game_start - first) % game.r1_every
-    return [(penalised, 1 / game.r1_every), (penalised + 1, 1 - 1 / game.r1_every)]
+    penalised = first + (config.adversarial_start - first) % adversarial.r1_every
+    return [(penalised, 1 / adversarial.r1_every), (penalised + 1, 1 - 1 / adversarial.r1_every)]
 
 
-def _timed(run: Assembly, step: int, audio: bool, repeats: int) -> float:
+def _timed(task: GeneratorTraining, step: int, audio: bool, repeats: int) -> float:
     """Median seconds of a step, taken ``repeats`` times while batches are made."""
-    trainer = run.trainer
     loader = open_loader(
-        run.data,
+        task.data,
         range(step, step + repeats),
         audio_steps=step + repeats if audio else 0,
-        parts=trainer.parts,
+        parts=task.parts,
     )
     taken = []
     try:
-        for batches in islice(grouped(loader, len(trainer.parts)), repeats):
-            trainer.step = step
+        for batches in islice(grouped(loader, len(task.parts)), repeats):
+            task.step = step
             began = time.perf_counter()
-            trainer.train_step(batches)
-            synchronize(run.fabric.device)
+            task.train_step(batches)
+            synchronize(task.fabric.device)
             taken.append(time.perf_counter() - began)
     finally:
         loader.close()
@@ -375,15 +357,15 @@ def _validations_left(config: RunConfig, step: int, every: int) -> int:
     return max(config.training.steps // every - done // every, 0)
 
 
-def _validating(run: Assembly) -> float:
+def _validating(task: GeneratorTraining) -> float:
     """Seconds of a validation: one clip's scores times the clips, and one clip's video."""
-    generator = run.trainer.average.module
-    clip = run.validation[0]
-    with _stopwatch(run.fabric.device) as scores:
-        validate(generator, [clip], device=run.fabric.device)
-    with _stopwatch(run.fabric.device) as video:
+    generator = task.averaged_generator
+    clip = task.validation[0]
+    with _stopwatch(task.fabric.device) as scores:
+        validate(generator, [clip], device=task.fabric.device)
+    with _stopwatch(task.fabric.device) as video:
         show_beside(generator, clip)
-    return len(run.validation) * scores[0] + video[0]
+    return len(task.validation) * scores[0] + video[0]
 
 
 @contextmanager

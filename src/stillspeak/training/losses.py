@@ -1,4 +1,4 @@
-"""Loss terms of the generator. Each takes tensors and gives one number: testable by hand."""
+"""Loss terms of the generator. Each takes tensors and returns one number."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A network with its optimiser, its learning rate, and the average that is released."""
+"""A network with its optimizer, its learning rate, and its moving average, which is released."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Player:
-    """One network of the game with its optimiser, set up by Fabric.
+class OptimizerState:
+    """A network and its optimizer.
 
-    A step has three parts, so that no player moves before all are known to be sane:
-    gradients (:meth:`backward`, once or more), :meth:`norm`, :meth:`move`.
+    A step has three parts, so that no weights change before all networks' gradients are known to
+    be finite: gradients (by Fabric, once or more), :meth:`norm`, :meth:`update`.
     """
 
     name: str
@@ -43,14 +43,14 @@ class Player:
         limit = self.clip_norm if self.clip_norm else math.inf
         return float(nn.utils.clip_grad_norm_(self.module.parameters(), limit))
 
-    def move(self, rates: dict[str, float]) -> None:
-        """The optimiser's step, with a learning rate for each of its groups."""
+    def update(self, rates: dict[str, float]) -> None:
+        """The optimizer's step, with a learning rate for each of its groups."""
         for group in self.optimizer.param_groups:
-            group["lr"] = rates[group["name"]]
+            group["lr"] = rates[group.get("name", self.name)]
         self.optimizer.step()
 
 
-class Average:
+class EMA:
     """Exponential moving average of a module's parameters and running statistics."""
 
     def __init__(self, module: nn.Module, decay: float) -> None:
@@ -116,7 +116,7 @@ def learning_rate(
 def generator_optimizer(
     objective: GeneratorObjective, training: TrainingConfig, *, fused: bool = False
 ) -> torch.optim.Optimizer:
-    """The generator's optimiser with its two groups, ``audio`` and ``frames``.
+    """The generator's optimizer with its two groups, ``audio`` and ``frames``.
 
     Args:
         objective: holds the generator.

@@ -10,8 +10,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from stillspeak.data.cache import CachedClip, open_clip
 from stillspeak.data.dataset import whole_clip
-from stillspeak.data.prepare import CachedClip, open_clip
 from stillspeak.face.mouth import mouth_distances
 from stillspeak.media.audio import frame_windows
 from stillspeak.models.generator import Generator

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from stillspeak.training.checkpoint import latest_checkpoint, load_checkpoint
-from stillspeak.training.run import train
+from stillspeak.training.run import RunOptions, train
 from stillspeak.weights import load_model
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -43,7 +43,7 @@ def run(speaking_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of four steps that was trained here."""
     folder = tmp_path_factory.mktemp("here") / "run"
     options = ("training.steps=4", "training.validate_every=100")
-    train(CONFIG, speaking_cache, folder, overrides=options, device="cpu")
+    train(RunOptions(CONFIG, speaking_cache, folder, overrides=options, device="cpu"))
     return folder
 
 
@@ -104,12 +104,14 @@ def test_there_and_back_again(
 
     # Here it goes on from there, with one history and one log.
     again = train(
-        CONFIG,
-        speaking_cache,
-        home,
-        resume=True,
-        device="cpu",
-        overrides=("training.steps=7", "training.validate_every=100"),
+        RunOptions(
+            CONFIG,
+            speaking_cache,
+            home,
+            resume=True,
+            device="cpu",
+            overrides=("training.steps=7", "training.validate_every=100"),
+        )
     )
     assert again == "all 7 steps are done"
     steps = [json.loads(line)["step"] for line in (home / "metrics.jsonl").open()]

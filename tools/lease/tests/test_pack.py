@@ -13,7 +13,7 @@ import pytest
 import pack as packing
 from archive import MIB, Box, read_box, write_box
 from pack import LANDMARK_STEP, RECORD, in_turns, pack, unpack
-from stillspeak.data.prepare import CachedClip, _write_tensors, load_manifest, open_clip
+from stillspeak.data.cache import CachedClip, load_manifest, open_clip, write_tensors
 from stillspeak.errors import DataError
 
 PSNR = 40.0
@@ -73,7 +73,7 @@ def rich_cache(folder: Path, **tensors: np.ndarray) -> Path:
     """A cache of one clip with these tensors and a whole header."""
     frames = len(tensors["frames"])
     header = {"key": "k", "words": [[0.0, 0.4, "bin"]], "text": "bin", "emotion": "happy"}
-    _write_tensors(
+    write_tensors(
         folder / "s" / "x.safetensors", tensors, {k: json.dumps(v) for k, v in header.items()}
     )
     row = {"speaker": "s", "stem": "x", "name": "x", "split": "train", "text": "bin"}

@@ -8,7 +8,7 @@ import torch
 from slim import is_slim, restore, slim
 from stillspeak.errors import CheckpointError
 from stillspeak.training.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
-from stillspeak.training.run import train
+from stillspeak.training.run import RunOptions, train
 
 CONFIG = Path(__file__).resolve().parents[3] / "configs" / "smoke.toml"
 
@@ -18,7 +18,7 @@ def run(speaking_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of six steps."""
     folder = tmp_path_factory.mktemp("slim") / "run"
     options = ("training.steps=6", "training.validate_every=100")
-    train(CONFIG, speaking_cache, folder, overrides=options, device="cpu")
+    train(RunOptions(CONFIG, speaking_cache, folder, overrides=options, device="cpu"))
     return folder
 
 
@@ -55,12 +55,14 @@ def test_a_run_goes_on_from_it(run: Path, speaking_cache: Path, tmp_path: Path) 
     assert path is not None
     save_checkpoint(tmp_path / path.name, restore(slim(load_checkpoint(path))))
     reason = train(
-        CONFIG,
-        speaking_cache,
-        tmp_path,
-        resume=True,
-        device="cpu",
-        overrides=("training.validate_every=100",),
+        RunOptions(
+            CONFIG,
+            speaking_cache,
+            tmp_path,
+            resume=True,
+            device="cpu",
+            overrides=("training.validate_every=100",),
+        )
     )
     assert reason == "all 8 steps are done"
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stillspeak.data.prepare import CachedClip, load_manifest
+from stillspeak.data.cache import CachedClip, load_manifest
 from stillspeak.errors import DataError, StillspeakError, WeightsError
 from stillspeak.evaluation.measures.expression import find_blinks
 from stillspeak.evaluation.measures.image_quality import Frames

@@ -1,8 +1,8 @@
 """What each discriminator is shown, what it learns from it, and what it tells the generator.
 
-An adversary holds one discriminator and knows no optimiser. Its ``forward`` is the whole of a
+An adversary holds one discriminator and knows no optimizer. Its ``forward`` is the whole of a
 discriminator's step, so that a distributed wrapper around it sees every parameter's use;
-:meth:`Adversary.advise` is the generator's side.
+:meth:`Adversary.generator_terms` is the generator's side.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Draw = tuple[Tensor, ...]
 """Which frames or stretches of a batch are looked at; the same ones for real and generated."""
 
 
-class Opinion(NamedTuple):
+class DiscriminatorOutput(NamedTuple):
     """A discriminator's loss and numbers worth logging: ``accuracy`` in [0, 1] and terms."""
 
     loss: Tensor
@@ -41,13 +41,13 @@ class Opinion(NamedTuple):
 
 
 class Adversary(nn.Module):
-    """One discriminator in the game. Subclasses say what it looks at.
+    """One discriminator. Subclasses say what it looks at.
 
     Args:
         config: of the run.
         network: the discriminator.
         weight: of its term in the generator's loss.
-        learning_rate: of its own optimiser.
+        learning_rate: of its own optimizer.
     """
 
     name = ""
@@ -59,7 +59,7 @@ class Adversary(nn.Module):
         self.network = network
         self.weight = weight
         self.learning_rate = learning_rate
-        self._game = config.adversarial
+        self._settings = config.adversarial
 
     def draw(self, batch: Batch, random: torch.Generator) -> Draw:
         """Choose what is looked at in a batch."""
@@ -69,18 +69,18 @@ class Adversary(nn.Module):
         """The discriminator's inputs, from real or generated frames (B, K, 3, H, W)."""
         raise NotImplementedError
 
-    def decoys(self, batch: Batch, draw: Draw) -> list[tuple[Tensor, ...]]:
-        """Further inputs that are to be called false though nothing in them is generated."""
+    def mismatched_negatives(self, batch: Batch, draw: Draw) -> list[tuple[Tensor, ...]]:
+        """Real inputs that do not belong together and count as false."""
         return []
 
-    def advise(self, batch: Batch, frames: Tensor, draw: Draw) -> dict[str, Tensor]:
-        """Terms of the generator's loss, by name, before weights. Nothing is learned here."""
+    def generator_terms(self, batch: Batch, frames: Tensor, draw: Draw) -> dict[str, Tensor]:
+        """Terms of the generator's loss, by name, before weights."""
         logits = self.network(*self.look(batch, frames, draw))
-        return {self.name: generator_loss(logits, self._game.form)}
+        return {self.name: generator_loss(logits, self._settings.form)}
 
     def forward(
         self, batch: Batch, generated: Tensor, draw: Draw, penalise: bool = False
-    ) -> Opinion:
+    ) -> DiscriminatorOutput:
         """The discriminator's loss.
 
         Args:
@@ -89,22 +89,22 @@ class Adversary(nn.Module):
             draw: from :meth:`draw`.
             penalise: add R1, if the configuration asks for it.
         """
-        form = self._game.form
-        # Real ones first: a discriminator that starts with fakes learns to say no to all.
+        form = self._settings.form
+        # Real ones first: a discriminator that starts with fakes learns to reject everything.
         real = self.network(*self.look(batch, batch.frames, draw))
         fake = self.network(*self.look(batch, generated, draw))
-        decoys = [self.network(*inputs) for inputs in self.decoys(batch, draw)]
-        false = [fake_loss(logits, form) for logits in (fake, *decoys)]
+        negatives = [self.network(*inputs) for inputs in self.mismatched_negatives(batch, draw)]
+        false = [fake_loss(logits, form) for logits in (fake, *negatives)]
         loss = real_loss(real, form) + torch.stack(false).mean()
         terms = {
             "loss": loss.detach(),
-            "accuracy": accuracy(real, torch.cat((fake, *decoys))),
+            "accuracy": accuracy(real, torch.cat((fake, *negatives))),
         }
-        if penalise and self._game.r1:
+        if penalise and self._settings.r1:
             penalty = self._penalty(batch, draw)
             terms["r1"] = penalty.detach()
-            loss = loss + self._game.r1 * self._game.r1_every * penalty
-        return Opinion(loss, terms)
+            loss = loss + self._settings.r1 * self._settings.r1_every * penalty
+        return DiscriminatorOutput(loss, terms)
 
     def _penalty(self, batch: Batch, draw: Draw) -> Tensor:
         device = batch.frames.device.type
@@ -121,18 +121,18 @@ class FrameAdversary(Adversary):
     name = "frame"
 
     def __init__(self, config: RunConfig) -> None:
-        game = config.adversarial
+        settings = config.adversarial
         super().__init__(
             config,
             FrameDiscriminator(config.frame_discriminator, config.generator),
-            game.frame,
-            game.frame_learning_rate,
+            settings.frame,
+            settings.frame_learning_rate,
         )
 
     def draw(self, batch: Batch, random: torch.Generator) -> Draw:
         """Places (B, M) of the frames among the K decoded ones, no frame twice."""
         clips, count = batch.positions.shape
-        wanted = min(self._game.frames or count, count)
+        wanted = min(self._settings.frames or count, count)
         order = torch.rand(clips, count, generator=random).argsort(dim=1)[:, :wanted]
         return (order.to(batch.frames.device),)
 
@@ -143,10 +143,10 @@ class FrameAdversary(Adversary):
         still = batch.still.unsqueeze(1).expand(-1, places.shape[1], -1, -1, -1)
         return still.flatten(0, 1), frames[rows, places].flatten(0, 1)
 
-    def advise(self, batch: Batch, frames: Tensor, draw: Draw) -> dict[str, Tensor]:
+    def generator_terms(self, batch: Batch, frames: Tensor, draw: Draw) -> dict[str, Tensor]:
         """See :class:`Adversary`; with feature matching, if the configuration asks for it."""
-        if not self._game.feature_matching:
-            return super().advise(batch, frames, draw)
+        if not self._settings.feature_matching:
+            return super().generator_terms(batch, frames, draw)
         assert isinstance(self.network, FrameDiscriminator)
         logits, maps = self.network.judge(*self.look(batch, frames, draw))
         with torch.no_grad():
@@ -155,7 +155,7 @@ class FrameAdversary(Adversary):
             [(a.float() - b.float()).abs().mean() for a, b in zip(maps, truth, strict=True)]
         )
         return {
-            self.name: generator_loss(logits, self._game.form),
+            self.name: generator_loss(logits, self._settings.form),
             "feature_matching": matching.mean(),
         }
 
@@ -166,18 +166,18 @@ class SequenceAdversary(Adversary):
     name = "sequence"
 
     def __init__(self, config: RunConfig) -> None:
-        game = config.adversarial
+        settings = config.adversarial
         super().__init__(
             config,
             SequenceDiscriminator(config.sequence_discriminator, config.generator),
-            game.sequence,
-            game.sequence_learning_rate,
+            settings.sequence,
+            settings.sequence_learning_rate,
         )
 
     def draw(self, batch: Batch, random: torch.Generator) -> Draw:
         """Lengths (B,) of the clips in frames."""
         clips, count = batch.positions.shape
-        least = self._game.sequence_min or count
+        least = self._settings.sequence_min or count
         lengths = torch.randint(least, count + 1, (clips,), generator=random)
         return (lengths.to(batch.frames.device),)
 
@@ -193,12 +193,12 @@ class SyncAdversary(Adversary):
     name = "sync"
 
     def __init__(self, config: RunConfig) -> None:
-        game = config.adversarial
+        settings = config.adversarial
         super().__init__(
             config,
             SyncDiscriminator(config.sync_discriminator, config.generator),
-            game.sync,
-            game.sync_learning_rate,
+            settings.sync,
+            settings.sync_learning_rate,
         )
         self._frames = sync_frames(config.generator)
         self._hop = config.generator.hop
@@ -211,7 +211,7 @@ class SyncAdversary(Adversary):
         start = start.to(batch.frames.device)
         sound = batch.positions[torch.arange(clips, device=start.device), start]
         last = batch.windows.shape[1] - self._frames
-        wrong = shifted_starts(sound, 0, last, self._game.sync_min_shift, random)
+        wrong = shifted_starts(sound, 0, last, self._settings.sync_min_shift, random)
         return start, sound, wrong
 
     def look(self, batch: Batch, frames: Tensor, draw: Draw) -> tuple[Tensor, ...]:
@@ -221,7 +221,7 @@ class SyncAdversary(Adversary):
         places = start.unsqueeze(1) + torch.arange(self._frames, device=start.device)
         return frames[rows, places], self._sound(batch, sound)
 
-    def decoys(self, batch: Batch, draw: Draw) -> list[tuple[Tensor, ...]]:
+    def mismatched_negatives(self, batch: Batch, draw: Draw) -> list[tuple[Tensor, ...]]:
         """The real face with the sound of another moment."""
         face, _ = self.look(batch, batch.frames, draw)
         return [(face, self._sound(batch, draw[2]))]

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stillspeak.training.config import GameForm
+from stillspeak.training.config import LossForm
 
 
-def real_loss(logits: Tensor, form: GameForm) -> Tensor:
+def real_loss(logits: Tensor, form: LossForm) -> Tensor:
     """What a discriminator pays for its opinion of real data.
 
     ``log`` and ``minimax``: -log D (paper, equation 1); ``hinge``: max(0, 1 - logit);
@@ -26,7 +26,7 @@ def real_loss(logits: Tensor, form: GameForm) -> Tensor:
     return (logits - 1).square().mean()
 
 
-def fake_loss(logits: Tensor, form: GameForm) -> Tensor:
+def fake_loss(logits: Tensor, form: LossForm) -> Tensor:
     """What a discriminator pays for its opinion of data that is generated or out of sync.
 
     ``log`` and ``minimax``: -log(1 - D); ``hinge``: max(0, 1 + logit);
@@ -40,7 +40,7 @@ def fake_loss(logits: Tensor, form: GameForm) -> Tensor:
     return logits.square().mean()
 
 
-def generator_loss(logits: Tensor, form: GameForm) -> Tensor:
+def generator_loss(logits: Tensor, form: LossForm) -> Tensor:
     """What the generator pays for a discriminator's opinion of its data.
 
     ``log``: -log D; ``minimax``: log(1 - D), as equation 1 of the paper is printed;

@@ -1,4 +1,4 @@
-"""One step of all players: which losses, in which order, and who moves when."""
+"""One adversarial step: the generator and its discriminators learn from the same batch."""
 
 from __future__ import annotations
 
@@ -11,20 +11,18 @@ import torch
 from torch import Tensor
 
 from stillspeak.data.dataset import AudioBatch, Batch
-from stillspeak.errors import TrainingError
-from stillspeak.models.encoders import ContextEncoder
 from stillspeak.system.runtime import Precision
 from stillspeak.training.adversarial.discriminators import (
-    Adversary,
+    DiscriminatorOutput,
     Draw,
-    Opinion,
     make_adversaries,
 )
 from stillspeak.training.config import RunConfig
+from stillspeak.training.loop import check_finite
 from stillspeak.training.objective import GeneratorObjective, ObjectiveResult
 from stillspeak.training.optimization import (
-    Average,
-    Player,
+    EMA,
+    OptimizerState,
     decay,
     freeze_norms,
     generator_optimizer,
@@ -36,8 +34,8 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 
-class Game:
-    """The generator, its average, the discriminators and their optimisers, a step at a time.
+class AdversarialStep:
+    """The generator, its EMA, the discriminators and their optimizers, a step at a time.
 
     Args:
         config: everything that defines the run.
@@ -59,8 +57,8 @@ class Game:
         if config.training.channels_last:
             # Not the objective: its regions have five dimensions, which have no such format.
             objective.generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.average = Average(objective.generator, config.training.ema)
-        self.average.module.to(fabric.device)
+        self.ema = EMA(objective.generator, config.training.ema)
+        self.ema.module.to(fabric.device)
         clip_norm = config.training.clip_norm
         # One pass over the weights instead of eight; but one that undoes float16's loss scaling
         # itself, of which the norm could not be known before.
@@ -68,14 +66,14 @@ class Game:
         module, wrapped = fabric.setup(
             objective, generator_optimizer(objective, config.training, fused=self._fused)
         )
-        self._objective = objective
-        self.generator_player = Player("generator", module, wrapped, clip_norm)
-        self._adversaries = make_adversaries(config)
+        self.objective = objective
+        self.generator = OptimizerState("generator", module, wrapped, clip_norm)
+        self.adversaries = make_adversaries(config)
         if config.training.channels_last:
-            for adversary in self._adversaries:
+            for adversary in self.adversaries:
                 adversary.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.discriminator_players: list[Player] = []
-        for adversary in self._adversaries:
+        self.discriminators: list[OptimizerState] = []
+        for adversary in self.adversaries:
             groups = [{"params": list(adversary.parameters()), "name": adversary.name}]
             optimizer = torch.optim.Adam(
                 groups,
@@ -84,17 +82,13 @@ class Game:
                 fused=self._fused,
             )
             module, wrapped = fabric.setup(adversary, optimizer)
-            self.discriminator_players.append(Player(adversary.name, module, wrapped, clip_norm))
-
-    @property
-    def _pairs(self) -> list[tuple[Adversary, Player]]:
-        return list(zip(self._adversaries, self.discriminator_players, strict=True))
+            self.discriminators.append(OptimizerState(adversary.name, module, wrapped, clip_norm))
 
     def train_step(self, batches: Sequence[Batch | AudioBatch]) -> dict[str, float]:
-        """One step of every player; advances :attr:`step`.
+        """One step of every network; advances :attr:`step`.
 
-        All players look at the same generated frames and move at the same time, so a step
-        costs the generator one pass.
+        All discriminators see the same generated frames and all weights change at the same
+        time, so a step costs the generator one pass.
 
         Args:
             batches: whose gradients are added up, one a part of the step.
@@ -104,111 +98,106 @@ class Game:
             each discriminator's loss and accuracy, and variances relative to real frames.
 
         Raises:
-            TrainingError: a loss or a gradient is no number; the weights stay as they were.
+            TrainingError: a loss or a gradient is NaN or infinite; the weights stay as they were.
         """
-        players = [self.generator_player]
-        if self._playing and isinstance(batches[0], Batch):
-            players += self.discriminator_players
-        for player in players:
-            player.clear()
-            player.module.train()
+        states = [self.generator]
+        if self.is_adversarial and isinstance(batches[0], Batch):
+            states += self.discriminators
+        for state in states:
+            state.clear()
+            state.module.train()
         frozen_from = self.config.training.freeze_norms_from
         if frozen_from is not None and self.step >= frozen_from:
-            freeze_norms(self._objective)
-        if self._listens_only:
-            encoder = self._objective.generator.context_encoder
-            freeze_norms(encoder)
-            assert isinstance(encoder, ContextEncoder)
-            encoder.dropout.eval()
-            # A distributed wrapper would wait for the gradients that it was promised.
-            encoder.requires_grad_(self._fabric.world_size > 1)
+            freeze_norms(self.objective)
         values: dict[str, float] = {}
         for index, batch in enumerate(batches):
             numbers = self._backward(
                 self._fabric.to_device(batch),
-                players[1:],
+                states[1:],
                 part=self.parts[index],
                 share=1 / len(batches),
                 last=index == len(batches) - 1,
             )
             for name, value in numbers.items():
                 values[name] = values.get(name, 0.0) + value / len(batches)
-        for player in players:
-            prefix = "" if player is self.generator_player else f"{player.name}_"
-            values[f"{prefix}gradient_norm"] = player.norm(self._fabric)
-        self._refuse_nonsense(values)
-        for player in players:
-            player.move(self._rates(player))
+        for state in states:
+            prefix = "" if state is self.generator else f"{state.name}_"
+            values[f"{prefix}gradient_norm"] = state.norm(self._fabric)
+        self._check_finite(values)
+        for state in states:
+            state.update(self.rates(state))
         scaler = loss_scaler(self._fabric)
         if scaler is not None:
             scaler.update()
         self.step += 1
-        self.average.update(self._objective.generator, self.step)
+        self.ema.update(self.objective.generator, self.step)
         return values
 
     def _backward(
         self,
         batch: Batch | AudioBatch,
-        opponents: Sequence[Player],
+        discriminators: Sequence[OptimizerState],
         *,
         part: int,
         share: float,
         last: bool,
     ) -> dict[str, float]:
-        """Gradients of all players from one batch. Returns numbers by name.
+        """Gradients of all networks from one batch. Returns numbers by name.
 
         Each loss is checked before it goes backwards.
         """
-        fabric, player = self._fabric, self.generator_player
+        fabric, generator = self._fabric, self.generator
         numbers: dict[str, float] = {}
 
         def note(terms: Mapping[str, Tensor]) -> None:
             means = torch.stack([term.detach().float() for term in terms.values()]).tolist()
             new = self._together(dict(zip(terms, means, strict=True)))
-            self._refuse_nonsense(new)
+            self._check_finite(new)
             numbers.update(new)
 
-        with fabric.no_backward_sync(cast(Any, player.module), not last):
-            result: ObjectiveResult = player.module(batch, self._noise(batch, part))
+        with fabric.no_backward_sync(cast(Any, generator.module), not last):
+            result: ObjectiveResult = generator.module(batch, self._noise(batch, part))
             loss, terms, frames = result.loss, dict(result.terms), result.frames
             draws: list[Draw] = []
             if isinstance(batch, Batch):
                 assert frames is not None
                 with torch.no_grad():
                     terms["variance"] = pixel_variance(frames) / pixel_variance(batch.frames)
-                if opponents:
+                if discriminators:
                     random = self._random(4, part)
-                    draws = [adversary.draw(batch, random) for adversary in self._adversaries]
-                    advice, weighted = self._advice(batch, frames, draws)
-                    terms |= advice
+                    draws = [adversary.draw(batch, random) for adversary in self.adversaries]
+                    adversarial, weighted = self.generator_terms(batch, frames, draws)
+                    terms |= adversarial
                     loss = loss + weighted
             note(terms | {"loss": loss})
             fabric.backward(loss * share)
-        penalise = (self.step - self.config.game_start) % self.config.adversarial.r1_every == 0
-        for opponent, draw in zip(opponents, draws, strict=True):
+        penalise = (
+            self.step - self.config.adversarial_start
+        ) % self.config.adversarial.r1_every == 0
+        for state, draw in zip(discriminators, draws, strict=True):
             assert isinstance(batch, Batch) and frames is not None
-            with fabric.no_backward_sync(cast(Any, opponent.module), not last):
-                opinion: Opinion = opponent.module(batch, frames.detach(), draw, penalise)
-                note({f"{opponent.name}_{name}": v for name, v in opinion.terms.items()})
-                fabric.backward(opinion.loss * share)
+            with fabric.no_backward_sync(cast(Any, state.module), not last):
+                output: DiscriminatorOutput = state.module(batch, frames.detach(), draw, penalise)
+                note({f"{state.name}_{name}": v for name, v in output.terms.items()})
+                fabric.backward(output.loss * share)
         return numbers
 
-    def _advice(
+    def generator_terms(
         self, batch: Batch, frames: Tensor, draws: Sequence[Draw]
     ) -> tuple[dict[str, Tensor], Tensor]:
         """The discriminators' terms of the generator's loss, and their weighted sum."""
-        game = self.config.adversarial
+        weights = self.config.adversarial
         terms: dict[str, Tensor] = {}
         total = batch.frames.new_zeros(())
-        for adversary, draw in zip(self._adversaries, draws, strict=True):
+        for adversary, draw in zip(self.adversaries, draws, strict=True):
             # Called without its distributed wrapper, and frozen: nothing is learned here.
             adversary.requires_grad_(False)
             with self._fabric.autocast():
-                advice = adversary.advise(batch, frames, draw)
+                own = adversary.generator_terms(batch, frames, draw)
             adversary.requires_grad_(True)
-            terms |= advice
-            for name, term in advice.items():
-                total = total + self._fade * getattr(game, name) * term
+            terms |= own
+            for name, term in own.items():
+                total = total + self.fade * getattr(weights, name) * term
         return terms, total
 
     # --- what a step depends on ---------------------------------------------------------
@@ -235,48 +224,36 @@ class Game:
 
     def _noise(self, batch: Batch | AudioBatch, part: int) -> Tensor:
         clips, frames = batch.windows.shape[:2]
-        return self._objective.generator.draw_noise(clips, frames, self._random(3, part))
+        return self.objective.generator.draw_noise(clips, frames, self._random(3, part))
 
-    def _rates(self, player: Player) -> dict[str, float]:
-        """A player's learning rate by group."""
+    def rates(self, state: OptimizerState) -> dict[str, float]:
+        """The learning rates of an optimizer by group."""
         training = self.config.training
         epoch = self.steps_per_epoch
-        if player is self.generator_player:
+        if state is self.generator:
             return {
                 group: learning_rate(training, self.step, group, steps_per_epoch=epoch)
                 for group in ("audio", "frames")
             }
-        (rate,) = (a.learning_rate for a in self._adversaries if a.name == player.name)
-        fixed = training.decay == "epoch" and player.name == "sequence"  # paper, section 2.3
-        return {player.name: rate if fixed else rate * decay(training, self.step, epoch)}
+        (rate,) = (a.learning_rate for a in self.adversaries if a.name == state.name)
+        fixed = training.decay == "epoch" and state.name == "sequence"  # paper, section 2.3
+        return {state.name: rate if fixed else rate * decay(training, self.step, epoch)}
 
     @property
-    def _playing(self) -> bool:
-        return self.step >= self.config.game_start
+    def is_adversarial(self) -> bool:
+        """Whether the discriminators have entered, where there are any."""
+        return self.step >= self.config.adversarial_start
 
     @property
-    def _listens_only(self) -> bool:
-        """Whether the audio encoder has learned what it shall and stays as it is."""
-        training = self.config.training
-        return not training.audio_learning_rate and self.step >= training.audio_steps
-
-    @property
-    def _fade(self) -> float:
+    def fade(self) -> float:
         """How much of their weights the adversarial terms have."""
         steps = self.config.adversarial.fade
-        return min((self.step - self.config.game_start + 1) / steps, 1.0) if steps else 1.0
+        return min((self.step - self.config.adversarial_start + 1) / steps, 1.0) if steps else 1.0
 
     # --- between processes --------------------------------------------------------------
 
-    def _refuse_nonsense(self, values: Mapping[str, float]) -> None:
-        # Under loss scaling an overflow is normal: the scaler leaves the step out.
-        scaled = loss_scaler(self._fabric) is not None
-        for name, value in values.items():
-            if math.isfinite(value) or (scaled and name.endswith("gradient_norm")):
-                continue
-            raise TrainingError(
-                f"{name} is {value} at step {self.step + 1}; lower the learning rates"
-            )
+    def _check_finite(self, values: Mapping[str, float]) -> None:
+        check_finite(values, self.step, scaled=loss_scaler(self._fabric) is not None)
 
     def _together(self, values: dict[str, float]) -> dict[str, float]:
         """Means over all processes, so that all of them judge alike."""

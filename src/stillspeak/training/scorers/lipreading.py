@@ -7,7 +7,6 @@ released): with few speakers CTC alone stays for long at sentences that need no 
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -22,9 +21,10 @@ from torch import Tensor, nn
 
 from stillspeak.constants import FRAME_HEIGHT, FRAME_WIDTH, VIDEO_FPS
 from stillspeak.data.augment import draw_offsets
+from stillspeak.data.cache import CachedClip, open_clip
 from stillspeak.data.config import AugmentConfig
 from stillspeak.data.layouts.grid import GRID_WORDS, PAUSES
-from stillspeak.data.prepare import CachedClip, open_clip
+from stillspeak.data.sampling import SpeakerSampler
 from stillspeak.errors import ConfigError, DataError
 from stillspeak.models.ctc import Vocabulary, beam_search
 from stillspeak.models.lipnet import (
@@ -41,7 +41,7 @@ from stillspeak.models.lipnet import (
     word_errors,
 )
 from stillspeak.system.configuration import BelowOne, Share, configuration
-from stillspeak.training.scorers.trainer import hold_out
+from stillspeak.training.auxiliary.task import hold_out
 from stillspeak.weights import save_network
 
 KEPT_BOX = (62, 114, 8, 92)
@@ -99,8 +99,8 @@ class Reader(nn.Module):
         return self.lipnet.FC(states).float().log_softmax(-1), self.words(states).float()
 
 
-class LipReadingLesson:
-    """See :class:`~stillspeak.training.scorers.trainer.Lesson`.
+class LipReadingObjective:
+    """See :class:`~stillspeak.training.auxiliary.task.AuxiliaryObjective`.
 
     Args:
         config: of the network.
@@ -141,13 +141,9 @@ class LipReadingLesson:
         self.places = known_places({word for clip in spoken for *_, word in clip.words})
         self._vocabulary = Vocabulary(self.places[0] if len(self.places) == 1 else self.places)
         self._words = sorted({word for place in self.places for word in place})
-        by_speaker: dict[str, list[int]] = defaultdict(list)
-        for index, clip in enumerate(self._clips):
-            by_speaker[clip.clip.speaker].append(index)
-        self._by_speaker = [by_speaker[s] for s in sorted(by_speaker)]
-        weights = np.array([len(g) for g in self._by_speaker], float) ** (1 - data.speaker_balance)
-        self._weights = weights / weights.sum()
-        self.speakers = {s: len(by_speaker[s]) for s in sorted(by_speaker)}
+        speakers = ((index, clip.clip.speaker) for index, clip in enumerate(self._clips))
+        self._sampler = SpeakerSampler(speakers, data.speaker_balance)
+        self.speakers = self._sampler.speakers
         self._grid = mouth_grid()
         torch.manual_seed(seed)
         self.network: nn.Module = Reader(config, len(self._words))
@@ -158,10 +154,7 @@ class LipReadingLesson:
         """Mouths (B, C, T, 50, 100) float32, labels (B, L) int64 padded with 0, their lengths
         (B,), words by frame (B, T) int64."""
         random = np.random.default_rng((self._seed, 5, step))
-        drawn = []
-        for _ in range(self._data.batch):
-            group = self._by_speaker[random.choice(len(self._by_speaker), p=self._weights)]
-            drawn.append(self._clips[int(random.choice(group))])
+        drawn = [self._clips[self._sampler.draw(random)] for _ in range(self._data.batch)]
         spans = [self._span(clip, random) for clip in drawn]
         length = max(count for _, _, count in spans)
         mouths, labels, words = [], [], []
@@ -267,7 +260,11 @@ class LipReadingLesson:
         save_network(
             network.lipnet,
             path,
-            {**info, "speakers": self.speakers, "held_out": [c.clip.name for c in self._held_out]},
+            {
+                **info,
+                "speakers": self.speakers,
+                "held_out": [c.clip.name for c in self._held_out],
+            },
             format_name=LIPNET_FORMAT,
             config={"network": asdict(self._config), "places": self.places},
             rounded=LipNet(self._config),

@@ -7,7 +7,6 @@ real clips are learned from.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -22,8 +21,9 @@ from torch import Tensor, nn
 
 from stillspeak.constants import FRAME_HEIGHT, FRAME_WIDTH, SAMPLE_RATE
 from stillspeak.data.augment import augment_audio, draw_offsets, other_voice
+from stillspeak.data.cache import CachedClip, open_clip
 from stillspeak.data.config import AugmentConfig
-from stillspeak.data.prepare import CachedClip, open_clip
+from stillspeak.data.sampling import SpeakerSampler
 from stillspeak.errors import DataError
 from stillspeak.models.syncnet import (
     FRAME_SAMPLES,
@@ -39,7 +39,7 @@ from stillspeak.models.syncnet import (
     sync_grid,
 )
 from stillspeak.system.configuration import Share, configuration
-from stillspeak.training.scorers.trainer import hold_out
+from stillspeak.training.auxiliary.task import hold_out
 from stillspeak.weights import save_network
 
 # The part of the crop that is kept in memory: the region with room for shifts and warps.
@@ -88,8 +88,8 @@ class Matcher(nn.Module):
         return self.sync.see(mouths), self.sync.hear(audio)
 
 
-class SyncLesson:
-    """See :class:`~stillspeak.training.scorers.trainer.Lesson`.
+class SyncObjective:
+    """See :class:`~stillspeak.training.auxiliary.task.AuxiliaryObjective`.
 
     Args:
         config: of the network.
@@ -130,13 +130,9 @@ class SyncLesson:
         self._held_out = [_load(clip) for clip in apart]
         shortest = WINDOW_FRAMES + 2 * MAX_SHIFT
         self._validation = [_load(clip) for clip in validation if clip.frames >= shortest]
-        by_speaker: dict[str, list[int]] = defaultdict(list)
-        for index, clip in enumerate(rest):
-            by_speaker[clip.speaker].append(index)
-        self.speakers = {s: len(by_speaker[s]) for s in sorted(by_speaker)}
-        self._by_speaker = [by_speaker[s] for s in self.speakers]
-        weights = np.array(list(self.speakers.values()), float) ** (1 - data.speaker_balance)
-        self._weights = weights / weights.sum()
+        speakers = ((index, clip.speaker) for index, clip in enumerate(rest))
+        self._sampler = SpeakerSampler(speakers, data.speaker_balance)
+        self.speakers = self._sampler.speakers
         self._grid = sync_grid()
         torch.manual_seed(seed)
         self.network: nn.Module = Matcher(config)
@@ -148,9 +144,7 @@ class SyncLesson:
         random = np.random.default_rng((self._seed, 6, step))
         mouths, sounds = [], []
         for _ in range(self._data.batch):
-            group = self._by_speaker[random.choice(len(self._by_speaker), p=self._weights)]
-            clip = self._clips[int(random.choice(group))]
-            mouth, sound = self._example(clip, random)
+            mouth, sound = self._example(self._clips[self._sampler.draw(random)], random)
             mouths.append(mouth)
             sounds.append(torch.from_numpy(sound))
         return torch.stack(mouths), torch.stack(sounds)
@@ -252,7 +246,11 @@ class SyncLesson:
         save_network(
             network.sync,
             path,
-            {**info, "speakers": self.speakers, "held_out": [c.clip.name for c in self._held_out]},
+            {
+                **info,
+                "speakers": self.speakers,
+                "held_out": [c.clip.name for c in self._held_out],
+            },
             format_name=SYNC_FORMAT,
             config=asdict(self._config),
             rounded=SyncNet(self._config),

@@ -145,8 +145,8 @@ class Recordings:
         return np.concatenate(pieces)[:length]
 
 
-class DistillationLesson:
-    """See :class:`~stillspeak.training.scorers.trainer.Lesson`.
+class DistillationObjective:
+    """See :class:`~stillspeak.training.auxiliary.task.AuxiliaryObjective`.
 
     Args:
         config: of the encoder.

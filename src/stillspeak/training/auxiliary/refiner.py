@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
-from stillspeak.data.prepare import CachedClip, open_clip
+from stillspeak.data.cache import CachedClip, open_clip
 from stillspeak.errors import DataError
 from stillspeak.face.pose import CHIN, POSE_POINTS, mouth_shapes, opening_of, rest_shape
 from stillspeak.models.refiner import (
@@ -218,7 +218,7 @@ def _onto(still: tuple[Picture, Points], other: tuple[Picture, Points]) -> Drawn
     return scene.example(pose, real)._replace(inside=0.0)
 
 
-class RefinerPlayer(nn.Module):
+class RefinerNetworks(nn.Module):
     """The refiner, and the discriminator that training may set against it."""
 
     def __init__(self, config: RefinerConfig) -> None:
@@ -240,8 +240,8 @@ class RefinerPlayer(nn.Module):
         return verdict
 
 
-class RefinerLesson:
-    """See :class:`~stillspeak.training.scorers.trainer.Lesson`.
+class RefinerObjective:
+    """See :class:`~stillspeak.training.auxiliary.task.AuxiliaryObjective`.
 
     Args:
         config: of the refiner.
@@ -302,7 +302,7 @@ class RefinerLesson:
         self._examples = examples
         self._weights = np.array(weights) / sum(weights)
         torch.manual_seed(seed)
-        self.network: nn.Module = RefinerPlayer(config)
+        self.network: nn.Module = RefinerNetworks(config)
         rows = TOP + (torch.arange(ROWS)[:, None] + 0.5) / PIXELS
         columns = (torch.arange(COLUMNS) + 0.5 - COLUMNS / 2) / PIXELS
         self._near = torch.exp(-((columns / 0.5) ** 4) - ((rows - 0.05) / 0.35) ** 4)
@@ -336,7 +336,7 @@ class RefinerLesson:
     ) -> Mapping[str, Tensor]:
         """Smooth distance of the corrected frame from the real one at the correction's own
         resolution, in hundredths of white."""
-        assert isinstance(network, RefinerPlayer)
+        assert isinstance(network, RefinerNetworks)
         still, drawn, real, hole, share, inside = batch
         with torch.autocast(still.device.type, enabled=False):
             given = network.refiner(still, drawn, hole) * share[:, None, None, None]
@@ -348,12 +348,14 @@ class RefinerLesson:
             terms = {"pixels": 100 * off.mean(), "size": 100 * given.abs().mean()}
             total = terms["pixels"] + self._data.small * terms["size"]
             if self._data.adversarial:
-                total = total + self._game(network, still, drawn * (1 + _finer(given)), real, terms)
+                total = total + self._adversarial_terms(
+                    network, still, drawn * (1 + _finer(given)), real, terms
+                )
         return {"loss": total, **terms}
 
-    def _game(
+    def _adversarial_terms(
         self,
-        network: RefinerPlayer,
+        network: RefinerNetworks,
         still: Tensor,
         made: Tensor,
         real: Tensor,
@@ -372,7 +374,7 @@ class RefinerLesson:
     def validate(self, network: nn.Module) -> Mapping[str, float]:
         """On other people: PSNR of the mouth as drawn and corrected, dB; ``gain`` is the
         difference, on clips and on pairs."""
-        assert isinstance(network, RefinerPlayer)
+        assert isinstance(network, RefinerNetworks)
         device = next(network.parameters()).device
         scores: dict[str, float] = {}
         for name, examples in (("clips", self._held), ("pairs", self._held_pairs)):
@@ -395,7 +397,7 @@ class RefinerLesson:
 
     def export(self, network: nn.Module, path: Path, info: Mapping[str, Any]) -> None:
         """Write the refiner alone."""
-        assert isinstance(network, RefinerPlayer)
+        assert isinstance(network, RefinerNetworks)
         save_network(
             network.refiner,
             path,

@@ -22,8 +22,9 @@ from torch import Tensor, nn
 
 from stillspeak.constants import SAMPLE_RATE, VIDEO_FPS
 from stillspeak.data.augment import other_voice
+from stillspeak.data.cache import CachedClip, open_clip
 from stillspeak.data.channel import ChannelConfig, level, music, noise, through_channel
-from stillspeak.data.prepare import CachedClip, open_clip
+from stillspeak.data.sampling import SpeakerSampler
 from stillspeak.errors import ConfigError, DataError
 from stillspeak.face.pose import (
     mirrored_points,
@@ -194,7 +195,7 @@ def consistent(lips: Sequence[Lips], features: Sequence[Tensor]) -> list[Lips]:
     return out
 
 
-class PosePlayer(nn.Module):
+class PoseNetworks(nn.Module):
     """The predictor, and the discriminator that training needs beside it."""
 
     def __init__(self, config: PoseConfig, width: int) -> None:
@@ -218,8 +219,8 @@ class PosePlayer(nn.Module):
         return verdict
 
 
-class PoseLesson:
-    """See :class:`~stillspeak.training.scorers.trainer.Lesson`.
+class PoseObjective:
+    """See :class:`~stillspeak.training.auxiliary.task.AuxiliaryObjective`.
 
     Args:
         config: of the predictor.
@@ -254,22 +255,18 @@ class PoseLesson:
         self._encoder, self._speech_info = load_speech_encoder(Path(data.speech))
         self._lips = [load_lips(clip) for clip in training]
         self._validation = [load_lips(clip) for clip in validation]
-        by_speaker: dict[str, list[int]] = defaultdict(list)
-        for index, lips in enumerate(self._lips):
-            by_speaker[lips.clip.speaker].append(index)
-        self.speakers = {s: len(by_speaker[s]) for s in sorted(by_speaker)}
-        weights = np.array(list(self.speakers.values()), float) ** (1 - data.speaker_balance)
-        self._groups = [by_speaker[s] for s in self.speakers]
-        self._weights = weights / weights.sum()
+        speakers = ((index, lips.clip.speaker) for index, lips in enumerate(self._lips))
+        self._sampler = SpeakerSampler(speakers, data.speaker_balance)
+        self.speakers = self._sampler.speakers
         self._voices = _voices(Path(data.voices)) if data.voices else {}
         self._rest = sorted(Path(data.rest).rglob("*.wav")) if data.rest else []
         self._lips = consistent(self._lips, [self._features(one.audio) for one in self._lips])
         torch.manual_seed(seed)
-        self.network: nn.Module = PosePlayer(config, self._encoder.config.width)
-        share = [w / len(group) for w, group in zip(self._weights, self._groups, strict=True)]
+        self.network: nn.Module = PoseNetworks(config, self._encoder.config.width)
         clip_weight = np.zeros(len(self._lips))
-        for value, group in zip(share, self._groups, strict=True):
-            clip_weight[group] = value
+        groups = self._sampler.groups.values()
+        for weight, group in zip(self._sampler.weights, groups, strict=True):
+            clip_weight[group] = weight / len(group)
         basis = pose_basis([lips.poses for lips in self._lips], list(clip_weight), config.basis)
         self._sequences = [self._make(index) for index in range(data.sequences)]
         self._heard = [
@@ -326,7 +323,7 @@ class PoseLesson:
         random = np.random.default_rng((self._seed, 11, index))
         wanted = round(self._data.seconds * VIDEO_FPS)
         sounds, poses, joins = [], [], []
-        group = self._groups[random.choice(len(self._groups), p=self._weights)]
+        group = self._sampler.draw_speaker(random)
         made: str | None = None
         if self._voices and random.random() < self._data.made_voice:
             made = str(random.choice(sorted({v for one in self._voices.values() for v in one})))
@@ -417,7 +414,7 @@ class PoseLesson:
     ) -> Mapping[str, Tensor]:
         """Distances of points, their velocities, opening and width; in hundredths of the
         distance between the eyes."""
-        assert isinstance(network, PosePlayer)
+        assert isinstance(network, PoseNetworks)
         data, pose = self._data, network.pose
         features, wanted, weight, joined = batch
         noisy = features + data.feature_noise * pose.deviation * torch.randn_like(features)
@@ -447,12 +444,12 @@ class PoseLesson:
                 + data.velocity * terms["velocity"]
             )
             if data.adversarial:
-                total = total + self._game(network, given, wanted, features, terms)
+                total = total + self._adversarial_terms(network, given, wanted, features, terms)
         return {"loss": total, **terms}
 
-    def _game(
+    def _adversarial_terms(
         self,
-        network: PosePlayer,
+        network: PoseNetworks,
         given: Tensor,
         wanted: Tensor,
         features: Tensor,
@@ -477,7 +474,7 @@ class PoseLesson:
     def validate(self, network: nn.Module) -> Mapping[str, float]:
         """On other speakers' clips, medians: correlation of opening and width with the real
         ones, deviation relative to theirs, and their mean as ``score``."""
-        assert isinstance(network, PosePlayer)
+        assert isinstance(network, PoseNetworks)
         rows = []
         device = network.pose.mean.device
         for lips, features in self._heard:
@@ -516,7 +513,7 @@ class PoseLesson:
 
     def export(self, network: nn.Module, path: Path, info: Mapping[str, Any]) -> None:
         """Write a whole generator: speech encoder and pose predictor, drawn in layers."""
-        assert isinstance(network, PosePlayer)
+        assert isinstance(network, PoseNetworks)
         config = GeneratorConfig(
             decoder="layers",
             audio_input="speech",
