@@ -16,11 +16,12 @@ from stillspeak.data.config import AugmentConfig, DataConfig
 from stillspeak.data.dataset import (
     AudioBatch,
     Batch,
-    Prefetcher,
     TrainingData,
     read_frames,
     whole_clip,
 )
+from stillspeak.data.device_dataset import DeviceDataset
+from stillspeak.data.loader import Prefetcher
 from stillspeak.errors import ConfigError, DataError
 from stillspeak.face.mouth import MIRRORED_PAIRS, mouth_distances
 from stillspeak.media.audio import frame_windows
@@ -320,11 +321,11 @@ def test_a_cache_of_another_size_or_rate(tmp_path: Path, write_clip: Write) -> N
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"batch": 0}, r"data\.batch must be at least 1"),
-        ({"audio_window_frames": 0}, r"data\.audio_window_frames must be at least 1"),
-        ({"lead_frames": -1}, "must hold lead_frames"),
+        ({"batch": 0}, r"data\.batch: must be greater than 0"),
+        ({"audio_window_frames": 0}, r"data\.audio_window_frames: must be greater"),
+        ({"lead_frames": -1}, r"data\.lead_frames: must be at least 0"),
         ({"window_frames": 5, "lead_frames": 3, "decoded_frames": 3}, "must hold lead_frames"),
-        ({"speaker_balance": 1.1}, r"data\.speaker_balance must lie in \[0, 1\]"),
+        ({"speaker_balance": 1.1}, r"data\.speaker_balance: must be at most 1"),
         ({"other_clip": -0.1}, r"data\.other_clip"),
         ({"first_frame": float("nan")}, r"data\.first_frame"),
     ],
@@ -424,3 +425,31 @@ def test_prefetcher_without_steps() -> None:
     loader = prefetch(Numbers(), range(5, 5), audio_steps=0)
     assert list(loader) == []
     loader.close()
+
+
+# ------------------------------------------------------------------- on a device
+
+
+def on_device(clips: list[CachedClip], augment: AugmentConfig = NOTHING) -> DeviceDataset:
+    return DeviceDataset(clips, SMALL, augment, GENERATOR, seed=5, device=torch.device("cpu"))
+
+
+def test_both_back_ends_follow_one_plan(clips: list[CachedClip]) -> None:
+    """Without changes of sound, whose numbers differ, they hear the same stretches."""
+    for step, part in ((0, 0), (3, 1)):
+        ours, theirs = on_device(clips).batch(step, part), data(clips).batch(step, part)
+        for name in Batch._fields:
+            a, b = getattr(ours, name), getattr(theirs, name)
+            assert (a.shape, a.dtype) == (b.shape, b.dtype), name
+            assert name not in ("windows", "mouth") or torch.allclose(a, b, atol=1e-4), name
+    heard = zip(on_device(clips).audio_batch(2), data(clips).audio_batch(2), strict=True)
+    assert all(torch.allclose(a, b, atol=1e-4) for a, b in heard)
+
+
+def test_a_device_s_batches_are_a_function_of_step_and_part(clips: list[CachedClip]) -> None:
+    augment = AugmentConfig(audio_reverb=0.5, audio_mask=0.5, pitch=0.2)
+    one, two = on_device(clips, augment), on_device(clips, augment)
+    assert same(one.batch(4, 1), two.batch(4, 1))
+    assert not same(one.batch(4, 1), two.batch(4, 0))
+    assert same(one.audio_batch(4), two.audio_batch(4))
+    assert (len(one), one.speakers) == (3, {"a": 2, "b": 1})

@@ -107,21 +107,25 @@ def encoder(teacher: Path, recordings: Path, tmp_path_factory: pytest.TempPathFa
     return folder / "run" / "last.safetensors"
 
 
-def run_speech(folder: Path, teacher: Path, data: Path, *more: str, **options: Any) -> str:
+def run_speech(
+    folder: Path, teacher: Path, data: Path, *more: str, resume: bool = False, **options: Any
+) -> str:
     config = folder / "speech.toml"
     config.write_text(SPEECH)
     overrides = (f"speech_data.teacher={teacher}", *more)
     return train(
-        RunOptions(config, data, folder / "run", overrides=overrides, device="cpu", **options)
+        RunOptions(config, data, folder / "run", overrides, resume, device="cpu"), **options
     )
 
 
-def run_pose(folder: Path, encoder: Path, data: Path, *more: str, **options: Any) -> str:
+def run_pose(
+    folder: Path, encoder: Path, data: Path, *more: str, resume: bool = False, **options: Any
+) -> str:
     config = folder / "pose.toml"
     config.write_text(POSE)
     overrides = (f"pose_data.speech={encoder}", *more)
     return train(
-        RunOptions(config, data, folder / "run", overrides=overrides, device="cpu", **options)
+        RunOptions(config, data, folder / "run", overrides, resume, device="cpu"), **options
     )
 
 

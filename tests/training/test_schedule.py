@@ -9,6 +9,7 @@ from stillspeak.data.dataset import TrainingData
 from stillspeak.training.config import RunConfig, TrainingConfig
 from stillspeak.training.loop import TrainingLoop
 from stillspeak.training.optimization import decay, learning_rate
+from stillspeak.training.trainer import GeneratorTraining
 
 EPOCH = 7
 """Steps in an epoch."""
@@ -89,7 +90,7 @@ def test_the_sequence_discriminators_rate_is_fixed_in_the_papers_schedule(
     training = {"decay": "epoch", "warmup_steps": 0, "learning_rate": 2e-4}
     training["audio_learning_rate"] = 1.0
     trainer = make(game(adversarial=RATES, training=training))
-    monkeypatch.setattr(TrainingLoop, "steps_per_epoch", EPOCH)
+    monkeypatch.setattr(GeneratorTraining, "steps_per_epoch", EPOCH)
     start = {"audio": 2e-4, "frames": 2e-4, "frame": 1e-3, "sequence": 5e-5, "sync": 1e-4}
     assert rates(trainer, 0) == pytest.approx(start)
     assert rates(trainer, 20 * EPOCH - 1) == pytest.approx(start)

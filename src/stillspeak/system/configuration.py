@@ -32,9 +32,6 @@ BelowOne = Annotated[float, Field(ge=0, lt=1)]
 
 _CONFIG = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-FORBID_UNKNOWN: dict[str, object] = {"extra": "forbid"}
-"""``__pydantic_config__`` of a configuration that refuses keys it does not know."""
-
 LARGEST = 2**20
 """Bytes of a configuration file."""
 
