@@ -213,7 +213,7 @@ def overview() -> Canvas:
         "media.audio.frame_windows",
         "models.generator.Generator",
         "rendering.renderer.FaceRenderer",
-        "rendering.layers.MouthLayers",
+        "rendering.mouth.MouthLayers",
         "media.video_writer.write_video",
     )
     picture = Canvas(940, 312, "From a still and a sound to a video: the modules on the way")
@@ -448,7 +448,7 @@ def pose_figure(config: GeneratorConfig, title: str, source: str) -> Canvas:
     generator = on_meta(lambda: Generator(config))
     encoder = generator.context_encoder
     assert isinstance(encoder, SpeechContextEncoder)
-    named("models.speech.LogMel", "rendering.layers.MouthLayers", "face.pose.POSE_POINTS")
+    named("models.speech.LogMel", "rendering.mouth.MouthLayers", "face.pose.POSE_POINTS")
     speech, pose = config.speech, config.pose
     layers = len(speech.ahead)
     picture = Canvas(940, 330, title)

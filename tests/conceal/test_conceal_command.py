@@ -15,7 +15,7 @@ import pytest
 from stillspeak.cli.app import main
 from stillspeak.conceal import concealer as core
 from stillspeak.conceal import occlusion
-from stillspeak.conceal import video as film
+from stillspeak.conceal import video as gaps
 from stillspeak.media.video import iter_frames
 from stillspeak.media.video_editor import TimedFrame, timed_frames
 from stillspeak.weights import save_model
@@ -284,21 +284,21 @@ class Counted:
 
 
 @pytest.fixture
-def long_film(tmp_path) -> Path:
+def long_video(tmp_path) -> Path:
     frames = [talking(20)[k % 20] for k in range(80)]
     return write_timed(tmp_path / "long.mp4", frames, range(80), speech(3.2), crf=28)
 
 
-def test_frames_do_not_pile_up(conceal, long_film, tmp_path, monkeypatch):
+def test_frames_do_not_pile_up(conceal, long_video, tmp_path, monkeypatch):
     counted = Counted()
-    monkeypatch.setattr(film, "timed_frames", counted.frames)
-    assert conceal.record(long_film, tmp_path / "a.mp4", "--lost", "20-49")["generated"] == 30
+    monkeypatch.setattr(gaps, "timed_frames", counted.frames)
+    assert conceal.record(long_video, tmp_path / "a.mp4", "--lost", "20-49")["generated"] == 30
     assert counted.most <= 6
     # Only pictures are looked at again, among the last few good ones.
     counted = Counted()
     monkeypatch.setattr(occlusion, "timed_frames", counted.frames)
     mask = ",".join(map(str, RECTANGLE))
-    record = conceal.record(long_film, tmp_path / "b.mp4", "--occlusion", mask, "--reference", 0)
+    record = conceal.record(long_video, tmp_path / "b.mp4", "--occlusion", mask, "--reference", 0)
     assert record["generated"] == 80
     assert counted.most <= 2 * occlusion.STEADY + 2
 

@@ -137,78 +137,78 @@ def test_one_shape_lies_at_its_place_in_both_frames():
 
 @pytest.fixture(scope="module")
 def filled() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A film of 50 frames, what of it is lost, and the result."""
-    film = talking(50)
+    """A clip of 50 frames, what of it is lost, and the result."""
+    clip = talking(50)
     lost = lost_places(50, (8, 9), (14, 19), (26, 44))
-    blank = film.copy()
+    blank = clip.copy()
     blank[lost] = 0
-    return film, lost, concealer().conceal(blank, lost, sound(2.1))
+    return clip, lost, concealer().conceal(blank, lost, sound(2.1))
 
 
 def test_good_frames_stay_bit_for_bit(filled):
-    film, lost, made = filled
-    assert made.shape == film.shape and made.dtype == np.uint8
-    assert np.array_equal(made[~lost], film[~lost])
-    assert not any(np.array_equal(a, b) for a, b in zip(made[lost], film[lost], strict=True))
+    clip, lost, made = filled
+    assert made.shape == clip.shape and made.dtype == np.uint8
+    assert np.array_equal(made[~lost], clip[~lost])
+    assert not any(np.array_equal(a, b) for a, b in zip(made[lost], clip[lost], strict=True))
 
 
 def test_no_seam_jumps_more_than_real_neighbours(filled):
-    film, _, made = filled
-    real = max(jump(film[k], film[k + 1]) for k in range(49))
+    clip, _, made = filled
+    real = max(jump(clip[k], clip[k + 1]) for k in range(49))
     steps = [jump(made[k], made[k + 1]) for k in range(49)]
     assert max(steps) < 1.25 * real
-    held = film.copy()
-    held[26:44] = film[25]
+    held = clip.copy()
+    held[26:44] = clip[25]
     assert max(steps) < 0.8 * jump(held[43], held[44])  # what a held frame does there
 
 
 def test_the_filled_frames_are_nearer_than_a_held_one(filled):
-    film, lost, made = filled
+    clip, lost, made = filled
     places = np.flatnonzero(lost)
-    held = [film[max(np.flatnonzero(~lost[:k]))] for k in places]
-    ours = np.mean([jump(made[k], film[k]) for k in places])
-    theirs = np.mean([jump(a, film[k]) for a, k in zip(held, places, strict=True)])
+    held = [clip[max(np.flatnonzero(~lost[:k]))] for k in places]
+    ours = np.mean([jump(made[k], clip[k]) for k in places])
+    theirs = np.mean([jump(a, clip[k]) for a, k in zip(held, places, strict=True)])
     assert ours < 0.8 * theirs
 
 
 def test_the_same_sound_gives_the_same_frames(filled):
-    film, lost, made = filled
-    again = concealer().conceal(film, lost, sound(2.1))  # what stands in lost places is not seen
+    clip, lost, made = filled
+    again = concealer().conceal(clip, lost, sound(2.1))  # what stands in lost places is not seen
     assert np.array_equal(again, made)
 
 
 def test_the_seed_decides_when_it_blinks():
-    film, lost = talking(80), lost_places(80, (5, 75))
+    clip, lost = talking(80), lost_places(80, (5, 75))
     one, other = (
-        concealer().conceal(film, lost, sound(3.3), seed=seed, blink=3) for seed in (0, 1)
+        concealer().conceal(clip, lost, sound(3.3), seed=seed, blink=3) for seed in (0, 1)
     )
     changed = (np.abs(one.astype(int) - other).max(axis=3) > 8).any(axis=(0, 2))
     rows = np.flatnonzero(changed)
     eyes = portrait_face().points[[33, 133, 362, 263], 1]
     assert len(rows) and abs(rows.mean() - eyes.mean()) < 20
-    assert np.array_equal(one[~lost], film[~lost])
+    assert np.array_equal(one[~lost], clip[~lost])
 
 
 def test_lips_follow_the_sound(filled):
-    film, lost, made = filled
-    other = concealer().conceal(film, lost, speech(2.1, seed=2))
+    clip, lost, made = filled
+    other = concealer().conceal(clip, lost, speech(2.1, seed=2))
     changed = (np.abs(other[26:44].astype(int) - made[26:44]).max(axis=3) > 2).any(axis=0)
     assert changed[100:200, 80:180].sum() > 100
     assert not changed[:60].any()  # and nothing but the face does
 
 
 def test_a_frame_or_two_are_filled_by_the_pictures_alone():
-    film, lost = talking(24), lost_places(24, (5, 6), (9, 11), (15, 18))
-    made = concealer().conceal(film, lost, sound(1.0))
-    other = concealer().conceal(film, lost, speech(1.0, seed=3))
+    clip, lost = talking(24), lost_places(24, (5, 6), (9, 11), (15, 18))
+    made = concealer().conceal(clip, lost, sound(1.0))
+    other = concealer().conceal(clip, lost, speech(1.0, seed=3))
     changed = [k for k in range(24) if not np.array_equal(made[k], other[k])]
     assert changed == [15, 16, 17]
     for k in (5, 9, 10):
-        near = film[k - 1] if k < 10 else film[11]
-        assert jump(made[k], film[k]) < jump(near, film[k])
+        near = clip[k - 1] if k < 10 else clip[11]
+        assert jump(made[k], clip[k]) < jump(near, clip[k])
     # A telephone does not know how long a gap will be.
     online = [
-        concealer().conceal(film, lost, audio, online=True)[5]
+        concealer().conceal(clip, lost, audio, online=True)[5]
         for audio in (sound(1.0), speech(1.0, seed=3))
     ]
     assert not np.array_equal(*online)
@@ -216,9 +216,9 @@ def test_a_frame_or_two_are_filled_by_the_pictures_alone():
 
 @pytest.mark.parametrize("fps", [12.5, 30.0])
 def test_other_frame_rates(fps):
-    film = talking(20)
-    made = concealer().conceal(film, lost_places(20, (5, 12)), sound(2.0), fps=fps)
-    assert made.shape == film.shape
+    clip = talking(20)
+    made = concealer().conceal(clip, lost_places(20, (5, 12)), sound(2.0), fps=fps)
+    assert made.shape == clip.shape
     assert jump(made[8], made[9]) > 0
 
 
@@ -227,9 +227,9 @@ def test_other_frame_rates(fps):
 
 @pytest.mark.parametrize("strengths", [STILL, {}])
 def test_all_but_the_first_frame_lost_is_an_animation(strengths):
-    film = np.repeat(portrait()[None], 40, axis=0)
+    clip = np.repeat(portrait()[None], 40, axis=0)
     lost = lost_places(40, (1, 40))
-    made = concealer().conceal(film, lost, sound(1.6), memory=0.0, **strengths)
+    made = concealer().conceal(clip, lost, sound(1.6), memory=0.0, **strengths)
     same = {"device": "cpu", "precision": "float32", "detector": shared_detector()}
     with Animator(talker(), **same) as animator:
         animation = animator.animate(portrait(), (sound(1.6), RATE), **strengths).frames
@@ -241,8 +241,8 @@ def test_all_but_the_first_frame_lost_is_an_animation(strengths):
 
 
 def test_with_a_memory_it_becomes_one():
-    film = np.repeat(portrait()[None], 75, axis=0)
-    made = concealer().conceal(film, lost_places(75, (1, 75)), sound(3.0), memory=0.2, **STILL)
+    clip = np.repeat(portrait()[None], 75, axis=0)
+    made = concealer().conceal(clip, lost_places(75, (1, 75)), sound(3.0), memory=0.2, **STILL)
     with Animator(talker(), device="cpu", detector=shared_detector()) as animator:
         animation = animator.animate(portrait(), (sound(3.0), RATE), **STILL).frames
     distance = [jump(a, b) for a, b in zip(made, animation, strict=True)]
@@ -251,11 +251,11 @@ def test_with_a_memory_it_becomes_one():
 
 
 def test_lost_at_the_beginning_and_at_the_end():
-    film = talking(24)
+    clip = talking(24)
     lost = lost_places(24, (0, 6), (18, 24))
-    made = concealer().conceal(film, lost, sound(1.0))
-    real = max(jump(film[k], film[k + 1]) for k in range(23))
-    assert np.array_equal(made[~lost], film[~lost])
+    made = concealer().conceal(clip, lost, sound(1.0))
+    real = max(jump(clip[k], clip[k + 1]) for k in range(23))
+    assert np.array_equal(made[~lost], clip[~lost])
     assert max(jump(made[k], made[k + 1]) for k in range(23)) < 1.25 * real
 
 
@@ -263,51 +263,51 @@ def test_lost_at_the_beginning_and_at_the_end():
 
 
 def test_online_frames_depend_on_the_past_alone():
-    film, lost = talking(30), lost_places(30, (8, 20))
-    made = concealer().conceal(film, lost, sound(1.3), online=True)
-    other = film.copy()
+    clip, lost = talking(30), lost_places(30, (8, 20))
+    made = concealer().conceal(clip, lost, sound(1.3), online=True)
+    other = clip.copy()
     other[20:] = 255 - other[20:]
     later = sound(1.3).copy()
     ahead = (talker().config.window - talker().config.hop) // 2
     later[20 * 640 + ahead :] = 0
     again = concealer().conceal(other, lost, later, online=True)
     assert np.array_equal(again[:20], made[:20])
-    offline = concealer().conceal(film, lost, sound(1.3))
+    offline = concealer().conceal(clip, lost, sound(1.3))
     assert not np.array_equal(offline[8:20], made[8:20])
 
 
 def test_online_the_motion_comes_up_over_three_frames(monkeypatch):
-    film, lost = talking(24), lost_places(24, (10, 18))
-    soft = concealer().conceal(film, lost, sound(1.0), online=True)
+    clip, lost = talking(24), lost_places(24, (10, 18))
+    soft = concealer().conceal(clip, lost, sound(1.0), online=True)
     monkeypatch.setattr(bridge, "RISE", 1e-3)
-    hard = concealer().conceal(film, lost, sound(1.0), online=True)
+    hard = concealer().conceal(clip, lost, sound(1.0), online=True)
     for place in (10, 11):
-        assert jump(soft[place], film[9]) < jump(hard[place], film[9])
+        assert jump(soft[place], clip[9]) < jump(hard[place], clip[9])
     assert np.array_equal(soft[12:], hard[12:])
 
 
 def test_online_frames_come_at_once():
-    film, asked = talking(14), []
+    clip, asked = talking(14), []
 
     def given() -> Iterator[InputFrame]:
         for k in range(14):
             asked.append(k)
-            yield InputFrame(float(k), None if 5 <= k < 10 else film[k])
+            yield InputFrame(float(k), None if 5 <= k < 10 else clip[k])
 
     for k, _ in enumerate(concealer().fill(given(), [sound(0.7)], online=True)):
         assert asked[-1] == k
 
 
 def test_a_return_may_be_eased():
-    film, lost = talking(40), lost_places(40, (10, 30))
+    clip, lost = talking(40), lost_places(40, (10, 30))
     stats = GapStats()
-    hard = concealer().conceal(film, lost, sound(1.7), online=True)
-    soft = concealer().conceal(film, lost, sound(1.7), online=True, ease=4, stats=stats)
+    hard = concealer().conceal(clip, lost, sound(1.7), online=True)
+    soft = concealer().conceal(clip, lost, sound(1.7), online=True, ease=4, stats=stats)
     assert stats.eased == 4
     assert np.array_equal(soft[:30], hard[:30])
-    assert np.array_equal(soft[34:], film[34:])
+    assert np.array_equal(soft[34:], clip[34:])
     assert jump(soft[29], soft[30]) < 0.6 * jump(hard[29], hard[30])
-    assert [jump(soft[k], film[k]) > 0 for k in range(30, 34)] == [True] * 4
+    assert [jump(soft[k], clip[k]) > 0 for k in range(30, 34)] == [True] * 4
 
 
 # --- faces --------------------------------------------------------------------------------------
@@ -330,27 +330,27 @@ class Blinking:
 
 
 def test_eyes_that_were_shut_before_a_gap_open_in_it():
-    film, lost = talking(30).copy(), lost_places(30, (10, 30))
-    (face,) = shared_detector().detect(film[9])
+    clip, lost = talking(30).copy(), lost_places(30, (10, 30))
+    (face,) = shared_detector().detect(clip[9])
     eye = face.points[[33, 133]].mean(axis=0).round().astype(int)
     spot = (slice(eye[1] - 2, eye[1] + 3), slice(eye[0] - 2, eye[0] + 3))
-    film[9][spot] = 250
-    film[9, 0, 0] = 255
+    clip[9][spot] = 250
+    clip[9, 0, 0] = 255
     with Concealer(talker(), device="cpu", detector=Blinking()) as blinking:
-        made = blinking.conceal(film, lost, sound(1.3), online=True, **STILL)
-    plain = concealer().conceal(film, lost, sound(1.3), online=True, **STILL)
+        made = blinking.conceal(clip, lost, sound(1.3), online=True, **STILL)
+    plain = concealer().conceal(clip, lost, sound(1.3), online=True, **STILL)
     assert plain[25][spot].mean() > 200
     assert made[10][spot].mean() > 200
-    assert abs(made[25][spot].mean() - film[8][spot].mean()) < 40
+    assert abs(made[25][spot].mean() - clip[8][spot].mean()) < 40
 
 
 def test_without_a_face_gaps_are_mixed_and_counted():
-    film = talking(30).copy()
-    film[:12] = np.random.default_rng(0).integers(90, 110, (256, 256, 3), np.uint8)
+    clip = talking(30).copy()
+    clip[:12] = np.random.default_rng(0).integers(90, 110, (256, 256, 3), np.uint8)
     stats = GapStats()
-    made = concealer().conceal(film, lost_places(30, (4, 8), (20, 24)), sound(1.3), stats=stats)
+    made = concealer().conceal(clip, lost_places(30, (4, 8), (20, 24)), sound(1.3), stats=stats)
     assert (stats.gaps, stats.without_face, stats.generated) == (2, 1, 8)
-    assert jump(made[5], film[5]) < 1
+    assert jump(made[5], clip[5]) < 1
 
 
 def test_no_face_beside_any_gap_is_an_error():
@@ -360,12 +360,12 @@ def test_no_face_beside_any_gap_is_an_error():
 
 
 def test_a_cut_within_a_gap_stays_a_cut():
-    film = talking(24).copy()
-    film[12:] = 255 - film[12:]
+    clip = talking(24).copy()
+    clip[12:] = 255 - clip[12:]
     stats = GapStats()
-    made = concealer().conceal(film, lost_places(24, (8, 16)), sound(1.0), stats=stats)
+    made = concealer().conceal(clip, lost_places(24, (8, 16)), sound(1.0), stats=stats)
     assert stats.cuts == 1
-    assert jump(made[11], film[7]) < 0.2 * jump(made[11], made[12])
+    assert jump(made[11], clip[7]) < 0.2 * jump(made[11], made[12])
 
 
 # --- memory and mistakes ------------------------------------------------------------------------
@@ -374,7 +374,7 @@ def test_a_cut_within_a_gap_stays_a_cut():
 def test_memory_does_not_grow_with_the_video_or_a_gap(monkeypatch):
     monkeypatch.setattr(core, "LONG", 1.2)
     monkeypatch.setattr(core, "TAIL", 0.6)
-    film = talking(20)
+    clip = talking(20)
     alive: list[weakref.ref] = []
     most = 0
 
@@ -382,7 +382,7 @@ def test_memory_does_not_grow_with_the_video_or_a_gap(monkeypatch):
         nonlocal most
         for k in range(200):
             lost = 40 <= k < 120 or 160 <= k < 165
-            picture = None if lost else film[k % 20].copy()
+            picture = None if lost else clip[k % 20].copy()
             if picture is not None:
                 alive.append(weakref.ref(picture))
             most = max(most, sum(ref() is not None for ref in alive))
@@ -397,13 +397,13 @@ def test_memory_does_not_grow_with_the_video_or_a_gap(monkeypatch):
 
 
 def test_a_long_gap_has_no_seam_where_its_parts_meet(monkeypatch):
-    film, lost = talking(50), lost_places(50, (5, 45))
-    whole = concealer().conceal(film, lost, sound(2.1), **STILL)
+    clip, lost = talking(50), lost_places(50, (5, 45))
+    whole = concealer().conceal(clip, lost, sound(2.1), **STILL)
     monkeypatch.setattr(core, "LONG", 0.6)
     monkeypatch.setattr(core, "TAIL", 0.4)
-    made = concealer().conceal(film, lost, sound(2.1), **STILL)
+    made = concealer().conceal(clip, lost, sound(2.1), **STILL)
     assert not np.array_equal(made, whole)
-    real = max(jump(film[k], film[k + 1]) for k in range(49))
+    real = max(jump(clip[k], clip[k + 1]) for k in range(49))
     assert max(jump(made[k], made[k + 1]) for k in range(49)) < 1.5 * real
 
 
@@ -431,8 +431,8 @@ def test_one_good_frame_is_needed():
 
 
 def test_nothing_lost_changes_nothing():
-    film = talking(10)
-    assert np.array_equal(concealer().conceal(film, np.zeros(10, bool), sound(0.5)), film)
+    clip = talking(10)
+    assert np.array_equal(concealer().conceal(clip, np.zeros(10, bool), sound(0.5)), clip)
     assert talker().config.fps == FPS
 
 

@@ -123,9 +123,9 @@ def test_frozen_and_black_pictures_are_seen():
 
     first, second, third = grainy(), grainy(), grainy()
     black = np.full_like(first, 16)
-    film = [first, second, second, second, black, black, third, third]
+    frames = [first, second, second, second, black, black, third, third]
     check = PictureCheck()
-    seen = [check.lost(frame) for frame in film]
+    seen = [check.lost(frame) for frame in frames]
     assert seen == [False, False, True, True, True, True, False, True]
 
 

@@ -54,15 +54,20 @@ def walk() -> Iterator[set[str]]:
         sys.setprofile(None)
 
 
+def photo() -> np.ndarray:
+    """Large enough that the refiner sees fewer pixels than there are."""
+    return portrait().repeat(2, axis=0).repeat(2, axis=1)
+
+
 def offline(decoder: str) -> Callable[[], Any]:
     generator = lively(decoder)
-    face = Portrait.of(portrait(), portrait_face().points, generator)
+    face = Portrait.of(photo(), 2 * portrait_face().points + np.float32(0.5), generator)
     frames = Synthesizer(generator, face, AnimateOptions(**LIVELY)).speak(speech(4.0))
     return lambda: next(frames)
 
 
 def stream(decoder: str) -> Callable[[], Any]:
-    session = StreamSession(portrait(), model=lively(decoder), **LIVELY)
+    session = StreamSession(photo(), model=lively(decoder), **LIVELY)
     sound = iter(np.split(speech(4.0), 100))
     return lambda: session.push(next(sound))
 

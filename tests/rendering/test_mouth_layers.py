@@ -6,9 +6,9 @@ import pytest
 from stillspeak.face.landmarks import Face, MediaPipeDetector
 from stillspeak.face.mouth import LIPS, lip_opening
 from stillspeak.face.pose import POSE_POINTS
-from stillspeak.rendering.layers import MouthLayers
 from stillspeak.rendering.light import Light, still_light
 from stillspeak.rendering.mesh import AROUND, face_frame, rest_pose
+from stillspeak.rendering.mouth import MouthLayers
 from support.mouths import drawing, opened
 
 REST = np.zeros((len(POSE_POINTS), 2), np.float32)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from stillspeak.models.refiner import COLUMNS, ROWS, MouthRefiner, RefinerConfig
-from stillspeak.rendering.layers import MouthLayers
+from stillspeak.rendering.mouth import MouthLayers
 from stillspeak.rendering.refine import View, released_refiner
 from support.mouths import drawing, opened
 

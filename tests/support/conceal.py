@@ -1,4 +1,4 @@
-"""A speaking, drifting head as a film, and videos with holes in their time stamps."""
+"""A speaking, drifting head as a clip, and videos with holes in their time stamps."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ def talking(count: int) -> np.ndarray:
         moved = cv2.warpAffine(frame, shift, (256, 256), borderMode=cv2.BORDER_REPLICATE)
         grain = random.normal(0, 1.5, moved.shape)
         frames.append(np.clip(moved + grain, 0, 255).astype(np.uint8))
-    film = np.stack(frames)
-    film.flags.writeable = False
-    return film
+    clip = np.stack(frames)
+    clip.flags.writeable = False
+    return clip
 
 
 def lost_places(count: int, *runs: tuple[int, int]) -> np.ndarray:

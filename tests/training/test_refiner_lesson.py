@@ -16,8 +16,8 @@ from stillspeak.face.align import crop_face, face_transform, transform_points
 from stillspeak.face.pose import POSE_POINTS
 from stillspeak.models.refiner import COLUMNS, ROWS, MouthRefiner, RefinerConfig
 from stillspeak.models.regions import LOWER_BOX
-from stillspeak.rendering.layers import MouthLayers
 from stillspeak.rendering.mesh import face_frame
+from stillspeak.rendering.mouth import MouthLayers
 from stillspeak.rendering.refine import load_refiner
 from stillspeak.training.auxiliary.refiner import (
     RefinerDataConfig,

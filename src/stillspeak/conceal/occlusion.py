@@ -39,7 +39,6 @@ from stillspeak.conceal.video import (
     check_sound,
     picture_sound,
     rewriting,
-    take_options,
 )
 from stillspeak.errors import ConfigError, FaceError, InputError, NoFaceError, VideoError
 from stillspeak.face.align import Transform, transform_points
@@ -134,8 +133,7 @@ def uncover_video(
         OutputError, OutputExistsError: the output cannot be written.
     """
     kept: dict[str, Any] = {**options}
-    written = take_options(OutputOptions, kept)
-    motion = MotionOptions(**kept).motion
+    written, motion = OutputOptions.out_of(kept), MotionOptions(**kept).motion
     if not 0 <= grow <= 1:
         raise ConfigError(f"grow {grow:g} is out of range; give 0 to 1 face widths")
     check_rewrite(video, output, overwrite=written.overwrite)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar, Unpack
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
@@ -42,8 +42,6 @@ MIN_FPS, MAX_FPS = 1, 240
 Progress = Callable[[int], None] | None
 """Called with the number of frames written so far."""
 
-Options = TypeVar("Options")
-
 
 class OutputKeywords(TypedDict, total=False):
     """The fields of :class:`OutputOptions` as keywords."""
@@ -70,6 +68,13 @@ class OutputOptions:
     """PEM file of a certificate chain to sign with, as for ``Animation.save``."""
     key: str | Path | None = None
     """PEM file of its private key."""
+
+    @classmethod
+    def out_of(cls, keywords: dict[str, Any]) -> OutputOptions:
+        """Taken out of keywords that are for other options as well."""
+        return cls(
+            **{one.name: keywords.pop(one.name) for one in fields(cls) if one.name in keywords}
+        )
 
 
 class ConcealKeywords(GapKeywords, OutputKeywords, total=False):
@@ -169,7 +174,7 @@ def conceal_video(
         OutputError, OutputExistsError: the output cannot be written.
     """
     kept: dict[str, Any] = {**options}
-    gaps, written = take_options(GapOptions, kept), OutputOptions(**kept)
+    written, gaps = OutputOptions.out_of(kept), GapOptions(**kept)
     rate = _rate(fps)
     check_rewrite(video, output, overwrite=written.overwrite)
     intervals = lost_from(lost) if isinstance(lost, str) else tuple(lost or ())
@@ -218,12 +223,6 @@ def conceal_video(
         **timeline.lost,
         **counted,
     )
-
-
-def take_options(kind: type[Options], keywords: dict[str, Any]) -> Options:
-    """Options of one kind, taken out of keywords for several."""
-    names = [one.name for one in fields(kind) if one.name in keywords]  # type: ignore[arg-type]
-    return kind(**{name: keywords.pop(name) for name in names})
 
 
 def check_sound(video: str | Path, scan: VideoScan, what: str) -> None:

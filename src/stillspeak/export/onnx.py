@@ -28,7 +28,6 @@ from stillspeak.errors import (
     ConfigError,
     MissingDependencyError,
     OutputError,
-    OutputExistsError,
 )
 from stillspeak.export.graphs import (
     HEAR,
@@ -43,6 +42,7 @@ from stillspeak.face.pose import POSE_POINTS
 from stillspeak.media.audio import frame_windows
 from stillspeak.media.image import load_image
 from stillspeak.media.source import source_name
+from stillspeak.media.video_writer import check_file, output_errors
 from stillspeak.models.generator import Generator
 from stillspeak.models.pixels import to_model
 from stillspeak.system.atomic import partial_folder
@@ -135,7 +135,7 @@ def export_onnx(
     generator.eval()
     try:
         metadata = _metadata(generator, about)
-        with partial_folder(target) as partial:
+        with output_errors(str(folder)), partial_folder(target) as partial:
             if image is not None:
                 arrays: dict[str, Any] = {**face_inputs(image, generator, face=face)}
                 np.savez(partial / FACE, **arrays)
@@ -151,8 +151,6 @@ def export_onnx(
                         f"{difference:.3g} {unit}; install the versions of constraints.txt"
                     )
             _place(partial, target, names, overwrite=overwrite)
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be written ({error.strerror or error})") from error
     finally:
         generator.train(was_training)
     still, step = (None, HEAR) if poses else (target / STILL_GRAPH, STEP_GRAPH)
@@ -318,21 +316,13 @@ def _compare_poses(
 
 
 def _check_target(target: Path, names: Sequence[str], *, overwrite: bool) -> None:
-    if target.exists() and not target.is_dir():
+    if target.is_dir():
+        for name in names:
+            check_file(target / name, overwrite=overwrite)
+    elif target.exists():
         raise OutputError(f"{target}: is a file; name a folder for the ONNX files")
-    for name in names:
-        if (target / name).is_dir():
-            raise OutputError(f"{target / name}: is a folder; name another folder to write into")
-        if (target / name).exists() and not overwrite:
-            raise OutputExistsError(
-                f"{target / name}: exists already; choose another folder, or allow it to be "
-                "overwritten"
-            )
-    around = target.absolute().parent
-    if not around.is_dir():
-        raise OutputError(
-            f"{target}: the folder {around} does not exist; create it or write elsewhere"
-        )
+    else:
+        check_file(target, overwrite=False)
 
 
 def _place(partial: Path, target: Path, names: Sequence[str], *, overwrite: bool) -> None:

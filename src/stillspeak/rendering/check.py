@@ -175,7 +175,7 @@ def mouth_patch(
 def relative_colours(patch: Tensor, skin: Tensor) -> Tensor:
     """Brightness and two ratios of colours, each relative to the skin's and in logarithms.
 
-    So light, film and skin that are darker or warmer change little.
+    So light, camera and skin that are darker or warmer change little.
 
     Args:
         patch: (N, 3, h, w) levels of 255.

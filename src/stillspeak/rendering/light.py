@@ -86,7 +86,7 @@ class Light(NamedTuple):
     Attributes:
         teeth: (3,) levels of 255 that well-lit teeth would have.
         lip: (3,) levels of the lower lip.
-        colourful: 0 where the film is grey, 1 where it shows colours as usual.
+        colourful: 0 where the picture is grey, 1 where it shows colours as usual.
         blur: of edges, standard deviation in pixels.
         noise: standard deviation in levels of 255.
     """

@@ -12,8 +12,8 @@ from stillspeak.face.align import smoothstep
 from stillspeak.face.mouth import INNER_LIPS, OUTER_LIPS
 from stillspeak.rendering.light import toothy
 from stillspeak.rendering.mesh import LOWER, UPPER, FaceFrame, Rest
-from stillspeak.rendering.mouth import ALONG, cubic_through
 from stillspeak.rendering.raster import Picture, Points, sampled
+from stillspeak.rendering.sheets import ALONG, cubic_through
 
 _REACH = 0.035  # how far an edge is looked for, in distances between the eyes
 _STEPS = 29

@@ -16,6 +16,7 @@ from importlib import resources
 import numpy as np
 import numpy.typing as npt
 
+from stillspeak.face.align import smoothstep
 from stillspeak.face.mouth import LIPS
 from stillspeak.rendering.raster import Points
 
@@ -191,7 +192,8 @@ def rest_pose(own: Points) -> Rest:
     lips = own[list(LIPS)]
     outer, inner = lips[:20], lips[20:]
     gaps = (inner[list(LOWER)] - inner[list(UPPER)])[1:-1, 1]
-    opened = _smooth((np.sort(gaps)[-5:].mean() - _MET) / (_OPEN - _MET))
+    apart = np.sort(gaps)[-5:].mean(keepdims=True)
+    opened = float(smoothstep((apart - _MET) / (_OPEN - _MET))[0])
     moved, around = _predicted_rest(own)
     share = opened * (1 - SMILE_KEPT)
     # Where the lips meet, and how thick each is: still and rest, and what is kept of the still.
@@ -239,8 +241,3 @@ def _met(inner: Points) -> Points:
     met[list(UPPER)] = line
     met[list(LOWER)] = line
     return met
-
-
-def _smooth(x: float) -> float:
-    t = min(max(float(x), 0.0), 1.0)
-    return t * t * (3 - 2 * t)

@@ -1,358 +1,349 @@
-"""Lips and skin in two sheets: one above the line between the lips, one below.
-
-Each sheet is a thin-plate spline that brings every landmark exactly to its new place; along the
-line between the lips they part, everywhere else they are one. They are known on a coarse grid of
-the picture's own pixels and say where each of these comes from.
-"""
+"""A talking mouth in any photo: skin and lips moved, and behind them teeth, tongue and the dark."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from stillspeak.face.align import smoothstep
-from stillspeak.face.mouth import LIPS
-from stillspeak.face.pose import POSE_POINTS
-from stillspeak.models.refiner import COLUMNS, ROWS
-from stillspeak.rendering.mesh import AROUND, LOWER, UPPER, FaceFrame, Rest, face_model
-from stillspeak.rendering.raster import Box, Floats, Points, depth_within
-from stillspeak.rendering.refine import View
+from stillspeak.face.pose import CHIN
+from stillspeak.models.refiner import MouthRefiner
+from stillspeak.rendering.light import still_light
+from stillspeak.rendering.lipline import inner_lips
+from stillspeak.rendering.mesh import face_frame, rest_pose
+from stillspeak.rendering.raster import Box, Floats, Picture, Points, box_of, filled, soft
+from stillspeak.rendering.refine import Refinement, View, released_refiner
+from stillspeak.rendering.sheets import ALONG, DRAWN, LipContours, LipSheets, Sheets, cubic_through
+from stillspeak.rendering.teeth import InsideMouth
 
-ALONG = 21
-"""Points along either inner lip that the sheets hold."""
-
-DRAWN = 81
-"""Points along the drawn contour of either inner lip."""
-
-CELL = 0.05
-"""Side of a cell of the coarse grid, in distances between the eyes, as are all lengths here."""
-
-HELD = (
-    # eyes, nose and cheekbones
-    33, 145, 133, 362, 374, 263, 6, 4, 1, 129, 358, 98, 327, 2, 117, 346, 123, 352, 50, 280,
-    # the face's border above the jaw
-    234, 454, 93, 323, 132, 361,
-)  # fmt: skip
-"""Points that no mouth moves."""
-
-_UNDER = {106: 91, 335: 321, 182: 181, 406: 405, 83: 84, 313: 314, 18: 17}
-"""Points right under the lower lip, and those of the lip that they hang on."""
-
-_HUNG = 0.7  # share of what they are moved less than the lip that is made up
-
-_JAW = (93, 132, 58, 172, 136, 150, 176, 152, 400, 379, 365, 397, 288, 361, 323)
-_NOSE_TIP = 4
-_RING = 1.35  # times as far from the nose as the jaw: there nothing moves
-_BELOW = 0.35  # to which the picture gives way under the chin
-_FADE = 0.25  # over which movement fades inside the border
-_APART = 0.06  # from the lips on, the two sheets become one
-_JOINED = 0.16  # and are one from here
-_SIDES = 0.1  # over which they are blended beyond the corners
-_MOVED = 0.03
-# What is heard is a mean of what may have been said, and so lips hover that should touch: up to
-_TOUCH, _FREE = 0.005, 0.035  # the first distance they do, from the second on they are as heard
-_CLOSED = 0.012  # distance at which lips that part let go of one another sideways
-_GAP, _GAP_CORNER = 0.85, 0.35  # landmarks show an opening this much too wide, most at its corners
-_GAP_BELOW = 0.8  # share of it that is the lower lip's
+_SHADE = 0.035  # how far the lips' shadow reaches, in distances between the eyes
+_CREASE = 0.006  # half the width of the line between lips that met after the still was taken
+_CREASE_DARK = 0.7
+_FROM_ABOVE = 0.02  # how much further down it falls
+_LOWER_LIP = 25  # the middle of the lower inner lip, in a pose
+_FOLD = 0.05  # how much of a lip is folded inwards at its contour
+_ONE_MAP = np.empty(0, np.float32)  # x and y of what is fetched are in the first map
+_STILL = 0.03  # pixels by which nothing is seen to move
+_RIM, _RIM_DARK = 0.014, 0.3  # how far the lips' inner rim is darker, and how much
 
 
-class Sheets(NamedTuple):
-    """Where pixels come from, on the coarse grid: offsets in pixels, (h, w, 2) float32.
-
-    ``skin`` is the mean of the two sheets away from the lips. Within ``cells`` (row, row, column,
-    column, ends excluded) ``upper`` and ``lower`` are to be parted along the contour.
-    """
-
-    skin: Floats
-    upper: Floats
-    lower: Floats
-    cells: Box
-
-
-class LipContours(NamedTuple):
-    """The inner contours of one frame, in pixels of the picture, from the left corner to the right.
+class Hole(NamedTuple):
+    """Where one frame shows the inside of the mouth.
 
     Attributes:
-        upper: (DRAWN, 2) float64.
-        lower: (DRAWN, 2) float64, nowhere above ``upper``.
-        gap: (DRAWN,) between them.
+        share: (h, w) float32, of each pixel, 0 to 1.
+        corner: x, y of the first pixel in the picture.
+        moved: 0 where the mouth is the still's, 1 where it has moved.
     """
 
-    upper: Points
-    lower: Points
-    gap: Points
+    share: Floats
+    corner: tuple[int, int]
+    moved: float
 
 
-class LipSheets:
-    """The skin of one still, and how a mouth pose moves it.
+class MouthLayers:
+    """Draws one still with its mouth in any pose. What is constant is made once.
+
+    A frame depends on its pose alone: nothing goes from one into the next.
 
     Args:
-        frame: of the still's face.
-        rest: its mouth at rest.
-        upper: (ALONG, 2) pixels, the still's upper inner lip from corner to corner.
-        lower: (ALONG, 2) of the lower one; the same where the still's mouth is closed.
-        points: (478, 2) landmarks in pixels.
-        shape: rows and columns of the picture.
+        picture: (H, W, 3) uint8.
+        points: (478, 2) landmarks of the face in pixels of the picture, or (478, 3) with depth.
+        refiner: corrects what is drawn; the one that comes with the package if "released".
 
     Attributes:
-        seam: (ALONG, 2) pixels, where the inner lips meet at rest.
-        box: x0, y0, x1, y1 of the pixels that can move, ends excluded.
-        corner: x, y of the grid's first pixel, perhaps outside the picture.
-        step: pixels a side of one of its cells.
-        rows, columns: of cells.
+        box: x0, y0, x1, y1 of the pixels that can change, ends excluded.
+        open: share, 0 to 1, by which the still's own mouth counts as open.
+        light: of the still.
+        view: what a refiner sees.
+        last: how the last frame was drawn; a refiner is trained on it.
     """
 
     def __init__(
         self,
-        frame: FaceFrame,
-        rest: Rest,
-        upper: Points,
-        lower: Points,
-        points: Points,
-        shape: tuple[int, int],
+        picture: Picture,
+        points: npt.NDArray[np.floating],
+        refiner: MouthRefiner | Literal["released"] | None = "released",
     ) -> None:
-        self.unit = frame.scale
-        self._rest = rest
-        self._follow = face_model().follow
-        self._lips_to_picture = frame.jacobians[list(LIPS)]
-        self._skin_to_picture = frame.jacobians[list(AROUND)]
-        self.across, self.down = frame.axes.T
-        self._under = [20 + AROUND.index(point) for point in _UNDER]
-        self._over = [LIPS.index(point) for point in _UNDER.values()]
-        self._finer = cubic_through(11, ALONG)
-        # Landmarks along a lip make a polygon; a lip has no corners but its ends.
-        self._speech = self._finer @ _evened(11)
-        self._drawn = cubic_through(ALONG, DRAWN)
-        # Sources: the outer ring, the skin around, what is held; then either inner lip.
-        nose = points[_NOSE_TIP]
-        held = np.concatenate([points[list(HELD)], nose + _RING * (points[list(_JAW)] - nose)])
-        common = np.concatenate([points[list(LIPS[:20])], points[list(AROUND)], held])
-        corners = np.stack([(upper[0] + lower[0]) / 2, (upper[-1] + lower[-1]) / 2])
-        self._sources = np.concatenate([common, corners, upper[1:-1], lower[1:-1]])
-        self.seam = self._rest_line(points, upper, lower)
-        n, inner = len(common) + 2, ALONG - 2
-        self._sheets = (np.r_[0:n, n : n + inner], np.r_[0:n, n + inner : n + 2 * inner])
-        self._n_common = len(common)
-        self._outer = 20
-        self._box(points, shape)
-        self._fade = self._border(points)
-        # Where nothing moves nothing is computed.
-        self._moving = np.flatnonzero(self._fade)
-        cells = self._cells.reshape(-1, 2)[self._moving]
-        self._grid = np.ascontiguousarray(cells / self.unit, np.float32)
-
-    def _rest_line(self, points: Points, upper: Points, lower: Points) -> Points:
-        """(ALONG, 2) pixels, where the inner lips meet at rest."""
-        seen = (upper + lower) / 2
-        lips = np.einsum("kij,kj->ki", self._lips_to_picture, self._rest.lips)
-        at_rest = self._finer @ (points[list(LIPS)] + lips)[20:][list(UPPER)]
-        return np.asarray(seen + self._rest.open * (at_rest - seen))
-
-    def _box(self, points: Points, shape: tuple[int, int]) -> None:
-        """Cells over the lower face: the pixels that can change."""
-        step = max(round(CELL * self.unit), 1)
-        held, skin = points[list(HELD)], points[[*_JAW, *AROUND, *LIPS]]
-        below = skin + (_BELOW * self.unit) * self.down
-        reach = np.concatenate([skin, below, held[[6, 7, 8, 9, 20, 21]]])
-        low = np.floor(reach.min(axis=0)).astype(int)
-        cells = np.ceil((reach.max(axis=0) - low) / step).astype(int) + 1
-        self.step, self.corner = step, (int(low[0]), int(low[1]))
-        self.columns, self.rows = int(cells[0]), int(cells[1])
-        x = low[0] + (np.arange(self.columns) + 0.5) * step - 0.5
-        y = low[1] + (np.arange(self.rows) + 0.5) * step - 0.5
-        self._cells = np.stack(np.meshgrid(x, y), axis=-1)
-        self._grid_across = self._cells @ self.across
-        self._grid_down = self._cells @ self.down
-        x0, y0 = self.corner
-        self.box = (
-            max(x0, 0),
-            max(y0, 0),
-            min(x0 + self.columns * step, shape[1]),
-            min(y0 + self.rows * step, shape[0]),
+        self._picture = np.ascontiguousarray(picture)
+        rows, columns = picture.shape[:2]
+        frame = face_frame(points)
+        flat = np.asarray(points, np.float64)[:, :2]
+        rest = rest_pose(frame.points)
+        self.open = rest.open
+        self._unit = frame.scale
+        self._jaw_to_picture = rest.scale * frame.jacobians[CHIN]
+        self._down = frame.axes[:, 1]
+        self._across = np.array([self._down[1], -self._down[0]])
+        face = box_of(flat, rows, columns)
+        self.light = light = still_light(self._picture, flat, frame.scale, face)
+        self._blur = max(0.75 * light.blur, 0.004 * frame.scale)
+        lips = inner_lips(self._picture, frame, flat, rest, light.blur)
+        self._sheets = LipSheets(frame, rest, lips.upper, lips.lower, flat, (rows, columns))
+        self.box = x0, y0, x1, y1 = self._sheets.box
+        self._places = np.stack(np.meshgrid(np.arange(x0, x1), np.arange(y0, y1)), axis=-1).astype(
+            np.float32
         )
+        seam = self._sheets.seam
+        self._inside = InsideMouth(self._picture, frame, rest, lips, seam, light)
+        self._upper = self._folded(lips.upper, 1)
+        self._lower = self._folded(lips.lower, -1)
+        self.view = View(seam[[0, -1]].mean(axis=0), frame.axes, frame.scale)
+        self.last: Hole | None = None
+        self._refinement: Refinement | None = None
+        if refiner is not None and self.box[0] < self.box[2] and self.box[1] < self.box[3]:
+            network = released_refiner() if refiner == "released" else refiner
+            fade = self._sheets.fade_in(self.view)
+            self._refinement = Refinement(
+                self._picture, self.view, light.teeth, self.box, fade, network
+            )
 
-    def _border(self, points: Points) -> Floats:
-        """(h, w, 1) how much of the movement is let through: 0 at the face's border."""
-        fine = 4
-        eyes = points[[33, 263]].mean(axis=0)
-        below = points[points @ self.down > eyes @ self.down]
-        lowered = below + (_BELOW * self.unit) * self.down
-        hull = cv2.convexHull(np.concatenate([points, lowered]).astype(np.float32))[:, 0]
-        placed = (hull - self.corner) / self.step * fine
-        near = depth_within(
-            np.rint(placed + 1).astype(np.int32), self.rows * fine, self.columns * fine
-        )
-        fade = smoothstep(near / (_FADE / CELL * fine))
-        small = cv2.resize(fade, (self.columns, self.rows), interpolation=cv2.INTER_AREA)
-        # Two cells, so that a cubic through them ends on nothing.
-        small[[0, 1, -2, -1]] = 0
-        small[:, [0, 1, -2, -1]] = 0
-        return np.asarray(small, np.float32)[..., None]
+    def _folded(self, line: Points, beyond: int) -> Picture:
+        """The still's box with a lip going on beyond its inner contour.
 
-    def fade_in(self, view: View) -> Floats:
-        """How much of a correction is let through, at every other pixel of a view."""
-        x, y = np.meshgrid(np.arange(0.5, COLUMNS, 2), np.arange(0.5, ROWS, 2))
-        places = np.stack([x, y], axis=-1) @ view.to_picture[:, :2].T + view.to_picture[:, 2]
-        cells = ((places - self.corner + 0.5) / self.step - 0.5).astype(np.float32)
-        return np.asarray(cv2.remap(self._fade[..., 0], cells[..., 0], cells[..., 1], 1))
-
-    def moved(self, targets: Points) -> float:
-        """0 where the mouth stays as the still has it, 1 where it moved."""
-        far = np.abs(targets - self._sources).max() / self.unit
-        return float(smoothstep(far / _MOVED))
-
-    def targets(self, pose: npt.NDArray[np.floating]) -> Points:
-        """(K, 2) where the points that the sheets hold come to lie, in pixels.
+        So the contour can be drawn through pixels of one lip alone, wherever it comes to lie.
 
         Args:
-            pose: (41, 2) displacements of ``face.pose.POSE_POINTS`` from the mouth at rest.
+            line: (ALONG, 2) the contour, pixels of the picture.
+            beyond: 1 if what lies below it is to be covered, -1 if what lies above.
         """
-        rest = self._rest
-        speech = np.asarray(pose, np.float64)
-        assert speech.shape == (len(POSE_POINTS), 2), speech.shape
-        skin = rest.around + rest.scale * (self._follow @ speech.ravel()).reshape(-1, 2)
-        skin = np.einsum("kij,kj->ki", self._skin_to_picture, skin)
-        lips = np.einsum("kij,kj->ki", self._lips_to_picture, rest.scale * speech[:-1])
-        outer = np.einsum("kij,kj->ki", self._lips_to_picture[:20], rest.lips[:20])
-        inner = lips[20:]
-        upper, lower = self._narrowed(
-            self.seam + self._speech @ inner[list(UPPER)],
-            self.seam + self._speech @ inner[list(LOWER)],
+        x0, y0, x1, y1 = self.box
+        part = self._picture[y0:y1, x0:x1]
+        if not part.size:
+            return part
+        x, y = np.arange(x0, x1), np.arange(y0, y1)[:, None]
+        u, v = (x * axis[0] + y * axis[1] for axis in (self._across, self._down))
+        fine = cubic_through(ALONG, DRAWN) @ line
+        ends = fine @ self._across
+        over = beyond * (v - np.interp(u, ends, fine @ self._down))
+        # Folded back at the contour, and no further than the lip is thick.
+        depth = _FOLD * self._unit
+        over = np.where((u > ends.min()) & (u < ends.max()), np.maximum(over, 0), 0)
+        back = -beyond * (over + depth * (1 - np.exp(-over / depth))) * (over > 0)
+        map_x = (x - x0 + back * self._down[0]).astype(np.float32)
+        map_y = (y - y0 + back * self._down[1]).astype(np.float32)
+        return np.asarray(
+            cv2.remap(part, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         )
-        to = self._sources.copy()
-        to[:20] += outer + lips[:20]
-        to[20 : 20 + len(skin)] += skin
-        # Or the shade under the lip is drawn out to a stain.
-        moved = to - self._sources
-        to[self._under] += _HUNG * (moved[self._over] - moved[self._under])
-        n = self._n_common
-        to[n] = (upper[0] + lower[0]) / 2
-        to[n + 1] = (upper[-1] + lower[-1]) / 2
-        to[self._sheets[0][n + 2 :]] = upper[1:-1]
-        to[self._sheets[1][n + 2 :]] = lower[1:-1]
-        return self._parted(to)
 
-    def _narrowed(self, upper: Points, lower: Points) -> tuple[Points, Points]:
-        """The opening as it is seen between inner lips whose landmarks are (ALONG, 2) each."""
-        gap = np.maximum((lower - upper) @ self.down, 0)
-        off_middle = np.abs(np.linspace(-1, 1, len(gap)))
-        less = np.minimum(1 - _GAP + _GAP_CORNER * off_middle**2, 1)
-        move = (less * gap)[:, None] * self.down
-        return upper + (1 - _GAP_BELOW) * move, lower - _GAP_BELOW * move
+    def draw(self, pose: npt.NDArray[np.floating], out: Picture | None = None) -> Picture:
+        """The still with its mouth in a pose.
 
-    def _parted(self, to: Points) -> Points:
-        """Bring together the lips where they all but meet, and take apart those that cross."""
-        n = self._n_common + 2
-        rows = [part[n:] for part in self._sheets]
-        upper, lower = to[rows[0]], to[rows[1]]
-        gap = (lower - upper) @ self.down
-        wanted = gap * smoothstep((gap / self.unit - _TOUCH) / (_FREE - _TOUCH))
-        move = ((gap - np.where(gap > 0, wanted, 0)) / 2)[:, None] * self.down
-        sideways = ((lower - upper) @ self.across)[:, None] * self.across / 2
-        shut = (1 - smoothstep(gap / (2 * _CLOSED * self.unit)))[:, None]
-        to[rows[0]] = upper + move + shut * sideways
-        to[rows[1]] = lower - move - shut * sideways
-        return to
+        Args:
+            pose: (41, 2) displacements of ``face.pose.POSE_POINTS`` from the mouth at rest, in the
+                face's own frame and in distances between the eyes.
+            out: (H, W, 3) uint8 to draw into, the still or a frame drawn before; a new copy of
+                the still if None.
 
-    def contours(self, targets: Points) -> LipContours:
-        """The inner lips of one frame."""
-        n = self._n_common
-        corners = targets[n : n + 2]
-        lines = []
-        for rows in self._sheets:
-            line = np.concatenate([corners[:1], targets[rows[n + 2 :]], corners[1:]])
-            lines.append(self._drawn @ line)
-        upper, lower = lines
-        gap = np.maximum((lower - upper) @ self.down, 0)
-        crossed = ((lower - upper) @ self.down - gap)[:, None] * self.down
-        return LipContours(upper, lower - crossed, gap)
+        Returns:
+            (H, W, 3) uint8: ``out``, equal to the still outside :attr:`box`.
+        """
+        if out is None:
+            out = self._picture.copy()
+        x0, y0, x1, y1 = self.box
+        if x0 >= x1 or y0 >= y1:
+            return out
+        targets = self._sheets.targets(pose)
+        lips = self._sheets.contours(targets)
+        sheets = self._sheets.sheets(targets, lips)
+        share = self._sheets.moved(targets)
+        for cells in _around(sheets.cells, self._sheets.rows, self._sheets.columns):
+            cells = _moving(sheets.skin, cells)
+            box = self._pixels(cells)
+            if box[0] < box[2] and box[1] < box[3]:
+                moved = self._moved(self._picture, (0, 0), sheets.skin, cells, box)
+                out[box[1] : box[3], box[0] : box[2]] = moved
+        box = self._pixels(sheets.cells)
+        if box[0] < box[2] and box[1] < box[3]:
+            hole, corner = self._draw_mouth(out, box, sheets, lips, np.asarray(pose, np.float64))
+            self.last = Hole(hole, corner, share)
+            if self._refinement is not None and share:
+                self._refinement.apply(out, hole, corner, share)
+        return out
 
-    def sheets(self, targets: Points, lips: LipContours) -> Sheets:
-        """Where the pixels of one frame come from."""
-        kernel = _thin_plate(self._grid, targets / self.unit)
-        offsets = self._sources - targets
-        if not offsets.any():
-            none = np.zeros((self.rows, self.columns, 2), np.float32)
-            return Sheets(none, none, none, self._touched(targets))
-        shape = (self.rows, self.columns, 2)
-        parts = []
-        for rows in self._sheets:
-            weights, plane = _spline(targets[rows] / self.unit, offsets[rows])
-            field = np.zeros((self.rows * self.columns, 2), np.float32)
-            field[self._moving] = kernel[:, rows] @ weights + self._grid @ plane[1:] + plane[0]
-            parts.append(field.reshape(shape) * self._fade)
-        upper, lower = parts
-        # Beyond the corners the two are blended, and away from the lips they become one.
+    def _moved(
+        self,
+        source: Picture,
+        corner: tuple[int, int],
+        offsets: Floats,
+        cells: Box,
+        box: Box,
+    ) -> Picture:
+        """The pixels of a box, each fetched from where its offset points.
+
+        Args:
+            source: the picture, or a part of it.
+            corner: x, y of the part's first pixel in the picture.
+            offsets: (h, w, 2) on the whole coarse grid, pixels.
+            cells: rows and columns, ends excluded, that cover the box.
+            box: x0, y0, x1, y1 in pixels of the picture.
+        """
+        step, (left, top) = self._sheets.step, self._sheets.corner
+        # Two more cells on each side, so that the cubic is the same wherever it is cut.
+        r0, r1 = max(cells[0] - 2, 0), min(cells[1] + 2, self._sheets.rows)
+        c0, c1 = max(cells[2] - 2, 0), min(cells[3] + 2, self._sheets.columns)
+        size = ((c1 - c0) * step, (r1 - r0) * step)
+        x0, y0, x1, y1 = box
+        window = (
+            slice(y0 - top - r0 * step, y1 - top - r0 * step),
+            slice(x0 - left - c0 * step, x1 - left - c0 * step),
+        )
+        coarse = offsets[r0:r1, c0:c1] - np.array(corner, np.float32)
+        fine = cv2.resize(coarse, size, interpolation=cv2.INTER_CUBIC)
+        places = np.array(fine[window], np.float32)
+        places += self._places[
+            y0 - self.box[1] : y1 - self.box[1], x0 - self.box[0] : x1 - self.box[0]
+        ]
+        return np.asarray(
+            cv2.remap(source, places, _ONE_MAP, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+        )
+
+    def _pixels(self, cells: Box) -> Box:
+        """x0, y0, x1, y1 of the picture's pixels in rows and columns of cells."""
+        step, (left, top) = self._sheets.step, self._sheets.corner
+        r0, r1, c0, c1 = cells
+        x0, y0, x1, y1 = self.box
+        return (
+            max(left + c0 * step, x0),
+            max(top + r0 * step, y0),
+            min(left + c1 * step, x1),
+            min(top + r1 * step, y1),
+        )
+
+    def _draw_mouth(
+        self,
+        out: Picture,
+        box: Box,
+        sheets: Sheets,
+        lips: LipContours,
+        pose: Points,
+    ) -> tuple[Floats, tuple[int, int]]:
+        """Part the sheets, show what is behind them; the hole (h, w) and its first pixel's x, y."""
+        corner = self.box[:2]
+        x0, y0, x1, y1 = box
+        part = out[y0:y1, x0:x1]
+        below = self._below((lips.upper + lips.lower) / 2, box)
+        # Each sheet is fetched where it shows: few rows show both.
+        rows = [np.flatnonzero((share > 0).any(axis=1)) for share in (1 - below, below)]
+        shown = []
+        for source, sheet, seen in zip(
+            (self._upper, self._lower), (sheets.upper, sheets.lower), rows, strict=True
+        ):
+            first, last = (int(seen[0]), int(seen[-1]) + 1) if len(seen) else (0, 0)
+            moved = np.zeros(part.shape, np.uint8)
+            if first < last:
+                at = (x0, y0 + first, x1, y0 + last)
+                moved[first:last] = self._moved(source, corner, sheet, sheets.cells, at)
+            shown.append(moved)
+        part[:] = cv2.blendLinear(shown[1], shown[0], below, 1 - below)
+        self._draw_crease(part, lips, box)
+        none = np.zeros((1, 1), np.float32), (x0, y0)
+        if not lips.gap.any():
+            return none
+        ring = np.concatenate([lips.upper, lips.lower[::-1]])
+        reach = int(2 * _RIM * self._unit + 4 * self._blur) + 3
+        w0, h0, w1, h1 = box_of(ring - (x0, y0), y1 - y0, x1 - x0, reach)
+        if w0 >= w1 or h0 >= h1:
+            return none
+        at = (x0 + w0, y0 + h0, x0 + w1, y0 + h1)
+        share = soft(filled(ring - np.array(at[:2]), h1 - h0, w1 - w0), self._blur)
+        self._fill(part[h0:h1, w0:w1], share, at, pose)
+        return share, at[:2]
+
+    def _fill(self, part: Picture, hole: Floats, box: Box, pose: Points) -> None:
+        """Show the inside of the mouth through a hole (h, w) in a part of the frame."""
+        if hole.max() <= 1 / 512:
+            return
+        # The chin's skin gives way; the teeth below go between it and the lip.
+        jaw = self._jaw_to_picture @ (0.65 * pose[-1] + 0.35 * pose[_LOWER_LIP])
+        inside = self._inside.draw(box, jaw, self._light_within(hole))
+        # What lips turn inwards gets less light.
+        rim = soft(hole, _RIM * self._unit)
+        skin = part * (1 - _RIM_DARK * rim)[..., None]
+        skin += hole[..., None] * (inside - skin)
+        part[:] = np.clip(skin + 0.5, 0, 255).astype(np.uint8)
+
+    def _below(self, line: Points, box: Box) -> Floats:
+        """(h, w) the share of each pixel of a box below a contour, which goes on straight."""
+        x0, y0, x1, y1 = box
+        far = 4.0 * (x1 - x0 + y1 - y0)
+        first, last = line[0] - far * self._across, line[-1] + far * self._across
+        under = far * self._down
+        ring = np.concatenate([[first], line, [last, last + under, first + under]])
+        top, bottom = y0, y1
+        slope = self._across[1] / max(self._across[0], 1e-3)
+        if self._down[1] > 0.7:
+            # Upright as most faces are, few rows are neither all above nor all below.
+            ends = line[0, 1] + (x0 - line[0, 0]) * slope, line[-1, 1] + (x1 - line[-1, 0]) * slope
+            heights = np.concatenate([line[:, 1], ends])
+            top = int(np.clip(np.floor(heights.min()) - 1, y0, y1))
+            bottom = int(np.clip(np.ceil(heights.max()) + 2, top, y1))
+        below = np.zeros((y1 - y0, x1 - x0), np.float32)
+        below[bottom - y0 :] = 1
+        if top < bottom:
+            below[top - y0 : bottom - y0] = filled(
+                ring - np.array((x0, top)), bottom - top, x1 - x0
+            )
+        return below
+
+    def _light_within(self, hole: Floats) -> Floats:
+        """(h, w) the light that comes past the lips, 0 to 1, for a hole (h, w)."""
+        sigma = _SHADE * self._unit
+        margin = int(2 * sigma) + 1
+        padded = cv2.copyMakeBorder(
+            hole, margin, margin, margin, margin, cv2.BORDER_CONSTANT, value=0
+        )
+        small = max(int(sigma // 2), 1)
+        size = (max(padded.shape[1] // small, 1), max(padded.shape[0] // small, 1))
+        light = cv2.resize(padded, size, interpolation=cv2.INTER_AREA)
+        light = soft(light, sigma / small)
+        # Light falls in from above: it is the upper lip that throws a shadow.
+        shift = margin - _FROM_ABOVE * self._unit * self._down
+        start = (shift + 0.5) / small - 0.5
+        to_small = np.array([[1 / small, 0, start[0]], [0, 1 / small, start[1]]])
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        light = cv2.warpAffine(light, to_small, hole.shape[::-1], flags=flags)
+        return np.asarray(np.clip(1.6 * light - 0.1, 0.1, 1), np.float32)
+
+    def _draw_crease(self, part: Picture, lips: LipContours, box: Box) -> None:
+        """The dark line between lips that met after the still was taken."""
+        if self.open == 0:
+            return
+        near = 1 - smoothstep(lips.gap / (0.05 * self._unit))
+        ends = np.sin(np.linspace(0, np.pi, len(near))) ** 0.5
+        wide = (_CREASE * self._unit * near * ends)[:, None] * self._down
         middle = (lips.upper + lips.lower) / 2
-        x, y = middle @ self.across, middle @ self.down
-        height = np.interp(self._grid_across, x, y)
-        share = smoothstep((self._grid_down - height) / (_SIDES * self.unit) + 0.5)[..., None]
-        skin = upper + share.astype(np.float32) * (lower - upper)
-        near = np.ones(shape[:2], np.uint8)
-        ring = (targets[: self._outer] - self.corner + 0.5) / self.step - 0.5
-        cv2.fillPoly(near, [np.rint(ring * 16).astype(np.int32)], 0, cv2.LINE_8, 4)
-        distance = cv2.distanceTransform(near, cv2.DIST_L2, 5) * (self.step / self.unit)
-        one = smoothstep((distance - _APART) / (_JOINED - _APART)).astype(np.float32)[..., None]
-        upper = upper + one * (skin - upper)
-        lower = lower + one * (skin - lower)
-        return Sheets(skin, upper, lower, self._touched(targets))
-
-    def _touched(self, targets: Points) -> Box:
-        """Rows and columns of the cells in which the sheets may part."""
-        ring = (targets[: self._outer] - self.corner) / self.step
-        reach = _JOINED / CELL + 1
-        low = np.floor(ring.min(axis=0) - reach).astype(int)
-        high = np.ceil(ring.max(axis=0) + reach).astype(int)
-        x0, x1 = np.clip((low[0], high[0]), 0, self.columns)
-        y0, y1 = np.clip((low[1], high[1]), 0, self.rows)
-        return int(y0), int(y1), int(x0), int(x1)
+        ring = np.concatenate([middle - wide, (middle + wide)[::-1]]) - np.array(box[:2])
+        reach = int(3 * _CREASE * self._unit) + 3
+        w0, h0, w1, h1 = box_of(ring, part.shape[0], part.shape[1], reach)
+        part = part[h0:h1, w0:w1]
+        if not part.size:
+            return
+        line = filled(ring - np.array((w0, h0)), part.shape[0], part.shape[1])
+        line = soft(line, max(0.6 * _CREASE * self._unit, 0.6))
+        share = (_CREASE_DARK * self.open * line)[..., None]
+        part[:] = (part + share * (self._inside.shade - part) + 0.5).astype(np.uint8)
 
 
-def _thin_plate(places: npt.NDArray[np.floating], centres: npt.NDArray[np.floating]) -> Floats:
-    """(P, K) r^2 log r^2 between (P, 2) places and (K, 2) centres."""
-    a, b = np.asarray(places, np.float32), np.asarray(centres, np.float32)
-    middle = b.mean(axis=0)
-    a, b = a - middle, b - middle
-    squared = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1) - 2 * (a @ b.T)
-    np.maximum(squared, 1e-9, out=squared)
-    return np.asarray(squared * np.log(squared), np.float32)
+def _around(cells: Box, rows: int, columns: int) -> tuple[Box, ...]:
+    """Rows and columns, ends excluded, of what lies around a block of cells."""
+    r0, r1, c0, c1 = cells
+    return (0, r0, 0, columns), (r1, rows, 0, columns), (r0, r1, 0, c0), (r0, r1, c1, columns)
 
 
-def _spline(centres: Points, values: Points) -> tuple[Floats, Floats]:
-    """The thin-plate spline through values (K, 2) at centres (K, 2): weights (K, 2) and the
-    plane (3, 2) of 1, x and y."""
-    k = len(centres)
-    near = centres - centres.mean(axis=0)
-    squares = (near**2).sum(axis=1)
-    apart = np.maximum(squares[:, None] + squares - 2 * (near @ near.T), 1e-12)
-    system = np.zeros((k + 3, k + 3))
-    system[:k, :k] = apart * np.log(apart)
-    system[range(k), range(k)] = _STIFF
-    system[:k, k] = system[k, :k] = 1
-    system[:k, k + 1 :] = centres
-    system[k + 1 :, :k] = centres.T
-    solved = np.linalg.solve(system, np.concatenate([values, np.zeros((3, 2))]))
-    return solved[:k].astype(np.float32), solved[k:].astype(np.float32)
-
-
-_STIFF = 1e-5
-
-
-def _evened(points: int) -> Points:
-    """(points, points) a running mean of three, the ends kept."""
-    mean = np.eye(points) / 2
-    mean += (np.eye(points, k=1) + np.eye(points, k=-1)) / 4
-    mean[[0, -1]] = np.eye(points)[[0, -1]]
-    return np.asarray(mean)
-
-
-def cubic_through(points: int, samples: int) -> Points:
-    """(samples, points) the natural cubic through equally spaced points, at equal steps."""
-    from scipy.interpolate import CubicSpline
-
-    knots = np.linspace(0, 1, points)
-    spline = CubicSpline(knots, np.eye(points), bc_type="natural")
-    return np.asarray(spline(np.linspace(0, 1, samples)))
+def _moving(offsets: Floats, cells: Box) -> Box:
+    """The part of a block of cells, and one more around it, beyond which no pixel moves visibly."""
+    r0, r1, c0, c1 = cells
+    moves = np.abs(offsets[r0:r1, c0:c1]).max(axis=2) > _STILL
+    rows, columns = np.flatnonzero(moves.any(axis=1)), np.flatnonzero(moves.any(axis=0))
+    if not len(rows):
+        return r0, r0, c0, c0
+    return (
+        max(r0 + int(rows[0]) - 1, r0),
+        min(r0 + int(rows[-1]) + 2, r1),
+        max(c0 + int(columns[0]) - 1, c0),
+        min(c0 + int(columns[-1]) + 2, c1),
+    )

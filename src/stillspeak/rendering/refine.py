@@ -21,7 +21,7 @@ from stillspeak.models.refiner import (
     RefinerConfig,
     golden_refiner,
 )
-from stillspeak.rendering.raster import Box, Floats, Picture, Points, box_of, soft
+from stillspeak.rendering.raster import Box, Floats, Picture, Points, box_of
 
 _RESOURCE = "resources/mouth_refiner.safetensors"
 _FINER = 3  # times as fine is the correction made before it is turned into the picture
@@ -81,7 +81,7 @@ class View:
             picture = picture[y0 : y0 + size[1] * fewer, x0 : x0 + size[0] * fewer]
             if fewer > 1:
                 picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
-            picture = soft(picture, sigma)
+            picture = cv2.GaussianBlur(picture, (0, 0), sigma)
             matrix[:, 2] -= x0, y0
             matrix /= fewer
             matrix[:, 2] += 0.5 / fewer - 0.5

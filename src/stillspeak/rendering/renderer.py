@@ -20,7 +20,7 @@ from stillspeak.models.decoders import Decoded
 from stillspeak.models.pixels import from_model, to_model
 from stillspeak.rendering.eyes import EyeLayers
 from stillspeak.rendering.head import CROP, HEAD, HeadWarper, move_head_in_frames
-from stillspeak.rendering.layers import MouthLayers
+from stillspeak.rendering.mouth import MouthLayers
 from stillspeak.rendering.paste import FacePaster, face_support
 from stillspeak.rendering.portrait import Portrait, crop_at
 from stillspeak.rendering.raster import Picture, Points

@@ -19,8 +19,8 @@ from stillspeak.face.mouth import LIPS
 from stillspeak.rendering.light import Light, toothy
 from stillspeak.rendering.lipline import Lipline, smooth_path
 from stillspeak.rendering.mesh import FaceFrame, Rest
-from stillspeak.rendering.mouth import DRAWN, cubic_through
 from stillspeak.rendering.raster import LUMA, Box, Floats, Picture, Points, filled, sampled, soft
+from stillspeak.rendering.sheets import DRAWN, cubic_through
 
 EDGE = 0.035
 """How far the upper front teeth come down below the line where the lips meet."""

@@ -34,8 +34,8 @@ from stillspeak.models.refiner import (
     golden_refiner,
 )
 from stillspeak.models.regions import LOWER_BOX
-from stillspeak.rendering.layers import MouthLayers
 from stillspeak.rendering.mesh import AROUND, face_frame, rest_pose
+from stillspeak.rendering.mouth import MouthLayers
 from stillspeak.system.configuration import Share, configuration
 from stillspeak.weights import save_network
 
