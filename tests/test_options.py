@@ -4,11 +4,16 @@ import inspect
 from typing import get_type_hints
 
 import pytest
+import typer
 
 import stillspeak
+from stillspeak.batch import COLUMNS, read_jobs
+from stillspeak.cli.app import app
 from stillspeak.errors import ConfigError
 from stillspeak.options import MAX_SEED, OPTIONS, AnimateOptions, OptionKeywords
 from stillspeak.system.configuration import range_of
+from stillspeak.web.live.routes import OfferIn
+from stillspeak.web.studio.schemas import JobIn
 
 
 @pytest.mark.parametrize(
@@ -52,6 +57,26 @@ def test_signatures_list_every_option(function):
     assert {name: parameters[name].default for name in OPTIONS} == {
         name: option.default for name, option in OPTIONS.items()
     }
+
+
+def test_whatever_makes_videos_takes_every_option(tmp_path):
+    commands = typer.main.get_command(app).commands
+    table = tmp_path / "jobs.csv"
+    values = ["1"] * len(OPTIONS)
+    table.write_text(",".join((*COLUMNS, *OPTIONS)) + "\n" + ",".join(["a", "b", "c", *values]))
+    (job,) = read_jobs(table)
+    takers = {
+        "stillspeak animate": {one.name for one in commands["animate"].params},
+        "stillspeak stream": {one.name for one in commands["stream"].params},
+        "tables of jobs": set(job.options),
+        "the web application": set(JobIn.model_fields),
+        "live sessions": set(OfferIn.model_fields),
+        "content credentials": set(AnimateOptions().record()),
+    }
+    lacking = {taker: set(OPTIONS) - taken for taker, taken in takers.items()}
+    assert {taker: names for taker, names in lacking.items() if names} == {}
+    assert job.options["crop"] is True
+    assert isinstance(job.options["blink"], float)
 
 
 def test_an_unknown_option_is_a_mistake():
