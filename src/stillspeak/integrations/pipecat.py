@@ -104,36 +104,27 @@ class TalkingFaceProcessor(FrameProcessor):
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
         """Called by the pipeline for each frame."""
         await super().process_frame(frame, direction)
-        if isinstance(frame, StartFrame):
-            await self.push_frame(frame, direction)
-            self._start()
-        elif isinstance(frame, InterruptionFrame):
+        downstream = direction is FrameDirection.DOWNSTREAM
+        if isinstance(frame, InterruptionFrame):
             await self._interrupt()
-            await self.push_frame(frame, direction)
         elif isinstance(frame, CancelFrame):
             await self._stop()
-            await self.push_frame(frame, direction)
-        elif (
-            isinstance(frame, SystemFrame)
-            or direction is not FrameDirection.DOWNSTREAM
-            or self.talk is None
-        ):
-            await self.push_frame(frame, direction)
-        elif isinstance(frame, TTSAudioRawFrame):
-            await self._hear(frame)
-        elif isinstance(frame, EndFrame):
-            self._end_utterance()
-            if self._playing is not None and not self._playing.done():
-                await self._quiet.wait()
-            await self._stop()
-            await self.push_frame(frame, direction)
-        else:
-            if isinstance(frame, TTSStoppedFrame):
+        elif not isinstance(frame, SystemFrame) and downstream and self.talk is not None:
+            if isinstance(frame, TTSAudioRawFrame):
+                await self._hear(frame)
+                return
+            if isinstance(frame, EndFrame | TTSStoppedFrame):
                 self._end_utterance()
-            if self._marks or self._said < self._taken:
+            if isinstance(frame, EndFrame):
+                if self._playing is not None and not self._playing.done():
+                    await self._quiet.wait()
+                await self._stop()
+            elif self._marks or self._said < self._taken:
                 self._marks.append((self._taken, frame))
-            else:
-                await self.push_frame(frame, direction)
+                return
+        await self.push_frame(frame, direction)
+        if isinstance(frame, StartFrame):
+            self._start()
 
     def _start(self) -> None:
         if self._playing is None:
@@ -207,8 +198,6 @@ class TalkingFaceProcessor(FrameProcessor):
                 if frame.heard:
                     await self._say(talk, frame.sound[: frame.heard])
                 await self._release()
-        except asyncio.CancelledError:
-            raise
         except Exception as error:
             await self.push_error(error_msg=f"the talking face stopped: {error}", exception=error)
         finally:
