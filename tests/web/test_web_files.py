@@ -9,9 +9,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from stillspeak.web.names import MAX_NAME, file_argument, shown_name
 from stillspeak.web.settings import ServeSettings
+from stillspeak.web.studio.jobs import file_argument
 from stillspeak.web.studio.storage import GoneError, Item, Storage, StorageFullError
+from stillspeak.web.studio.uploads import MAX_NAME, shown_name
 
 KIB = 1024
 

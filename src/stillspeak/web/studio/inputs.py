@@ -13,12 +13,11 @@ from fastapi.responses import FileResponse
 from starlette.requests import ClientDisconnect
 
 from stillspeak.web.errors import ApiError
-from stillspeak.web.names import shown_name
 from stillspeak.web.studio import uploads
 from stillspeak.web.studio.common import Current, file_response, finder
 from stillspeak.web.studio.schemas import PictureOut, SoundOut, SpeechIn
 from stillspeak.web.studio.studio import Studio
-from stillspeak.web.studio.uploads import PictureItem, Sample, SoundItem
+from stillspeak.web.studio.uploads import PictureItem, SoundItem, shown_name
 
 _SAMPLE_BYTES = 2**20
 _BINARY = {
@@ -30,39 +29,35 @@ _BINARY = {
 
 FileName = Annotated[str | None, Query(max_length=1000, description="The file's name.")]
 Picture = Annotated[PictureItem, Depends(finder(PictureItem))]
+Source = Callable[[Path], None] | Request
 Sound = Annotated[SoundItem, Depends(finder(SoundItem))]
 
 router = APIRouter()
 
 
-async def _add(
-    studio: Studio,
-    read: Callable[[str, Path], Any],
-    fill: Callable[[Path], None] | Request,
-    room: int,
-) -> Any:
+async def _add(studio: Studio, source: Source, room: int, read: Callable[[str, Path], Any]) -> Any:
     """Make an item: its file comes from a request or a function, then it is read."""
     with studio.upload(), studio.storage.new_folder(room) as (id, folder):
-        if isinstance(fill, Request):
-            await _receive(fill, folder / uploads.SOURCE)
+        if isinstance(source, Request):
+            await _receive(source, folder / uploads.SOURCE)
         else:
-            await studio.work(partial(fill, folder))
+            await studio.work(partial(source, folder))
         item = await studio.work(partial(read, id, folder))
         return studio.storage.add(item)
 
 
-async def _add_picture(studio: Studio, name: str, *source: Any) -> PictureOut:
+async def _add_picture(studio: Studio, name: str, source: Source, room: int) -> PictureOut:
     pixels, detector = studio.settings.max_pixels, studio.models.detector
     read = partial(uploads.read_picture, name=name, max_pixels=pixels, detector=detector)
-    return PictureOut.model_validate(await _add(studio, read, *source))
+    return PictureOut.model_validate(await _add(studio, source, room, read))
 
 
 async def _add_sound(
-    studio: Studio, name: str, *source: Any, spoken: SpeechIn | None = None
+    studio: Studio, name: str, source: Source, room: int, spoken: SpeechIn | None = None
 ) -> SoundOut:
     seconds = studio.settings.max_seconds
     read = partial(uploads.read_sound, name=name, max_seconds=seconds, spoken=spoken)
-    return SoundOut.model_validate(await _add(studio, read, *source))
+    return SoundOut.model_validate(await _add(studio, source, room, read))
 
 
 async def _receive(request: Request, target: Path) -> None:
@@ -99,7 +94,7 @@ async def add_sound(request: Request, studio: Current, name: FileName = None) ->
 @router.post("/samples/{sample}", status_code=201)
 async def add_sample(sample: str, studio: Current) -> PictureOut | SoundOut:
     """Use a bundled picture or sound, as if it had been uploaded."""
-    one: Sample | None = uploads.SAMPLES.get(sample)
+    one = uploads.SAMPLES.get(sample)
     if one is None:
         raise ApiError(404, "not_found", "there is no such sample")
     add = _add_picture if one.kind == "picture" else _add_sound
@@ -116,8 +111,9 @@ async def add_speech(speech: SpeechIn, studio: Current) -> SoundOut:
         message = f"the text has {len(text)} characters and at most {most} are spoken; shorten it"
         raise ApiError(422, "bad_input", message)
     spoken = speech.model_copy(update={"text": text})
-    source = partial(uploads.speak, spoken=spoken), studio.settings.max_upload_bytes
-    return await _add_sound(studio, "speech.wav", *source, spoken=spoken)
+    source = partial(uploads.speak, spoken=spoken)
+    room = studio.settings.max_upload_bytes
+    return await _add_sound(studio, "speech.wav", source, room, spoken)
 
 
 @router.get("/pictures/{name}", response_model=PictureOut)

@@ -15,7 +15,6 @@ from stillspeak.errors import StillspeakError
 from stillspeak.media.marks.marking import MarkChoices
 from stillspeak.options import AnimateOptions
 from stillspeak.web.errors import ApiError, log
-from stillspeak.web.names import file_argument
 from stillspeak.web.settings import ServeSettings
 from stillspeak.web.studio.model_cache import ModelCache
 from stillspeak.web.studio.schemas import State, VideoOut, WarningOut, warnings_out
@@ -225,6 +224,11 @@ class JobQueue:
             took=time.monotonic() - began,
             bytes=job.file.stat().st_size,
         )
+
+
+def file_argument(name: str) -> str:
+    """A file's name as one word of a shell command, never taken for an option or for stdin."""
+    return shlex.quote(f"./{name}" if name.startswith("-") else name)
 
 
 def command_lines(

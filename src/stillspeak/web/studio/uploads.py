@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import unicodedata
 from dataclasses import dataclass
 from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from shutil import which
 from typing import TYPE_CHECKING
@@ -29,6 +31,9 @@ SOURCE = "source"
 
 PREVIEW = "preview.jpg"
 WAVE = "sound.wav"
+
+MAX_NAME = 100
+"""Characters of a name that are kept."""
 
 PREVIEW_SIDE = 1280
 """Longer side of the preview in pixels."""
@@ -312,22 +317,28 @@ SAMPLES = {
 
 
 def write_sample(folder: Path, sample: Sample) -> None:
-    """Put the file of a sample into an item's folder.
-
-    Raises:
-        OSError: it cannot be written.
-    """
+    """Put the file of a sample into an item's folder."""
     if sample.kind == "sound":
-        from importlib.resources import files
-
-        speech = Path(str(files("stillspeak"))) / "resources" / "speech.flac"
+        speech = files("stillspeak").joinpath("resources", sample.file_name)
         (folder / SOURCE).write_bytes(speech.read_bytes())
         return
-    import numpy as np
     import PIL.Image
     from skimage.data import astronaut
 
-    picture = astronaut()  # type: ignore[no-untyped-call]
+    picture = PIL.Image.fromarray(astronaut())  # type: ignore[no-untyped-call]
     if sample.id == "collins-close":
-        picture = np.ascontiguousarray(picture[:300, 84:324])
-    PIL.Image.fromarray(picture).save(folder / SOURCE, "PNG")
+        picture = picture.crop((84, 0, 324, 300))
+    picture.save(folder / SOURCE, "PNG")
+
+
+def shown_name(name: str | None, default: str) -> str:
+    """What messages call a file: its last part, one line, without what cannot be seen."""
+    last = (name or "").replace("\\", "/").rsplit("/", 1)[-1]
+    # Controls could break lines, and marks of direction could turn a name around.
+    clean = "".join(c for c in last if unicodedata.category(c)[0] != "C")
+    clean = " ".join(clean.split())
+    if len(clean) > MAX_NAME:
+        stem, dot, suffix = clean.rpartition(".")
+        end = dot + suffix if stem and len(suffix) <= 8 else ""
+        clean = clean[: MAX_NAME - len(end) - 1] + "…" + end
+    return clean if clean.strip(".") else default
