@@ -27,7 +27,7 @@ import torch
 
 from stillspeak.constants import SAMPLE_RATE, VIDEO_FPS
 from stillspeak.data.channel import level, music, noise, telephone
-from stillspeak.face.pose import opening_of
+from stillspeak.face.mouth import opening_of
 from stillspeak.media.audio import frame_windows, load_audio
 from stillspeak.models.engine import InferenceEngine
 from stillspeak.system.runtime import torch_threads

@@ -21,8 +21,7 @@ from safetensors.numpy import load_file, save_file
 from scipy.optimize import linear_sum_assignment
 
 from stillspeak.face.landmarks import MediaPipeDetector
-from stillspeak.face.mouth import LIPS, lip_opening
-from stillspeak.face.pose import POSE_POINTS
+from stillspeak.face.mouth import LIPS, POSE_POINTS, lip_opening
 from stillspeak.media.image import load_image
 from stillspeak.rendering import mesh
 from stillspeak.rendering.mesh import AROUND

@@ -39,7 +39,7 @@ from stillspeak.export.onnx import (
     open_onnx,
     run_still,
 )
-from stillspeak.face.pose import POSE_POINTS
+from stillspeak.face.mouth import POSE_POINTS
 from stillspeak.media.audio import frame_windows, load_audio
 from stillspeak.models.config import GeneratorConfig
 from stillspeak.models.generator import Generator

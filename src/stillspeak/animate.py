@@ -19,7 +19,7 @@ from stillspeak.face.landmarks import LandmarkDetector, MediaPipeDetector, choos
 from stillspeak.media.audio import load_audio
 from stillspeak.media.image import load_image
 from stillspeak.media.marks.marking import MarkChoices, Marks
-from stillspeak.media.marks.origin import Origin, Source, describe_picture, describe_sound
+from stillspeak.media.marks.origin import Origin, Source, describe_image, describe_speech
 from stillspeak.media.source import source_name
 from stillspeak.media.video_writer import write_video
 from stillspeak.models.engine import InferenceEngine, packing_works
@@ -149,7 +149,7 @@ class Animator:
         speech = load_audio(audio, sample_rate=config.sample_rate, name=audio_name)
         check_speech(speech, config.sample_rate, source_name(audio, audio_name))
         synthesizer = self.synthesizer(image, options, image_name=image_name)
-        origin = self.origin(synthesizer, describe_sound(audio, speech))
+        origin = self.origin(synthesizer, describe_speech(audio, speech))
         return Animation(synthesizer, speech, origin)
 
     def origin(self, face: Synthesizer, speech: Source | None, **more: Any) -> Origin:
@@ -178,7 +178,7 @@ class Animator:
         """
         name = source_name(image, image_name)
         loaded = load_image(image, name=name)
-        still = describe_picture(image, loaded)
+        still = describe_image(image, loaded)
         options = options or AnimateOptions()
         size = options.size
         picture = fit_picture(loaded, None if options.crop else size)

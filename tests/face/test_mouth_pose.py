@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from stillspeak.face.mouth import INNER_BOTTOM, INNER_TOP
-from stillspeak.face.pose import (
+from stillspeak.face.mouth import (
     CHIN,
+    INNER_BOTTOM,
+    INNER_TOP,
     POSE_POINTS,
     mirrored_points,
     mouth_shapes,

@@ -25,7 +25,7 @@ from stillspeak.media.marks.certificates import config_folder, own_root
 from stillspeak.media.marks.credentials import read_credentials
 from stillspeak.media.marks.inspection import inspect_file
 from stillspeak.media.marks.marking import Marking, Marks
-from stillspeak.media.marks.origin import Origin, Source, describe_picture, describe_sound
+from stillspeak.media.marks.origin import Origin, Source, describe_image, describe_speech
 from stillspeak.media.marks.signing import GENERATION, NO_NETWORK, find_signer
 from stillspeak.media.video import iter_frames, probe_video, read_clip
 from stillspeak.media.video_writer import write_video
@@ -189,7 +189,7 @@ def signed_picture() -> bytes:
 
 def test_credentials_of_the_still_are_kept(tmp_path):
     data = signed_picture()
-    still = describe_picture(data, portrait())
+    still = describe_image(data, portrait())
     assert still.signed == data
     found = inspect_file(written(tmp_path / "a.mp4", Marks(origin(1, still))))
     assert found.verdict == "intact"
@@ -205,7 +205,7 @@ def test_broken_credentials_of_the_still_are_no_hindrance(tmp_path):
     data = bytearray(signed_picture())
     place = data.index(b"jumd")
     data[place : place + 4] = b"junk"
-    still = describe_picture(bytes(data), portrait())
+    still = describe_image(bytes(data), portrait())
     assert still.signed == bytes(data)
     found = inspect_file(written(tmp_path / "a.mp4", Marks(origin(1, still))))
     assert found.verdict == "intact"
@@ -220,11 +220,11 @@ def test_sources_are_named_by_their_bytes(tmp_path):
     (tmp_path / "a.png").write_bytes(data)
     digest = hashlib.sha256(data).hexdigest()
     for source in (data, tmp_path / "a.png", str(tmp_path / "a.png")):
-        told = describe_picture(source, portrait())
+        told = describe_image(source, portrait())
         assert (told.sha256, told.kind, told.format) == (digest, "file", "image/png")
-    assert describe_picture(portrait(), portrait()).kind == "pixels"
-    assert describe_sound((speech(0.1), 16_000), speech(0.1)).kind == "samples"
-    assert describe_sound(tmp_path / "gone.wav", speech(0.1)) is None
+    assert describe_image(portrait(), portrait()).kind == "pixels"
+    assert describe_speech((speech(0.1), 16_000), speech(0.1)).kind == "samples"
+    assert describe_speech(tmp_path / "gone.wav", speech(0.1)) is None
 
 
 # --- who signs ----------------------------------------------------------------------------------

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from stillspeak.face.landmarks import Face
-from stillspeak.face.mouth import LIPS
-from stillspeak.face.pose import CHIN, POSE_POINTS
+from stillspeak.face.mouth import CHIN, LIPS, POSE_POINTS
 from stillspeak.rendering.mesh import (
     AROUND,
     LOWER,

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from stillspeak.face.landmarks import Face, MediaPipeDetector
-from stillspeak.face.mouth import LIPS, lip_opening
-from stillspeak.face.pose import POSE_POINTS
+from stillspeak.face.mouth import LIPS, POSE_POINTS, lip_opening
 from stillspeak.rendering.light import Light, still_light
 from stillspeak.rendering.mesh import AROUND, face_frame, rest_pose
 from stillspeak.rendering.mouth import MouthLayers

@@ -4,8 +4,7 @@ import cv2
 import numpy as np
 
 from stillspeak.face.align import transform_points
-from stillspeak.face.mouth import INNER_LIPS, OUTER_LIPS
-from stillspeak.face.pose import POSE_POINTS
+from stillspeak.face.mouth import INNER_LIPS, OUTER_LIPS, POSE_POINTS
 from stillspeak.rendering.mesh import face_model
 
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from stillspeak.data.cache import CachedClip, load_manifest
 from stillspeak.data.channel import ChannelConfig
 from stillspeak.errors import ConfigError, DataError, TrainingError
-from stillspeak.face.pose import opening_of
+from stillspeak.face.mouth import opening_of
 from stillspeak.models.pose import PoseConfig
 from stillspeak.models.speech import SPEECH_FORMAT, TOKEN, SpeechEncoderConfig
 from stillspeak.models.whisper import WhisperEncoder, encoder_of_whisper
@@ -282,7 +282,7 @@ def test_lips_are_relative_to_their_rest(speaking_cache: Path) -> None:
 def test_a_basis_holds_what_moves() -> None:
     random = np.random.default_rng(0)
     away = random.standard_normal((41, 2)).astype(np.float32)
-    from stillspeak.face.pose import mirrored_points
+    from stillspeak.face.mouth import mirrored_points
 
     symmetric = away + away[mirrored_points()] * np.array([-1, 1], np.float32)
     poses = random.standard_normal((50, 1, 1)).astype(np.float32) * symmetric

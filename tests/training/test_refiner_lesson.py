@@ -13,7 +13,7 @@ import torch
 from stillspeak.data.cache import CachedClip, load_manifest
 from stillspeak.errors import ConfigError, DataError
 from stillspeak.face.align import crop_face, face_transform, transform_points
-from stillspeak.face.pose import POSE_POINTS
+from stillspeak.face.mouth import POSE_POINTS
 from stillspeak.models.refiner import COLUMNS, ROWS, MouthRefiner, RefinerConfig
 from stillspeak.models.regions import LOWER_BOX
 from stillspeak.rendering.mesh import face_frame

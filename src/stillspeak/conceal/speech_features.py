@@ -17,8 +17,7 @@ import numpy.typing as npt
 import torch
 
 from stillspeak.face.align import Transform, invert_transform
-from stillspeak.face.mouth import LIPS
-from stillspeak.face.pose import CHIN, POSE_POINTS
+from stillspeak.face.mouth import CHIN, LIPS, POSE_POINTS
 from stillspeak.media.audio import Waveform
 from stillspeak.models.generator import Generator
 from stillspeak.rendering.mesh import AROUND, face_frame, rest_pose
@@ -63,7 +62,7 @@ class HeardPoses:
             places: (T,), none before what :meth:`forget` was given.
 
         Returns:
-            (T, 41, 2) displacements from the mouth at rest, see :mod:`stillspeak.face.pose`.
+            (T, 41, 2) displacements from the mouth at rest, see :mod:`stillspeak.face.mouth`.
         """
         return np.stack([self._mixed(max(float(place), 0.0)) for place in places])
 
@@ -118,7 +117,7 @@ class SeenMouth:
     """A mouth as a good frame shows it.
 
     Attributes:
-        shape: (41, 2) ``face.pose.POSE_POINTS`` in the face's own frame.
+        shape: (41, 2) ``face.mouth.POSE_POINTS`` in the face's own frame.
         rest: (41, 2) the same at rest, as far as one frame tells.
         scale: by which displacements of speech are multiplied.
         open: share, 0 to 1, by which the mouth counts as open.

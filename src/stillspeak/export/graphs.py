@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stillspeak import __version__
-from stillspeak.face.pose import POSE_POINTS
+from stillspeak.face.mouth import POSE_POINTS
 from stillspeak.models.encoders import SpeechContextEncoder
 from stillspeak.models.engine import EngineStill, InferenceEngine
 from stillspeak.models.generator import Generator

@@ -38,7 +38,7 @@ from stillspeak.export.graphs import (
 )
 from stillspeak.face.align import crop_face, face_transform
 from stillspeak.face.landmarks import MediaPipeDetector, check_face, choose_face
-from stillspeak.face.pose import POSE_POINTS
+from stillspeak.face.mouth import POSE_POINTS
 from stillspeak.media.audio import frame_windows
 from stillspeak.media.image import load_image
 from stillspeak.media.source import source_name

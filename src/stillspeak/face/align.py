@@ -178,16 +178,13 @@ def smooth_landmarks(points: FloatArray, window: int = SMOOTHING_WINDOW) -> Floa
         raise ValueError(f"window must be a positive odd number of frames, got {window}")
     p = np.asarray(points)
     T = len(p)
-    if T == 0:
-        return p.copy()
     total = np.zeros((T + 1, *p.shape[1:]), dtype=np.float64)
     np.cumsum(p, axis=0, dtype=np.float64, out=total[1:])
     centre = np.arange(T)
     start = np.maximum(centre - window // 2, 0)
     stop = np.minimum(centre + window // 2 + 1, T)
     count = (stop - start).reshape(-1, *[1] * (p.ndim - 1))
-    mean: FloatArray = ((total[stop] - total[start]) / count).astype(p.dtype)
-    return mean
+    return np.asarray((total[stop] - total[start]) / count, p.dtype)
 
 
 def crop_face(image: Image, transform: Transform, height: int, width: int) -> Image:

@@ -1,9 +1,24 @@
-"""The mouth in the 478-point mesh: which points are lips, and the distances that tell speech."""
+"""The mouth in the 478-point mesh: its points, the distances that tell speech, and its pose.
+
+A pose is how 40 points of the lips and the chin differ from the person's rest pose, lips closed,
+in the face's own frame and in units of the distance between the eyes' middles. It lies between
+hearing and drawing: the model predicts it from sound, and the renderer adds it to the rest pose of
+a reference image. Turns, tilts and the size of the head have no part in it.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
+
+from stillspeak.face.align import (
+    canonical_face,
+    face_transform,
+    smooth_landmarks,
+    transform_points,
+)
 
 OUTER_LIPS = (
     61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0, 37, 39, 40, 185,
@@ -32,6 +47,15 @@ MOUTH_PAIRS = (
 MIRRORED_PAIRS = (0, 2, 1, 3, 4, 5, 6)
 """Where each of :data:`MOUTH_PAIRS` goes when the picture is mirrored."""
 
+POSE_POINTS = (*LIPS, CHIN)
+"""Points of the 478-point mesh that a pose moves: outer lips, inner lips, chin."""
+
+REST_SHARE = 0.1
+"""Share of a clip's frames, those with the lips closest, whose mean is the rest pose."""
+
+_TOP, _BOTTOM = POSE_POINTS.index(INNER_TOP), POSE_POINTS.index(INNER_BOTTOM)
+_LEFT, _RIGHT = POSE_POINTS.index(OUTER_LIPS[0]), POSE_POINTS.index(OUTER_LIPS[10])
+
 
 def mouth_distances(points: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
     """Distances of :data:`MOUTH_PAIRS`. (..., 478, 2) pixels -> (..., 7) float32 pixels."""
@@ -41,7 +65,7 @@ def mouth_distances(points: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]
 
 def lip_opening(points: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
     """Distance between the inner lips in the middle. (..., 478, 2) -> (...) pixels."""
-    return _lengths(points[..., INNER_TOP, :] - points[..., INNER_BOTTOM, :])
+    return _between(points, INNER_TOP, INNER_BOTTOM)
 
 
 def mouth_width(points: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
@@ -59,10 +83,58 @@ def face_height(points: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
     return _between(points, FOREHEAD, CHIN)
 
 
+def mirrored_points() -> npt.NDArray[np.int64]:
+    """Which of :data:`POSE_POINTS` stands where each goes when the face is mirrored."""
+    # Each ring runs from one corner below to the other and above back.
+    ring = [(10 - i) % 20 for i in range(20)]
+    return np.array([*ring, *(20 + i for i in ring), 40])
+
+
+def mouth_shapes(points: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float32]:
+    """Lips and chin in the face's own frame.
+
+    Args:
+        points: (T, 478, 2) landmarks of one face in consecutive frames, in any pixels.
+
+    Returns:
+        (T, 41, 2) float32, x to the right and y down from the middle between the eyes, 1 being
+        the distance between the eyes' middles. The frame is that of landmarks averaged over
+        seven frames, so that their noise does not shake it.
+    """
+    points = np.asarray(points, np.float64)
+    canonical = canonical_face().points
+    left, right = canonical[1:3].mean(0), canonical[3:5].mean(0)
+    unit, middle = float(np.linalg.norm(right - left)), (left + right) / 2
+    smooth = smooth_landmarks(points)
+    shapes = [
+        transform_points(frame[list(POSE_POINTS)], face_transform(steady))
+        for frame, steady in zip(points, smooth, strict=True)
+    ]
+    scaled = (np.array(shapes) - middle) / unit
+    return np.asarray(scaled, np.float32).reshape(-1, 41, 2)
+
+
+def rest_shape(shapes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """The mouth with its lips met, (T, 41, 2) -> (41, 2): the mean of the frames in which the
+    lips are closest."""
+    gap = opening_of(shapes)
+    return np.asarray(shapes[gap <= np.quantile(gap, REST_SHARE)].mean(0))
+
+
+def opening_of(poses: Any) -> Any:
+    """How much farther the inner lips are apart than at rest, (..., 41, 2) -> (...), of arrays and
+    tensors alike. Of whole shapes: how far they are apart."""
+    return poses[..., _BOTTOM, 1] - poses[..., _TOP, 1]
+
+
+def width_of(poses: Any) -> Any:
+    """How much wider the mouth is than at rest, (..., 41, 2) -> (...), likewise."""
+    return poses[..., _RIGHT, 0] - poses[..., _LEFT, 0]
+
+
 def _between(points: npt.NDArray[np.floating], a: int, b: int) -> npt.NDArray[np.float32]:
     return _lengths(points[..., a, :] - points[..., b, :])
 
 
 def _lengths(differences: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
-    lengths: npt.NDArray[np.float32] = np.linalg.norm(differences, axis=-1).astype(np.float32)
-    return lengths
+    return np.asarray(np.linalg.norm(differences, axis=-1), np.float32)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
+from itertools import chain, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -291,9 +291,8 @@ def mono_chunk(samples: npt.NDArray[Any], *, name: str) -> Waveform:
     if not array.size:
         return np.zeros(0, np.float32)
     # A new check each time: a chunk that is refused says nothing about the next.
-    wave = _to_float(array, _ScaleCheck(name))
-    mono: Waveform = wave.reshape(len(wave), -1).mean(axis=1, dtype=np.float32)
-    return mono
+    wave = _to_float(array, _ScaleCheck(name)).reshape(len(array), -1)
+    return np.asarray(wave.mean(axis=1, dtype=np.float32))
 
 
 class ChunkResampler:
@@ -391,19 +390,13 @@ def _collect(
 
 def _resampled(chunks: Iterator[Chunk], sample_rate: int) -> Iterator[tuple[Waveform, float]]:
     """Chunks at their own rates -> (S,) float32 in [-1, 1], and seconds read so far."""
-    rate = 0
     seconds = 0.0
-    resampler: ChunkResampler | None = None
-    for chunk in chunks:
-        if chunk.rate != rate or resampler is None:
-            # Rates change inside a file where files were joined end to end.
-            if resampler is not None:
-                yield resampler.finish(), seconds
-            rate = chunk.rate
-            resampler = ChunkResampler(rate, sample_rate)
-        seconds += chunk.samples.shape[0] / rate
-        yield resampler.feed(chunk.samples), seconds
-    if resampler is not None:
+    # Rates change inside a file where files were joined end to end.
+    for rate, same in groupby(chunks, key=lambda chunk: chunk.rate):
+        resampler = ChunkResampler(rate, sample_rate)
+        for chunk in same:
+            seconds += chunk.samples.shape[0] / rate
+            yield resampler.feed(chunk.samples), seconds
         yield resampler.finish(), seconds
 
 
@@ -497,8 +490,7 @@ def _mono(frame: av.AudioFrame, scale: _ScaleCheck) -> Waveform:
     )
     if not planar:
         array = array.reshape(-1, channels).T
-    mono: Waveform = _to_float(array, scale).mean(axis=0, dtype=np.float32)
-    return mono
+    return np.asarray(_to_float(array, scale).mean(axis=0, dtype=np.float32))
 
 
 def _array_chunks(
@@ -535,10 +527,8 @@ def _to_float(array: npt.NDArray[Any], scale: _ScaleCheck) -> Waveform:
         scale.see(array)
         return array.astype(np.float32)
     half = float(2 ** (array.dtype.itemsize * 8 - 1))
-    wide = array.astype(np.float64)
-    if kind == "u":
-        wide -= half
-    return (wide / half).astype(np.float32)
+    centre = half if kind == "u" else 0.0
+    return ((array.astype(np.float64) - centre) / half).astype(np.float32)
 
 
 class _ScaleCheck:

@@ -185,11 +185,9 @@ def _eight_bits(array: npt.NDArray[Any]) -> Picture:
     if array.dtype == np.uint8:
         return array.copy()
     if array.dtype.kind == "f":
-        scaled: Picture = np.rint(np.clip(array, 0.0, 1.0) * 255.0).astype(np.uint8)
-        return scaled
+        return np.asarray(np.rint(np.clip(array, 0.0, 1.0) * 255.0).astype(np.uint8))
     # 65535 = 257 * 255: dividing by 257 and rounding takes white to white.
-    narrow: Picture = ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    return narrow
+    return np.asarray(((array.astype(np.uint32) + 128) // 257).astype(np.uint8))
 
 
 def _flatten(array: Picture) -> Picture:
@@ -201,8 +199,7 @@ def _flatten(array: Picture) -> Picture:
     rgb, alpha = array[:, :, :3], array[:, :, 3:].astype(np.uint16)
     # At most 255 * 255 + 127, which 16 bits hold.
     mixed = rgb * alpha + _BACKGROUND * (255 - alpha)
-    flat: Picture = ((mixed + 127) // 255).astype(np.uint8)
-    return flat
+    return np.asarray(((mixed + 127) // 255).astype(np.uint8))
 
 
 def _orientation(picture: PIL.Image.Image) -> int:

@@ -27,7 +27,7 @@ class Decoded:
 
     Args:
         frames: (B, T, 3, H, W) in [-1, 1].
-        pose: (B, T, 41, 2), see :mod:`stillspeak.face.pose`.
+        pose: (B, T, 41, 2), see :mod:`stillspeak.face.mouth`.
     """
 
     __slots__ = ("_frames", "pose")

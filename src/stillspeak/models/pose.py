@@ -1,4 +1,4 @@
-"""From speech features to the mouth's pose: see :mod:`stillspeak.face.pose` for what that is."""
+"""From speech features to the mouth's pose: see :mod:`stillspeak.face.mouth` for what that is."""
 
 from __future__ import annotations
 

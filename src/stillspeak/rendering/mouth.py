@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stillspeak.face.align import smoothstep
-from stillspeak.face.pose import CHIN
+from stillspeak.face.mouth import CHIN
 from stillspeak.models.refiner import MouthRefiner
 from stillspeak.rendering.light import still_light
 from stillspeak.rendering.lipline import inner_lips
@@ -133,7 +133,7 @@ class MouthLayers:
         """The still with its mouth in a pose.
 
         Args:
-            pose: (41, 2) displacements of ``face.pose.POSE_POINTS`` from the mouth at rest, in the
+            pose: (41, 2) displacements of ``face.mouth.POSE_POINTS`` from the mouth at rest, in the
                 face's own frame and in distances between the eyes.
             out: (H, W, 3) uint8 to draw into, the still or a frame drawn before; a new copy of
                 the still if None.

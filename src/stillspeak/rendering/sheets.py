@@ -14,8 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stillspeak.face.align import smoothstep
-from stillspeak.face.mouth import LIPS
-from stillspeak.face.pose import POSE_POINTS
+from stillspeak.face.mouth import LIPS, POSE_POINTS
 from stillspeak.models.refiner import COLUMNS, ROWS
 from stillspeak.rendering.mesh import AROUND, LOWER, UPPER, FaceFrame, Rest, face_model
 from stillspeak.rendering.raster import Box, Floats, Points, depth_within
@@ -208,7 +207,7 @@ class LipSheets:
         """(K, 2) where the points that the sheets hold come to lie, in pixels.
 
         Args:
-            pose: (41, 2) displacements of ``face.pose.POSE_POINTS`` from the mouth at rest.
+            pose: (41, 2) displacements of ``face.mouth.POSE_POINTS`` from the mouth at rest.
         """
         rest = self._rest
         speech = np.asarray(pose, np.float64)

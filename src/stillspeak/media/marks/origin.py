@@ -54,7 +54,7 @@ class Origin:
     """Name of the trained model."""
     model_sha256: str | None = None
     """Of its weights file."""
-    still: Source | None = None
+    image: Source | None = None
     """The reference image."""
     speech: Source | None = None
     edited: Source | None = None
@@ -65,7 +65,7 @@ class Origin:
     @cached_property
     def identifier(self) -> int:
         """32 bits for the watermark: a digest of all of the above, random if nothing is known."""
-        sources = (self.still, self.speech, self.edited)
+        sources = (self.image, self.speech, self.edited)
         hashes = [source.sha256 if source else None for source in sources]
         known = [self.model, self.model_sha256, *hashes]
         if not any(known):
@@ -74,7 +74,7 @@ class Origin:
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
 
 
-def describe_picture(
+def describe_image(
     source: str | Path | bytes | PIL.Image.Image | npt.NDArray[Any], pixels: npt.NDArray[np.uint8]
 ) -> Source | None:
     """What the credentials say of the reference image.
@@ -94,7 +94,7 @@ def describe_picture(
     return replace(found, signed=data) if found and signed else found
 
 
-def describe_sound(
+def describe_speech(
     source: str | Path | bytes | tuple[npt.NDArray[Any], int], samples: npt.NDArray[np.float32]
 ) -> Source | None:
     """What the credentials say of the speech. ``samples`` (S,) float32 were read from it."""

@@ -234,7 +234,7 @@ def _ingredients(origin: Origin) -> list[tuple[dict[str, str], Source]]:
     """What C2PA is told of each input that is known, and the input."""
     found = []
     for label, title, source in (
-        ("still", "the still", origin.still),
+        ("still", "the still", origin.image),
         ("speech", "the speech", origin.speech),
         ("video", "the video", origin.edited),
     ):

@@ -293,8 +293,7 @@ def _scores(values: Floats, reach: float) -> tuple[float, Floats]:
     spread = float(np.sqrt(np.mean(weighted**2))) or 1.0
     pilot = float(weighted[:_PILOT_CHIPS].sum() / (np.sqrt(_PILOT_CHIPS) * spread))
     parts = weighted[_PILOT_CHIPS:].reshape(_SYMBOLS, _SYMBOL_CHIPS)
-    scores: Floats = (parts @ tables.sequences.T) / (np.sqrt(_SYMBOL_CHIPS) * spread)
-    return pilot, scores
+    return pilot, (parts @ tables.sequences.T) / (np.sqrt(_SYMBOL_CHIPS) * spread)
 
 
 def _best(values: Floats) -> tuple[float, Floats]:
@@ -324,8 +323,7 @@ def _levelled(picture: Floats) -> Floats:
     values = cv2.dct(quiet).ravel()[tables.places]
     power = np.bincount(tables.rings, values * values) / tables.ring_sizes
     level = np.sqrt(power + 1e-12)[tables.rings]
-    levelled: Floats = np.clip(values / level, -3.0, 3.0).astype(np.float32)
-    return levelled
+    return np.asarray(np.clip(values / level, -3.0, 3.0), np.float32)
 
 
 def _headroom(picture: Floats, strength: float) -> Floats:
@@ -337,8 +335,7 @@ def _headroom(picture: Floats, strength: float) -> Floats:
     # The least of the neighbourhood: an edge lends nothing to the flat side of it.
     busy = cv2.GaussianBlur(cv2.erode(busy, np.ones((7, 7), np.uint8)), (0, 0), 1.5)
     light = np.clip(cv2.GaussianBlur(picture, (0, 0), 2.0) / 70.0, 0.35, 1.0)
-    room: Floats = strength * np.clip(0.3 * busy, 0.6, 2.5) * light
-    return room
+    return np.asarray(strength * np.clip(0.3 * busy, 0.6, 2.5) * light)
 
 
 @cache
@@ -346,8 +343,7 @@ def _kept_by_size(height: int, width: int) -> Floats:
     """Share of each chip's frequency that a frame of so many pixels has room for."""
     tables = _tables()
     rows, columns = np.divmod(tables.places, CANON)
-    kept: Floats = np.exp(-((np.hypot(rows / height, columns / width) / 0.75) ** 4))
-    return kept.astype(np.float32)
+    return np.exp(-((np.hypot(rows / height, columns / width) / 0.75) ** 4)).astype(np.float32)
 
 
 @cache
@@ -373,8 +369,7 @@ def _canonical(frame: Frame) -> Floats:
     luma = cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY)
     shrinks = luma.shape[0] >= CANON and luma.shape[1] >= CANON
     way = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    picture: Floats = cv2.resize(luma, (CANON, CANON), interpolation=way).astype(np.float32)
-    return picture
+    return np.asarray(cv2.resize(luma, (CANON, CANON), interpolation=way), np.float32)
 
 
 def _inside_bars(frame: Frame) -> tuple[slice, slice] | None:

@@ -26,7 +26,7 @@ from stillspeak.data.cache import CachedClip, open_clip
 from stillspeak.data.channel import ChannelConfig, level, music, noise, through_channel
 from stillspeak.data.sampling import SpeakerSampler
 from stillspeak.errors import ConfigError, DataError
-from stillspeak.face.pose import (
+from stillspeak.face.mouth import (
     mirrored_points,
     mouth_shapes,
     opening_of,

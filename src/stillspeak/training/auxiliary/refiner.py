@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from stillspeak.data.cache import CachedClip, open_clip
 from stillspeak.errors import DataError
-from stillspeak.face.pose import CHIN, POSE_POINTS, mouth_shapes, opening_of, rest_shape
+from stillspeak.face.mouth import CHIN, POSE_POINTS, mouth_shapes, opening_of, rest_shape
 from stillspeak.models.refiner import (
     COLUMNS,
     PIXELS,
