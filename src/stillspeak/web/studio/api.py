@@ -45,7 +45,7 @@ async def info(studio: Current) -> dict[str, Any]:
     """Models, samples, voices and limits: what a page needs to know first."""
     settings = studio.settings
     models = await asyncio.to_thread(studio.models.offered)
-    program = uploads.speaker() if studio.can_speak else None
+    program = uploads.speaker()
     spoken = await asyncio.to_thread(uploads.voices, program) if program else ()
     return {
         "version": __version__,

@@ -25,10 +25,6 @@ if TYPE_CHECKING:
     from stillspeak.rendering.raster import Picture
 
 
-class BusyError(ApiError):
-    """The queue is full, or has as many jobs of one client as it may."""
-
-
 @dataclass(eq=False, kw_only=True)
 class Job(Item):
     """A video that waits, is made, or was made."""
@@ -102,23 +98,22 @@ class JobQueue:
         """Refuse a client while the queue is full.
 
         Raises:
-            BusyError: it is.
+            ApiError: it is.
         """
         most, length = self._settings.queue_per_client, self._settings.queue_length
         with self._lock:
             if sum(job.client == client for job in self._jobs) >= most:
                 message = f"{most} of your videos are being made; wait for one or cancel it"
-                raise BusyError(429, "too_many", message, retry_after=15)
+                raise ApiError(429, "too_many", message, retry_after=15)
             if self.waiting >= length:
                 message = f"{length} videos are waiting already; try again in a minute"
-                raise BusyError(503, "busy", message, retry_after=15)
+                raise ApiError(503, "busy", message, retry_after=15)
 
     def submit(self, job: Job) -> None:
         """Keep a job in the storage, and put it at the end of the queue.
 
         Raises:
-            BusyError: the queue is full.
-            StorageFullError: the server is stopping.
+            ApiError: the queue is full, or the server is stopping.
         """
         with self._lock:
             self.check(job.client)

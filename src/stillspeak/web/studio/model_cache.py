@@ -106,8 +106,6 @@ class ModelCache:
         self._offered: dict[str, Model] | None = None
         self._loaded: OrderedDict[str, Animator] = OrderedDict()
         self._lock = threading.Lock()
-        # A lock of its own, so that what there is can be told while a model is loaded.
-        self._offered_lock = threading.Lock()
 
     def offered(self) -> dict[str, Model]:
         """The models that can be chosen, by name; the first is the default.
@@ -116,10 +114,9 @@ class ModelCache:
             WeightsError: one that the operator named is not there.
             ConfigError: two have the same name, or there is none.
         """
-        with self._offered_lock:
-            if self._offered is None:
-                self._offered = _offered(self._settings.models)
-            return self._offered
+        if self._offered is None:
+            self._offered = _offered(self._settings.models)
+        return self._offered
 
     def animator(self, name: str | None = None) -> Animator:
         """A loaded model, for any number of threads at a time; it must not be closed.

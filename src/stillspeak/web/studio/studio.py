@@ -16,7 +16,6 @@ from stillspeak.web.settings import ServeSettings
 from stillspeak.web.studio.jobs import JobQueue
 from stillspeak.web.studio.model_cache import ModelCache
 from stillspeak.web.studio.storage import Storage, StorageFullError
-from stillspeak.web.studio.uploads import speaker
 
 if TYPE_CHECKING:
     from stillspeak.face.landmarks import LandmarkDetector
@@ -37,7 +36,6 @@ class Studio:
         self.models = ModelCache(settings, detector)
         self.storage = Storage(settings)
         self.queue = JobQueue(self.storage, self.models, settings)
-        self.can_speak = speaker() is not None
         self.live = False
         """Whether there is a live page."""
         self.began = time.monotonic()
