@@ -448,7 +448,7 @@ def pose_figure(config: GeneratorConfig, title: str, source: str) -> Canvas:
     generator = on_meta(lambda: Generator(config))
     encoder = generator.context_encoder
     assert isinstance(encoder, SpeechContextEncoder)
-    named("models.speech.LogMel", "rendering.mouth.MouthLayers", "face.pose.POSE_POINTS")
+    named("models.speech.LogMel", "rendering.mouth.MouthLayers", "face.mouth.POSE_POINTS")
     speech, pose = config.speech, config.pose
     layers = len(speech.ahead)
     picture = Canvas(940, 330, title)
