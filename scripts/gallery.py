@@ -161,7 +161,7 @@ class Faces(SystemFrames):
     """
 
     def __init__(self, system: System, data: Path, seed: int) -> None:
-        super().__init__(Path(), "model", system.label, system.sha256, data, {})
+        super().__init__(system, data, Path(), {})
         self.generator = load_model(system.weights)
         self._animator = CropAnimator(self.generator)
         self.stills: dict[str, Picture] = {}

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from stillspeak.errors import VideoError
 from stillspeak.evaluation.measures.image_quality import (
     fdbm,
     grey,
@@ -47,12 +46,6 @@ def test_ssim_is_one_for_itself_and_less_for_others() -> None:
     # Flat against flat only the luminance term differs: (2ab + c) / (a^2 + b^2 + c).
     a, b, c = 100.0, 140.0, (0.01 * 255) ** 2
     assert ssim(flat(100), flat(140)) == pytest.approx((2 * a * b + c) / (a**2 + b**2 + c))
-
-
-def test_other_sizes_are_refused() -> None:
-    for metric in (psnr, ssim):
-        with pytest.raises(VideoError, match="3 frames"):
-            metric(noise(3), noise(4))
 
 
 def test_sharpness_of_a_ramp_and_of_its_blur() -> None:

@@ -90,8 +90,8 @@ def test_a_wall_has_no_lips():
 
 def test_agreement_by_hand():
     real = np.array([1.0, 2.0, 3.0, 4.0])
-    assert lip_agreement(real, real) == pytest.approx((1, 1, 1))
-    assert lip_agreement(10 - 2 * real, real) == pytest.approx((-1, 2, 1))
+    assert lip_agreement(real, real) == pytest.approx((1, 1))
+    assert lip_agreement(10 - 2 * real, real) == pytest.approx((-1, 2))
     # Deviations -1.5, -0.5, 0.5, 1.5 against -1.5, 0.5, -0.5, 1.5: products sum to 4 of 5.
     other = np.array([1.0, 3.0, 2.0, 4.0])
     assert lip_agreement(other, real).correlation == pytest.approx(4 / 5)
@@ -101,29 +101,28 @@ def test_only_frames_found_in_both_count():
     nan = math.nan
     real = np.array([1.0, 2.0, 3.0, 4.0, nan, 9.0])
     made = np.array([2.0, 4.0, 6.0, 8.0, -9.0, nan])
-    assert lip_agreement(made, real) == pytest.approx((1, 2, 4 / 6))
+    assert lip_agreement(made, real) == pytest.approx((1, 2))
 
 
 def test_lips_that_do_not_move_agree_with_nothing():
     real = np.array([1.0, 2.0, 3.0])
-    assert lip_agreement(np.ones(3), real) == (0.0, 0.0, 1.0)
+    assert lip_agreement(np.ones(3), real) == (0.0, 0.0)
     still = lip_agreement(real, np.ones(3))
     assert still.correlation == 0
     assert still.amplitude > 1000
 
 
 @pytest.mark.parametrize(
-    ("made", "real", "message"),
+    ("made", "real"),
     [
-        ([1, 2, 3], [1, 2], "of 3 and 2 frames: not one clip"),
-        ([1, math.nan, math.nan], [1, 2, 3], "fewer than half"),
-        ([1, math.nan, 3, math.nan], [math.nan, 2, math.nan, 4], "fewer than half"),
-        ([], [], "fewer than half"),
+        ([1, math.nan, math.nan], [1, 2, 3]),
+        ([1, math.nan, 3, math.nan], [math.nan, 2, math.nan, 4]),
+        ([], []),
     ],
 )
 @pytest.mark.filterwarnings("error")
-def test_what_cannot_be_compared_is_refused(made, real, message):
-    with pytest.raises(VideoError, match=message):
+def test_what_cannot_be_compared_is_refused(made, real):
+    with pytest.raises(VideoError, match="fewer than half"):
         lip_agreement(np.array(made, float), np.array(real, float))
 
 
@@ -151,8 +150,6 @@ def test_lags_leave_out_frames_that_the_other_lacks():
     for lost in ([math.nan] * 6, []):
         with pytest.raises(VideoError, match="fewer than half"):
             lagged_agreement(np.array(lost), np.array(lost))
-    with pytest.raises(VideoError, match="not one clip"):
-        lagged_agreement(made, real[:4])
 
 
 def test_mismatched_is_the_mean_over_the_others_that_can_be_compared():
@@ -212,8 +209,6 @@ def test_landmark_distance_by_hand():
     made[2:] = math.nan
     with pytest.raises(VideoError, match="fewer than half"):
         lip_landmark_distance(made, real)
-    with pytest.raises(VideoError, match="not one clip"):
-        lip_landmark_distance(made[:3], real)
 
 
 def test_quiet_frames_are_those_far_below_the_loud_ones():

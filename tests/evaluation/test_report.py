@@ -25,7 +25,7 @@ from stillspeak.evaluation.report.page import EvaluationReport, write_report
 from stillspeak.evaluation.report.results import read_all
 from stillspeak.evaluation.report.tables import best, paired_difference
 from stillspeak.evaluation.summary import as_json, bootstrap, summarise, write_number
-from stillspeak.evaluation.systems import Loaded
+from stillspeak.evaluation.systems import Loaded, open_system
 from stillspeak.reporting.numbers import number
 from stillspeak.reporting.plots import SERIES
 
@@ -424,7 +424,7 @@ def test_sheets_show_the_frames_that_were_scored(speaking_cache: Path, tmp_path:
     made = write_report([folder], tmp_path / "out")
     assert f"A blink: real, {name}" in self_contained(made).text
     strips = sorted((tmp_path / "out" / "figures").glob("*.png"))
-    frames = report_sheets.SystemFrames(folder, "real", "real", "real", speaking_cache, {})
+    frames = report_sheets.SystemFrames(open_system("real"), speaking_cache, folder, {})
     with Image.open(strips[0]) as picture:
         shown = np.asarray(picture)[:, :96, :3]
     assert (shown == frames.generated(name)[9]).all()

@@ -5,9 +5,10 @@ videos that another system made.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -126,40 +127,21 @@ def load_recording(recording: Recording) -> Loaded:
         ) from error
 
 
-class FrameSource(Protocol):
-    """Makes a system's frames for one clip."""
-
-    def __call__(self, real: Frames, audio: npt.NDArray[np.float32]) -> Frames:
-        """Frames (T, H, W, 3) uint8 from the real ones' first, and the sound (S,)."""
-        ...
+FrameSource = Callable[[Frames, npt.NDArray[np.float32]], Frames]
+"""Makes a system's frames (T, H, W, 3) uint8 from the real ones' first, and the sound (S,)."""
 
 
 def frame_source(system: System) -> FrameSource:
     """How a system's frames are made; for ``videos`` there is nothing to make."""
     if system.kind == "model":
-        assert system.weights is not None
-        return _ModelFrames(system.weights)
-    return _repeat_still if system.kind == "still" else _same
-
-
-def _repeat_still(real: Frames, audio: npt.NDArray[np.float32]) -> Frames:
-    return np.repeat(real[:1], len(real), axis=0)
-
-
-def _same(real: Frames, audio: npt.NDArray[np.float32]) -> Frames:
-    return real
-
-
-class _ModelFrames:
-    """A loaded generator, given the first frame and the sound, as when it is used."""
-
-    def __init__(self, weights: Path) -> None:
         from stillspeak.weights import load_model
 
-        self._animator = CropAnimator(load_model(weights))
-
-    def __call__(self, real: Frames, audio: npt.NDArray[np.float32]) -> Frames:
-        return self._animator.animate(real[0], audio)
+        assert system.weights is not None
+        animator = CropAnimator(load_model(system.weights))
+        return lambda real, audio: animator.animate(real[0], audio)
+    if system.kind == "still":
+        return lambda real, audio: np.repeat(real[:1], len(real), axis=0)
+    return lambda real, audio: real
 
 
 class CropAnimator:
@@ -179,8 +161,8 @@ class CropAnimator:
     ) -> Frames:
         """(T, H, W, 3) uint8 from an aligned crop (H, W, 3) and a sound (S,).
 
-        The sound has a say in when the eyes blink: other moments in every video of a seed, the
-        same ones in every run. A crop in which no face is found keeps its eyes still.
+        The sound helps to decide when the eyes blink: at other moments in every video of a seed,
+        at the same ones in every run. A crop in which no face is found keeps its eyes still.
         """
         from stillspeak.options import AnimateOptions
         from stillspeak.rendering.portrait import Portrait
@@ -197,11 +179,7 @@ class CropAnimator:
 
 
 class OneFaceDetector:
-    """Finds the face of a video and refuses a video that shows two, or one that is too small.
-
-    Args:
-        detector: what looks; MediaPipe by default.
-    """
+    """Finds the face of a video and refuses a video that shows two, or one that is too small."""
 
     def __init__(self, detector: LandmarkDetector | None = None) -> None:
         self._detector = detector or MediaPipeDetector(max_faces=2)

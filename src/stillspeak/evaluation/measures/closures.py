@@ -68,12 +68,9 @@ class Levels(NamedTuple):
 
 
 class Closures(NamedTuple):
-    """Closures of the real lips amid speech.
-
-    Attributes:
-        real: how many.
-        found: those at which the generated lips close.
-        chance: share of other moments amid speech at which they are closed; NaN: there are none.
+    """real: how many closures of the real lips there are amid speech. found: those at which the
+    generated lips close. chance: share of other moments amid speech at which these are closed;
+    NaN: there are none.
     """
 
     real: int
@@ -82,10 +79,8 @@ class Closures(NamedTuple):
 
 
 def closing_levels(real: Curve) -> Levels | None:
-    """What counts as closed and as open in a clip; None: its mouth does not move or never closes.
-
-    Args:
-        real: opening (T,) in face heights.
+    """What counts as closed and as open in a clip, by its real opening; None: its mouth does not
+    move or never closes.
     """
     known = real[np.isfinite(real)]
     if not len(known):
@@ -102,10 +97,8 @@ def bilabial_times(words: Iterable[tuple[float, float, str]]) -> list[float]:
     """Seconds at which words close the lips, by their spelling: where a word begins with b, p or m
     (not ph, pn, ps, pt) or ends with one (or with be, me, pe behind another letter).
 
-    The letter m is spoken em and ends with it; b and p begin with it.
-
-    Args:
-        words: (start s, end s, word), silences included.
+    The letter m is spoken em and ends with it; b and p begin with it. Words are (start s, end s,
+    word), silences included.
     """
     times = []
     for start, end, word in words:
@@ -126,12 +119,7 @@ def real_closures(
     """Closures amid speech: first frame and the one after the last of each.
 
     Frames in a row in which the mouth is closed, :data:`LONGEST` at most, with an open mouth within
-    :data:`OPENS_WITHIN` frames before and after, and not in silence altogether.
-
-    Args:
-        real: opening (T,) in face heights.
-        levels: of the clip.
-        silent: (T,).
+    :data:`OPENS_WITHIN` frames before and after, and not all of it in silence (T,).
     """
     found = []
     for first, stop in runs(real <= levels.closed):
@@ -169,13 +157,6 @@ def compare_closures(
     of that many frames (by the closures' median): between the first and the last frame with
     speech, not silent altogether, and free of those frames and of pauses, in which the real mouth
     is closed for longer than :data:`LONGEST`.
-
-    Args:
-        generated: opening (T,) in face heights.
-        real: likewise.
-        closures: of the real lips.
-        levels: of the real lips.
-        silent: (T,).
     """
     shut = generated <= levels.closed
     places = [(max(first - NEAR, 0), stop + NEAR) for first, stop in closures]

@@ -134,43 +134,9 @@ def _edge_blocks(frame: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
     """Which whole blocks of a frame (H, W) have enough Canny edges: (rows, columns)."""
     from skimage.feature import canny
 
-    needed = EDGE_SHARE * BLOCK**2
-    enough: npt.NDArray[np.bool_] = _blocks(_certain_edges(frame)[None])[0].sum((2, 3)) > needed
-    if not enough.all():
-        edges = canny(frame)  # type: ignore[no-untyped-call]
-        enough = _blocks(edges[None])[0].sum((2, 3)) > needed
+    edges = canny(frame)  # type: ignore[no-untyped-call]
+    enough: npt.NDArray[np.bool_] = _blocks(edges[None])[0].sum((2, 3)) > EDGE_SHARE * BLOCK**2
     return enough
-
-
-def _certain_edges(frame: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
-    """Pixels (H, W) that Canny is sure to call edges, at a fraction of its cost.
-
-    Canny keeps a gradient that is at least what it interpolates between two neighbours, ahead
-    and behind; one that is larger than all four of them it keeps in any case, and one above its
-    higher threshold (0.2 levels) needs no neighbour. Margins keep rounding and the treatment
-    of the frame's border out of it.
-    """
-    import cv2
-
-    smooth = cv2.GaussianBlur(frame.astype(np.float32), (9, 9), 1.0)
-    across = cv2.Sobel(smooth, cv2.CV_32F, 1, 0)
-    down = cv2.Sobel(smooth, cv2.CV_32F, 0, 1)
-    size = cv2.magnitude(across, down)
-    inner = (slice(6, -6), slice(6, -6))
-
-    def larger(y: int, x: int) -> npt.NDArray[np.float32]:
-        """The larger one of two opposite neighbours."""
-        H, W = size.shape
-        a = size[6 + y : H - 6 + y, 6 + x : W - 6 + x]
-        b = size[6 - y : H - 6 - y, 6 - x : W - 6 - x]
-        return np.maximum(a, b)
-
-    across, down, middle = across[inner], down[inner], size[inner]
-    straight = np.where(np.abs(across) >= np.abs(down), larger(0, 1), larger(1, 0))
-    diagonal = np.where(across * down >= 0, larger(1, 1), larger(1, -1))
-    certain = np.zeros(frame.shape, np.bool_)
-    certain[inner] = middle > 1.001 * np.maximum(straight, diagonal) + 0.5
-    return certain
 
 
 def _sobel_edges(levels: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:

@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from stillspeak.constants import FRAME_HEIGHT, FRAME_WIDTH
-from stillspeak.errors import VideoError
 
 Frames = npt.NDArray[np.uint8]
 
@@ -24,7 +23,6 @@ training looks at as well (``models/regions.py``)."""
 SPECTRUM_SHARE = 1000
 """FDBM counts coefficients above the largest one divided by this."""
 
-
 PIECE = 250
 """Frames that are looked at together: memory grows with these and not with a video's length."""
 
@@ -36,25 +34,17 @@ def grey(frames: Frames) -> npt.NDArray[np.float64]:
 
 
 def pieces(*videos: Frames, overlap: int = 0) -> Iterator[tuple[Frames, ...]]:
-    """The same :data:`PIECE` frames of each video, piece by piece.
-
-    Args:
-        videos: (T, ...), of one length.
-        overlap: frames that a piece has in common with the one before.
+    """The same :data:`PIECE` frames of each video (T, ...), piece by piece; pieces have ``overlap``
+    frames in common with the one before.
     """
     for start in range(0, max(len(videos[0]) - overlap, 1), PIECE):
         yield tuple(video[start : start + PIECE + overlap] for video in videos)
 
 
 def psnr(generated: Frames, real: Frames) -> float:
-    """Peak signal-to-noise ratio in dB of grey frames, from the error over the whole video.
-
-    Infinite for equal videos.
-
-    Raises:
-        VideoError: other numbers or sizes of frames.
+    """Peak signal-to-noise ratio in dB of grey frames, from the error over the whole video;
+    infinite for equal videos.
     """
-    _check(generated, real)
     total = sum(float(_squares(a, b).sum()) for a, b in pieces(generated, real))
     error = total / generated[..., 0].size
     return float("inf") if error == 0 else float(10 * np.log10(255**2 / error))
@@ -65,11 +55,7 @@ def psnr_frames(generated: Frames, real: Frames) -> float:
 
     A frame without any error would make the mean infinite: a system that shows the still as its
     first frame has one. Infinite if no frame differs.
-
-    Raises:
-        VideoError: other numbers or sizes of frames.
     """
-    _check(generated, real)
     errors = np.concatenate([_squares(a, b).mean(axis=(1, 2)) for a, b in pieces(generated, real)])
     errors = errors[errors > 0]
     return float(np.mean(10 * np.log10(255**2 / errors))) if len(errors) else float("inf")
@@ -89,13 +75,9 @@ def ssim(generated: Frames, real: Frames, *, gaussian: bool = False) -> float:
 
     scikit-image's, with its uniform window of 7 x 7 pixels and the sample covariance; or, as
     Wang et al. 2004 had it, with a Gaussian window of 11 x 11 pixels (sigma 1.5).
-
-    Raises:
-        VideoError: other numbers or sizes of frames.
     """
     from skimage.metrics import structural_similarity
 
-    _check(generated, real)
     settings = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
     values = [
         structural_similarity(  # type: ignore[no-untyped-call]
@@ -142,11 +124,3 @@ def _squares(generated: Frames, real: Frames) -> npt.NDArray[np.float64]:
 def _mean(total: Callable[[Frames], float], frames: Frames) -> float:
     """A mean over all pixels, from the sums over pieces."""
     return sum(total(some) for (some,) in pieces(frames)) / frames[..., 0].size
-
-
-def _check(generated: Frames, real: Frames) -> None:
-    if generated.shape != real.shape:
-        raise VideoError(
-            f"videos of {generated.shape[0]} frames {generated.shape[1:3]} and {real.shape[0]} "
-            f"frames {real.shape[1:3]} cannot be compared"
-        )

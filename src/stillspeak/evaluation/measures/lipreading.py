@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -64,13 +63,8 @@ class LipReader:
         return self._version
 
     def read(self, frames: Frames) -> str:
-        """What is said.
-
-        Args:
-            frames: (T, H, W, 3) uint8 aligned crops of 4 : 3, 25 a second.
-
-        Returns:
-            Lower-case words with one blank between.
+        """What is said in (T, H, W, 3) uint8 aligned crops of 4 : 3, 25 a second: lower-case words
+        with one blank between.
 
         Raises:
             VideoError: no frames.
@@ -78,13 +72,9 @@ class LipReader:
         if not len(frames):
             raise VideoError("a video without frames cannot be read from")
         with torch.inference_mode():
-            mouths = normalise(self._mouths(frames), self._network.config.colours)
-            output = self._network(mouths)[0].numpy()
+            mouths = sample_mouths(frames[..., ::-1] if self._bgr else frames, self._grid)
+            output = self._network(normalise(mouths, self._network.config.colours))[0].numpy()
         return beam_search(output, self._vocabulary, width=_WIDTH)
-
-    def _mouths(self, frames: Frames) -> Tensor:
-        """(1, 3, T, 50, 100) float32 in [0, 1]."""
-        return sample_mouths(frames[..., ::-1] if self._bgr else frames, self._grid)
 
 
 def load_lip_reader(file: str | Path | None = None) -> LipReader:
@@ -110,7 +100,10 @@ def load_lip_reader(file: str | Path | None = None) -> LipReader:
         places = [sorted(place.values()) for place in GRID_WORDS]
         return LipReader(network, places, file_sha256(path), bgr=True)
     network, about = load_network(
-        path, format_name=LIPNET_FORMAT, build=_build, golden=golden_reading
+        path,
+        format_name=LIPNET_FORMAT,
+        build=lambda config: LipNet(LipNetConfig(**config["network"])),
+        golden=golden_reading,
     )
     places = about["config"].get("places")
     if not isinstance(places, list) or not all(_words(place) for place in places):
@@ -135,10 +128,6 @@ def _words(place: object) -> bool:
     return isinstance(place, list) and all(
         isinstance(word, str) and word and set(word) <= set(ALPHABET) - {" "} for word in place
     )
-
-
-def _build(config: Mapping[str, Any]) -> LipNet:
-    return LipNet(LipNetConfig(**config["network"]))
 
 
 def _public_network(path: Path) -> LipNet:

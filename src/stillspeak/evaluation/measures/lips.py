@@ -24,20 +24,11 @@ BORDER = 0.25
 def track_lips(
     frames: Iterable[npt.NDArray[np.uint8]], detector: LandmarkDetector
 ) -> npt.NDArray[np.float64]:
-    """Lip opening in every frame.
-
-    Args:
-        frames: aligned crops (H, W, 3) uint8.
-        detector: any.
-
-    Returns:
-        (T,) float64 pixels of the crop; NaN where no face was found.
+    """Lip opening in aligned crops, each (H, W, 3) uint8: (T,) float64 in their pixels; NaN where
+    no face was found.
     """
-    openings = []
-    for frame in frames:
-        face = find_in_crop(frame, detector)
-        openings.append(float("nan") if face is None else float(lip_opening(face.points)))
-    return np.array(openings)
+    faces = (find_in_crop(frame, detector) for frame in frames)
+    return np.array([np.nan if f is None else float(lip_opening(f.points)) for f in faces])
 
 
 def find_in_crop(crop: npt.NDArray[np.uint8], detector: LandmarkDetector) -> Face | None:
@@ -60,12 +51,10 @@ def find_in_crop(crop: npt.NDArray[np.uint8], detector: LandmarkDetector) -> Fac
 class LipAgreement(NamedTuple):
     """correlation: Pearson's r of the two lip openings over time, 0 if one does not move.
     amplitude: standard deviation of the generated one over that of the real one.
-    found: share of frames in which both were found.
     """
 
     correlation: float
     amplitude: float
-    found: float
 
 
 def lip_agreement(
@@ -74,14 +63,13 @@ def lip_agreement(
     """Compare two lip openings (T,) of the same moments.
 
     Raises:
-        VideoError: other lengths, or fewer than half of the frames have a face.
+        VideoError: fewer than half of the frames have a face.
     """
-    _check(generated, real)
     both = _found(np.isfinite(generated) & np.isfinite(real))
     a, b = generated[both], real[both]
     moves = a.std() > 1e-6 and b.std() > 1e-6
     correlation = float(np.corrcoef(a, b)[0, 1]) if moves else 0.0
-    return LipAgreement(correlation, float(a.std() / max(b.std(), 1e-6)), float(both.mean()))
+    return LipAgreement(correlation, float(a.std() / max(b.std(), 1e-6)))
 
 
 MAX_LAG = 3
@@ -103,7 +91,6 @@ def lagged_agreement(generated: npt.NDArray[np.float64], real: npt.NDArray[np.fl
     Raises:
         VideoError: as :func:`lip_agreement`, at every lag.
     """
-    _check(generated, real)
     length, found = len(real), []
     for lag in sorted(range(-MAX_LAG, MAX_LAG + 1), key=abs):
         a, b = generated[max(lag, 0) : length + lag], real[max(-lag, 0) : length - lag]
@@ -124,12 +111,8 @@ def mismatched_agreement(
     generated: npt.NDArray[np.float64],
     others: Sequence[npt.NDArray[np.float64]],
 ) -> tuple[float, int]:
-    """What a correlation gives where it should give nothing: with real lips of other clips.
-
-    Args:
-        agree: the correlation.
-        generated: (T,).
-        others: curves of other clips; each pair is cut to the shorter one, beginnings together.
+    """What a correlation gives where it should give nothing: with real lips of other clips, each
+    pair cut to the shorter one, beginnings together.
 
     Returns:
         Mean over those that can be compared, and how many can; NaN for none.
@@ -149,29 +132,18 @@ def lip_landmark_distance(
 ) -> float:
     """How far the generated lips' points are from the real ones' (LMD, Chen et al. 2018).
 
-    The lips' middle is taken out of each frame first, so that shape counts and not place.
-
-    Args:
-        generated: (T, 478, 2) landmarks in pixels of the aligned crop; NaN: no face found.
-        real: of the same moments.
-
-    Returns:
-        Mean distance over 40 lip points and the frames where both were found, in pixels.
+    The mean distance over 40 lip points and the frames where both were found, from (T, 478, 2)
+    landmarks in pixels of the aligned crop, NaN where no face was found. The lips' middle is
+    taken out of each frame first, so that shape counts and not place.
 
     Raises:
-        VideoError: other lengths, or fewer than half of the frames have a face.
+        VideoError: fewer than half of the frames have a face.
     """
-    _check(generated, real)
     a, b = (np.asarray(points, np.float64)[:, list(LIPS)] for points in (generated, real))
     distance = np.linalg.norm(
         (a - a.mean(axis=1, keepdims=True)) - (b - b.mean(axis=1, keepdims=True)), axis=-1
     ).mean(axis=1)
     return float(distance[_found(np.isfinite(distance))].mean())
-
-
-def _check(generated: npt.NDArray[np.floating], real: npt.NDArray[np.floating]) -> None:
-    if generated.shape != real.shape:
-        raise VideoError(f"lips of {len(generated)} and {len(real)} frames: not one clip")
 
 
 def _found(both: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
@@ -201,7 +173,7 @@ def quiet_frames(audio: npt.NDArray[np.float32], frames: int) -> npt.NDArray[np.
     clip's loud frames. In a clip that is one even noise no frame is; in digital silence all are.
 
     Args:
-        audio: (S,) float in [-1, 1], S / T samples a frame; too short: the rest is silent.
+        audio: (S,) float in [-1, 1] at 16 kHz; too short: the rest is silent.
         frames: T.
 
     Returns:

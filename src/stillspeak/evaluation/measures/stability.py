@@ -34,42 +34,30 @@ def pixel_jitter(frames: Frames, where: npt.NDArray[np.bool_] | None = None) -> 
             for levels in (grey(some) for (some,) in pieces(frames, overlap=2))
         ]
     )
-    return _mean_change(change, where)
+    return _mean_change(change, where, 3)
 
 
 def lip_jitter(
     openings: npt.NDArray[np.float64], where: npt.NDArray[np.bool_] | None = None
 ) -> float:
     """The same of a lip opening (T,) in pixels; frames with NaN are left out."""
-    if len(openings) < 3:
-        return float("nan")
-    return _mean_change(np.abs(openings[2:] - 2 * openings[1:-1] + openings[:-2]), where)
+    return _mean_change(np.abs(openings[2:] - 2 * openings[1:-1] + openings[:-2]), where, 3)
 
 
 def lip_unrest(
     openings: npt.NDArray[np.float64], where: npt.NDArray[np.bool_] | None = None
 ) -> float:
-    """Movement of the lips: mean absolute change of the opening from frame to frame.
-
-    Args:
-        openings: (T,) pixels; frames with NaN are left out.
-        where: (T,) frames to look at; a change counts if both its frames are among them.
-
-    Returns:
-        Pixels a frame; NaN if no two frames in a row are looked at.
+    """Movement of the lips: mean absolute change of the opening (T,) from frame to frame, in
+    pixels; a change counts if both its frames are among ``where``; NaN if none does.
     """
-    if len(openings) < 2:
-        return float("nan")
-    change = np.abs(np.diff(openings))
-    if where is not None:
-        change = change[where[1:] & where[:-1]]
-    change = change[np.isfinite(change)]
-    return float(change.mean()) if len(change) else float("nan")
+    return _mean_change(np.abs(np.diff(openings)), where, 2)
 
 
-def _mean_change(change: npt.NDArray[np.float64], where: npt.NDArray[np.bool_] | None) -> float:
-    """Mean of second differences (T - 2,) whose three frames are looked at."""
+def _mean_change(
+    change: npt.NDArray[np.float64], where: npt.NDArray[np.bool_] | None, frames: int
+) -> float:
+    """Mean of the finite changes whose frames (so many each) are all looked at."""
     if where is not None:
-        change = change[where[2:] & where[1:-1] & where[:-2]]
+        change = change[np.array([where[t : t + frames].all() for t in range(len(change))], bool)]
     change = change[np.isfinite(change)]
     return float(change.mean()) if len(change) else float("nan")

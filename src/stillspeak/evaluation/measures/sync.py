@@ -7,9 +7,8 @@ network is ours (``models/syncnet.py``) and has only ever seen real clips.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -42,13 +41,9 @@ SHIFTS = tuple(range(-MAX_SHIFT, MAX_SHIFT + 1))
 
 
 class SyncScore(NamedTuple):
-    """What the distances of a clip say.
-
-    Attributes:
-        offset: frames of 40 ms in -10..10 by which the sound comes later than the picture that it
-            belongs to; negative: the sound comes first.
-        confidence: median minus minimum of the distances; about 0 where nothing belongs together.
-        distances: (21,) float32 in [0, 2], by shift from -10 to 10.
+    """offset: frames of 40 ms in -10..10 by which the sound comes later than the picture that it
+    belongs to. confidence: median minus minimum of the distances, about 0 where nothing belongs
+    together. distances: (21,) float32 in [0, 2], by shift from -10 to 10.
     """
 
     offset: int
@@ -135,9 +130,10 @@ def load_sync_scorer(file: str | Path | None = None) -> SyncScorer:
     if file is None and "sync" not in scorers():
         raise WeightsError("no sync network is released with this version; name a file")
     path = scorers()["sync"].path if file is None else Path(file)
-    network, _ = load_network(path, format_name=SYNC_FORMAT, build=_build, golden=golden_sync)
+    network, _ = load_network(
+        path,
+        format_name=SYNC_FORMAT,
+        build=lambda config: SyncNet(SyncNetConfig(**config)),
+        golden=golden_sync,
+    )
     return SyncScorer(network, file_sha256(path))
-
-
-def _build(config: Mapping[str, Any]) -> SyncNet:
-    return SyncNet(SyncNetConfig(**config))

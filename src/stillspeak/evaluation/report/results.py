@@ -12,6 +12,7 @@ from typing import Any
 from stillspeak.errors import ConfigError, DataError
 from stillspeak.evaluation.results import RunSummary
 from stillspeak.evaluation.summary import MetricSummary, read_number
+from stillspeak.evaluation.systems import System
 from stillspeak.evaluation.traces import read_traces
 from stillspeak.reporting.plots import INK, MUTED, VARIABLES, colour_of
 from stillspeak.system.configuration import build
@@ -24,7 +25,7 @@ class SystemResults:
     Attributes:
         folder: where it is.
         name: what the report calls the system; no two have the same.
-        kind, label, sha256: of the system.
+        system: what was evaluated.
         colour: in every plot.
         summary: ``summary.json``.
         values: metric, then clip, to the value; undefined ones are not in it.
@@ -35,15 +36,18 @@ class SystemResults:
 
     folder: Path
     name: str
-    kind: str
-    label: str
-    sha256: str
+    system: System
     colour: str
     summary: RunSummary
     values: dict[str, dict[str, float]]
     speakers: dict[str, str]
     keys: dict[str, str]
     traces: dict[str, dict[str, Any]]
+
+    @property
+    def kind(self) -> str:
+        """Of the system."""
+        return self.system.kind
 
     @property
     def role(self) -> str:
@@ -111,7 +115,7 @@ def read_all(folders: Sequence[str | Path]) -> list[SystemResults]:
     paths = [Path(folder) for folder in folders]
     if len({path.resolve() for path in paths}) < len(paths):
         raise DataError("a folder of results is given twice")
-    stems = [Path(_system_of(path)["label"]).stem for path in paths]
+    stems = [Path(_system_of(path).label).stem for path in paths]
     read: list[SystemResults] = []
     for path, name in zip(paths, stems, strict=True):
         if stems.count(name) > 1:
@@ -155,23 +159,20 @@ def read_results(folder: Path, name: str, number: int) -> SystemResults:
         raise DataError(
             f"{folder}: the results are damaged ({reason}); run stillspeak evaluate again"
         ) from error
-    kind = system["kind"]
-    colour = {"still": MUTED, "real": INK}.get(kind, colour_of(number))
-    return SystemResults(
-        *(folder, name, kind, system["label"], system["sha256"], colour, summary),
-        *(values, speakers, keys, traces),
-    )
+    colour = {"still": MUTED, "real": INK}.get(system.kind, colour_of(number))
+    return SystemResults(folder, name, system, colour, summary, values, speakers, keys, traces)
 
 
-def _system_of(folder: Path) -> dict[str, str]:
+def _system_of(folder: Path) -> System:
     path = folder / "system.json"
     if not path.is_file():
         raise DataError(f"{folder}: is no folder of results (it has no system.json)")
     system = _object(path)
-    missing = [key for key in ("kind", "label", "sha256") if not isinstance(system.get(key), str)]
+    about = {key: system.get(key) for key in ("kind", "label", "sha256")}
+    missing = [key for key, value in about.items() if not isinstance(value, str)]
     if missing:
         raise DataError(f"{path}: is damaged (without {', '.join(missing)}); evaluate again")
-    return system
+    return System(**about)  # type: ignore[arg-type]
 
 
 def _object(path: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from stillspeak.evaluation.systems import (
     FrameSource,
     Loaded,
     Recording,
+    System,
     frame_source,
     load_recording,
     open_system,
@@ -51,12 +53,7 @@ FACES = 4
 
 @dataclass(frozen=True)
 class Strip:
-    """Frames side by side.
-
-    Attributes:
-        label: what the row shows.
-        png: the picture, 8-bit RGB PNG.
-    """
+    """Frames side by side: what they show, and the 8-bit RGBA PNG."""
 
     label: str
     png: bytes
@@ -64,13 +61,7 @@ class Strip:
 
 @dataclass(frozen=True)
 class Sheet:
-    """Rows of frames under common column headings.
-
-    Attributes:
-        title, caption: what is seen.
-        columns: headings, one a frame of every row.
-        strips: the rows.
-    """
+    """Rows of frames under common column headings, one a frame of every row."""
 
     title: str
     caption: str
@@ -92,58 +83,40 @@ class Movement:
 
 
 class SystemFrames:
-    """Frames of one system's results, made when first asked for.
+    """Frames of one system's results, made when first asked for. All methods raise
+    StillspeakError where frames cannot be read or made again.
 
     Args:
-        folder: of the results.
-        kind, label, sha256: of the system.
+        system: that was evaluated.
         data: the prepared cache; None for what has none.
+        folder: of the results.
         keys: of the clips, as the values have them.
     """
 
     def __init__(
-        self,
-        folder: Path,
-        kind: str,
-        label: str,
-        sha256: str,
-        data: Path | None,
-        keys: Mapping[str, str],
+        self, system: System, data: Path | None, folder: Path, keys: Mapping[str, str]
     ) -> None:
-        self._folder, self._kind, self._label, self._sha256 = folder, kind, label, sha256
-        self._data, self._keys = data, keys
+        self._system, self._data, self._folder, self._keys = system, data, folder, keys
         self._source: FrameSource | None = None
         self._clips: dict[Path, dict[str, CachedClip]] = {}
         self._made: dict[tuple[str, str], Frames] = {}
 
     def real(self, clip: str) -> Loaded:
-        """The real video of a clip.
-
-        Raises:
-            DataError: it is not there any more, or another one is.
-        """
-        if self._kind == "videos":
+        """The real video of a clip."""
+        if self._system.kind == "videos":
             return self._read(self._folder / "aligned" / "real", clip, check=False)
         if self._data is None:
             raise DataError("the summary names no prepared cache; give it with --data")
         return self._read(self._data, clip, check=True)
 
     def generated(self, clip: str) -> Frames:
-        """(T, H, W, 3) uint8: the frames that were scored.
-
-        Raises:
-            StillspeakError: they cannot be made again.
-        """
-        if self._kind == "videos":
+        """(T, H, W, 3) uint8: the frames that were scored."""
+        if self._system.kind == "videos":
             return self._read(self._folder / "aligned" / "videos", clip, check=False).frames
         return self.speaking(clip, clip)
 
     def speaking(self, face: str, sound: str) -> Frames:
-        """(T, H, W, 3) uint8: the first frame of one clip, driven by another's sound.
-
-        Raises:
-            StillspeakError: they cannot be made.
-        """
+        """(T, H, W, 3) uint8: the first frame of one clip, driven by another's sound."""
         if (face, sound) not in self._made:
             still, driving = self.real(face).frames, self.real(sound)
             if face != sound:
@@ -153,13 +126,13 @@ class SystemFrames:
 
     def _generator(self) -> FrameSource:
         if self._source is None:
-            system = open_system(self._label)
-            if system.sha256 != self._sha256:
+            now, then = open_system(self._system.label), self._system
+            if now.sha256 != then.sha256:
                 raise WeightsError(
-                    f"the weights called {self._label} are not those that were evaluated "
-                    f"(SHA-256 {system.sha256[:12]} instead of {self._sha256[:12]})"
+                    f"the weights called {then.label} are not those that were evaluated "
+                    f"(SHA-256 {now.sha256[:12]} instead of {then.sha256[:12]})"
                 )
-            self._source = frame_source(system)
+            self._source = frame_source(now)
         return self._source
 
     def _read(self, cache: Path, clip: str, *, check: bool) -> Loaded:
@@ -180,9 +153,7 @@ def draw_sheets(
     """Sheets of one system, and why there are none."""
     if data is None and system.summary.data is not None:
         data = Path(system.summary.data)
-    frames = SystemFrames(
-        *(system.folder, system.kind, system.label, system.sha256, data, system.keys)
-    )
+    frames = SystemFrames(system.system, data, system.folder, system.keys)
     made: list[dict[str, Any]] = []
     reasons: list[str] = []
 
@@ -194,7 +165,7 @@ def draw_sheets(
 
     if system.kind == "model":
         faces = _one_a_speaker(system)[:FACES]
-        add("the same sound on several faces", lambda: same_sound(frames, faces, system.name))
+        add("the same sound on several faces", partial(same_sound, frames, faces, system.name))
     if system.kind == "videos":
         reasons.append(
             f"{system.name}, the same sound on several faces: these are given videos, which no "
@@ -208,17 +179,16 @@ def draw_sheets(
     fps = next(iter(system.traces.values()))["fps"]
     found = blinks(system.traces, "generated")
     moves = brow_movements(system.traces, "generated")
-    lowered = [move for move in moves if move.size < 0]
-    raised = [move for move in moves if move.size > 0]
+    directions = (("lowered (a frown)", -1), ("raised", 1))
     many = f"in {len(system.traces)} clips"
     if found:
-        add("a blink", lambda: blink_sheet(frames, found[0], system.name, fps))
+        add("a blink", partial(blink_sheet, frames, found[0], system.name, fps))
     else:
         reasons.append(f"{system.name}: no whole blink was found {many}, so none is shown")
-    for way, some in (("lowered (a frown)", lowered), ("raised", raised)):
-        if some:
-            first = some[0]
-            add("brows", lambda first=first: brow_sheet(frames, first, system.name, fps))  # type: ignore[misc]
+    for way, sign in directions:
+        first = next((move for move in moves if sign * move.size > 0), None)
+        if first is not None:
+            add("brows", partial(brow_sheet, frames, first, system.name, fps))
         else:
             reasons.append(
                 f"{system.name}: no brows {way} by more than {BROW_EXCURSION:g} px for "
@@ -257,9 +227,6 @@ def same_sound(frames: SystemFrames, clips: Sequence[str], name: str) -> Sheet:
         frames: of a model's results.
         clips: the first gives sound and words; each gives a face.
         name: of the system.
-
-    Raises:
-        StillspeakError: frames cannot be made.
     """
     sound = clips[0]
     truth = frames.real(sound)
@@ -300,11 +267,8 @@ def _moments(truth: Loaded) -> tuple[list[str], list[int]]:
 
 
 def blinks(traces: Mapping[str, Mapping[str, Any]], side: str) -> list[Movement]:
-    """Blinks in traces, deepest first, those that the clip cuts off left out.
-
-    Args:
-        traces: by clip; their ``closure`` is read.
-        side: ``generated`` or ``real``.
+    """Blinks in traces by clip, deepest first, those that the clip cuts off left out; ``side`` is
+    ``generated`` or ``real``.
     """
     found = []
     for clip, trace in traces.items():
@@ -320,10 +284,6 @@ def blinks(traces: Mapping[str, Mapping[str, Any]], side: str) -> list[Movement]
 def brow_movements(traces: Mapping[str, Mapping[str, Any]], side: str) -> list[Movement]:
     """Stretches in which the eyebrows are higher or lower than the clip's median by
     :data:`BROW_EXCURSION` pixels for :data:`BROW_FRAMES` frames or more, largest first.
-
-    Args:
-        traces: by clip; their ``brow`` is read.
-        side: ``generated`` or ``real``.
     """
     found = []
     for clip, trace in traces.items():
@@ -340,11 +300,7 @@ def brow_movements(traces: Mapping[str, Mapping[str, Any]], side: str) -> list[M
 
 
 def blink_sheet(frames: SystemFrames, blink: Movement, name: str, fps: float) -> Sheet:
-    """A blink from open over closed to open (paper, Figure 5 b).
-
-    Raises:
-        StillspeakError: frames cannot be made.
-    """
+    """A blink from open over closed to open (paper, Figure 5 b)."""
     places = (
         blink.start - 1,
         (blink.start + blink.peak) // 2,
@@ -363,11 +319,7 @@ def blink_sheet(frames: SystemFrames, blink: Movement, name: str, fps: float) ->
 
 
 def brow_sheet(frames: SystemFrames, move: Movement, name: str, fps: float) -> Sheet:
-    """A movement of the eyebrows (paper, Figure 5 a).
-
-    Raises:
-        StillspeakError: frames cannot be made.
-    """
+    """A movement of the eyebrows (paper, Figure 5 a)."""
     way = "raised" if move.size > 0 else "lowered"
     before, after = max(0, move.start - 3), move.stop + 2
     places = (before, move.start, move.peak, move.stop - 1, after)
