@@ -172,6 +172,6 @@ def _method(study: Study, report: ReportBuilder) -> None:
             f"Percentile bootstrap: visitors are drawn with replacement with all their answers, "
             f"{st.RESAMPLES} times (500 for Bradley-Terry, 1,000 for d′ and c).",
         ),
-        *study.kind.method(study),
+        *study.kind.method,
     ]
     report.section("Method").blocks.append(Block("definitions", rows=rows))

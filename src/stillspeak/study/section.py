@@ -94,6 +94,11 @@ def share_row(share: Mapping[str, Any]) -> list[str]:
     return [percent(share["share"]), of(share), span(share["exact"]), span(share["clustered"])]
 
 
+def share_overview(name: str, share: Mapping[str, Any]) -> tuple[str, ...]:
+    """A row of a kind's overview."""
+    return name, percent(share["share"]), of(share), span(share["clustered"])
+
+
 def share_head(level: str) -> list[str]:
     """The head of :func:`share_row`."""
     return ["share", "n", f"{level} exact", f"{level} over visitors"]

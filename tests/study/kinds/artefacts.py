@@ -11,7 +11,7 @@ from stillspeak.study.config import Question
 from stillspeak.study.kinds import Rater, Result, Study, StudyKind
 from stillspeak.study.materials import Video
 from stillspeak.study.records import Answer, Trial
-from stillspeak.study.section import ReportBuilder, of, percent, share_head, share_row, span
+from stillspeak.study.section import ReportBuilder, percent, share_head, share_overview, share_row
 
 
 class Artefacts(StudyKind):
@@ -53,9 +53,7 @@ class Artefacts(StudyKind):
         )
 
     def overview(self, main: Result) -> list[tuple[str, ...]]:
-        return [
-            (s["system"], percent(s["share"]), of(s), span(s["clustered"])) for s in main["systems"]
-        ]
+        return [share_overview(s["system"], s) for s in main["systems"]]
 
 
 KIND = Artefacts()

@@ -126,6 +126,7 @@ class StudyKind(ABC):
         bad_videos: catch trials show obviously bad videos.
         remembered: visitors remember the answers, so that no trial comes twice.
         unit: what the report calls what one trial shows.
+        method: names and texts of what else the report's method says.
     """
 
     name: ClassVar[str]
@@ -143,6 +144,7 @@ class StudyKind(ABC):
     bad_videos: ClassVar[bool] = True
     remembered: ClassVar[bool] = False
     unit: ClassVar[str] = "video"
+    method: ClassVar[Sequence[tuple[str, str]]] = ()
 
     # ------------------------------------------------------------ settings and videos
 
@@ -257,10 +259,6 @@ class StudyKind(ABC):
     def balance(self, study: Study) -> str:
         """How trials are drawn, for the report's method."""
         return "Systems take turns; videos shown least so far come first."
-
-    def method(self, study: Study) -> list[tuple[str, str]]:
-        """Names and texts of what else the report's method says."""
-        return []
 
     # ------------------------------------------------------------ simulated raters
 

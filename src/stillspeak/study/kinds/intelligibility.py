@@ -16,7 +16,15 @@ from stillspeak.study.config import Question, Trials
 from stillspeak.study.kinds import Rater, Result, Study, StudyKind
 from stillspeak.study.materials import Video
 from stillspeak.study.records import Answer, Trial
-from stillspeak.study.section import ReportBuilder, of, percent, share_head, share_row, span
+from stillspeak.study.section import (
+    ReportBuilder,
+    of,
+    percent,
+    share_head,
+    share_overview,
+    share_row,
+    span,
+)
 
 
 class _Word(NamedTuple):
@@ -47,6 +55,14 @@ class Intelligibility(StudyKind):
     spoken = True
     bad_videos = False
     remembered = True
+    method = (
+        (
+            "Words",
+            "Compared place by place where as many were given as said, else aligned with the "
+            "fewest changes; case and punctuation do not count; “cannot tell” counts as "
+            "wrong.",
+        ),
+    )
 
     # ------------------------------------------------------------ settings and trials
 
@@ -239,19 +255,7 @@ class Intelligibility(StudyKind):
         )
 
     def overview(self, main: Result) -> list[tuple[str, ...]]:
-        return [
-            (s["system"], percent(s["share"]), of(s), span(s["clustered"])) for s in main["systems"]
-        ]
-
-    def method(self, study: Study) -> list[tuple[str, str]]:
-        return [
-            (
-                "Words",
-                "Compared place by place where as many were given as said, else aligned with the "
-                "fewest changes; case and punctuation do not count; “cannot tell” counts as "
-                "wrong.",
-            )
-        ]
+        return [share_overview(s["system"], s) for s in main["systems"]]
 
 
 def _labels(question: Question, places: int) -> list[str]:

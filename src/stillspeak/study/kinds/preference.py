@@ -30,6 +30,7 @@ from stillspeak.study.section import (
     p_value,
     percent,
     share_head,
+    share_overview,
     share_row,
     span,
 )
@@ -56,6 +57,20 @@ class Preference(StudyKind):
     folders = (2, 12, "two folders of videos or more")
     paired = True
     unit = "pair of videos"
+    method = (
+        (
+            "p (sign)",
+            "Binomial test over visitors: those who mostly chose the first system against "
+            "those who mostly chose the second.",
+        ),
+        ("p (Holm)", "Corrected for the number of pairs of systems (Holm 1979)."),
+        (
+            "Bradley-Terry scale",
+            "P(i over j) = 1 / (1 + exp(s_j − s_i)), maximum likelihood by the MM algorithm "
+            "of Hunter (2004). With two systems it says what the share says.",
+        ),
+        ALPHA,
+    )
 
     # ------------------------------------------------------------ settings and videos
 
@@ -213,7 +228,7 @@ class Preference(StudyKind):
 
     def overview(self, main: Result) -> list[tuple[str, ...]]:
         return [
-            (f"{q['id']}: {_over(p)}", percent(p["share"]), of(p), span(p["clustered"]))
+            share_overview(f"{q['id']}: {_over(p)}", p)
             for q in main["questions"]
             for p in q["pairs"]
         ]
@@ -224,22 +239,6 @@ class Preference(StudyKind):
             "half of its trials; items and sides shown least so far come first, chance decides "
             "the rest."
         )
-
-    def method(self, study: Study) -> list[tuple[str, str]]:
-        return [
-            (
-                "p (sign)",
-                "Binomial test over visitors: those who mostly chose the first system against "
-                "those who mostly chose the second.",
-            ),
-            ("p (Holm)", "Corrected for the number of pairs of systems (Holm 1979)."),
-            (
-                "Bradley-Terry scale",
-                "P(i over j) = 1 / (1 + exp(s_j − s_i)), maximum likelihood by the MM algorithm "
-                "of Hunter (2004). With two systems it says what the share says.",
-            ),
-            ALPHA,
-        ]
 
 
 def _sides(picked: Any, shown: Shown, chance: random.Random) -> list[Trial]:

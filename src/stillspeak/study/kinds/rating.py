@@ -37,6 +37,14 @@ class Rating(StudyKind):
         "realism": "How real does the person look?",
     }
     labels = ("Bad", "Poor", "Fair", "Good", "Excellent")  # ITU-T P.800's
+    method = (
+        (
+            "Mean opinion score",
+            "Mean over all ratings of the five grades of ITU-T P.800. Student’s interval is "
+            "that of the visitors’ own means.",
+        ),
+        ALPHA,
+    )
 
     # ------------------------------------------------------------ trials, page and answers
 
@@ -191,16 +199,6 @@ class Rating(StudyKind):
             for q in main["questions"]
             for s in q["systems"]
         ]  # fmt: skip
-
-    def method(self, study: Study) -> list[tuple[str, str]]:
-        return [
-            (
-                "Mean opinion score",
-                "Mean over all ratings of the five grades of ITU-T P.800. Student’s interval is "
-                "that of the visitors’ own means.",
-            ),
-            ALPHA,
-        ]
 
 
 def _mean(values: Sequence[float]) -> float | None:

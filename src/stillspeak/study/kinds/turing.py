@@ -24,6 +24,7 @@ from stillspeak.study.section import (
     p_equals,
     percent,
     share_head,
+    share_overview,
     share_row,
     span,
 )
@@ -50,6 +51,13 @@ class Turing(StudyKind):
     one_question = True
     folders = (2, 2, "two folders: the real videos, then the fake ones")
     sides = (REAL, FAKE)
+    method = (
+        (
+            "d′ and c",
+            "d′ = z(H) − z(F), c = −(z(H) + z(F)) / 2 with H = (hits + 0.5) / (fakes + 1) and "
+            "F = (false alarms + 0.5) / (reals + 1), after Hautus (1995).",
+        ),
+    )
 
     # ------------------------------------------------------------ settings and trials
 
@@ -234,8 +242,7 @@ class Turing(StudyKind):
         _difficulty(report, main["items"])
 
     def overview(self, main: Result) -> list[tuple[str, ...]]:
-        share = main["accuracy"]
-        return [("correct", percent(share["share"]), of(share), span(share["clustered"]))]
+        return [share_overview("correct", main["accuracy"])]
 
     def balance(self, study: Study) -> str:
         by = (
@@ -247,15 +254,6 @@ class Turing(StudyKind):
             f"Sampling: {by}; the video is the least shown of its kind, and nobody sees the real "
             "and the fake video of one name."
         )
-
-    def method(self, study: Study) -> list[tuple[str, str]]:
-        return [
-            (
-                "d′ and c",
-                "d′ = z(H) − z(F), c = −(z(H) + z(F)) / 2 with H = (hits + 0.5) / (fakes + 1) and "
-                "F = (false alarms + 0.5) / (reals + 1), after Hautus (1995).",
-            )
-        ]
 
 
 def _other(side: str) -> str:
