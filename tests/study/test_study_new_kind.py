@@ -81,3 +81,9 @@ def test_a_kind_of_one_module(
 def test_an_unknown_kind_is_named() -> None:
     with pytest.raises(ConfigError, match="'beauty' is not one of intelligibility, mos, "):
         kinds.find_kind("beauty")
+
+
+def test_contributors_read_the_same_module() -> None:
+    module = Path(__file__).with_name("kinds") / "artefacts.py"
+    text = Path(__file__).parents[2].joinpath("CONTRIBUTING.md").read_text("utf-8")
+    assert f"```python\n{module.read_text('utf-8')}```" in text
