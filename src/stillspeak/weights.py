@@ -68,42 +68,34 @@ class ReleasedModel:
 
 
 def catalogue() -> dict[str, ReleasedModel]:
-    """The released models by name; ``default`` stands for the one that is used unasked.
+    """The released models by name; ``default`` stands for the one that is used by default.
 
-    The default travels in the package. Others lie in the
-    ``weights`` folder of a checkout, or in the folder that STILLSPEAK_WEIGHTS names.
+    That one is in the package. Others lie in the ``weights`` folder of a checkout, or in the
+    folder that STILLSPEAK_WEIGHTS names.
     """
-    table = _catalogue_table()
-    models = _entries(table["models"])
-    models[DEFAULT_MODEL] = models[table["default"]]
-    return models
+    models, default = _released("models")
+    return {**models, DEFAULT_MODEL: models[default]}
 
 
 def scorers() -> dict[str, ReleasedModel]:
     """The released networks that measure, by name: ``lipnet`` reads lips, ``sync`` hears whether
-    picture and sound belong together. They travel in the package."""
-    return _entries(_catalogue_table()["scorers"])
+    picture and sound belong together. They are in the package."""
+    return _released("scorers")[0]
 
 
-def _catalogue_table() -> dict[str, Any]:
-    table: dict[str, Any] = json.loads((_resources() / "catalogue.json").read_text("utf-8"))
-    return table
-
-
-def _resources() -> Path:
-    return Path(str(files("stillspeak"))) / "resources" / "weights"
-
-
-def _entries(table: Mapping[str, Any]) -> dict[str, ReleasedModel]:
-    places = [_resources(), Path(__file__).parents[2] / "weights"]
+def _released(kind: str) -> tuple[dict[str, ReleasedModel], str]:
+    """One kind of the catalogue's entries, and the default model's name."""
+    resources = Path(str(files("stillspeak"))) / "resources" / "weights"
+    places = [resources, Path(__file__).parents[2] / "weights"]
     if named := os.environ.get("STILLSPEAK_WEIGHTS"):
         places.insert(1, Path(named))
+    table = json.loads((resources / "catalogue.json").read_text("utf-8"))
     models = {}
-    for name, entry in table.items():
+    for name, entry in table[kind].items():
         candidates = [place / entry["file"] for place in places]
         path = next((p for p in candidates if p.is_file()), candidates[0])
         models[name] = ReleasedModel(name, path, entry["sha256"], entry["summary"])
-    return models
+    return models, table["default"]
 
 
 def resolve_model(model: str | Path) -> tuple[Path, str | None]:
@@ -122,9 +114,9 @@ def resolve_model(model: str | Path) -> tuple[Path, str | None]:
             )
         return entry.path, entry.sha256
     path = Path(model)
-    if not path.is_file() and model in _REMOVED:
-        raise WeightsError(f"{model}: {_NO_WARP}")
     if not path.is_file():
+        if model in _REMOVED:
+            raise WeightsError(f"{model}: {_NO_WARP}")
         names = ", ".join(sorted(known))
         raise WeightsError(f"{model}: no such weights file, and no released model ({names})")
     return path, None
@@ -230,19 +222,14 @@ def save_network(
     rounded: N,
     golden: Callable[[N], Tensor],
 ) -> None:
-    """Write any network as a weights file, through a temporary file.
+    """Write any network as a weights file, as :func:`save_model` writes a generator.
 
     Args:
-        network: in any mode; floating-point tensors are stored as float16.
-        path: the file to write.
-        info: how it was made. JSON values.
+        network, path, info: as there.
         format_name: what kind of weights file this is, with its version.
         config: what the network is built from. JSON values.
         rounded: a second network of the same kind, which gets the rounded weights.
         golden: what a network answers to a fixed input, a vector.
-
-    Raises:
-        OutputError: the disk refuses.
     """
     state = {
         name: (value.half() if value.is_floating_point() else value).detach().cpu().contiguous()
@@ -316,7 +303,7 @@ def load_speech_encoder(path: Path) -> tuple[SpeechEncoder, dict[str, Any]]:
 
 @torch.no_grad()
 def golden_answer(generator: Generator) -> Tensor:
-    """What the generator makes of a fixed synthetic input: encodings and parts of two frames.
+    """What the generator answers to a fixed synthetic input: encodings and parts of two frames.
 
     The encodings are there because little of a wrong encoder may reach the picture. The input
     is made of sines, so that it is the same on every machine without a file.

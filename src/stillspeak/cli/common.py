@@ -243,13 +243,14 @@ def progress_bar(what: str, total: int | None, quiet: bool) -> Iterator[Advance]
 def progress_stages(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
     """A progress bar for each stage of a work, of which one is shown at a time."""
     with ExitStack() as bars:
-        advances: dict[str, Advance] = {}
+        shown: dict[str, Advance] = {}
 
         def progress(stage: str, done: int, total: int) -> None:
-            if stage not in advances:
+            if stage not in shown:
                 bars.close()
-                advances[stage] = bars.enter_context(progress_bar(stage, total, quiet))
-            advances[stage](done)
+                shown.clear()
+                shown[stage] = bars.enter_context(progress_bar(stage, total, quiet))
+            shown[stage](done)
 
         yield progress
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic import Field
 
 from stillspeak.cli.common import Quiet, command_line, listed, progress_stages, tell, usage
+
+if TYPE_CHECKING:
+    from stillspeak.evaluation.results import Evaluation
 
 
 def evaluate(
@@ -50,7 +53,6 @@ def evaluate(
     """Score a model on a test set or a folder of videos, or the videos of any other system."""
     from stillspeak.evaluation.evaluate import evaluate_folder, evaluate_model, evaluate_videos
     from stillspeak.evaluation.metrics import all_metrics
-    from stillspeak.evaluation.summary import format_table
 
     if list_only:
         for metric in all_metrics():
@@ -58,16 +60,12 @@ def evaluate(
         return
     if output is None:
         raise typer.BadParameter("-o FOLDER is needed")
-    no_model, no_data = model is None, data is None
-    no_videos, no_real = videos is None, real is None
+    no_model, no_videos = model is None or data is None, videos is None or real is None
+    halves = (model is None) != (data is None) or (videos is None) != (real is None)
     usage(
         {
-            "give --model and --data, or --videos and --real": (
-                (no_model or no_data) == (no_videos or no_real)
-            ),
-            "--model goes with --data, --videos goes with --real": (
-                no_model != no_data or no_videos != no_real
-            ),
+            "give --model and --data, or --videos and --real": no_model == no_videos,
+            "--model goes with --data, --videos goes with --real": halves,
             f"--layout {layout!r} is neither cache nor folder": layout not in ("cache", "folder"),
             "--layout folder goes with --model and --data": layout == "folder" and no_model,
             "--first-frame goes with --layout folder": first_frame and layout != "folder",
@@ -87,13 +85,19 @@ def evaluate(
             "command": command_line(),
             "progress": progress,
         }
-        if model is not None and data is not None and layout == "folder":
-            result = evaluate_folder(model, data, output, **common)
-        elif model is not None and data is not None:
-            result = evaluate_model(model, data, output, split=split, **common)
-        else:
+        if model is None or data is None:
             assert videos is not None and real is not None
             result = evaluate_videos(videos, real, output, **common)
+        elif layout == "folder":
+            result = evaluate_folder(model, data, output, **common)
+        else:
+            result = evaluate_model(model, data, output, split=split, **common)
+    _report(result, output, quiet)
+
+
+def _report(result: Evaluation, output: Path, quiet: bool) -> None:
+    from stillspeak.evaluation.summary import format_table
+
     for failure in result.failed:
         tell(f"{failure.clip}: skipped: {failure.reason}")
     for reason in dict.fromkeys(result.left_out.values()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -57,38 +58,21 @@ def inspect(
 
 def as_table(found: Inspection) -> dict[str, Any]:
     """One JSON object of an inspection."""
-    mark, credentials = found.watermark, found.credentials
     table: dict[str, Any] = {
         "file": str(found.path),
         "verdict": found.verdict,
         "summary": found.summary,
-        "watermark": {
-            "present": mark.present,
-            "identifier": None if mark.identifier is None else f"{mark.identifier:08x}",
-            "score": mark.score,
-            "frames": mark.frames,
-        },
+        "watermark": {**asdict(found.watermark), "identifier": _hex(found.watermark.identifier)},
         "credentials": None,
     }
-    if credentials is not None:
-        named = credentials.watermark
-        table["credentials"] = {
-            "intact": credentials.intact,
-            "trusted": credentials.trusted,
-            "self_made": credentials.self_made,
-            "signer": credentials.signer,
-            "organisation": credentials.organisation,
-            "signed_at": credentials.signed_at,
-            "tool": credentials.tool,
-            "actions": list(credentials.actions),
-            "source_types": list(credentials.source_types),
-            "model": credentials.model,
-            "model_sha256": credentials.model_sha256,
-            "watermark": None if named is None else f"{named:08x}",
-            "ingredients": [dict(one) for one in credentials.ingredients],
-            "problems": list(credentials.problems),
-        }
+    if found.credentials is not None:
+        named = _hex(found.credentials.watermark)
+        table["credentials"] = {**asdict(found.credentials), "watermark": named}
     return table
+
+
+def _hex(identifier: int | None) -> str | None:
+    return None if identifier is None else f"{identifier:08x}"
 
 
 def as_text(found: Inspection) -> str:
@@ -117,7 +101,7 @@ def as_text(found: Inspection) -> str:
         for problem in credentials.problems:
             add("problem", problem)
     if mark.identifier is not None:
-        add("watermark", f"{mark.identifier:08x}")
+        add("watermark", _hex(mark.identifier))
     elif mark.present:
         add("watermark", "there, but its identifier cannot be read any more")
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, cast, get_args
 
 from stillspeak.errors import ConfigError
 
@@ -32,10 +32,13 @@ def choose_device(name: str = "auto") -> torch.device:
     return torch.device(name)
 
 
+PrecisionName = Literal["32-true", "bf16-mixed", "16-mixed"]
+
+
 class Precision(NamedTuple):
     """A Fabric precision string and why it was chosen."""
 
-    name: Literal["32-true", "bf16-mixed", "16-mixed"]
+    name: PrecisionName
     reason: str
 
 
@@ -55,16 +58,11 @@ def choose_precision(name: str, device: torch.device) -> Precision:
     """
     import torch
 
-    if name == "32-true":
-        return Precision("32-true", "asked for")
-    if name == "bf16-mixed":
-        return Precision("bf16-mixed", "asked for")
-    if name == "16-mixed":
-        return Precision("16-mixed", "asked for")
+    if name in get_args(PrecisionName):
+        return Precision(cast("PrecisionName", name), "asked for")
     if name != "auto":
-        raise ConfigError(
-            f"precision {name!r} is not known; give auto, 32-true, bf16-mixed or 16-mixed"
-        )
+        known = ", ".join(get_args(PrecisionName))
+        raise ConfigError(f"precision {name!r} is not known; give auto, {known}")
     if device.type == "cuda":
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return Precision("bf16-mixed", "the GPU multiplies bfloat16 in hardware")
