@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cached_property
-from typing import NamedTuple, TypeVar
+from functools import cached_property, partial
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,7 @@ from stillspeak.evaluation.measures.identity import Embeddings
 from stillspeak.evaluation.measures.image_quality import Frames
 from stillspeak.evaluation.measures.lips import find_in_crop, quiet_frames, silent_frames
 from stillspeak.evaluation.real_cache import RealCache
-from stillspeak.evaluation.tools import Tools
+from stillspeak.evaluation.tools import Tool, Tools
 from stillspeak.face.landmarks import LANDMARKS, Face
 from stillspeak.face.mouth import face_height, lip_opening, mouth_width
 
@@ -97,13 +97,11 @@ class ObservedFrames:
     @cached_property
     def eye_closure(self) -> Curve:
         """(T,) mean of the two eyeBlink blendshapes in [0, 1], NaN where there is no face."""
-        shapes = [None if face is None else face.blendshapes for face in self.faces]
-        return np.array(
-            [
-                float("nan") if s is None else (s["eyeBlinkLeft"] + s["eyeBlinkRight"]) / 2
-                for s in shapes
-            ]
+        both = ("eyeBlinkLeft", "eyeBlinkRight")
+        shapes = (
+            [np.nan] * 2 if f is None else [f.blendshapes[b] for b in both] for f in self.faces
         )
+        return np.array([(left + right) / 2 for left, right in shapes])
 
     @cached_property
     def brow(self) -> Curve:
@@ -228,14 +226,7 @@ class EvaluationClip:
     @cached_property
     def real_sync(self) -> Sync:
         """The same of the real frames."""
-        cache = self._cache
-        return Sync(
-            *_kept(
-                lambda: cache.value("sync"),
-                lambda: self._sync(self.real.frames),
-                lambda sync: cache.keep_value("sync", sync),
-            )
-        )
+        return Sync(*self._kept_value("sync", lambda: self._sync(self.real.frames)))
 
     @cached_property
     def generated_reading(self) -> str:
@@ -245,14 +236,7 @@ class EvaluationClip:
     @cached_property
     def real_reading(self) -> str:
         """What it reads from the real ones."""
-        cache = self._cache
-        return str(
-            _kept(
-                lambda: cache.value("lipreader"),
-                lambda: self._read(self.real.frames),
-                lambda text: cache.keep_value("lipreader", text),
-            )
-        )
+        return str(self._kept_value("lipreader", lambda: self._read(self.real.frames)))
 
     @cached_property
     def is_real(self) -> bool:
@@ -265,6 +249,10 @@ class EvaluationClip:
         if self.words:
             return Silence(silent_frames(self.words, len(self), VIDEO_FPS), "word timings")
         return Silence(quiet_frames(self.audio, len(self)), "energy")
+
+    def _kept_value(self, tool: Tool, find: Callable[[], Any]) -> Any:
+        cache = self._cache
+        return _kept(partial(cache.value, tool), find, partial(cache.keep_value, tool))
 
     def _generated_faces(self) -> list[Face | None]:
         _ = self._kept_faces  # a generated frame may be a real one

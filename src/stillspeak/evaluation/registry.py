@@ -86,13 +86,7 @@ METRICS: dict[str, Metric] = {}
 
 
 def metric(name: str, compute: Measure, definition: str, **about: Any) -> None:
-    """Register a metric.
-
-    Args:
-        name, compute, definition: as in :class:`Metric`; line breaks in the definition do not
-            count.
-        about: its other attributes.
-    """
+    """Register a metric; line breaks in the definition do not count."""
     if name in METRICS:
         raise ValueError(f"there are two metrics with the name {name}")
     METRICS[name] = Metric(name, compute, " ".join(definition.split()), **about)

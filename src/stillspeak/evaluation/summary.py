@@ -93,14 +93,9 @@ def summarise(rows: Sequence[Mapping[str, Any]], metric: Mapping[str, Any]) -> M
 
 
 def bootstrap(groups: Sequence[npt.NDArray[np.float64]]) -> Interval | None:
-    """95 % interval of the mean of all values when whole groups are drawn with replacement.
-
-    Args:
-        groups: values that are drawn together; one value a group is the ordinary bootstrap.
-
-    Returns:
-        2.5 and 97.5 % quantiles of 2,000 means, the same at each call; None if there are fewer
-        than two groups or a value is not finite.
+    """95 % interval of the mean of all values when whole groups are drawn with replacement: 2.5 and
+    97.5 % quantiles of 2,000 means, the same at each call; None if there are fewer than two
+    groups or a value is not finite.
     """
     if len(groups) < 2 or not all(np.isfinite(group).all() for group in groups):
         return None

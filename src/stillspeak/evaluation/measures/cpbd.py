@@ -69,16 +69,11 @@ def cpbd(levels: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def edge_widths(levels: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-    """Widths of near-vertical edges, after Marziliano et al. 2002.
+    """Widths of near-vertical edges, after Marziliano et al. 2002: (T, H, W) grey levels to
+    (T, H, W) pixels, 0 where there is no edge.
 
     From an edge pixel the grey level is followed along the row to both sides for as long as it
     keeps falling on the dark side and rising on the bright side.
-
-    Args:
-        levels: (T, H, W) grey.
-
-    Returns:
-        (T, H, W) pixels, 0 where there is no edge.
     """
     edges = _sobel_edges(levels)
     edges[:, [0, -1], :] = False
@@ -108,11 +103,7 @@ def _follow(
     sign: npt.NDArray[np.float64],
     direction: int,
 ) -> npt.NDArray[np.int64]:
-    """How far K edges reach to one side: the step beside the pixel, and what goes on as it.
-
-    Returns:
-        (K,) pixels, 1 to 101.
-    """
+    """How far K edges reach to one side, the step beside the pixel included: (K,), 1 to 101."""
     reach = np.ones(len(column), np.int64)
     going = np.arange(len(column))
     last = levels.shape[2] - 1

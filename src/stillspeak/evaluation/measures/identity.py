@@ -7,7 +7,6 @@ its model, 1.45 for its baseline).
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from importlib import import_module, metadata
 from pathlib import Path
@@ -53,11 +52,7 @@ class Embedder(Protocol):
 
 
 class DlibEmbedder:
-    """dlib's 128-dimensional face descriptor (``dlib_face_recognition_resnet_model_v1``).
-
-    Raises:
-        MissingDependencyError: the ``eval`` extra is not installed.
-    """
+    """dlib's 128-dimensional face descriptor (``dlib_face_recognition_resnet_model_v1``)."""
 
     def __init__(self) -> None:
         try:
@@ -69,12 +64,7 @@ class DlibEmbedder:
                 "pip install 'stillspeak[eval]'"
             ) from error
         self._network = dlib.face_recognition_model_v1(models.face_recognition_model_location())
-        self._version = f"dlib {dlib.__version__}, resnet v1, chip {_DLIB_SIDE} {_DLIB_CENTRE}"
-
-    @property
-    def version(self) -> str:
-        """dlib's version, the network and how its input is cut."""
-        return self._version
+        self.version = f"dlib {dlib.__version__}, resnet v1, chip {_DLIB_SIDE} {_DLIB_CENTRE}"
 
     def embed(self, crops: Sequence[npt.NDArray[np.uint8]]) -> Embeddings:
         """Aligned crops, each (H, W, 3) uint8, to (T, 128) float64."""
@@ -88,17 +78,9 @@ class OnnxEmbedder:
 
     Input (B, 3, N, N), N fixed or 112: RGB, (x - 127.5) / 127.5, eyes and mouth at ArcFace's
     places. Output (B, D).
-
-    Args:
-        path: the ONNX file.
-
-    Raises:
-        MissingDependencyError: onnxruntime is not installed.
-        ConfigError: no such file, not ONNX, or other inputs.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        path = Path(path)
+    def __init__(self, path: Path) -> None:
         if not path.is_file():
             raise ConfigError(f"{path}: no such embedder; give an ONNX file")
         try:
@@ -107,6 +89,8 @@ class OnnxEmbedder:
             raise MissingDependencyError(
                 f"{path}: ONNX embedders need onnxruntime; install it with: pip install onnxruntime"
             ) from error
+        from stillspeak.weights import file_sha256  # brings torch along
+
         options = runtime.SessionOptions()
         # Clips run in parallel; and with one thread the sums have one order.
         options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -124,14 +108,7 @@ class OnnxEmbedder:
             raise ConfigError(f"{path}: takes {shape}, an embedder takes (B, 3, N, N) pictures")
         self._input = source.name
         self._size = shape[2] if isinstance(shape[2], int) else _ARCFACE_SIZE
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        self._version = f"onnx {digest}, onnxruntime {metadata.version('onnxruntime')}"
-
-    @property
-    def version(self) -> str:
-        """The file's SHA-256 and the runtime's version."""
-        return self._version
+        self.version = f"onnx {file_sha256(path)}, onnxruntime {metadata.version('onnxruntime')}"
 
     def embed(self, crops: Sequence[npt.NDArray[np.uint8]]) -> Embeddings:
         """Aligned crops, each (H, W, 3) uint8, to (T, D) float64."""
@@ -147,11 +124,12 @@ class OnnxEmbedder:
         return np.stack(vectors)
 
 
-def load_embedder(file: str | Path | None = None) -> Embedder:
+def load_embedder(file: Path | None = None) -> Embedder:
     """dlib's embedder, or the one in an ONNX file.
 
     Raises:
-        MissingDependencyError, ConfigError: as the classes say.
+        MissingDependencyError: dlib or onnxruntime is not installed.
+        ConfigError: no such file, not ONNX, or other inputs.
     """
     return DlibEmbedder() if file is None else OnnxEmbedder(file)
 

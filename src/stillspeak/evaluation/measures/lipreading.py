@@ -55,12 +55,8 @@ class LipReader:
         self._vocabulary = Vocabulary(places[0] if len(places) == 1 else places)
         self._bgr = bgr
         self._grid = mouth_grid()
-        self._version = f"lipnet {sha256}, {DECODER}, {sum(map(len, places))} words"
-
-    @property
-    def version(self) -> str:
+        self.version = f"lipnet {sha256}, {DECODER}, {sum(map(len, places))} words"
         """Everything that decides what is read: part of cache keys."""
-        return self._version
 
     def read(self, frames: Frames) -> str:
         """What is said in (T, H, W, 3) uint8 aligned crops of 4 : 3, 25 a second: lower-case words

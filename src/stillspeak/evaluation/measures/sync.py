@@ -69,12 +69,8 @@ class SyncScorer:
     def __init__(self, network: SyncNet, sha256: str) -> None:
         self._network = network
         self._grid = sync_grid()
-        self._version = f"{SYNC_FORMAT} {sha256}"
-
-    @property
-    def version(self) -> str:
+        self.version = f"{SYNC_FORMAT} {sha256}"
         """Everything that decides the numbers: part of cache keys."""
-        return self._version
 
     def measure(self, frames: npt.NDArray[np.uint8], audio: npt.NDArray[np.float32]) -> SyncScore:
         """Offset and confidence of a clip.
