@@ -64,7 +64,7 @@ class OcclusionKeywords(MotionKeywords, OutputKeywords, total=False):
 
 
 @dataclass(frozen=True)
-class UncoveredVideo(EditedVideo):
+class DeoccludedVideo(EditedVideo):
     """What was done to a video with a hidden face.
 
     hidden: mean share of the picture that was generated, in the frames with a generated part.
@@ -110,7 +110,7 @@ def uncover_video(
     concealer: Concealer | None = None,
     progress: Progress = None,
     **options: Unpack[OcclusionKeywords],
-) -> UncoveredVideo:
+) -> DeoccludedVideo:
     """Write a video again with the hidden part of its face generated.
 
     Args:
@@ -151,7 +151,7 @@ def uncover_video(
     }
     with rewriting(video, output, scan, concealer, settings, written) as (own, writer):
         chosen = _choose_reference(video, source, reference, own, motion.face)
-        uncoverer = _Uncoverer(own, chosen, motion, grow)
+        deoccluder = _Deoccluder(own, chosen, motion, grow)
         generator, fps = own.generator, float(scan.fps)
         heard = HeardPoses(
             generator, picture_sound(video, scan.start, generator.config.sample_rate)
@@ -161,26 +161,26 @@ def uncover_video(
         def located() -> Iterator[_LocatedFrame]:
             for frame, hidden in zip(timed_frames(video), source.masks(), strict=False):
                 place = model_place(frame.time - scan.start, fps, generator)
-                yield uncoverer.locate(frame, hidden, place)
+                yield deoccluder.locate(frame, hidden, place)
 
-        for one, picture in uncoverer.draw(_steady(located()), heard):
+        for one, picture in deoccluder.draw(_steady(located()), heard):
             if picture is None:
                 writer.keep(one.frame)
             else:
                 writer.change(one.frame, picture, (picture != one.picture).any(axis=2))
             if progress is not None:
                 progress(writer.frames)
-        uncoverer.check(str(video))
+        deoccluder.check(str(video))
         frames = writer.frames
-    return UncoveredVideo(
+    return DeoccludedVideo(
         output=str(output),
         frames=frames,
         fps=fps,
         width=width,
         height=height,
-        generated=uncoverer.generated,
-        hidden=round(uncoverer.hidden / max(uncoverer.generated, 1), 5),
-        lost_track=uncoverer.lost_track,
+        generated=deoccluder.generated,
+        hidden=round(deoccluder.hidden / max(deoccluder.generated, 1), 5),
+        lost_track=deoccluder.lost_track,
         reference=chosen.name,
     )
 
@@ -244,7 +244,7 @@ def _first_clean(
     )
 
 
-class _Uncoverer:
+class _Deoccluder:
     """One video on its way through."""
 
     def __init__(
@@ -357,10 +357,10 @@ class _Uncoverer:
         return bool((values_at(one.mask, lids) > HIDDEN).all())
 
     def check(self, name: str) -> None:
-        """Refuse a video in none of whose hidden frames a head was found.
+        """Refuse a video whose head was found in none of the frames that hide it.
 
         Raises:
-            NoFaceError: so it is.
+            NoFaceError: the head was never found.
         """
         if self.lost_track and not self.generated:
             raise NoFaceError(
