@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,12 +19,14 @@ from stillspeak.constants import FRAME_HEIGHT
 from stillspeak.face.align import Transform, invert_transform, scale_transform, transform_points
 from stillspeak.models.decoders import Decoded
 from stillspeak.models.pixels import from_model, to_model
-from stillspeak.rendering.eyes import EyeLayers
 from stillspeak.rendering.head import CROP, HEAD, HeadWarper, move_head_in_frames
 from stillspeak.rendering.mouth import MouthLayers
 from stillspeak.rendering.paste import FacePaster, face_support
 from stillspeak.rendering.portrait import Portrait, crop_at
 from stillspeak.rendering.raster import Picture, Points
+
+if TYPE_CHECKING:
+    from stillspeak.rendering.eyes import EyeLayers
 
 
 class FaceRenderer:
@@ -119,7 +122,11 @@ class FaceRenderer:
 
     def _eyes_in(self, picture: Picture, to_crop: Transform) -> EyeLayers | None:
         points = self._points_in(to_crop)
-        return None if points is None else EyeLayers(picture, points)
+        if points is None:
+            return None
+        from stillspeak.rendering.eyes import EyeLayers  # loads SciPy
+
+        return EyeLayers(picture, points)
 
     @cached_property
     def _head(self) -> HeadWarper:
