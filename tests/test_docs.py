@@ -401,14 +401,6 @@ def test_public_arguments_are_explained() -> None:
             assert re.search(rf"\b{argument}: ", about), f"{call}: {argument} is not explained"
 
 
-# --- contributing -----------------------------------------------------------------------------
-
-
-def test_the_worked_example_of_a_kind_is_the_one_under_test() -> None:
-    kind = next(b.text for b in blocks("CONTRIBUTING.md") if "StudyKind" in b.text)
-    assert kind == text_of("tests/study/kinds/artefacts.py")
-
-
 # --- the readme -------------------------------------------------------------------------------
 
 

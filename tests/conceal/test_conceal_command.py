@@ -289,6 +289,7 @@ def long_video(tmp_path) -> Path:
     return write_timed(tmp_path / "long.mp4", frames, range(80), speech(3.2), crf=28)
 
 
+@pytest.mark.e2e
 def test_frames_do_not_pile_up(conceal, long_video, tmp_path, monkeypatch):
     counted = Counted()
     monkeypatch.setattr(gaps, "timed_frames", counted.frames)

@@ -177,6 +177,7 @@ def test_the_same_sound_gives_the_same_frames(filled):
     assert np.array_equal(again, made)
 
 
+@pytest.mark.e2e
 def test_the_seed_decides_when_it_blinks():
     clip, lost = talking(80), lost_places(80, (5, 75))
     one, other = (

@@ -258,6 +258,7 @@ def _sign_once(folder: str) -> str:
     return find_signer().chain
 
 
+@pytest.mark.e2e
 def test_many_processes_make_one_certificate(home):
     with multiprocessing.get_context("spawn").Pool(3) as pool:
         chains = pool.map(_sign_once, [str(home)] * 6, chunksize=1)
