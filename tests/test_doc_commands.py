@@ -162,7 +162,7 @@ def _translate(name: str, words: list[str], weights: Path) -> list[str] | None:
         config = words[words.index("--config") + 1]
         run = Path(words[words.index("--run") + 1])
         if config in ("configs/lipnet.toml", "configs/sync.toml"):
-            # A lesson in miniature is in tests/training; its weights stand for those of hours.
+            # A training in miniature is in tests/training; its weights stand for those of hours.
             run.mkdir(parents=True)
             shutil.copy(scorers()[Path(config).stem].path, run / "best.safetensors")
             return None

@@ -733,7 +733,7 @@ def _make_targets() -> Iterator[Target]:
         "configuration",
         (
             Form("training", _toml("configs/smoke.toml"), _into("a.toml", _read_run), "toml"),
-            Form("lesson", _toml("configs/lipnet.toml"), _into("a.toml", _read_run), "toml"),
+            Form("auxiliary", _toml("configs/lipnet.toml"), _into("a.toml", _read_run), "toml"),
             Form(
                 "web settings",
                 lambda: [_SERVE],

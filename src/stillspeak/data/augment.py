@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stillspeak.constants import SAMPLE_RATE
+from stillspeak.constants import FRAME_HEIGHT, FRAME_WIDTH, SAMPLE_RATE
 from stillspeak.data.config import AugmentConfig
 from stillspeak.models.layers import identity_grid
 
@@ -56,6 +56,25 @@ def draw_offsets(
     offsets = _offsets(examples, height, width, config, random, torch.device("cpu"))
     result: npt.NDArray[np.float32] = offsets.numpy()
     return result
+
+
+def changed_grid(grid: Tensor, config: AugmentConfig, random: np.random.Generator) -> Tensor:
+    """Where a part of a 128 x 96 crop is taken from, with geometry changed as
+    :func:`augment_frames` does it.
+
+    Args:
+        grid: (h, w, 2) float32, x and y in the crop.
+        config: strengths.
+        random: the source of all draws.
+    """
+    offsets = torch.from_numpy(draw_offsets(1, FRAME_HEIGHT, FRAME_WIDTH, config, random))
+    size = torch.tensor([FRAME_WIDTH, FRAME_HEIGHT], dtype=torch.float32)
+    at = ((grid + 0.5) * (2 / size) - 1)[None]
+    moved = F.grid_sample(offsets, at, "bilinear", "border", align_corners=False)
+    grid = grid + moved[0].permute(1, 2, 0) * (size / 2)
+    if random.random() < config.mirror:
+        grid = torch.stack((FRAME_WIDTH - 1 - grid[..., 0], grid[..., 1]), -1)
+    return grid
 
 
 def _offsets(

@@ -137,7 +137,7 @@ class CachedClipReader:
             ) from error
 
     def _check(self, frames: int | None) -> None:
-        """See that the tensors are those of the module's table, before anybody counts on it.
+        """Check the tensors against the module's table.
 
         Raises:
             ValueError: the first that is not.

@@ -151,6 +151,30 @@ def split_of_speaker(root: Path, split_of: Mapping[str, Split], speaker: str) ->
         ) from None
 
 
+def corpus_root(root: str | Path, holds: str) -> Path:
+    """A corpus's folder.
+
+    Raises:
+        DataError: if it is not there; ``holds`` says what the folder to give holds.
+    """
+    if not Path(root).is_dir():
+        raise DataError(f"{root}: no such folder; give the folder that holds {holds}")
+    return Path(root)
+
+
+def checked(root: Path, clips: list[Clip], example: str) -> list[Clip]:
+    """A corpus's clips, once they are known to be usable.
+
+    Raises:
+        DataError: if there are none (``example`` says how one is named), a speaker is in two
+            splits, or two clips share a name.
+    """
+    if not clips:
+        raise DataError(f"{root}: no clips found; {example}")
+    check_clips(clips)
+    return clips
+
+
 def plain_text(sentence: str) -> str | None:
     """A sentence as lower-case words with nothing but blanks between, or None without words."""
     return " ".join(re.findall(r"[a-z]+(?:'[a-z]+)*", sentence.lower().replace("’", "'"))) or None

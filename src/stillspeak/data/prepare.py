@@ -225,20 +225,19 @@ def _prepare_clip(clip: Clip, settings: _Settings, detector: LandmarkDetector) -
         words = [] if clip.alignment is None else read_alignment(clip.alignment)
         stat = clip.path.stat()
         size = stat.st_size
-        inputs = {
+        known = {
             "format": FORMAT,
-            "source_sha256": (
-                _sha256(clip.path)
-                if clip.start is None
-                else _sha256_of_long(clip.path, size, stat.st_mtime_ns)
-            ),
-            "source": clip.path.name,
             "speaker": clip.speaker,
             "stem": clip.stem,
             "name": clip.name,
             "split": clip.split,
             "text": clip.text,
             "words": [[w.start - begin, w.end - begin, w.word] for w in words],
+            **_extras(clip),
+        }
+        inputs = known | {
+            "source_sha256": _sha256(clip.path, size, stat.st_mtime_ns),
+            "source": clip.path.name,
             "height": settings.height,
             "width": settings.width,
             "fps": VIDEO_FPS,
@@ -248,7 +247,6 @@ def _prepare_clip(clip: Clip, settings: _Settings, detector: LandmarkDetector) -
             "max_gap": MAX_GAP,
             "max_missed": MAX_MISSED,
             "detector": detector.version,
-            **_extras(clip),
         }
         if clip.alone:
             inputs["alone"] = MAX_OTHERS
@@ -266,19 +264,8 @@ def _prepare_clip(clip: Clip, settings: _Settings, detector: LandmarkDetector) -
             ) from error
         target.unlink(missing_ok=True)  # what was made of an earlier, better source
         return _Result("rejected", reason=" ".join(str(error).split()))
-    metadata = {
-        "key": key,
-        "format": FORMAT,
-        "speaker": clip.speaker,
-        "stem": clip.stem,
-        "name": clip.name,
-        "split": clip.split,
-        "text": clip.text,
-        "words": inputs["words"],
-        **_extras(clip),
-        "source": {"name": clip.path.name, "bytes": size, **source},
-        **facts,
-    }
+    about = {"name": clip.path.name, "bytes": size, **source}
+    metadata = {**known, "key": key, "source": about, **facts}
     if settings.mouth_scale:
         metadata["mouth_scale"] = settings.mouth_scale
     write_tensors(target, tensors, {k: json.dumps(v) for k, v in metadata.items()})
@@ -464,15 +451,12 @@ def _mood(clip: Clip) -> dict[str, str]:
     return {name: value for name, value in known.items() if value is not None}
 
 
-def _sha256(path: Path) -> str:
+@lru_cache(maxsize=8)
+def _sha256(path: Path, size: int, mtime_ns: int) -> str:
+    """The hash of a file's content, worked out once for all the stretches of a video of this
+    size and time."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@lru_cache(maxsize=8)
-def _sha256_of_long(path: Path, size: int, mtime_ns: int) -> str:
-    """The same, worked out once for all the stretches of a video of this size and time."""
-    return _sha256(path)
 
 
 def _frames_if_current(path: Path, key: str) -> int:

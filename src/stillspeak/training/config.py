@@ -104,7 +104,7 @@ class WatchConfig:
     """When a run that goes wrong is stopped. Values are averages over ``steps``."""
 
     steps: PositiveInt = 500
-    """Steps over which values are averaged before anything is judged."""
+    """Steps over which values are averaged before anything is decided."""
     accuracy: NonNegativeFloat = 0.999
     """A discriminator that is right more often than this has won; 0: no limit."""
     gradient: NonNegativeFloat = 1e5

@@ -84,10 +84,10 @@ def decay(training: TrainingConfig, step: int, steps_per_epoch: int) -> float:
         # Epochs are counted from 1, and the first after decay_epoch is lowered already.
         epochs = max(step // steps_per_epoch + 1 - training.decay_epoch, 0)
         return float((1 - training.decay_rate) ** epochs)
-    return _cosine(step, training.decay_from * training.steps, training.steps)
+    return cosine(step, training.decay_from * training.steps, training.steps)
 
 
-def _cosine(step: int, start: float, end: int) -> float:
+def cosine(step: int, start: float, end: int) -> float:
     """1 until ``start``, then along half a cosine to 0.01 at ``end``."""
     if step <= start:
         return 1.0
@@ -103,7 +103,7 @@ def learning_rate(
     since = step
     if step < training.audio_steps:
         start = training.audio_decay_from * training.audio_steps
-        rate *= _cosine(step, start, training.audio_steps)
+        rate *= cosine(step, start, training.audio_steps)
     else:
         since = step - training.audio_steps
         if group == "audio":
@@ -127,17 +127,11 @@ def generator_optimizer(
     known = {id(p) for p in audio}
     frames = [p for p in objective.parameters() if id(p) not in known]
     groups = [{"params": audio, "name": "audio"}, {"params": frames, "name": "frames"}]
+    rate, betas = training.learning_rate, training.betas
     if training.optimizer == "adam":
-        return torch.optim.Adam(
-            groups, lr=training.learning_rate, betas=training.betas, fused=fused
-        )
-    return torch.optim.AdamW(
-        groups,
-        lr=training.learning_rate,
-        betas=training.betas,
-        weight_decay=training.weight_decay,
-        fused=fused,
-    )
+        return torch.optim.Adam(groups, lr=rate, betas=betas, fused=fused)
+    decay = training.weight_decay
+    return torch.optim.AdamW(groups, lr=rate, betas=betas, weight_decay=decay, fused=fused)
 
 
 def load_optimizer(

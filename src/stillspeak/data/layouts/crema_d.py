@@ -6,12 +6,12 @@ from pathlib import Path
 from stillspeak.data.clips import (
     Clip,
     Split,
-    check_clips,
+    checked,
+    corpus_root,
     plain_text,
     read_split,
     split_of_speaker,
 )
-from stillspeak.errors import DataError
 
 SENTENCES = {
     "IEO": "It's eleven o'clock.",
@@ -69,9 +69,7 @@ def find_crema_d(root: str | Path) -> list[Clip]:
     Raises:
         DataError: if there are no clips, or the split misses a speaker or names one twice.
     """
-    root = Path(root)
-    if not root.is_dir():
-        raise DataError(f"{root}: no such folder; give the folder that holds {_FOLDER}")
+    root = corpus_root(root, _FOLDER)
     split_of = read_split(
         root,
         {
@@ -100,9 +98,4 @@ def find_crema_d(root: str | Path) -> list[Clip]:
                 level=LEVELS.get(level),
             )
         )
-    if not clips:
-        raise DataError(
-            f"{root}: no clips found; CREMA-D clips are looked for as {_FOLDER}/1001_DFA_ANG_XX.flv"
-        )
-    check_clips(clips)
-    return clips
+    return checked(root, clips, f"CREMA-D clips are looked for as {_FOLDER}/1001_DFA_ANG_XX.flv")

@@ -1,4 +1,4 @@
-"""Anybody's own videos: one face each, cut into clips at pauses and scene cuts."""
+"""Your own videos: one face each, cut into clips at pauses and scene cuts."""
 
 import hashlib
 import json
@@ -14,6 +14,7 @@ from stillspeak.data.clips import (
     Rejected,
     Split,
     check_clips,
+    corpus_root,
     read_split,
     split_of_speaker,
 )
@@ -73,9 +74,7 @@ def find_folder(
             names one twice, or ``memory`` cannot be written.
         MissingDependencyError: if a package of the ``corpora`` extra is not installed.
     """
-    root = Path(root)
-    if not root.is_dir():
-        raise DataError(f"{root}: no such folder; give the folder that holds the videos")
+    root = corpus_root(root, "the videos")
     videos = list_videos(root)
     if not videos:
         raise DataError(f"{root}: no videos found; they end in {', '.join(sorted(VIDEO_SUFFIXES))}")

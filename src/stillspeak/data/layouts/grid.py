@@ -10,7 +10,8 @@ from typing import cast
 from stillspeak.data.clips import (
     Clip,
     Split,
-    check_clips,
+    checked,
+    corpus_root,
     read_split,
     split_of_speaker,
 )
@@ -72,9 +73,7 @@ def find_grid(root: str | Path) -> list[Clip]:
     Raises:
         DataError: if there are no clips, or the split misses a speaker or names one twice.
     """
-    root = Path(root)
-    if not root.is_dir():
-        raise DataError(f"{root}: no such folder; give the folder that holds GRID's s1, s2, ...")
+    root = corpus_root(root, "GRID's s1, s2, ...")
     speakers = sorted(
         (p for p in root.iterdir() if p.is_dir() and re.fullmatch(r"s\d+", p.name)),
         key=lambda p: int(p.name[1:]),
@@ -102,10 +101,7 @@ def find_grid(root: str | Path) -> list[Clip]:
                     name=video.stem if times[video.stem] == 1 else video.name.replace(".", "-"),
                 )
             )
-    if not clips:
-        raise DataError(f"{root}: no clips found; GRID clips are looked for as s1/bbaf2n.mp4")
-    check_clips(clips)
-    return clips
+    return checked(root, clips, "GRID clips are looked for as s1/bbaf2n.mp4")
 
 
 def grid_root() -> Path | None:

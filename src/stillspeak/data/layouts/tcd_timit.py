@@ -6,7 +6,8 @@ from pathlib import Path
 from stillspeak.data.clips import (
     Clip,
     Split,
-    check_clips,
+    checked,
+    corpus_root,
     plain_text,
     read_split,
     split_of_speaker,
@@ -39,7 +40,7 @@ def find_tcd_timit(root: str | Path) -> list[Clip]:
 
     Layout: ``volunteers/01M/Clips/straightcam/sa1.mp4``, what is said in ``sa1.txt`` beside
     it if that is there (in either case of letters). The volunteers 27M, 35M and 53M and the
-    three lipspeakers (``lipspeakers/Lipspkr1/...``), who articulate as nobody else does, are
+    three lipspeakers (``lipspeakers/Lipspkr1/...``), who articulate exceptionally clearly, are
     left out unless ``split.json`` names them.
 
     Args:
@@ -51,9 +52,7 @@ def find_tcd_timit(root: str | Path) -> list[Clip]:
     Raises:
         DataError: if there are no clips, or the split misses a speaker or names one twice.
     """
-    root = Path(root)
-    if not root.is_dir():
-        raise DataError(f"{root}: no such folder; give the folder that holds volunteers")
+    root = corpus_root(root, "volunteers")
     split_of = read_split(root, _SPEAKERS)
     clips: list[Clip] = []
     for folder in _speaker_folders(root):
@@ -75,13 +74,8 @@ def find_tcd_timit(root: str | Path) -> list[Clip]:
                     text=_read_text(texts.get(video.stem.lower())),
                 )
             )
-    if not clips:
-        raise DataError(
-            f"{root}: no clips found; TCD-TIMIT clips are looked for as"
-            " volunteers/01M/Clips/straightcam/sa1.mp4"
-        )
-    check_clips(clips)
-    return clips
+    example = "volunteers/01M/Clips/straightcam/sa1.mp4"
+    return checked(root, clips, f"TCD-TIMIT clips are looked for as {example}")
 
 
 def _speaker_folders(root: Path) -> list[Path]:

@@ -116,7 +116,7 @@ class Adversary(nn.Module):
 
 
 class FrameAdversary(Adversary):
-    """Judges frames drawn uniformly from each clip, with the still as condition."""
+    """Sees frames drawn uniformly from each clip, with the still as condition."""
 
     name = "frame"
 
@@ -161,7 +161,7 @@ class FrameAdversary(Adversary):
 
 
 class SequenceAdversary(Adversary):
-    """Judges whole clips with their sound."""
+    """Sees whole clips with their sound."""
 
     name = "sequence"
 
@@ -188,7 +188,7 @@ class SequenceAdversary(Adversary):
 
 
 class SyncAdversary(Adversary):
-    """Judges 0.2 s of the face with 0.2 s of sound: in sync, shifted, or generated."""
+    """Sees 0.2 s of the face with 0.2 s of sound: in sync, shifted, or generated."""
 
     name = "sync"
 

@@ -1,4 +1,4 @@
-"""Adversarial losses on logits: testable by hand, and nothing about networks or optimisers.
+"""Adversarial losses on logits.
 
 Logits are positive for "real". Every function takes tensors of any shape and gives the mean.
 """
@@ -13,7 +13,7 @@ from stillspeak.training.config import LossForm
 
 
 def real_loss(logits: Tensor, form: LossForm) -> Tensor:
-    """What a discriminator pays for its opinion of real data.
+    """A discriminator's loss on real data.
 
     ``log`` and ``minimax``: -log D (paper, equation 1); ``hinge``: max(0, 1 - logit);
     ``least_squares``: (logit - 1)^2.
@@ -27,7 +27,7 @@ def real_loss(logits: Tensor, form: LossForm) -> Tensor:
 
 
 def fake_loss(logits: Tensor, form: LossForm) -> Tensor:
-    """What a discriminator pays for its opinion of data that is generated or out of sync.
+    """A discriminator's loss on data that is generated or out of sync.
 
     ``log`` and ``minimax``: -log(1 - D); ``hinge``: max(0, 1 + logit);
     ``least_squares``: logit^2.
@@ -41,7 +41,7 @@ def fake_loss(logits: Tensor, form: LossForm) -> Tensor:
 
 
 def generator_loss(logits: Tensor, form: LossForm) -> Tensor:
-    """What the generator pays for a discriminator's opinion of its data.
+    """The generator's loss for a discriminator's logits on its data.
 
     ``log``: -log D; ``minimax``: log(1 - D), as equation 1 of the paper is printed;
     ``hinge``: -logit; ``least_squares``: (logit - 1)^2.
@@ -55,7 +55,7 @@ def generator_loss(logits: Tensor, form: LossForm) -> Tensor:
 
 
 def accuracy(real: Tensor, fake: Tensor) -> Tensor:
-    """Share of right opinions, real and fake counting half each."""
+    """Share of right decisions, real and fake counting half each."""
     return ((real > 0).float().mean() + (fake <= 0).float().mean()) / 2
 
 

@@ -190,7 +190,7 @@ class AdversarialStep:
         terms: dict[str, Tensor] = {}
         total = batch.frames.new_zeros(())
         for adversary, draw in zip(self.adversaries, draws, strict=True):
-            # Called without its distributed wrapper, and frozen: nothing is learned here.
+            # Called without its distributed wrapper, and without gradients for its weights.
             adversary.requires_grad_(False)
             with self._fabric.autocast():
                 own = adversary.generator_terms(batch, frames, draw)
@@ -256,7 +256,7 @@ class AdversarialStep:
         check_finite(values, self.step, scaled=loss_scaler(self._fabric) is not None)
 
     def _together(self, values: dict[str, float]) -> dict[str, float]:
-        """Means over all processes, so that all of them judge alike."""
+        """Means over all processes, so that all processes decide alike."""
         if self._fabric.world_size == 1:
             return values
         numbers = torch.tensor(list(values.values()), device=self._fabric.device)

@@ -1,5 +1,5 @@
-"""What the speech encoder learns: to give, from bounded and spoilt sound, what Whisper's encoder
-makes of the whole and clean one.
+"""What the speech encoder learns: to produce, from bounded and distorted sound, the features that
+Whisper's encoder produces from the whole, clean one.
 
 No labels are needed: any speech will do. Both hear the same piece; the teacher clean, at one level
 and at once, the encoder through a channel (:mod:`stillspeak.data.channel`) and token by token. Of
@@ -70,7 +70,7 @@ class SpeechDataConfig:
     wrong_level: BelowOne = 0.3
     """Share of pieces before which something up to 20 dB louder was heard."""
     held_out: Annotated[int, Field(ge=2)] = 20
-    """Every so manieth speaker is not learned from."""
+    """One speaker in so many is not learned from."""
 
 
 class Recordings:
@@ -81,7 +81,7 @@ class Recordings:
 
     Args:
         root: a folder of sound files, ``SPEAKER/FILE`` or ``CORPUS/SPEAKER/FILE``.
-        held_out: every so manieth speaker, by the hash of the name, is kept apart.
+        held_out: one speaker in so many, by the hash of the name, is kept apart.
 
     Raises:
         DataError: no such folder, no sound in it, or none that can be read.

@@ -1,4 +1,4 @@
-"""What the pose predictor learns: the real lips of a few, whoever speaks.
+"""What the pose predictor learns: to move the lips as real speakers do, for any voice.
 
 Lips come from prepared clips, speaker by speaker; voices are theirs, the same with another pitch
 and other formants, or others that speak the same sentence in the same time. Clips and moments
@@ -302,7 +302,7 @@ class PoseObjective:
             [s.features[::2][s.poses.abs().amax(1) == 0].float() for s in self._sequences]
         )
         if len(rests):
-            # Whatever else is wrong, where nobody speaks the mouth rests.
+            # Where nobody speaks, the mouth must rest.
             offset = pose.direct((rests - pose.mean) / pose.deviation).mean(0)
             pose.direct.bias.copy_(reading[-1] - offset)
         pose.direct.requires_grad_(False)

@@ -1,13 +1,12 @@
 """Training of an auxiliary network: one network, one loss, no discriminator outside of it.
 
-What is learned is an :class:`AuxiliaryObjective`; :class:`AuxiliaryTraining` makes of any of them
-what the :class:`~stillspeak.training.loop.TrainingLoop` runs.
+What is learned is an :class:`AuxiliaryObjective`; :class:`AuxiliaryTraining` adapts it
+to the :class:`~stillspeak.training.loop.TrainingLoop`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from stillspeak.data.cache import CachedClip
 from stillspeak.errors import ConfigError
 from stillspeak.system.configuration import BelowOne, Share, configuration
 from stillspeak.training.loop import check_finite
-from stillspeak.training.optimization import EMA, OptimizerState, load_optimizer
+from stillspeak.training.optimization import EMA, OptimizerState, cosine, load_optimizer
 from stillspeak.training.runlog import RunLog
 
 if TYPE_CHECKING:
@@ -80,9 +79,7 @@ class AuxiliaryTrainingConfig:
     def rate(self, step: int) -> float:
         """The learning rate at a step, counted from 0."""
         rise = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
-        start = self.decay_from * self.steps
-        along = min(max(step - start, 0) / max(self.steps - start, 1), 1.0)
-        return self.learning_rate * rise * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * along)))
+        return self.learning_rate * rise * cosine(step, self.decay_from * self.steps, self.steps)
 
 
 class AuxiliaryTraining:

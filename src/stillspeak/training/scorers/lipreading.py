@@ -20,7 +20,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from stillspeak.constants import FRAME_HEIGHT, FRAME_WIDTH, VIDEO_FPS
-from stillspeak.data.augment import draw_offsets
+from stillspeak.data.augment import changed_grid
 from stillspeak.data.cache import CachedClip, open_clip
 from stillspeak.data.config import AugmentConfig
 from stillspeak.data.layouts.grid import GRID_WORDS, PAUSES
@@ -184,15 +184,7 @@ class LipReadingObjective:
         self, clip: SpokenClip, frames: npt.NDArray[np.int64], random: np.random.Generator
     ) -> Tensor:
         """Changed mouths of some frames: (1, C, T, 50, 100)."""
-        offsets = torch.from_numpy(
-            draw_offsets(1, FRAME_HEIGHT, FRAME_WIDTH, self._augment, random)
-        )
-        size = torch.tensor([FRAME_WIDTH, FRAME_HEIGHT], dtype=torch.float32)
-        at = ((self._grid + 0.5) * (2 / size) - 1)[None]
-        moved = F.grid_sample(offsets, at, "bilinear", "border", align_corners=False)
-        grid = self._grid + moved[0].permute(1, 2, 0) * (size / 2)
-        if random.random() < self._augment.mirror:
-            grid = torch.stack((FRAME_WIDTH - 1 - grid[..., 0], grid[..., 1]), -1)
+        grid = changed_grid(self._grid, self._augment, random)
         light = 2 ** random.uniform(-self._augment.gamma, self._augment.gamma)
         gain = 1 + random.uniform(-self._augment.gain, self._augment.gain)
         picture = sample_mouths(clip.frames[frames], grid, KEPT_BOX)

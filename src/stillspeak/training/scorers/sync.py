@@ -20,7 +20,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from stillspeak.constants import FRAME_HEIGHT, FRAME_WIDTH, SAMPLE_RATE
-from stillspeak.data.augment import augment_audio, draw_offsets, other_voice
+from stillspeak.data.augment import augment_audio, changed_grid, other_voice
 from stillspeak.data.cache import CachedClip, open_clip
 from stillspeak.data.config import AugmentConfig
 from stillspeak.data.sampling import SpeakerSampler
@@ -172,14 +172,7 @@ class SyncObjective:
     def _mouths(self, grey: npt.NDArray[np.uint8], random: np.random.Generator) -> Tensor:
         """Changed mouths: (F, h, w) uint8 to moving parts (F, 32, 40)."""
         augment = self._augment
-        offsets = torch.from_numpy(draw_offsets(1, FRAME_HEIGHT, FRAME_WIDTH, augment, random))
-        size = torch.tensor([FRAME_WIDTH, FRAME_HEIGHT], dtype=torch.float32)
-        at = ((self._grid + 0.5) * (2 / size) - 1)[None]
-        moved = F.grid_sample(offsets, at, "bilinear", "border", align_corners=False)
-        grid = self._grid + moved[0].permute(1, 2, 0) * (size / 2)
-        if random.random() < augment.mirror:
-            grid = torch.stack((FRAME_WIDTH - 1 - grid[..., 0], grid[..., 1]), -1)
-        picture = _sample(grey, grid)
+        picture = _sample(grey, changed_grid(self._grid, augment, random))
         gamma = float(2 ** random.uniform(-augment.gamma, augment.gamma))
         picture = picture.clamp(0, 1).pow(gamma)
         if augment.gain:
@@ -220,7 +213,7 @@ class SyncObjective:
             rows = [self._measure(network, clip) for clip in clips]
             if rows:
                 losses, near, exact, confidence = np.array(rows).T
-                # A real clip may be out of sync itself, and shall not decide what is best.
+                # A real clip may be out of sync itself, and must not decide what is best.
                 scores |= {
                     f"loss{suffix}": float(np.median(losses)),
                     f"within_1{suffix}": float(near.mean()),

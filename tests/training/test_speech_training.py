@@ -168,14 +168,14 @@ def test_recordings_that_cannot_be_read_are_left_out(tmp_path: Path) -> None:
 # --- the speech encoder -------------------------------------------------------------------------
 
 
-def speech_lesson(teacher: Path, recordings: Path, **data: Any) -> DistillationObjective:
+def speech_objective(teacher: Path, recordings: Path, **data: Any) -> DistillationObjective:
     values = {"teacher": str(teacher), "batch": 2, "seconds": 1.0, "held_out": 3, **data}
     channel = ChannelConfig(codec=0.0)
     return DistillationObjective(ENCODER, SpeechDataConfig(**values), channel, recordings, seed=1)
 
 
 def test_examples_depend_on_the_step_alone(teacher: Path, recordings: Path) -> None:
-    one, other = speech_lesson(teacher, recordings), speech_lesson(teacher, recordings)
+    one, other = speech_objective(teacher, recordings), speech_objective(teacher, recordings)
     one.batch(2)
     for a, b in zip(one.batch(5), other.batch(5), strict=True):
         assert torch.equal(a, b) and a.isfinite().all()
@@ -188,7 +188,7 @@ def test_examples_depend_on_the_step_alone(teacher: Path, recordings: Path) -> N
 
 
 def test_the_encoder_starts_as_whispers_layers(teacher: Path, recordings: Path) -> None:
-    network = speech_lesson(teacher, recordings).network.state_dict()
+    network = speech_objective(teacher, recordings).network.state_dict()
     weights = encoder_of_whisper(whisper_weights(), ENCODER).state_dict()
     for name, value in weights.items():
         if not name.endswith("distance"):
@@ -230,10 +230,10 @@ def test_a_run_goes_on_as_if_it_had_never_stopped(
 def test_a_run_may_start_from_an_encoder_with_other_looks_ahead(
     teacher: Path, recordings: Path, encoder: Path
 ) -> None:
-    lesson = speech_lesson(teacher, recordings, start=str(encoder))
+    objective = speech_objective(teacher, recordings, start=str(encoder))
     known, _ = load_speech_encoder(encoder)
     for name, value in known.state_dict().items():
-        assert torch.equal(lesson.network.state_dict()[name], value)
+        assert torch.equal(objective.network.state_dict()[name], value)
     wider = SpeechEncoderConfig(width=16, heads=2, behind=9, ahead=(3, 0))
     data = SpeechDataConfig(teacher=str(teacher), start=str(encoder), batch=1, seconds=1.0)
     other = DistillationObjective(wider, data, ChannelConfig(codec=0.0), recordings, seed=1)
@@ -259,7 +259,7 @@ def test_speech_nonsense_is_refused(changes: dict[str, Any]) -> None:
 # --- the pose -----------------------------------------------------------------------------------
 
 
-def pose_lesson(encoder: Path, cache: Path, **data: Any) -> PoseObjective:
+def pose_objective(encoder: Path, cache: Path, **data: Any) -> PoseObjective:
     values = {"sequences": 4, "seconds": 2.0, "frames": 25, "batch": 3, **data}
     clips = load_manifest(cache)
     return PoseObjective(
@@ -295,7 +295,7 @@ def test_a_basis_holds_what_moves() -> None:
 
 
 def test_pose_examples_depend_on_the_step_alone(encoder: Path, speaking_cache: Path) -> None:
-    one, other = pose_lesson(encoder, speaking_cache), pose_lesson(encoder, speaking_cache)
+    one, other = pose_objective(encoder, speaking_cache), pose_objective(encoder, speaking_cache)
     one.batch(2)
     for a, b in zip(one.batch(5), other.batch(5), strict=True):
         assert torch.equal(a, b)
@@ -344,10 +344,12 @@ def test_other_voices_speak_the_clips_sentences(
     voices = tmp_path / "voices"
     (voices / "a").mkdir(parents=True)
     with pytest.raises(DataError, match=r"holds no SPEAKER/STEM__VOICE\.wav"):
-        pose_lesson(encoder, speaking_cache, voices=str(voices))
+        pose_objective(encoder, speaking_cache, voices=str(voices))
     write_wav(voices / "a" / "one__x.wav", speech(0.7, seed=3))
-    usual = pose_lesson(encoder, speaking_cache, made_voice=0.0, other_voice=0.0)
-    made = pose_lesson(encoder, speaking_cache, made_voice=1.0, other_voice=0.0, voices=str(voices))
+    usual = pose_objective(encoder, speaking_cache, made_voice=0.0, other_voice=0.0)
+    made = pose_objective(
+        encoder, speaking_cache, made_voice=1.0, other_voice=0.0, voices=str(voices)
+    )
     assert not torch.equal(usual.batch(0)[0], made.batch(0)[0])
 
 
@@ -397,7 +399,7 @@ def test_a_generator_cannot_start_from_the_layers(speaking_cache: Path, tmp_path
 
 
 @pytest.mark.parametrize("name", ["speech", "pose"])
-def test_the_lessons_start_from_nothing_but_their_own(
+def test_the_objectives_start_from_nothing_but_their_own(
     name: str, speaking_cache: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match="--from is for generators"):

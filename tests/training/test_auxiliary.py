@@ -64,12 +64,12 @@ CONFIG = AuxiliaryTrainingConfig(
 
 
 def trainer(
-    folder: Path, lesson: Line | None = None, config: AuxiliaryTrainingConfig = CONFIG
+    folder: Path, objective: Line | None = None, config: AuxiliaryTrainingConfig = CONFIG
 ) -> Any:
     fabric = Fabric(accelerator="cpu", devices=1)
     fabric.launch()
     table = {"line": {"hidden": 1}, "training": {"steps": config.steps}}
-    task = AuxiliaryTraining(lesson or Line(), config, fabric, table)
+    task = AuxiliaryTraining(objective or Line(), config, fabric, table)
     return TrainingLoop(task, fabric, folder, {"command": "by a test"})
 
 

@@ -82,7 +82,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory, write_clip: Callable[..., Ca
     return folder
 
 
-def lesson(cache: Path, **data: Any) -> RefinerObjective:
+def objective(cache: Path, **data: Any) -> RefinerObjective:
     clips = load_manifest(cache)
     options = {"stills": 2, "frames": 6, "batch": 4, **data}
     return RefinerObjective(
@@ -114,7 +114,7 @@ def test_an_example_shows_still_frame_and_truth_in_one_place(cache: Path) -> Non
 
 
 def test_batches_depend_on_seed_and_step_alone(cache: Path) -> None:
-    one, other = lesson(cache), lesson(cache)
+    one, other = objective(cache), objective(cache)
     for a, b in zip(one.batch(5), other.batch(5), strict=True):
         assert torch.equal(a, b)
     still, drawn, real, hole, share, inside = one.batch(6)
@@ -140,12 +140,12 @@ def test_a_run_learns_the_colour_and_its_weights_load(cache: Path, tmp_path: Pat
 
 
 def test_the_critic_takes_part_where_it_is_asked_for(cache: Path) -> None:
-    game = lesson(cache, adversarial=0.1)
+    game = objective(cache, adversarial=0.1)
     terms = game.loss(game.network, game.batch(0), 0)
     assert {"critic", "fooled"} <= set(terms)
     terms["loss"].backward()
     assert all(p.grad is not None for p in game.network.parameters())
-    plain = lesson(cache)
+    plain = objective(cache)
     assert "critic" not in plain.loss(plain.network, plain.batch(0), 0)
 
 

@@ -1,4 +1,4 @@
-"""The sync network's lesson: examples, losses, and a run from the command's entry to an offset."""
+"""The sync network's training: examples, losses, and a run from the command to an offset."""
 
 import json
 from collections.abc import Callable
@@ -58,7 +58,7 @@ def cache(tmp_path: Path, write_clip: WRITE) -> Path:
     return folder
 
 
-def lesson(cache: Path, augment: AugmentConfig = PLAIN, **data: Any) -> SyncObjective:
+def objective(cache: Path, augment: AugmentConfig = PLAIN, **data: Any) -> SyncObjective:
     clips = load_manifest(cache)
     return SyncObjective(
         SMALL,
@@ -71,7 +71,7 @@ def lesson(cache: Path, augment: AugmentConfig = PLAIN, **data: Any) -> SyncObje
 
 
 def test_an_example_is_moving_mouths_with_their_own_sound(cache: Path) -> None:
-    mouths, sound = lesson(cache).batch(0)
+    mouths, sound = objective(cache).batch(0)
     assert mouths.shape == (3, 30, 32, 40) and sound.shape == (3, 30 * 640)
     light = mouths[:, :, 10:14, 18:22].mean((2, 3)) > 0
     loud = sound.view(3, 30, 640).abs().amax(-1)
@@ -81,7 +81,7 @@ def test_an_example_is_moving_mouths_with_their_own_sound(cache: Path) -> None:
 
 def test_examples_depend_on_the_step_alone(cache: Path) -> None:
     strong = AugmentConfig(pitch=0.3)
-    first, second = lesson(cache, strong, voice=1.0), lesson(cache, strong, voice=1.0)
+    first, second = objective(cache, strong, voice=1.0), objective(cache, strong, voice=1.0)
     first.batch(3)
     for a, b in zip(first.batch(7), second.batch(7), strict=True):
         assert torch.equal(a, b) and a.isfinite().all()
@@ -89,10 +89,10 @@ def test_examples_depend_on_the_step_alone(cache: Path) -> None:
 
 
 def test_short_clips_and_those_out_of_sync_are_left_out(cache: Path) -> None:
-    assert lesson(cache).speakers == {"a": 5, "b": 1}
-    assert lesson(cache, leave_out=("b/two", "a/one0")).speakers == {"a": 4}
+    assert objective(cache).speakers == {"a": 5, "b": 1}
+    assert objective(cache, leave_out=("b/two", "a/one0")).speakers == {"a": 4}
     with pytest.raises(DataError, match="no training clip has 70 frames"):
-        lesson(cache, frames=70)
+        objective(cache, frames=70)
 
 
 def test_a_window_chooses_among_its_neighbours() -> None:

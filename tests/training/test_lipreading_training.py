@@ -1,4 +1,4 @@
-"""The lip reader's lesson: examples, losses, and a run from the command's entry to a reading."""
+"""The lip reader's objective: examples, losses, and a run from the command's entry to a reading."""
 
 import json
 from collections.abc import Callable
@@ -65,7 +65,7 @@ def cache(tmp_path: Path, write_clip: WRITE) -> Path:
     return folder
 
 
-def lesson(cache: Path, **more: Any) -> LipReadingObjective:
+def objective(cache: Path, **more: Any) -> LipReadingObjective:
     clips = load_manifest(cache)
     return LipReadingObjective(
         SMALL,
@@ -79,7 +79,7 @@ def lesson(cache: Path, **more: Any) -> LipReadingObjective:
 
 
 def test_an_example_is_the_words_with_their_frames(cache: Path) -> None:
-    mouths, labels, lengths, words = lesson(cache).batch(0)
+    mouths, labels, lengths, words = objective(cache).batch(0)
     assert mouths.shape[:2] == (2, 1) and mouths.shape[3:] == (50, 100)
     assert mouths.shape[2] == words.shape[1]
     for row, length, frames in zip(labels, lengths, words, strict=True):
@@ -92,7 +92,10 @@ def test_an_example_is_the_words_with_their_frames(cache: Path) -> None:
 
 
 def test_examples_depend_on_the_step_alone(cache: Path) -> None:
-    first, second = lesson(cache, augment=AugmentConfig()), lesson(cache, augment=AugmentConfig())
+    first, second = (
+        objective(cache, augment=AugmentConfig()),
+        objective(cache, augment=AugmentConfig()),
+    )
     first.batch(3)
     for a, b in zip(first.batch(7), second.batch(7), strict=True):
         assert torch.equal(a, b)
@@ -100,8 +103,8 @@ def test_examples_depend_on_the_step_alone(cache: Path) -> None:
 
 
 def test_mirrored_mouths_are_mirrored(cache: Path) -> None:
-    plain = lesson(cache, augment=PLAIN).batch(5)[0]
-    mirrored = lesson(
+    plain = objective(cache, augment=PLAIN).batch(5)[0]
+    mirrored = objective(
         cache, augment=AugmentConfig(mirror=1, rotate=0, scale=0, shift=0, warp=0, gain=0, gamma=0)
     ).batch(5)[0]
     # The region lies off the crop's middle by (47.5 - 50) px: 2 * 2.5 / 0.63 pixels of it.
@@ -122,7 +125,7 @@ def test_sampling_takes_the_right_pixels() -> None:
 
 
 def test_words_lose_their_weight_as_the_run_goes_on(cache: Path) -> None:
-    task = lesson(cache)
+    task = objective(cache)
     batch = task.batch(0)
     with torch.no_grad():
         first, last = (task.loss(task.network, batch, step) for step in (0, 100))
@@ -131,7 +134,7 @@ def test_words_lose_their_weight_as_the_run_goes_on(cache: Path) -> None:
 
 
 def test_held_out_clips_are_apart_and_always_the_same(cache: Path) -> None:
-    task = lesson(cache, data=LipReadingDataConfig(held_out=1))
+    task = objective(cache, data=LipReadingDataConfig(held_out=1))
     (apart,) = task._held_out
     assert apart.clip.speaker == "a"
     assert apart.clip.name not in [c.clip.name for c in task._clips if c.clip.speaker == "a"]
@@ -149,7 +152,7 @@ def test_grid_words_have_places_others_have_not() -> None:
 def test_clips_without_timings_teach_nothing(tmp_path: Path, write_clip: WRITE) -> None:
     write_clip(tmp_path, "a")
     with pytest.raises(DataError, match="no training clip has word timings"):
-        lesson(tmp_path)
+        objective(tmp_path)
 
 
 @pytest.mark.e2e
