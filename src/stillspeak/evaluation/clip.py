@@ -113,7 +113,7 @@ class EvaluationClip:
     """One clip: T generated and T real frames of the same moments, and the sound.
 
     What several metrics need is found when first asked for and kept. Frames that are equal,
-    byte by byte, are looked at once.
+    byte by byte, are analysed once.
 
     Args:
         generated: (T, H, W, 3) uint8, aligned crops at 25 frames a second.

@@ -303,8 +303,8 @@ def _aligned(
 
 
 def _plan(system: System, output: str | Path, asked: EvaluationOptions, real_cache: Path) -> Run:
-    """What to compute. Every tool is loaded once, so that what is missing is told before the slow
-    part: in one line, or by leaving out the metrics that nobody asked for.
+    """What to compute. Every tool is loaded once, so that a missing one is reported before the
+    slow part; metrics that need it are left out, unless they were asked for by name.
     """
     metrics = all_metrics() if asked.metrics is None else find_metrics(asked.metrics)
     files = asked.files

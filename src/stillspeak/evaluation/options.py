@@ -1,4 +1,4 @@
-"""What every evaluation may be told besides what it evaluates."""
+"""Options that all evaluations have in common."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The folder of results: what an evaluation writes, reads again and shares with nobody meanwhile.
+"""The folder of results: what an evaluation writes, and reads when it goes on.
 
 ::
 

@@ -53,7 +53,7 @@ def find_videos(folder: Path) -> dict[Path, Path]:
 
 
 def check_pair(video: Path, real: Path) -> None:
-    """Refuse what can be known to be wrong before frames are looked at.
+    """Refuse a video whose header shows that it cannot be compared.
 
     Raises:
         VideoError: it has no sound, or another rate or length than the real video.

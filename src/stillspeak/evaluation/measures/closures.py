@@ -1,6 +1,6 @@
 """Where the lips close, and whether generated lips close there too: b, p and m.
 
-Openings are (T,) in face heights, NaN where no face was found. What counts as closed is told by
+Openings are (T,) in face heights, NaN where no face was found. What counts as closed is decided by
 the real lips of the same clip: detectors see some people's closed lips apart.
 """
 

@@ -15,7 +15,7 @@ from scipy import ndimage
 from stillspeak.errors import VideoError
 
 BLOCK = 64
-"""Pixels along each side of a block; what is left at the right and the bottom is not looked at."""
+"""Pixels along each side of a block; what is left at the right and the bottom is ignored."""
 
 EDGE_SHARE = 0.002
 """A block counts if more than this share of its pixels are Canny edges."""

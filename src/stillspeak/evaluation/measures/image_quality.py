@@ -24,7 +24,7 @@ SPECTRUM_SHARE = 1000
 """FDBM counts coefficients above the largest one divided by this."""
 
 PIECE = 250
-"""Frames that are looked at together: memory grows with these and not with a video's length."""
+"""Frames that are processed together, so that memory does not grow with a video's length."""
 
 
 def grey(frames: Frames) -> npt.NDArray[np.float64]:

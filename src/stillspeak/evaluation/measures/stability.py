@@ -20,10 +20,10 @@ def pixel_jitter(frames: Frames, where: npt.NDArray[np.bool_] | None = None) -> 
 
     Args:
         frames: (T, H, W, 3) uint8.
-        where: (T,) frames to look at; a difference counts if its three frames are among them.
+        where: (T,) frames to use; a difference counts if its three frames are among them.
 
     Returns:
-        Grey levels in [0, 510]; NaN if no three frames in a row are looked at.
+        Grey levels in [0, 510]; NaN if no three frames in a row are among them.
     """
     if len(frames) < 3:
         return float("nan")
@@ -56,7 +56,7 @@ def lip_unrest(
 def _mean_change(
     change: npt.NDArray[np.float64], where: npt.NDArray[np.bool_] | None, frames: int
 ) -> float:
-    """Mean of the finite changes whose frames (so many each) are all looked at."""
+    """Mean of the finite changes whose frames (so many each) are all among ``where``."""
     if where is not None:
         change = change[np.array([where[t : t + frames].all() for t in range(len(change))], bool)]
     change = change[np.isfinite(change)]

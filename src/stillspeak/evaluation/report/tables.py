@@ -17,33 +17,25 @@ from stillspeak.evaluation.summary import BETTER, Interval, MetricSummary, boots
 from stillspeak.evaluation.tools import TOOLS
 from stillspeak.reporting.numbers import DASH, interval, number
 
+PAPER = {
+    "GRID proposed": (27.98, 0.844, 0.114, 0.277, 1.02, 1.38, 25.4),
+    "GRID baseline": (27.39, 0.831, 0.113, 0.280, 1.07, 1.45, 37.2),
+    "TCD-TIMIT proposed": (23.54, 0.697, 0.102, 0.253, 2.06, None, None),
+    "TCD-TIMIT baseline": (23.01, 0.654, 0.097, 0.252, 2.29, None, None),
+}
+"""The paper's Table 1 (Vougioukas, Petridis and Pantic 2018): corpus and method, to the metrics of
+:data:`PAPER_FORMATS`. ACD is in 1e-4, WER in percent; None: not printed. Ratios are over the real
+videos' ACD, 0.74e-4 on GRID by the paper's text; it prints none for TCD-TIMIT."""
 
-@dataclass(frozen=True)
-class PaperRow:
-    """One row of the paper's Table 1 (Vougioukas, Petridis and Pantic 2018). ACD is in 1e-4,
-    the user preference and WER in percent; None: not printed.
-    """
-
-    corpus: str
-    method: str
-    psnr: float
-    ssim: float
-    fdbm: float
-    cpbd: float
-    acd: float
-    acd_ratio: float | None
-    user: float
-    wer: float | None
-
-
-PAPER = (
-    PaperRow("GRID", "proposed", 27.98, 0.844, 0.114, 0.277, 1.02, 1.38, 79.77, 25.4),
-    PaperRow("GRID", "baseline", 27.39, 0.831, 0.113, 0.280, 1.07, 1.45, 20.22, 37.2),
-    PaperRow("TCD-TIMIT", "proposed", 23.54, 0.697, 0.102, 0.253, 2.06, None, 77.03, None),
-    PaperRow("TCD-TIMIT", "baseline", 23.01, 0.654, 0.097, 0.252, 2.29, None, 22.97, None),
-)
-"""Ratios over the real videos' ACD, 0.74e-4 on GRID by the paper's text; it prints none for
-TCD-TIMIT."""
+PAPER_FORMATS = {
+    "psnr": "{:.2f}",
+    "ssim": "{:.3f}",
+    "fdbm": "{:.3f}",
+    "cpbd": "{:.3f}",
+    "acd": "{:.2f}e−4",
+    "acd_ratio": "{:.2f}",
+    "wer": "{:.1f}",
+}
 
 TABLE = {
     "psnr": "PSNR, dB",
@@ -155,11 +147,11 @@ def tables(systems: Sequence[SystemResults]) -> dict[str, Any]:
     names = metric_names(systems)
     marked = {name: best(name, systems) for name in names}
     # A word error rate never stands without that of the real clips.
-    always = (*vars(PAPER[0]), "wer_real")
+    always = (*PAPER_FORMATS, "wer_real")
     columns = [metric for metric in TABLE if metric in names or metric in always]
     return {
         "columns": [TABLE[metric] for metric in columns],
-        "paper": [_paper_row(row, columns) for row in PAPER],
+        "paper": [_paper_row(name, columns) for name in PAPER],
         "rows": [(system, _first_row(system, columns, marked)) for system in systems],
         "any_best": any(marked.values()),
         "absent": [heading for metric, heading in TABLE.items() if metric not in names],
@@ -181,14 +173,14 @@ def _about(metric: MetricSummary) -> dict[str, str]:
     return {"metric": metric.name, "unit": unit, "better": BETTER[metric.better]}
 
 
-def _paper_row(row: PaperRow, metrics: Sequence[str]) -> dict[str, Any]:
-    cells = []
-    for metric in metrics:
-        value = getattr(row, metric, None)
-        digits = {"psnr": 2, "wer": 1, "acd_ratio": 2, "acd": 2}.get(metric, 3)
-        text = DASH if value is None else f"{value:.{digits}f}"
-        cells.append(f"{text}e−4" if metric == "acd" else text)
-    return {"name": f"{row.corpus} {row.method}", "corpus": row.corpus, "cells": cells}
+def _paper_row(name: str, columns: Sequence[str]) -> dict[str, Any]:
+    printed = {
+        metric: write.format(value)
+        for (metric, write), value in zip(PAPER_FORMATS.items(), PAPER[name], strict=True)
+        if value is not None
+    }
+    cells = [printed.get(metric, DASH) for metric in columns]
+    return {"name": name, "corpus": name.split()[0], "cells": cells}
 
 
 def _first_row(
