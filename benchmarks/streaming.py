@@ -4,12 +4,12 @@
 
 `steps` times `StreamSession` frame by frame with sound that comes 40 ms at a time, beside the
 paper's full-width generator (configs/paper.toml, random weights) and ONNX Runtime, in turns, so
-that whatever else the machine does meets all of them. The clock's column is what a listener waits;
+that whatever else the machine does meets all of them. The clock's column is what you wait;
 the CPU's is what all threads of the process computed, which neighbours disturb less. `cold` starts
 a process of its own and stops the clock at its first frame. `sessions` runs real-time faces in
 threads until frames come late. `webrtc` is benchmarks/webrtc.py. `memory` pushes hours of sound.
 
-Writes OUTPUT.md and OUTPUT.json (results/streaming unless told); nothing here asserts a number.
+Writes OUTPUT.md and OUTPUT.json (results/streaming by default); nothing here asserts a number.
 """
 
 from __future__ import annotations
@@ -411,7 +411,7 @@ def cold_worker(job: Path) -> None:
         still = dict(file)
 
     class Known:
-        """Whoever has an aligned crop knows where the face is."""
+        """With an aligned crop the place of the face is known."""
 
         version = "known"
 

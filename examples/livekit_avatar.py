@@ -54,7 +54,7 @@ async def main(photo: str, name: str) -> None:
 
     def typed(reader: rtc.TextStreamReader, _: str) -> None:
         async def read() -> None:
-            output.clear_buffer()  # whoever types interrupts
+            output.clear_buffer()  # typing interrupts
             await said.put(await reader.read_all())
 
         task = asyncio.create_task(read())
