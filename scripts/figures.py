@@ -48,7 +48,7 @@ COLOURS = {
     "input": ("#fff4d6", "#b7791f"),
     "code": ("#e3f0ff", "#2b6cb0"),
     "decode": ("#e6f6ec", "#2f855a"),
-    "judge": ("#fbe6ea", "#b83256"),
+    "discriminator": ("#fbe6ea", "#b83256"),
     "state": ("#efe8fb", "#6b46c1"),
     "plain": ("#f4f5f7", "#7b8794"),
 }
@@ -264,7 +264,7 @@ def overview() -> Canvas:
 
 
 def system() -> Canvas:
-    """The paper's Figure 2: the generator and what judges its frames."""
+    """The paper's Figure 2: the generator and its discriminators."""
     run = configured("paper.toml")
     ours = configured("slim.toml")
     config = run.generator
@@ -304,7 +304,7 @@ def system() -> Canvas:
     picture.box(424, 150, 110, 58, ["generated", "frames"], "plain")
     picture.box(424, 320, 110, 58, ["real", "frames"], "plain")
     picture.arrow((364, 179), (424, 179))
-    judges = (
+    discriminators = (
         (
             40,
             [
@@ -334,8 +334,8 @@ def system() -> Canvas:
             ],
         ),
     )
-    for y, lines in judges:
-        picture.box(604, y, 270, 88, lines, "judge")
+    for y, lines in discriminators:
+        picture.box(604, y, 270, 88, lines, "discriminator")
         picture.arrow((534, 170), (564, 170), (564, y + 34), (604, y + 34))
         picture.arrow((534, 358), (580, 358), (580, y + 54), (604, y + 54))
     picture.arrow((154, 55), (604, 55), dashed=True)
@@ -535,7 +535,7 @@ def sequence_figure() -> Canvas:
     last = left_of[-1] + 110
     linear = [m for m in network.classifier if isinstance(m, nn.Linear)]
     sizes = " to ".join(str(m.in_features) for m in linear) + f" to {linear[-1].out_features}"
-    picture.box(last - 100, 44, 200, 48, ["classifier, 2 layers", sizes], "judge")
+    picture.box(last - 100, 44, 200, 48, ["classifier, 2 layers", sizes], "discriminator")
     assert len(linear) == 2
     picture.arrow((last, 130), (last, 92))
     picture.arrow((last, 44), (last, 22))
