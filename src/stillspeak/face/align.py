@@ -261,6 +261,6 @@ def _block_mean(image: npt.NDArray[Any], block: int) -> npt.NDArray[Any]:
 
 
 def smoothstep(x: FloatArray) -> FloatArray:
-    """0 below 0, 1 above 1, between them a curve without kinks; of ``x``'s shape and dtype."""
+    """0 below 0, 1 above 1, between them a smooth curve; of ``x``'s shape and dtype."""
     t = np.clip(x, 0.0, 1.0)
     return np.asarray(t * t * (3.0 - 2.0 * t))

@@ -35,7 +35,7 @@ MAX_RATE = 1_000_000
 """Samples a second, more than any converter gives: the rate says how much memory a second takes."""
 
 MAX_CHANNELS = 32
-"""Of live sound: more is an array the wrong way round."""
+"""Of live sound; more means an array with its axes swapped."""
 
 # Decoded lossy sound passes 1.0 by a little; nothing meant for [-1, 1] passes this by far.
 _SMALL_OVER = 1.5
@@ -56,7 +56,7 @@ _JUMP_SECONDS = 60.0
 _ROUNDING = 1e-6
 # Samples by which a waveform that is being read grows at most.
 _GROWTH = 2**24
-# Live sound; wider integers are mostly 16 bit in disguise, and would be silence.
+# Live sound; wider integers usually hold 16-bit samples, and would be silence.
 _LIVE_TYPES = frozenset(np.dtype(kind) for kind in (np.int16, np.int32, np.uint8))
 # Sound decoded before and after a stretch, for decoders and the resampler to settle.
 _RUN_UP = 0.5
@@ -248,7 +248,7 @@ def frame_windows(audio: Waveform, window: int, hop: int) -> Waveform:
 
 
 def whole_rate(rate: float, *, name: str) -> int:
-    """A sample rate as an int.
+    """Check a sample rate and return it as an int.
 
     Raises:
         AudioError: it is not a positive whole number of Hz, or above :data:`MAX_RATE`.
@@ -315,7 +315,7 @@ class ChunkResampler:
         return 0.0 if self._stream is None else _longest_wait(*self._rates)
 
     def feed(self, samples: Waveform) -> Waveform:
-        """(S,) float32 -> what can be said by now, (S',) float32 in [-1, 1]; S is not 0."""
+        """(S,) float32 -> what is ready by now, (S',) float32 in [-1, 1]; S is not 0."""
         self.open = True
         out = samples if self._stream is None else self._stream.resample_chunk(samples)
         return np.clip(out, -1.0, 1.0)
@@ -366,8 +366,8 @@ def _collect(
     chunks: Iterator[Chunk], *, sample_rate: int, max_seconds: float, name: str
 ) -> Waveform:
     """Resample chunks (S,) one after another and join them, within ``max_seconds``."""
-    # One array that grows in place: pieces that are joined at the end would take twice the room,
-    # and where there is none it had better be NumPy that asks for it than a decoder.
+    # One array that grows in place: joining pieces at the end would take twice the memory, and
+    # where memory is short NumPy says so clearly, a decoder does not.
     wave: Waveform = np.empty(0, dtype=np.float32)
     filled = 0
     seconds_in = 0.0
@@ -446,7 +446,7 @@ def _silence(count: int, rate: int, start: float) -> Iterator[Chunk]:
 
 
 def _decoded(container: av.container.InputContainer, name: str) -> Iterator[av.AudioFrame]:
-    """Frames of the first sound track; a damaged packet is left out, not the end of it all."""
+    """Frames of the first sound track; damaged packets are left out."""
     import av
 
     stream = container.streams.audio[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -86,6 +87,11 @@ class MovieEncoder:
         if self.sound is not None:
             self.sound.finish(samples)
         self.container.close()
+
+    def close(self) -> None:
+        """Let go of an unfinished file; after :meth:`finish` nothing happens."""
+        with suppress(Exception):
+            self.container.close()
 
 
 class SoundEncoder:

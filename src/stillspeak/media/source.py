@@ -1,4 +1,4 @@
-"""Opening what a user hands in, and saying in one line why it cannot be opened."""
+"""Open the files that you give, and say in one line why one cannot be opened."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ def open_container(
 
 
 def can_jump(container: av.container.InputContainer) -> bool:
-    """Whether times in this container are the same after a jump as when read on end."""
+    """Whether times in this container are the same after a jump as without one."""
     return not _JUMPABLE.isdisjoint(container.format.name.split(","))
 
 

@@ -30,7 +30,7 @@ _WANTED = Wanted("a video", VIDEO_FORMATS, VideoError)
 _WORTH_A_JUMP = 4.0
 # A jump lands on a key frame at least this long before what is wanted.
 _RUN_UP = 1.0
-# A frame that stands for longer is no picture that was held but a clock that jumped.
+# A frame that stands for longer was not held: the clock jumped.
 _LONGEST_STILL = 3600.0
 
 
@@ -241,7 +241,7 @@ def _jump(
     except (av.FFmpegError, OSError):
         return None
     decoded = decode(container, stream, name)
-    # What comes before the key frame leans on frames that were skipped.
+    # What comes before the key frame depends on frames that were skipped.
     landed = next((frame for frame in decoded if frame.key_frame), None)
     at = None if landed is None else frame_time(landed)
     if landed is None or at is None or at > latest + _RUN_UP / 2:
@@ -279,7 +279,7 @@ def decode(
 
 @contextmanager
 def read_errors(name: str) -> Iterator[None]:
-    """What FFmpeg and the disk say while a video is read, as one line about ``name``."""
+    """Turn errors of FFmpeg and the disk into one line about ``name``."""
     import av
 
     try:

@@ -1,6 +1,6 @@
-"""Write a video again with some of its pictures new, its sound copied packet by packet.
+"""Rewrite a video with some of its frames replaced; the sound is copied packet by packet.
 
-The good pictures go from the decoder to the encoder as they are, without a detour through RGB;
+The good frames go from the decoder to the encoder as they are, without a detour through RGB;
 time stamps, size, rate and colour tags are the source's.
 """
 
@@ -56,12 +56,12 @@ _PARTLY_SYNTHETIC = "Partly synthetic video: frames or parts of frames made with
 
 @dataclass(frozen=True)
 class VideoScan:
-    """What a look at all packets says, nothing decoded. Times in seconds on the container's clock.
+    """What the packets say, without decoding. Times are seconds on the container's clock.
 
-    start: of the first picture.
-    end: of the last picture, its own duration included.
+    start: of the first frame.
+    end: of the last frame, its own duration included.
     fps: frames a second that the time stamps keep to where none is lost.
-    frames: pictures.
+    frames: how many there are.
     sound_start, sound_end: of the first sound track; None without one.
     """
 
@@ -74,7 +74,7 @@ class VideoScan:
 
 
 def scan_video(path: str | Path, *, fps: Fraction | None = None) -> VideoScan:
-    """Look at a video's time stamps.
+    """Read a video's time stamps.
 
     Args:
         path: the video.
@@ -120,7 +120,7 @@ def scan_video(path: str | Path, *, fps: Fraction | None = None) -> VideoScan:
 
 
 def _rate_of(times: list[float], nominal: Fraction | None) -> Fraction:
-    """The frame rate of pictures some of which are lost."""
+    """The frame rate of a video that lost some of its frames."""
     steps = np.diff(np.sort(np.asarray(times)))
     steps = steps[steps > 1e-4]
     if not len(steps):
@@ -135,7 +135,7 @@ def _rate_of(times: list[float], nominal: Fraction | None) -> Fraction:
 
 @dataclass(frozen=True, eq=False)
 class TimedFrame:
-    """A picture as decoded and its time in seconds on the container's clock."""
+    """A frame as decoded and its time in seconds on the container's clock."""
 
     source: av.VideoFrame
     time: float
@@ -151,10 +151,10 @@ class TimedFrame:
 
 
 def timed_frames(path: str | Path) -> Iterator[TimedFrame]:
-    """Every picture of a video, one at a time; those without a time stamp are left out.
+    """Every frame of a video, one at a time; those without a time stamp are left out.
 
     Raises:
-        VideoError: it cannot be read, or its pictures change their size.
+        VideoError: it cannot be read, or its frames change their size.
     """
     with open_video(path) as (container, stream):
         size: tuple[int, int] | None = None
@@ -167,7 +167,7 @@ def timed_frames(path: str | Path) -> Iterator[TimedFrame]:
                 size = (frame.height, frame.width)
             elif size != (frame.height, frame.width):
                 raise VideoError(
-                    f"{path}: its pictures change their size at {time:.2f} s; re-encode it first"
+                    f"{path}: its frames change their size at {time:.2f} s; re-encode it first"
                 )
             last = time
             yield TimedFrame(frame, time)
@@ -195,7 +195,7 @@ def check_rewrite(source: str | Path, output: str | Path, *, overwrite: bool) ->
 
 
 class Rewriter:
-    """Writes pictures as they come, and the source's sound packets in step with them.
+    """Writes frames as they come, and the source's sound packets in step with them.
 
     A context manager: left without an error it puts the file in place in one step; otherwise
     nothing of it remains.
@@ -207,7 +207,7 @@ class Rewriter:
         overwrite: replace what is there.
         crf: picture quality on H.264's scale, 0 (lossless) to 51.
         marks: what the file's credentials tell, if it has a place for them. Neither watermark nor
-            label are drawn: good pictures stay as they are.
+            label is drawn: good frames stay as they are.
 
     Raises:
         OutputError, OutputExistsError: it cannot be written.
@@ -253,7 +253,7 @@ class Rewriter:
             self._stack.close()
 
     def keep(self, frame: TimedFrame) -> None:
-        """A picture of the source as it is."""
+        """Write a frame of the source as it is."""
         if not (self._turned or self._padded):
             picture = frame.source.reformat(format=self._format)
         else:
@@ -261,17 +261,17 @@ class Rewriter:
         self._write(picture, frame.time)
 
     def start(self, like: TimedFrame) -> None:
-        """Begin the file; ``like`` is any picture of the source."""
+        """Begin the file; ``like`` is any frame of the source."""
         if self._container is None:
             with output_errors(self._name):
                 self._open(like.source)
 
     def add(self, picture: Frame, time: float) -> None:
-        """A new picture (H, W, 3) uint8, upright, at a time on the source's clock."""
+        """Write a new frame (H, W, 3) uint8, upright, at a time on the source's clock."""
         self._write(self._from_rgb(picture), time)
 
     def change(self, frame: TimedFrame, picture: Frame, where: npt.NDArray[np.bool_]) -> None:
-        """A picture of the source, new only in some places: elsewhere its own samples are kept.
+        """Write a frame of the source with some places new: elsewhere its own samples are kept.
 
         Args:
             frame: the source's.

@@ -1,4 +1,4 @@
-"""Record a video while it is still going on: pictures and their sound, frame by frame.
+"""Record a live video, frame by frame with its sound.
 
 ``write_video`` needs to know the whole sound before it begins. Here it comes piece by piece, and
 whenever the recording ends, the file is whole.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -23,26 +23,26 @@ from stillspeak.system.atomic import partial_folder
 if TYPE_CHECKING:
     import av
 
-# Blocks of sound that are kept until the first picture comes.
+# Blocks of sound that are kept until the first frame comes.
 _EARLY = 250
 
 
 class Recorder:
-    """Writes pictures and sound in step; a context manager.
+    """Writes frames and sound in step; a context manager.
 
-    On leaving it an MP4 is put in its place, whole, unless there was no picture: then nothing is
+    On leaving it an MP4 is put in its place, whole, unless there was no frame: then nothing is
     left and :attr:`frames` is 0. After a failure of the writing itself nothing is left either.
 
     Args:
         target: an ``.mp4``, or an open file that a player reads while it is written: Matroska.
-        fps: pictures a second.
+        fps: frames a second.
         rate: samples a second of the sound; a multiple of ``fps``.
         overwrite: replace what is there.
         metadata: texts such as ``comment``.
 
     Attributes:
-        marks: what says that the pictures are synthetic, as of ``write_video``; None, the
-            default: nothing does. May be set until the first picture comes.
+        marks: what says that the frames are synthetic, as of ``write_video``; None, the
+            default: nothing does. May be set until the first frame comes.
         name: what messages call the target.
 
     Raises:
@@ -63,7 +63,7 @@ class Recorder:
         if isinstance(target, str | Path):
             self.name = str(target)
             if Path(target).suffix.lower() != ".mp4":
-                raise OutputError(f"{target}: what is live is recorded as MP4; give a name in .mp4")
+                raise OutputError(f"{target}: live video is recorded as MP4; give a name in .mp4")
             self._target = check_output(target, overwrite=overwrite)
         else:
             self.name, self._target = "<output>", target
@@ -79,7 +79,7 @@ class Recorder:
 
     @property
     def frames(self) -> int:
-        """Pictures written, including those that stand for one that was missing."""
+        """Frames written, including those that stand for one that was missing."""
         return 0 if self._movie is None else self._movie.count
 
     def __enter__(self) -> Recorder:
@@ -160,7 +160,7 @@ class Recorder:
             (sound, self._rate),
             self._metadata,
         )
-        self._stack.callback(_close, movie)
+        self._stack.callback(movie.close)
         return movie
 
     @contextmanager
@@ -171,8 +171,3 @@ class Recorder:
         except BaseException:
             self._failed = True
             raise
-
-
-def _close(movie: MovieEncoder) -> None:
-    with suppress(Exception):
-        movie.container.close()

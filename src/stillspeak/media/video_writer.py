@@ -155,7 +155,7 @@ def write_video(
             with output_errors(name):
                 if writer is None:
                     writer = _start_writer(kind, output, *frame.shape[:2])
-                    stack.callback(_close, writer)
+                    stack.callback(writer.close)
                 writer.add(frame)
 
         count = _feed(frames, add)
@@ -224,11 +224,6 @@ def _start_writer(kind: str, output: _Output, height: int, width: int) -> _Write
     return _MovieWriter(output, kind, height, width)
 
 
-def _close(writer: _Writer) -> None:
-    with suppress(Exception):
-        writer.close()
-
-
 class _MovieWriter:
     """MP4 or WebM: every frame is followed at once by the sound that belongs to it."""
 
@@ -272,7 +267,7 @@ class _MovieWriter:
         self.movie.finish(round(Fraction(self.count, self.output.fps) * _SOUND_RATE))
 
     def close(self) -> None:
-        self.movie.container.close()
+        self.movie.close()
 
 
 class _GifWriter:
@@ -323,7 +318,8 @@ class _GifWriter:
         self.container.close()
 
     def close(self) -> None:
-        self.container.close()
+        with suppress(Exception):
+            self.container.close()
 
     def _drain(self) -> None:
         import av
@@ -449,7 +445,7 @@ def _check_frame(frame: Frame, index: int, shape: tuple[int, ...]) -> tuple[int,
 
 @contextmanager
 def output_errors(name: str) -> Iterator[None]:
-    """What the operating system and FFmpeg say, as one line about ``name``.
+    """Turn errors of the operating system and FFmpeg into one line about ``name``.
 
     That a reader went away is for the caller to handle.
     """

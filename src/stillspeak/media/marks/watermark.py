@@ -373,7 +373,7 @@ def _canonical(frame: Frame) -> Floats:
 
 
 def _inside_bars(frame: Frame) -> tuple[slice, slice] | None:
-    """Rows and columns of the picture between even bars; None without bars worth the name."""
+    """Rows and columns of the picture between even bars; None without such bars."""
     import cv2
 
     luma = cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY)
