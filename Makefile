@@ -22,7 +22,7 @@ demo: $(STAMP)
 
 # On all cores, each with one thread: two threads of one network get in each other's way.
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not e2e and not long' -n logical --maxprocesses 8 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not e2e and not long' -n logical --maxprocesses 4 --dist loadfile
 
 # One at a time: browsers, loads and kills are timed.
 test-e2e: $(STAMP)
