@@ -83,8 +83,8 @@ def __dir__() -> list[str]:
 class _Package(ModuleType):
     """Keeps :func:`animate` in its place.
 
-    Whoever first imports the module of the same name makes Python store that module here,
-    and ``stillspeak.animate(...)`` would be a call of a module.
+    The first import of the module of that name makes Python store the module here, and
+    ``stillspeak.animate(...)`` would be a call of a module.
     """
 
     def __setattr__(self, name: str, value: Any) -> None:

@@ -240,7 +240,7 @@ class StreamSession:
 
         Returns:
             The frames, often none or two; together with those before as many as
-            :meth:`Animator.animate` makes of the sound.
+            :meth:`Animator.animate` generates for the sound.
         """
         self._sound = np.concatenate((self._sound, self._resampler.finish()))
         frames = []
@@ -249,9 +249,9 @@ class StreamSession:
         return frames
 
     def idle(self, frames: int) -> list[Frame]:
-        """The next frames while nobody speaks: what has been heard, if anything, then silence.
+        """The next frames of a pause: what has been heard, if anything, then silence.
 
-        The mouth is what the model makes of silence; blinks, brows and head go on.
+        The mouth is the model's answer to silence; blinks, brows and head go on.
 
         Args:
             frames: how many; 25 a second are needed.

@@ -42,7 +42,7 @@ class Recurrence:
         self._engine = engine
         self._random = torch.Generator().manual_seed(seed)
         self.state = engine.initial_state()
-        """After the latest step; whoever makes one puts the new state here."""
+        """After the latest step; the caller that makes one puts the new state here."""
 
     def inputs(self, windows: npt.NDArray[np.float32]) -> tuple[Tensor, Tensor, GeneratorState]:
         """Windows (T, N) in [-1, 1] as a step takes them: (1, T, N), their noise, the state."""
@@ -101,7 +101,7 @@ class Synthesizer:
 
     @torch.inference_mode()
     def decode(self, windows: npt.NDArray[np.float32]) -> Decoded:
-        """What the engine makes of the next windows, (T, N) float32 in [-1, 1]."""
+        """What the engine decodes from the next windows, (T, N) float32 in [-1, 1]."""
         inputs = self._heard.inputs(windows)
         decoded, self._heard.state = self.engine.step(self.portrait.prepared, *inputs)
         return decoded

@@ -40,7 +40,7 @@ app = typer.Typer(
 def main() -> None:
     """Run the command line; a user's mistake is one line and exit code 1."""
     # Idle OpenMP threads spin by default and take the cores from decoding, detection and
-    # encoding; set before torch is imported, and only where nobody chose otherwise.
+    # encoding; set before torch is imported, unless you chose otherwise.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # NumPy's matrices are small here: a second thread of OpenBLAS would only spin beside the first.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

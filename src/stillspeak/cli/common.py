@@ -219,7 +219,7 @@ class Advance(Protocol):
 
 @contextmanager
 def progress_bar(what: str, total: int | None, quiet: bool) -> Iterator[Advance]:
-    """A progress bar on standard error, if that is a terminal and nobody asked for quiet."""
+    """A progress bar on standard error, if that is a terminal and ``quiet`` is false."""
     if quiet or not sys.stderr.isatty():
         yield lambda done, text="": None
         return

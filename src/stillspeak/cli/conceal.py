@@ -28,7 +28,8 @@ from stillspeak.cli.common import (
 from stillspeak.options import AnimateOptions
 
 if TYPE_CHECKING:
-    from stillspeak.conceal.video import EditedVideo
+    from stillspeak.conceal.occlusion import DeoccludedVideo
+    from stillspeak.conceal.video import ConcealedVideo
 
 
 def conceal(
@@ -42,9 +43,7 @@ def conceal(
     detect: Annotated[bool, "Frozen, black and damaged frames count as lost."] = False,
     online: Annotated[bool, "Each frame from the past alone, as in a call."] = False,
     ease: Annotated[
-        int,
-        Field(ge=0, le=25),
-        "With --online: good frames after a gap over which the picture returns.",
+        int, Field(ge=0, le=25), "With --online: good frames over which the picture returns."
     ] = 0,
     extend: Annotated[bool, "Frames before and after the picture while sound goes on."] = True,
     fps: Annotated[
@@ -58,9 +57,7 @@ def conceal(
         str | None, "With --occlusion: a picture of the bare face, or a frame's number."
     ] = None,
     grow: Annotated[
-        float | None,
-        Field(ge=0, le=1),
-        "Face widths by which the mask is widened; 0.04 by default.",
+        float | None, Field(ge=0, le=1), "Face widths to widen the mask by; 0.04 by default."
     ] = None,
     model: Model = "default",
     seed: Seed = AnimateOptions.seed,
@@ -77,11 +74,10 @@ def conceal(
 ) -> None:
     """Generate the frames that VIDEO lost, or the part of a face that something hides."""
     gaps = lost or detect or online or fps or not extend
+    help_with = reference is not None or grow is not None
     usage(
         {
-            "--reference and --grow go with --occlusion": (
-                occlusion is None and (reference is not None or grow is not None)
-            ),
+            "--reference and --grow go with --occlusion": occlusion is None and help_with,
             "--ease goes with --online": ease and not online,
             "--occlusion goes without --lost, --detect, --online, --fps and --no-extend; fill the "
             "gaps first": occlusion is not None and gaps,
@@ -94,37 +90,39 @@ def conceal(
     from stillspeak.conceal.concealer import Concealer
 
     marking = marks.choices()
-    choices: dict[str, Any] = {
-        "seed": seed,
-        "face": face,
-        "blink": blink,
-        "expression": expression,
-        "crf": crf,
-        "overwrite": overwrite,
-        "mark": marking.mark,
-        "certificate": marks.certificate,
-        "key": marks.key,
-    }
-    result: EditedVideo
+    motion = {"seed": seed, "face": face, "blink": blink, "expression": expression}
+    written = {"crf": crf, "overwrite": overwrite, "mark": marking.mark}
+    signed = {"certificate": marks.certificate, "key": marks.key}
+    lost_frames = {"lost": lost, "detect": detect, "extend": extend, "fps": fps}
+    lost_frames |= {"online": online, "ease": ease}
+    hidden = {"reference": reference} | ({} if grow is None else {"grow": grow})
     with (
         Concealer(model, device=device) as concealer,
         progress_bar("concealing", None, quiet) as advance,
     ):
-        choices |= {"concealer": concealer, "progress": advance}
-        if occlusion is not None:
-            from stillspeak.conceal.occlusion import uncover_video
-
-            choices |= {} if grow is None else {"grow": grow}
-            result = uncover_video(video, output, occlusion, reference=reference, **choices)
-        else:
-            from stillspeak.conceal.video import conceal_video
-
-            choices |= {"lost": lost, "detect": detect, "extend": extend, "fps": fps}
-            choices |= {"online": online, "ease": ease}
-            result = conceal_video(video, output, **choices)
+        choices: dict[str, Any] = {
+            **motion,
+            **written,
+            **signed,
+            "concealer": concealer,
+            "progress": advance,
+        }
+        choices |= lost_frames if occlusion is None else hidden
+        result = _edit(video, output, occlusion, choices)
     tell_unmarked(marking, quiet)
     if as_json:
         took = round(time.perf_counter() - started, 3)
         print(json.dumps({**result.as_dict(), "model": model, "seed": seed, "took": took}))
     elif not quiet:
         print(f"{Path(output)}: {result.summary()}")
+
+
+def _edit(
+    video: str, output: str, occlusion: str | None, choices: dict[str, Any]
+) -> ConcealedVideo | DeoccludedVideo:
+    from stillspeak.conceal.occlusion import uncover_video
+    from stillspeak.conceal.video import conceal_video
+
+    if occlusion is not None:
+        return uncover_video(video, output, occlusion, **choices)
+    return conceal_video(video, output, **choices)

@@ -120,7 +120,7 @@ def _signer(found: Inspection) -> str:
     if credentials.trusted:
         return f"{name}: trusted"
     if credentials.self_made:
-        return f"{name}: a self-made certificate, which anybody can make"
+        return f"{name}: a self-made certificate, which anyone can make"
     return f"{name}: not trusted here; --trust ROOT.pem says whom to trust"
 
 

@@ -46,16 +46,13 @@ def prepare(
     unknown = sorted(set(split or ()) - set(SPLITS))
     given = {"min_seconds": min_seconds, "max_seconds": max_seconds}
     limits = {name: value for name, value in given.items() if value is not None}
+    layouts, misplaced = ", ".join(sorted(LAYOUTS)), limits and layout != "folder"
     usage(
         {
             f"--split {next(iter(unknown), None)!r} is not one of {', '.join(SPLITS)}": unknown,
             f"--mouth-scale {mouth_scale} is neither 0 nor 2": mouth_scale not in MOUTH_SCALES,
-            f"--layout {layout!r} is not one of {', '.join(sorted(LAYOUTS))}": (
-                layout not in LAYOUTS
-            ),
-            "--min-seconds and --max-seconds go with --layout folder": (
-                limits and layout != "folder"
-            ),
+            f"--layout {layout!r} is not one of {layouts}": layout not in LAYOUTS,
+            "--min-seconds and --max-seconds go with --layout folder": misplaced,
         }
     )
     unusable: list[Rejected] = []

@@ -72,15 +72,12 @@ def stream(
 
     stillspeak stream photo.jpg --mic -o - | ffplay -
     """
+    misnamed, nowhere = output not in (None, "-"), record is None and output is None
     usage(
         {
             "give --mic, or --input FILE": mic == (sound is not None),
-            "-o takes -, which is stdout; --record OUT.mp4 writes a file": (
-                output not in (None, "-")
-            ),
-            "give --record OUT.mp4 or -o -; stillspeak serve has a live page": (
-                record is None and output is None
-            ),
+            "-o takes -, which is stdout; --record OUT.mp4 writes a file": misnamed,
+            "give --record OUT.mp4 or -o -; stillspeak serve has a live page": nowhere,
             f"--format is one of {', '.join(FORMATS)}": form not in FORMATS,
             "--mic-device goes with --mic": mic_device is not None and not mic,
         }

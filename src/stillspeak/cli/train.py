@@ -20,7 +20,7 @@ def train(
     data: Annotated[Path, "A prepared cache."],
     run: Annotated[Path, "The run's folder."],
     minutes: Annotated[float | None, "Stop after this many minutes."] = None,
-    resume: Annotated[bool, "Go on from the newest checkpoint."] = (False),
+    resume: Annotated[bool, "Go on from the newest checkpoint."] = False,
     start_from: Annotated[str | None, "--from", "Take over what fits of a model's weights."] = None,
     device: Device = "auto",
     overrides: Annotated[

@@ -6,8 +6,8 @@ which the system takes back when the process ends, however it ends: a partial fo
 free was left by a killed process, and the next one that writes there removes it. A claimed folder
 has such a lock too. The file stays there: removing the file of a lock can let two in.
 
-On file systems without locks, files are written as carefully, but nothing is removed and nobody is
-refused.
+On file systems without locks, files are written as carefully, but no leftovers
+are removed and no process is refused.
 """
 
 from __future__ import annotations

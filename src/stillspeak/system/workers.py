@@ -10,7 +10,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Generic, TypeVar
 
-Job = TypeVar("Job")
+Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 
@@ -21,13 +21,13 @@ def _start_in_worker(start: Callable[..., None], arguments: tuple[Any, ...]) -> 
 
         def follow() -> None:
             parent.join()
-            os._exit(1)  # nobody waits for what it is doing
+            os._exit(1)  # its result has no taker any more
 
         threading.Thread(target=follow, name="parent", daemon=True).start()
     start(*arguments)
 
 
-class WorkerPool(Generic[Job, Result]):
+class WorkerPool(Generic[Task, Result]):
     """Runs a function over jobs in processes that were started with a common initialiser.
 
     Args:
@@ -40,11 +40,11 @@ class WorkerPool(Generic[Job, Result]):
 
     def __init__(
         self,
-        work: Callable[[Job], Result],
+        work: Callable[[Task], Result],
         start: Callable[..., None],
         arguments: tuple[Any, ...],
         workers: int,
-        died: Callable[[Job], Result],
+        died: Callable[[Task], Result],
     ) -> None:
         self._work = work
         self._start = start
@@ -53,7 +53,7 @@ class WorkerPool(Generic[Job, Result]):
         self._died = died
         self._executor: ProcessPoolExecutor | None = None
 
-    def results(self, jobs: Sequence[Job]) -> Iterator[tuple[int, Result]]:
+    def results(self, jobs: Sequence[Task]) -> Iterator[tuple[int, Result]]:
         """Index and result of every job, as they get ready; few are in flight at a time."""
         waiting = list(range(len(jobs)))[::-1]
         running: dict[Future[Result], int] = {}
@@ -83,7 +83,7 @@ class WorkerPool(Generic[Job, Result]):
         finally:
             self._close()
 
-    def _submit(self, job: Job) -> Future[Result]:
+    def _submit(self, job: Task) -> Future[Result]:
         if self._executor is None:
             self._executor = ProcessPoolExecutor(
                 self._workers,
