@@ -11,6 +11,7 @@ import typer
 from pydantic import Field
 
 from stillspeak.cli.common import (
+    Advance,
     AsJson,
     Blink,
     Device,
@@ -28,6 +29,7 @@ from stillspeak.cli.common import (
 from stillspeak.options import AnimateOptions
 
 if TYPE_CHECKING:
+    from stillspeak.conceal.concealer import Concealer
     from stillspeak.conceal.occlusion import DeoccludedVideo
     from stillspeak.conceal.video import ConcealedVideo
 
@@ -90,25 +92,15 @@ def conceal(
     from stillspeak.conceal.concealer import Concealer
 
     marking = marks.choices()
-    motion = {"seed": seed, "face": face, "blink": blink, "expression": expression}
+    motion: dict[str, Any] = {"seed": seed, "face": face, "blink": blink, "expression": expression}
     written = {"crf": crf, "overwrite": overwrite, "mark": marking.mark}
     signed = {"certificate": marks.certificate, "key": marks.key}
     lost_frames = {"lost": lost, "detect": detect, "extend": extend, "fps": fps}
     lost_frames |= {"online": online, "ease": ease}
     hidden = {"reference": reference} | ({} if grow is None else {"grow": grow})
-    with (
-        Concealer(model, device=device) as concealer,
-        progress_bar("concealing", None, quiet) as advance,
-    ):
-        choices: dict[str, Any] = {
-            **motion,
-            **written,
-            **signed,
-            "concealer": concealer,
-            "progress": advance,
-        }
-        choices |= lost_frames if occlusion is None else hidden
-        result = _edit(video, output, occlusion, choices)
+    choices = motion | written | signed | (lost_frames if occlusion is None else hidden)
+    with progress_bar("concealing", None, quiet) as advance:
+        result = _edit(video, output, occlusion, Concealer(model, device=device), advance, choices)
     tell_unmarked(marking, quiet)
     if as_json:
         took = round(time.perf_counter() - started, 3)
@@ -118,11 +110,18 @@ def conceal(
 
 
 def _edit(
-    video: str, output: str, occlusion: str | None, choices: dict[str, Any]
+    video: str,
+    output: str,
+    occlusion: str | None,
+    concealer: Concealer,
+    progress: Advance,
+    choices: dict[str, Any],
 ) -> ConcealedVideo | DeoccludedVideo:
     from stillspeak.conceal.occlusion import uncover_video
     from stillspeak.conceal.video import conceal_video
 
-    if occlusion is not None:
-        return uncover_video(video, output, occlusion, **choices)
-    return conceal_video(video, output, **choices)
+    with concealer:
+        choices = {**choices, "concealer": concealer, "progress": progress}
+        if occlusion is not None:
+            return uncover_video(video, output, occlusion, **choices)
+        return conceal_video(video, output, **choices)
