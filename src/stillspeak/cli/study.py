@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from pydantic import Field
 
-from stillspeak.cli.common import Overwrite, Quiet, listed, progress_bar, tell, with_options
+from stillspeak.cli.common import Overwrite, Quiet, listed, progress_bar, tell, usage, with_options
 from stillspeak.study.records import RaterOptions, Truth, VideoOptions
 
 app = typer.Typer(
@@ -48,10 +47,9 @@ def init(
 
     given = {"preference": pairs, "turing": turing, "mos": mos, "intelligibility": intelligibility}
     chosen = [name for name, yes in given.items() if yes] + ([kind] if kind else [])
-    if len(chosen) != 1:
-        raise typer.BadParameter(
-            "one of --pairs, --turing, --mos, --intelligibility or --kind is needed"
-        )
+    usage(
+        {"one of --pairs, --turing, --mos, --intelligibility or --kind is needed": len(chosen) != 1}
+    )
     with progress_bar("checking videos", None, quiet) as advance:
         study, notes = init_study(
             directory,
@@ -93,15 +91,8 @@ def serve(
     from stillspeak.study.kinds import PLACEHOLDER, load_config
 
     if PLACEHOLDER in load_config(directory).texts.consent:
-        tell(
-            f"note: {directory / 'study.toml'}: texts.consent does not say yet who runs the study "
-            "and why"
-        )
-
-    def ready(address: str) -> None:
-        if not quiet:
-            print(address, flush=True)
-
+        where = f"{directory / 'study.toml'}: texts.consent"
+        tell(f"note: {where} does not say yet who runs the study and why")
     serve_study(
         directory,
         host=host,
@@ -109,7 +100,7 @@ def serve(
         database=database,
         trusted_proxies=trusted_proxies,
         root_path=root_path,
-        ready=ready,
+        ready=lambda address: None if quiet else print(address, flush=True),
     )
 
 
@@ -127,13 +118,10 @@ def report(
     """Make a page, Markdown and JSON of a study's answers."""
     from stillspeak.study.report import write_report
 
-    written = write_report(
-        directory, output or directory / "report", database=database, overwrite=overwrite
-    )
+    target = output or directory / "report"
+    written = write_report(directory, target, database=database, overwrite=overwrite)
     if not quiet:
-        for line in written.headline or ("no answers that count yet",):
-            print(line)
-        print(written.page)
+        print(*(written.headline or ("no answers that count yet",)), written.page, sep="\n")
 
 
 @app.command("export")
@@ -150,8 +138,7 @@ def export(
     from stillspeak.study.kinds import Study
     from stillspeak.study.store import AnswerStore
 
-    if to_csv is None and to_json is None:
-        raise typer.BadParameter("--csv FILE or --json FILE is needed")
+    usage({"--csv FILE or --json FILE is needed": to_csv is None and to_json is None})
     study = Study.load(directory)
     with AnswerStore(study, database, create=False) as store:
         data = store.read()
@@ -200,7 +187,7 @@ def simulate(
 
     study = Study.load(directory)
     check_plan(study)
-    truth = Truth(**asdict(options), strengths=_numbers(strengths), means=_numbers(means))
+    truth = Truth(**vars(options), strengths=_numbers(strengths), means=_numbers(means))
     check_truth(study, truth)
     url = database or sqlite_url(directory / "simulated.db")
     with AnswerStore(study, url, durable=False) as store:

@@ -11,10 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-RESAMPLES = 2000
-"""Bootstrap samples."""
-
-Interval = tuple[float, float]
+from stillspeak.reporting.bootstrap import Interval, percentile_intervals
 
 Better = Literal["higher", "lower", "real"]
 """Which values are better; ``real``: those near the real video's own."""
@@ -78,13 +75,12 @@ def summarise(rows: Sequence[Mapping[str, Any]], metric: Mapping[str, Any]) -> M
         if row.get("note"):
             notes[row["note"]] += 1
     values = np.array([v for group in by_speaker.values() for v in group])
-    there = len(values) > 0
     return MetricSummary(
         **metric,
         clips=len(values),
         undefined=len(rows) - len(values),
-        mean=float(values.mean()) if there else None,
-        median=float(np.median(values)) if there else None,
+        mean=float(values.mean()) if len(values) else None,
+        median=float(np.median(values)) if len(values) else None,
         interval_clips=bootstrap([np.array([v]) for v in values]),
         interval_speakers=bootstrap([np.array(group) for group in by_speaker.values()]),
         speakers={s: SpeakerMean(len(v), float(np.mean(v))) for s, v in sorted(by_speaker.items())},
@@ -97,14 +93,14 @@ def bootstrap(groups: Sequence[npt.NDArray[np.float64]]) -> Interval | None:
     97.5 % quantiles of 2,000 means, the same at each call; None if there are fewer than two
     groups or a value is not finite.
     """
-    if len(groups) < 2 or not all(np.isfinite(group).all() for group in groups):
+    if not all(np.isfinite(group).all() for group in groups):
         return None
     sums = np.array([group.sum() for group in groups])
     counts = np.array([len(group) for group in groups])
-    drawn = np.random.default_rng(0).integers(len(groups), size=(RESAMPLES, len(groups)))
-    means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
-    low, high = np.quantile(means, (0.025, 0.975))
-    return float(low), float(high)
+    found = percentile_intervals(
+        len(groups), lambda drawn: sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
+    )
+    return found[0] if found else None
 
 
 def write_number(value: float | None) -> float | str | None:
@@ -113,7 +109,6 @@ def write_number(value: float | None) -> float | str | None:
 
 
 def read_number(value: float | str) -> float:
-    """The number that :func:`write_number` wrote."""
     return float(value)
 
 
@@ -138,11 +133,10 @@ def format_table(summaries: Sequence[MetricSummary]) -> str:
         )
         centre = ("-" if v is None else _digits(v) for v in (s.mean, s.median))
         rows.append((s.name, s.unit, BETTER[s.better], str(s.clips), *centre, *intervals))
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    left = 3
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(
-            cell.ljust(width) if i < left else cell.rjust(width)
+            cell.ljust(width) if i < 3 else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in rows

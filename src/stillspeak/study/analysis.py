@@ -17,11 +17,8 @@ from stillspeak.study.records import Answer, Answers
 
 
 def analyse(study: Study, data: Answers) -> Result:
-    """The results of a study.
-
-    Returns:
-        JSON values: ``who`` (visitors, exclusions), ``timing``, and ``main`` over the visitors
-        that count, with ``everybody`` the same over all, excluded ones included.
+    """The results of a study as JSON values: ``main`` over the visitors that count, ``everybody``
+    the same over all, excluded ones included.
     """
     config, materials, kind = study.config, study.materials, study.kind
     finished = {v.session for v in data.visitors if v.finished is not None}
@@ -45,6 +42,7 @@ def analyse(study: Study, data: Answers) -> Result:
 
 def _who(study: Study, data: Answers, finished: set[str]) -> tuple[Result, set[str]]:
     analysis, question = study.config.analysis, study.config.questions[0].id
+    now = fingerprint(study.config)
     caught: dict[str, list[bool]] = defaultdict(list)  # whether each catch trial was missed
     for answer in data.answers:
         if answer.trial.role == "catch":
@@ -55,8 +53,7 @@ def _who(study: Study, data: Answers, finished: set[str]) -> tuple[Result, set[s
     kept = answered - careless
     if analysis.incomplete == "exclude":
         kept &= finished
-    now = fingerprint(study.config)
-    who: Result = {
+    return {
         "begun": len(data.visitors),
         "answered": len(answered),
         "finished": len(finished),
@@ -71,8 +68,7 @@ def _who(study: Study, data: Answers, finished: set[str]) -> tuple[Result, set[s
         "excluded_catch": len(careless & answered),
         "counted": len(kept),
         "other_settings": sum(v.configuration != now for v in data.visitors),
-    }
-    return who, kept
+    }, kept
 
 
 def _timing(answers: Sequence[Answer]) -> Result:

@@ -1,7 +1,6 @@
 """Forms of questions: what the page draws, and which answers it may send back.
 
-The page draws every form from its data alone (:meth:`Form.page`), so that a new kind of study
-needs no code in the page.
+The page draws a form from its data alone, so that a new kind of study needs no code in the page.
 """
 
 from __future__ import annotations
@@ -9,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, Protocol
 
 MAX_TEXT = 300
@@ -59,9 +59,8 @@ class Lists:
     def check(self, value: object) -> Any:
         if not isinstance(value, list) or len(value) != len(self.lists):
             raise ValueError("that is no possible answer")
-        for word, known in zip(value, self.lists, strict=True):
-            if word != "" and word not in known:
-                raise ValueError("a word is not in its list")
+        if any(w != "" and w not in known for w, known in zip(value, self.lists, strict=True)):
+            raise ValueError("a word is not in its list")
         return value
 
 
@@ -81,7 +80,7 @@ class Typed:
 
 
 _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-_DIGITS = {str(digit): word for digit, word in enumerate(_NUMBERS)}
+_DIGITS = dict(zip("0123456789", _NUMBERS, strict=True))
 
 
 def normalise(text: str) -> list[str]:
@@ -98,19 +97,12 @@ def matched(said: Sequence[str], read: Sequence[str]) -> list[tuple[str, str]]:
     """
     if len(said) == len(read):
         return list(zip(said, read, strict=True))
-    rows, columns = len(said), len(read)
-    cost = [[0] * (columns + 1) for _ in range(rows + 1)]
-    for i in range(rows + 1):
-        for j in range(columns + 1):
-            if i == 0 or j == 0:
-                cost[i][j] = i + j
-                continue
-            same = said[i - 1] == read[j - 1]
-            cost[i][j] = min(
-                cost[i - 1][j - 1] + (not same), cost[i - 1][j] + 1, cost[i][j - 1] + 1
-            )
+    i, j = len(said), len(read)
+    cost = [[row + column for column in range(j + 1)] for row in range(i + 1)]
+    for (a, word), (b, other) in product(enumerate(said), enumerate(read)):
+        substitution = cost[a][b] + (word != other)
+        cost[a + 1][b + 1] = min(substitution, cost[a][b + 1] + 1, cost[a + 1][b] + 1)
     pairs: list[tuple[str, str]] = []
-    i, j = rows, columns
     while i:
         if j and cost[i][j] == cost[i - 1][j - 1] + (said[i - 1] != read[j - 1]):
             i, j = i - 1, j - 1

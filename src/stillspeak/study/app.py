@@ -1,7 +1,7 @@
 """The study in the browser: one page, a small interface, and the videos.
 
-What a visitor's browser learns: texts, questions, and names of videos that hold for one trial of
-one session. What is kept of a visitor: see :mod:`stillspeak.study.store`; never an address.
+A visitor's browser learns texts, questions, and names of videos that hold for one trial of one
+session. No address is kept.
 """
 
 from __future__ import annotations
@@ -76,9 +76,7 @@ class StudySite:
     def visit(self, code: str | None) -> Visit | None:
         """The visit of a code; None if there is none (any more)."""
         session = self.store.find(code) if code else None
-        return (
-            Visit(self.study, self.store, session, code) if code and session is not None else None
-        )
+        return Visit(self.study, self.store, session, code) if code and session else None
 
     def here(self, request: Request) -> Visit | None:
         return self.visit(valid_code(request.cookies.get(COOKIE, "")))
@@ -88,8 +86,6 @@ class StudySite:
         if visit is None:
             raise RefusedError(401, "Your session has ended. Please reload the page.")
         return visit
-
-    # -------------------------------------------------------------- pages and videos
 
     def home(self) -> Response:
         return Response(self.page, media_type="text/html; charset=utf-8")
@@ -125,8 +121,6 @@ class StudySite:
         if status == 206:
             headers["Content-Range"] = f"bytes {begin}-{end - 1}/{size}"
         return StreamingResponse(_bytes(path, begin, end), status, headers, found.type)
-
-    # -------------------------------------------------------------- interface
 
     def state(self, request: Request) -> dict[str, Any]:
         visit = self.here(request)
@@ -181,16 +175,7 @@ class StudySite:
 
 
 def create_app(folder: str | Path, *, database: str | None = None) -> FastAPI:
-    """The web application of a study.
-
-    Args:
-        folder: the study's.
-        database: SQLAlchemy's URL; ``answers.db`` in the folder by default.
-
-    Raises:
-        StudyError, ConfigError: the study or its database cannot be used.
-        MissingDependencyError: the extra ``study`` is not installed.
-    """
+    """The web application of a study; arguments and errors as those of :func:`serve`."""
     site = StudySite(Path(folder), database)
 
     @asynccontextmanager
@@ -241,21 +226,15 @@ def create_app(folder: str | Path, *, database: str | None = None) -> FastAPI:
         ("/video/{token}", site.video),
     ):
         app.add_api_route(path, show, methods=["GET"], response_model=None)
+
+    def add(act: Callable[[Request, dict[str, Any]], Response]) -> None:
+        @app.post(f"/api/{act.__name__}", response_model=None)
+        async def endpoint(request: Request) -> Response:
+            return await run_in_threadpool(act, request, await _body(request))
+
     for act in (site.start, site.resume, site.played, site.watched, site.answer, site.delete):
-        path = f"/api/{act.__name__}"
-        app.add_api_route(path, _endpoint(act), methods=["POST"], response_model=None)
+        add(act)
     return app
-
-
-def _endpoint(
-    act: Callable[[Request, dict[str, Any]], Response],
-) -> Callable[[Request], Awaitable[Response]]:
-    """A route that reads a JSON body and then works in a thread."""
-
-    async def endpoint(request: Request) -> Response:
-        return await run_in_threadpool(act, request, await _body(request))
-
-    return endpoint
 
 
 def _refused(status: int, message: str) -> Response:
@@ -323,12 +302,13 @@ def _from_our_page(request: Request) -> bool:
     """Whether the study's own page sent this: other sites' pages can neither send the header
     without asking first, which nothing here allows, nor hide where they come from.
     """
-    if request.headers.get(HEADER) != "1":
-        return False
-    if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
-        return False
-    origin = request.headers.get("origin")
-    return origin is None or urlsplit(origin).netloc == request.headers.get("host")
+    headers = request.headers
+    origin = headers.get("origin")
+    return (
+        headers.get(HEADER) == "1"
+        and headers.get("sec-fetch-site", "same-origin") in ("same-origin", "none")
+        and (origin is None or urlsplit(origin).netloc == headers.get("host"))
+    )
 
 
 def _page(study: Study) -> str:

@@ -23,9 +23,7 @@ Bound = Annotated[int, Field(ge=0, le=10**9)]
 
 @configuration("texts")
 class Texts:
-    """What the page says. ``intro``, ``consent`` and ``thanks`` are limited Markdown: paragraphs,
-    emphasis, lists and links; HTML in them is shown as text.
-    """
+    """What the page says; HTML in it is shown as text."""
 
     title: str = "A short study of videos"
     intro: str = ""
@@ -37,18 +35,7 @@ class Texts:
 
 @configuration("trials")
 class Trials:
-    """How many, and of which sort.
-
-    Attributes:
-        count: trials that count, for each visitor.
-        training: trials before them, on videos that are kept for practice.
-        feedback: after a training trial say what was right, where something is.
-        catch: trials with an obviously bad video among them; who misses one was not looking.
-        repeats: trials asked a second time, sides exchanged; they measure consistency only.
-        sampling: Turing test: ``random`` tosses a coin for every trial, ``equal`` shows as many
-            real videos as fake ones.
-        entry: lip reading: ``pick`` words from lists or ``type`` them.
-    """
+    """How many, and of which sort."""
 
     count: Annotated[int, Field(ge=1, le=1000)] = 30
     training: Annotated[int, Field(ge=0, le=100)] = 0
@@ -61,15 +48,7 @@ class Trials:
 
 @configuration("playback")
 class Playback:
-    """How videos are shown.
-
-    Attributes:
-        must_watch: answers are taken only after every video was played to its end.
-        max_plays: how often a trial may be played; 0: as often as the visitor likes.
-        together: pairs play in step, with the sound of one of them; otherwise one after the
-            other, each with its own sound.
-        sound: with sound, where the videos have any.
-    """
+    """How videos are shown."""
 
     must_watch: bool = True
     max_plays: Annotated[int, Field(ge=0, le=1000)] = 0
@@ -86,13 +65,7 @@ class Balance:
 
 @configuration("limits")
 class Limits:
-    """Bounds on use; 0: none.
-
-    Attributes:
-        visitors: sessions in all.
-        starts_per_hour: sessions begun from one address.
-        requests_per_minute: requests from one address, videos included.
-    """
+    """Bounds on use; 0: none."""
 
     visitors: Bound = 0
     starts_per_hour: Bound = 60
@@ -101,13 +74,7 @@ class Limits:
 
 @configuration("analysis")
 class Analysis:
-    """How answers are counted.
-
-    Attributes:
-        max_wrong_catches: a visitor with more wrong catch trials is left out.
-        incomplete: ``include`` or ``exclude`` the answers of visitors who did not finish.
-        level: of the intervals.
-    """
+    """How answers are counted."""
 
     max_wrong_catches: Annotated[int, Field(ge=0, le=1000)] = 0
     incomplete: Literal["include", "exclude"] = "include"
@@ -116,14 +83,7 @@ class Analysis:
 
 @configuration("questions")
 class Question:
-    """One question of every trial.
-
-    Attributes:
-        id: its name in exports.
-        text: plain text.
-        labels: of the choices: two for pairs and the Turing test, five anchors from 1 to 5 for
-            ratings, the names of the words' places for lip reading; empty: the usual ones.
-    """
+    """One question of every trial; without labels it gets the usual ones."""
 
     id: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
     text: str
@@ -132,10 +92,7 @@ class Question:
 
 @configuration("study")
 class StudyConfig:
-    """A study's settings. ``seed`` decides order and sides, together with what is balanced.
-
-    ``kind`` is the name of one of :mod:`stillspeak.study.kinds`.
-    """
+    """A study's settings. ``seed`` decides order and sides, together with what is balanced."""
 
     kind: str
     seed: int = 0
@@ -160,7 +117,7 @@ def read_config(folder: str | Path) -> StudyConfig:
     return build(StudyConfig, read_toml(path), name=str(path))
 
 
-_NOTES = {
+_NOTES = {  # what each key means
     "texts": "intro, consent and thanks: paragraphs, *emphasis*, **strong**, lists, [links](...)",
     "count": "trials that count, for each visitor",
     "training": "before them; on videos kept for training",
@@ -201,21 +158,13 @@ def as_toml(config: StudyConfig) -> str:
 
 
 def _value(value: Any) -> str:
-    if isinstance(value, str):
-        if "\n" in value:
-            body = value.replace("\\", "\\\\").replace('"""', '""\\"')
-            return f'"""\n{body}"""'
-        return json.dumps(value, ensure_ascii=False)
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, list):
-        return "[" + ", ".join(_value(item) for item in value) + "]"
-    return str(value)
+    if isinstance(value, str) and "\n" in value:
+        body = value.replace("\\", "\\\\").replace('"""', '""\\"')
+        return f'"""\n{body}"""'
+    return json.dumps(value, ensure_ascii=False)
 
 
 def fingerprint(config: StudyConfig) -> str:
     """Sixteen hexadecimal digits that change with whatever a visitor could notice."""
-    table = to_table(config)
-    for key in ("analysis", "limits"):
-        table.pop(key)
+    table = {k: v for k, v in to_table(config).items() if k not in ("analysis", "limits")}
     return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()[:16]

@@ -26,7 +26,6 @@ TABLES = sa.MetaData()
 
 
 def _table(name: str, *columns: sa.schema.SchemaItem) -> sa.Table:
-    """A table with a number of its own for each row."""
     key = sa.Column("id", sa.Integer, primary_key=True, autoincrement=True)
     return sa.Table(name, TABLES, key, *columns)
 

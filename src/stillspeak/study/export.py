@@ -30,6 +30,8 @@ COLUMNS = (
     "simulated",
 )
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
 
 def rows(study: Study, data: Answers) -> list[dict[str, Any]]:
     """All answers, training and catch trials included, by visitor and position.
@@ -83,11 +85,7 @@ def as_csv(study: Study, data: Answers) -> str:
 
 
 def _safe(value: Any) -> Any:
-    if value is None:
-        return ""
-    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
-        return "'" + value
-    return value
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
 def as_json(study: Study, data: Answers) -> str:

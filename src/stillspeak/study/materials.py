@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections import defaultdict
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
@@ -32,20 +31,15 @@ Role = Literal["main", "training", "catch"]
 
 @configuration("videos")
 class Video:
-    """One video of a study.
+    """One video of a study, as decoded.
 
     Attributes:
-        id: sixteen random hexadecimal digits.
-        file: its place in the study's folder.
         system: whose it is; ``real`` or ``fake`` in a Turing test.
         item: what it shows, the same for all systems: the source's name without suffix.
         role: ``main``, ``training`` or ``catch`` (obviously bad).
         type: MIME type.
-        seconds, fps, width, height: as decoded.
-        sound: whether it has any.
         words: spoken, for lip reading.
         source: the file it came from, for the researcher.
-        sha256: of the file in the study's folder.
     """
 
     id: Annotated[str, Field(pattern="^[0-9a-f]{16}$")]
@@ -75,11 +69,11 @@ class Materials:
 
     def of(self, role: Role) -> dict[str, dict[str, Video]]:
         """Videos of a role: item -> system -> video, items in order of name."""
-        table: dict[str, dict[str, Video]] = defaultdict(dict)
+        table: dict[str, dict[str, Video]] = {}
         for video in sorted(self.videos, key=lambda v: (v.item, v.system)):
             if video.role == role:
-                table[video.item][video.system] = video
-        return dict(table)
+                table.setdefault(video.item, {})[video.system] = video
+        return table
 
     def fingerprint(self) -> str:
         """Changes with the videos and what they are; a database of answers belongs to one."""
@@ -93,8 +87,7 @@ class Materials:
             len({video.id for video in self.videos}) == len(cells) == len(self.videos)
             and len(set(self.systems)) == len(self.systems)
             and all(
-                video.system in (("catch",) if video.role == "catch" else self.systems)
-                for video in self.videos
+                v.system in (("catch",) if v.role == "catch" else self.systems) for v in self.videos
             )
         )
 
@@ -105,7 +98,8 @@ def load_materials(folder: str | Path) -> Materials:
     Raises:
         StudyError: no study, a damaged file, or a missing video.
     """
-    path = Path(folder) / TRUTH
+    folder = Path(folder)
+    path = folder / TRUTH
     try:
         table = read_json(path.read_bytes())
     except OSError as error:
@@ -127,8 +121,8 @@ def load_materials(folder: str | Path) -> Materials:
     for video in materials.videos:
         if not re.fullmatch(r"videos/[0-9a-f]{16}\.(mp4|webm)", video.file):
             raise StudyError(f"{path}: names a file outside the study: {video.file}")
-        if not (Path(folder) / video.file).is_file():
-            raise StudyError(f"{Path(folder) / video.file}: is missing; make the study again")
+        if not (folder / video.file).is_file():
+            raise StudyError(f"{folder / video.file}: is missing; make the study again")
     return materials
 
 
@@ -142,11 +136,5 @@ def contradiction(folder: str | Path) -> StudyError:
 
 def save_materials(folder: Path, materials: Materials) -> None:
     """Write the file that :func:`load_materials` reads."""
-    table = {
-        "version": VERSION,
-        "kind": materials.kind,
-        "systems": list(materials.systems),
-        "choices": [list(place) for place in materials.choices],
-        "videos": [asdict(video) for video in materials.videos],
-    }
+    table = {"version": VERSION} | asdict(materials)
     (folder / TRUTH).write_text(json.dumps(table, indent=1, ensure_ascii=False) + "\n", "utf-8")

@@ -53,26 +53,22 @@ def plan_session(study: Study, shown: Shown, number: int) -> list[Trial]:
     main = kind.main_trials(study, shown, chance)
     chance.shuffle(main)
     main = _apart(main, study)
-    repeated = _repeats(main, config.trials.repeats, chance)
+    repeats = config.trials.repeats
+    again = chance.sample(main[: max(repeats, len(main) * 2 // 3)], repeats)
+    repeated = [
+        Trial("repeat", t.second or t.first, t.first if t.second else "", t.expected) for t in again
+    ]
     body = _mixed(main, repeated, kind.catch_trials(study, main, chance), chance)
     return kind.training_trials(study, chance) + body
-
-
-def _repeats(main: Sequence[Trial], count: int, chance: random.Random) -> list[Trial]:
-    chosen = chance.sample(list(main[: max(count, len(main) * 2 // 3)]), count)
-    return [
-        Trial("repeat", t.second or t.first, t.first if t.second else "", t.expected)
-        for t in chosen
-    ]
 
 
 def _apart(trials: list[Trial], study: Study) -> list[Trial]:
     """Trials of one item not next to each other, where possible."""
     item_of = {video.id: video.item for video in study.materials.videos}
     waiting, ordered = list(trials), []
-    counts = Counter(item_of[t.first] for t in waiting)
     last = ""
     while waiting:
+        counts = Counter(item_of[t.first] for t in waiting)
         free = [t for t in waiting if item_of[t.first] != last] or waiting
         most = max(counts[item_of[t.first]] for t in free)
         # An item with many trials left goes first only when it must.
@@ -80,7 +76,6 @@ def _apart(trials: list[Trial], study: Study) -> list[Trial]:
         trial = next(t for t in free if not urgent or counts[item_of[t.first]] == most)
         waiting.remove(trial)
         last = item_of[trial.first]
-        counts[last] -= 1
         ordered.append(trial)
     return ordered
 
@@ -94,8 +89,7 @@ def _mixed(
     """Repeats in the last third, well after their first time; catch trials anywhere but first."""
     body = list(main)
     for trial in repeats:
-        videos = {trial.first, trial.second}
-        first = next(i for i, t in enumerate(body) if {t.first, t.second} == videos)
+        first = next(i for i, t in enumerate(body) if set(t.videos) == set(trial.videos))
         least = min(len(body), max(len(main) * 2 // 3, first + 2))
         body.insert(chance.randint(least, len(body)), trial)
     for trial in catches:

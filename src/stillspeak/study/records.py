@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -50,17 +50,9 @@ class StoredTrial:
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer with all that belongs to it, for reports and exports.
-
-    Attributes:
-        session: the visitor's pseudonym.
-        position: of the trial, from 1.
-        trial: what was shown.
-        values: question id -> answer.
-        response_ms: from the page's clock, since the trial could first be played.
-        plays, watched: playbacks started, and finished.
-        answered: UTC seconds.
-        simulated: by ``study simulate``.
+    """One answer with all that belongs to it. ``session`` is the visitor's pseudonym, ``position``
+    counts from 1, ``values`` go by question; ``response_ms`` is from the page's clock, since the
+    trial could first be played.
     """
 
     session: str
@@ -89,9 +81,7 @@ class Visitor:
 
 @dataclass(frozen=True)
 class Answers:
-    """Everything in a study's database, read at one time. ``deleted``: visitors who deleted
-    their answers.
-    """
+    """A study's database, read at one time. ``deleted``: visitors who deleted their answers."""
 
     visitors: tuple[Visitor, ...]
     answers: tuple[Answer, ...]
@@ -102,63 +92,52 @@ class Answers:
 class VideoOptions:
     """How ``study init`` takes videos."""
 
-    words: Annotated[
-        Path | None,
-        Field(
-            description="Lip reading: CSV with the columns file and words, unless files have GRID "
-            "names."
-        ),
-    ] = None
-    catch: Annotated[
-        Path | None,
-        Field(
-            description="Folder of obviously bad videos, named as the others; by default some are "
-            "frozen and coarsened."
-        ),
-    ] = None
-    link: Annotated[bool, Field(description="Hard links instead of copies, metadata and all.")] = (
-        False
+    words: Path | None = Field(
+        default=None,
+        description="Lip reading: CSV with the columns file and words, unless files have GRID "
+        "names.",
     )
-    convert: Annotated[bool, Field(description="Convert what browsers do not play to MP4.")] = False
-    skip_unpaired: Annotated[bool, Field(description="Leave out names that some folders lack.")] = (
-        False
+    catch: Path | None = Field(
+        default=None,
+        description="Folder of obviously bad videos, named as the others; by default some are "
+        "frozen and coarsened.",
     )
-    length_tolerance: Annotated[
-        float, Field(ge=0, description="Seconds by which lengths in a pair may differ.")
-    ] = 0.5
+    link: bool = Field(default=False, description="Hard links instead of copies, metadata and all.")
+    convert: bool = Field(default=False, description="Convert what browsers do not play to MP4.")
+    skip_unpaired: bool = Field(
+        default=False, description="Leave out names that some folders lack."
+    )
+    length_tolerance: float = Field(
+        default=0.5, ge=0, description="Seconds by which lengths in a pair may differ."
+    )
 
 
 @configuration()
 class RaterOptions:
     """How simulated raters answer."""
 
-    share: Annotated[
-        float,
-        Field(
-            gt=0,
-            lt=1,
-            description="Pairs: how often the first system is preferred; Turing test: how often "
-            "the answer is right; lip reading: how often a word is. Over all raters.",
-        ),
-    ] = 0.8
-    spread: Annotated[
-        float, Field(gt=0, lt=1, description="How much raters differ, from 0 to 1.")
-    ] = 0.05
+    share: float = Field(
+        default=0.8,
+        gt=0,
+        lt=1,
+        description="Pairs: how often the first system is preferred; Turing test: how often "
+        "the answer is right; lip reading: how often a word is. Over all raters.",
+    )
+    spread: float = Field(
+        default=0.05, gt=0, lt=1, description="How much raters differ, from 0 to 1."
+    )
     """A rater's own share comes from a beta distribution around ``share`` with variance
     ``share * (1 - share) * spread``."""
-    careless: Annotated[
-        float, Field(ge=0, le=1, description="Share who answer at random, catch trials too.")
-    ] = 0.0
-    leave: Annotated[float, Field(ge=0, le=1, description="Share who leave half-way.")] = 0.0
+    careless: float = Field(
+        default=0.0, ge=0, le=1, description="Share who answer at random, catch trials too."
+    )
+    leave: float = Field(default=0.0, ge=0, le=1, description="Share who leave half-way.")
 
 
 @configuration()
 class Truth(RaterOptions):
-    """What simulated raters go by.
-
-    Attributes:
-        strengths: pairs: Bradley-Terry strengths, one for each system, in place of ``share``.
-        means: ratings: one for each system, 1 to 5.
+    """What simulated raters go by: for pairs Bradley-Terry ``strengths`` in place of ``share``,
+    for ratings ``means`` from 1 to 5, one for each system.
     """
 
     strengths: tuple[float, ...] = ()
@@ -167,6 +146,4 @@ class Truth(RaterOptions):
 
 def iso(seconds: float | None) -> str:
     """UTC seconds as text, to the second."""
-    if seconds is None:
-        return ""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return "" if seconds is None else f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"

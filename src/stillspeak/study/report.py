@@ -1,11 +1,5 @@
-"""The report of a study: one page, the same as Markdown, plots, and the numbers as JSON.
-
-The folder of a report::
-
-    index.html    one page that needs nothing else: no script, no request, plots inside
-    report.md     the same as Markdown
-    report.json   every number
-    figures/      the plots of report.md
+"""The report of a study: that of :mod:`stillspeak.reporting.page`, and its numbers in
+``report.json``.
 """
 
 from __future__ import annotations
@@ -15,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stillspeak.reporting.bootstrap import RESAMPLES
 from stillspeak.reporting.page import check_target, write_page
-from stillspeak.study import statistics as st
 from stillspeak.study.analysis import analyse
 from stillspeak.study.kinds import Result, Study
 from stillspeak.study.section import Block, ReportBuilder
@@ -68,12 +62,10 @@ def write_report(
         templates=("stillspeak.study", "templates"),
         files={"report.json": json.dumps(results, indent=1, ensure_ascii=False) + "\n"},
     )
-    numbers = target / "report.json"
-    return StudyReport(page, markdown, numbers, results, tuple(report.headline))
+    return StudyReport(page, markdown, target / "report.json", results, tuple(report.headline))
 
 
 def _context(study: Study, results: Result, report: ReportBuilder) -> dict[str, Any]:
-    """What the templates show."""
     who = results["who"]
     notes = {
         f"{who['simulated']} of {who['begun']} visitors were simulated by stillspeak study "
@@ -105,19 +97,17 @@ def _context(study: Study, results: Result, report: ReportBuilder) -> dict[str, 
 def _visitors(study: Study, results: Result, report: ReportBuilder) -> None:
     who, timing, exposure = results["who"], results["timing"], results["exposure"]
     section = report.section("Who counts")
-    section.table(
-        "Visitors",
-        ["who", "visitors"],
-        [
-            ["began", str(who["begun"])],
-            ["answered at least once", str(who["answered"])],
-            ["finished", str(who["finished"])],
-            ["left before the end, with answers", str(who["unfinished"])],
-            ["deleted their answers (not among those who began)", str(who["deleted"])],
-            ["left out for catch trials", str(who["excluded_catch"])],
-            ["count in this report", str(who["counted"])],
-        ],
-    )
+    counts = {
+        "began": "begun",
+        "answered at least once": "answered",
+        "finished": "finished",
+        "left before the end, with answers": "unfinished",
+        "deleted their answers (not among those who began)": "deleted",
+        "left out for catch trials": "excluded_catch",
+        "count in this report": "counted",
+    }
+    rows = [[label, str(who[key])] for label, key in counts.items()]
+    section.table("Visitors", ["who", "visitors"], rows)
     rule = (
         "included: what they saw was drawn by chance."
         if who["incomplete"] == "include"
@@ -170,7 +160,7 @@ def _method(study: Study, report: ReportBuilder) -> None:
         (
             "Interval over visitors",
             f"Percentile bootstrap: visitors are drawn with replacement with all their answers, "
-            f"{st.RESAMPLES} times (500 for Bradley-Terry, 1,000 for d′ and c).",
+            f"{RESAMPLES} times (500 for Bradley-Terry, 1,000 for d′ and c).",
         ),
         *study.kind.method,
     ]

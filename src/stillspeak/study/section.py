@@ -73,9 +73,7 @@ def number_span(pair: Sequence[float] | None) -> str:
 
 
 def p_value(value: float | None) -> str:
-    if value is None:
-        return DASH
-    return "< 0.0001" if value < 0.0001 else f"{value:.4f}"
+    return DASH if value is None else "< 0.0001" if value < 0.0001 else f"{value:.4f}"
 
 
 def p_equals(value: float | None) -> str:

@@ -27,10 +27,7 @@ def check_truth(study: Study, truth: Truth) -> None:
 
 
 def simulate(study: Study, store: AnswerStore, *, raters: int, truth: Truth, seed: int = 0) -> int:
-    """Let raters go through the study, one after the other.
-
-    Returns:
-        The number of answers stored.
+    """Let raters go through the study, one after the other; the number of answers stored.
 
     Raises:
         ConfigError: the truth does not fit the study.
@@ -38,32 +35,25 @@ def simulate(study: Study, store: AnswerStore, *, raters: int, truth: Truth, see
     """
     check_truth(study, truth)
     chance = random.Random(f"raters {seed}")
-    careless = _some(raters, truth.careless, chance)
-    leaving = _some(raters, truth.leave, chance)
+    careless, leaving = (
+        set(chance.sample(range(raters), round(share * raters)))
+        for share in (truth.careless, truth.leave)
+    )
     stored = 0
     for number in range(raters):
         code = store.code_for(f"{chance.getrandbits(128):032x}")
         session = store.start(code, simulated=True)
-        rater = _rater(study, truth, number in careless, chance)
+        strength = 1 / truth.spread - 1
+        share = chance.betavariate(truth.share * strength, (1 - truth.share) * strength)
+        lift = chance.gauss(0, 0.3)
+        rater = Rater(study, truth, number in careless, chance, share, lift)
         trials = store.trials(session)
         stop = len(trials) // 2 if number in leaving else len(trials)
         rows = []
         for planned in trials[:stop]:
-            values = {
-                question.id: study.kind.simulate(rater, planned.trial)
-                for question in study.config.questions
-            }
+            asked = (question.id for question in study.config.questions)
+            values = {key: study.kind.simulate(rater, planned.trial) for key in asked}
             rows.append((planned, values, round(1000 * chance.lognormvariate(1.2, 0.4))))
         store.record(session, rows, finished=stop == len(trials))
         stored += len(rows)
     return stored
-
-
-def _some(raters: int, share: float, chance: random.Random) -> set[int]:
-    return set(chance.sample(range(raters), round(share * raters)))
-
-
-def _rater(study: Study, truth: Truth, careless: bool, chance: random.Random) -> Rater:
-    strength = 1 / truth.spread - 1
-    share = chance.betavariate(truth.share * strength, (1 - truth.share) * strength)
-    return Rater(study, truth, careless, chance, share, lift=chance.gauss(0, 0.3))

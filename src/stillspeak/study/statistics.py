@@ -16,9 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-RESAMPLES = 2000
+from stillspeak.reporting.bootstrap import RESAMPLES, Interval, percentile_intervals
 
-Interval = tuple[float, float]
 Floats = npt.NDArray[np.float64]
 
 _NORMAL = NormalDist()
@@ -57,32 +56,22 @@ def bootstrap(
     Args:
         groups: what each group adds to the sums, all of one shape.
         statistic: one value or several, of the sums over the drawn groups.
-        level: of the intervals.
-        resamples: number of draws.
 
     Returns:
-        An interval for each value, the same at each call; None for fewer than two groups. Draws
-        for which a value is not a number are left out.
+        As :func:`percentile_intervals`.
     """
-    if len(groups) < 2:
-        return None
     table = np.array(groups, dtype=float)
-    drawn = np.random.default_rng(0).integers(len(table), size=(resamples, len(table)))
-    values = np.array([statistic(sums) for sums in table[drawn].sum(axis=1)])
-    values = values[np.isfinite(values).all(axis=1)]
-    if not len(values):
-        return None
-    quantiles = np.quantile(values, ((1 - level) / 2, (1 + level) / 2), axis=0)
-    return [(float(low), float(high)) for low, high in quantiles.T]
+    return percentile_intervals(
+        len(table),
+        lambda drawn: np.array([statistic(sums) for sums in table[drawn].sum(axis=1)]),
+        tails=((1 - level) / 2, (1 + level) / 2),
+        resamples=resamples,
+    )
 
 
 def mean_interval(groups: Sequence[tuple[float, int]], level: float) -> Interval | None:
     """As :func:`bootstrap`, of a mean or share, from (sum, count) of each group."""
-
-    def mean(sums: Floats) -> list[float]:
-        return [sums[0] / sums[1] if sums[1] else math.nan]
-
-    found = bootstrap(groups, mean, level=level)
+    found = bootstrap(groups, lambda s: [s[0] / s[1] if s[1] else math.nan], level=level)
     return found[0] if found else None
 
 
@@ -136,9 +125,6 @@ def t_interval(values: Sequence[float], level: float = 0.95) -> Interval | None:
     return mean - half, mean + half
 
 
-# ------------------------------------------------------------------ signal detection
-
-
 def detection(hits: int, fakes: int, false_alarms: int, reals: int) -> tuple[float, float]:
     """Sensitivity and bias of telling fake from real, with the log-linear correction of Hautus
     (1995): half an event is added to each count of events, one to each count of trials, always.
@@ -154,9 +140,6 @@ def detection(hits: int, fakes: int, false_alarms: int, reals: int) -> tuple[flo
     h = _NORMAL.inv_cdf((hits + 0.5) / (fakes + 1))
     f = _NORMAL.inv_cdf((false_alarms + 0.5) / (reals + 1))
     return h - f, -(h + f) / 2
-
-
-# ------------------------------------------------------------------ Bradley-Terry
 
 
 @dataclass(frozen=True)
@@ -220,9 +203,6 @@ def bradley_terry(wins: npt.ArrayLike, *, prior: float | None = None) -> Bradley
     return BradleyTerry(tuple(float(s) for s in strengths), prior, deviance, freedom, p)
 
 
-# ------------------------------------------------------------------ agreement
-
-
 def majority_agreement(
     answers: Sequence[tuple[str, Hashable, Hashable]],
 ) -> dict[str, tuple[int, int]]:
@@ -271,7 +251,6 @@ def krippendorff_alpha(
         return None
 
     def disagreement(values: Sequence[Any]) -> float:
-        """Sum over ordered pairs."""
         if interval:
             x = np.array(values, dtype=float)
             return float(2 * (len(x) * (x**2).sum() - x.sum() ** 2))

@@ -28,7 +28,7 @@ from stillspeak.study.plan import plan_session
 from stillspeak.study.records import Answer, Answers, StoredTrial, Trial, Visitor
 
 # Comes after the database module, which says how to install SQLAlchemy.
-from sqlalchemy import Connection, case, delete, func, insert, inspect, or_, select, update  # isort: skip
+from sqlalchemy import Connection, delete, func, insert, inspect, or_, select, update  # isort: skip
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError  # isort: skip
 
 _S, _T, _A = sessions.c, trials.c, answers.c
@@ -77,8 +77,6 @@ class AnswerStore:
     def close(self) -> None:
         self._engine.dispose()
 
-    # -------------------------------------------------------------- opening
-
     def _open(self, create: bool) -> None:
         mine = self._study.materials.fingerprint()
         if not inspect(self._engine).has_table(about.name):
@@ -91,15 +89,11 @@ class AnswerStore:
                 time.sleep(0.5)
                 self._make_tables()
         with self._write() as connection:
-            for name, value in (
-                ("schema", SCHEMA),
-                ("study", mine),
-                ("secret", secrets.token_hex(32)),
-                ("visitors", "0"),
-                ("deleted", "0"),
-            ):
-                query = select(about.c.value).where(about.c.name == name)
-                if connection.execute(query).first() is None:
+            first = {"schema": SCHEMA, "study": mine, "secret": secrets.token_hex(32)}
+            first |= {"visitors": "0", "deleted": "0"}
+            there = self._about(connection)
+            for name, value in first.items():
+                if name not in there:
                     # IntegrityError: another process was quicker.
                     with suppress(IntegrityError), connection.begin_nested():
                         connection.execute(insert(about).values(name=name, value=value))
@@ -152,8 +146,6 @@ class AnswerStore:
         ):
             yield connection
 
-    # -------------------------------------------------------------- sessions
-
     def code_for(self, key: str) -> str:
         """The visitor's code for a key that the page drew; a retried request gets the same."""
         digest = hmac.new(self._secret, f"code {key}".encode(), hashlib.sha256).digest()
@@ -186,28 +178,24 @@ class AnswerStore:
                 raise StudyFullError
             shown = self._shown(connection, now - 60 * config.balance.abandoned_after)
             plan = plan_session(self._study, shown, number)
-            made = connection.execute(
-                insert(sessions).values(
-                    pseudonym=secrets.token_hex(5),
-                    code_hash=_hashed(code),
-                    started=now,
-                    last_seen=now,
-                    configuration=fingerprint(config),
-                    simulated=simulated,
-                )
+            new = insert(sessions).values(
+                pseudonym=secrets.token_hex(5),
+                code_hash=_hashed(code),
+                started=now,
+                last_seen=now,
+                configuration=fingerprint(config),
+                simulated=simulated,
             )
-            key = made.inserted_primary_key
+            key = connection.execute(new).inserted_primary_key
             assert key is not None
-            connection.execute(
-                insert(trials),
-                [
-                    asdict(trial)
-                    | {"session": key[0], "position": position, "plays": 0, "watched": 0}
-                    for position, trial in enumerate(plan, start=1)
-                ],
-            )
+            session = int(key[0])
+            rows = [
+                asdict(trial) | {"session": session, "position": position, "plays": 0, "watched": 0}
+                for position, trial in enumerate(plan, start=1)
+            ]
+            connection.execute(insert(trials), rows)
             self._count_up(connection, "visitors")
-            return int(key[0])
+            return session
 
     def _shown(self, connection: Connection, since: float) -> dict[tuple[str, str], int]:
         """How often each video or pair was shown: trials with an answer, or of visitors who may
@@ -222,9 +210,7 @@ class AnswerStore:
         return {(first, second): count for first, second, count in connection.execute(query)}
 
     def find(self, code: str) -> int | None:
-        """The session of a code; None if there is none (any more). Only the visitor knows the
-        code: the database holds its hash.
-        """
+        """The session of a code; None if there is none (any more)."""
         with self._read() as connection:
             return self._find(connection, code)
 
@@ -254,14 +240,9 @@ class AnswerStore:
         One that was never finished, as when the page was reloaded, does not use the limit up.
         """
         now = time.time() if now is None else now
-        change = (
-            update(trials)
-            .where(_T.id == trial.id)
-            .values(
-                plays=_T.plays + 1,
-                first_played=case((_T.first_played.is_(None), now), else_=_T.first_played),
-            )
-        )
+        first = func.coalesce(_T.first_played, now)
+        change = update(trials).where(_T.id == trial.id)
+        change = change.values(plays=_T.plays + 1, first_played=first)
         if most:
             change = change.where(or_(_T.plays < most, _T.watched == 0))
         with self._write() as connection:
@@ -297,7 +278,7 @@ class AnswerStore:
                 # First, so that the row is locked against a deletion meanwhile.
                 if not self._seen(connection, session, now, finished=last):
                     raise LookupError(session)
-                connection.execute(insert(answers).values(_row(trial, values, response_ms, now)))
+                connection.execute(insert(answers), _row(trial, values, response_ms, now))
         except StudyError as error:
             if isinstance(error.__cause__, IntegrityError):
                 return False
@@ -318,8 +299,7 @@ class AnswerStore:
         now = time.time() if now is None else now
         with self._write() as connection:
             if rows:
-                mine = [trial.id for trial, _, _ in rows]
-                change = update(trials).where(_T.session == session, _T.id.in_(mine))
+                change = update(trials).where(_T.id.in_([trial.id for trial, _, _ in rows]))
                 connection.execute(change.values(plays=1, watched=1, first_played=now))
                 connection.execute(insert(answers), [_row(*row, now) for row in rows])
             self._seen(connection, session, now, finished=finished)
@@ -338,8 +318,6 @@ class AnswerStore:
             connection.execute(delete(trials).where(_T.session == session))
             if connection.execute(delete(sessions).where(_S.id == session)).rowcount == 1:
                 self._count_up(connection, "deleted")
-
-    # -------------------------------------------------------------- reading all
 
     def read(self) -> Answers:
         """All that reports and exports need."""

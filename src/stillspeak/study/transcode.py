@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -99,10 +100,8 @@ def convert(path: Path, target: Path, *, silent: bool, spoil: bool = False) -> N
     fps = max(1, round(info.fps))
     sound = None
     if info.has_audio and not silent:
-        try:
+        with suppress(AudioError):
             sound = load_audio(path, sample_rate=_RATE)
-        except AudioError:
-            sound = None
     frames = iter_frames(path, fps=fps)
     if spoil:
         frames = _spoilt(frames)
@@ -110,11 +109,9 @@ def convert(path: Path, target: Path, *, silent: bool, spoil: bool = False) -> N
 
 
 def _spoilt(frames: Iterator[Frame]) -> Iterator[Frame]:
-    still: Frame | None = None
-    for frame in frames:
-        if still is None:
-            size = max(4, min(frame.shape[:2]) // 8)
-            rows = np.arange(frame.shape[0]) // size * size
-            columns = np.arange(frame.shape[1]) // size * size
-            still = np.ascontiguousarray(frame[rows][:, columns])
-        yield still
+    first = next(frames)
+    size = max(4, min(first.shape[:2]) // 8)
+    rows, columns = (np.arange(length) // size * size for length in first.shape[:2])
+    still = np.ascontiguousarray(first[rows][:, columns])
+    yield still
+    yield from (still for _ in frames)

@@ -11,7 +11,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from stillspeak.errors import InputError, OutputError, OutputExistsError
 from stillspeak.media.source import reason
@@ -81,7 +80,13 @@ def init_study(
     words = _words(how, found, options.words)
     if options.link and options.convert:
         raise InputError("--link and --convert: a converted video is a new file; choose one")
-    _check_target(target)
+    if target.exists() or target.is_symlink():
+        if not target.is_dir():
+            raise OutputExistsError(f"{target}: is a file; give a new folder's name")
+        if any(target.iterdir()):
+            raise OutputExistsError(
+                f"{target}: is not empty; give a new folder first, then those of the videos"
+            )
     try:
         with whole_folder(target) as place:
             intake = _Intake(place, how, options, progress, sum(map(len, found.values())))
@@ -127,19 +132,6 @@ def _fill(
     return Study(intake.place, config, materials), tuple(notes)
 
 
-def _check_target(target: Path) -> None:
-    if target.exists() or target.is_symlink():
-        if not target.is_dir():
-            raise OutputExistsError(f"{target}: is a file; give a new folder's name")
-        if any(target.iterdir()):
-            raise OutputExistsError(
-                f"{target}: is not empty; give a new folder first, then those of the videos"
-            )
-
-
-# ------------------------------------------------------------------ finding and matching
-
-
 def _check_sources(
     kind: StudyKind, sources: Sequence[str | Path], names: Sequence[str] | None
 ) -> tuple[str, ...]:
@@ -158,14 +150,11 @@ def _check_sources(
         if names:
             raise InputError(f"--names: this kind of study has {' and '.join(kind.sides)}")
         return kind.sides
-    if names is not None:
-        if len(names) != len(sources):
-            raise InputError(f"--names: {len(names)} given for {len(sources)} folders")
-        labels = list(names)
-    else:
-        labels = [source.name for source in whole]
-        if len(set(labels)) < len(labels):
-            labels = [f"{source.parent.name}/{source.name}" for source in whole]
+    if names is not None and len(names) != len(sources):
+        raise InputError(f"--names: {len(names)} given for {len(sources)} folders")
+    labels = [source.name for source in whole] if names is None else list(names)
+    if names is None and len(set(labels)) < len(labels):
+        labels = [f"{source.parent.name}/{source.name}" for source in whole]
     if len(set(labels)) < len(labels):
         raise InputError("two folders have the same name; tell them apart with --names A,B")
     for label in labels:
@@ -179,17 +168,17 @@ def _find(source: Path, converting: bool) -> dict[str, Path]:
     found: dict[str, Path] = {}
     other: list[Path] = []
     for path in sorted(source.rglob("*")):
-        suffix = path.suffix.lower()
-        hidden = any(part.startswith(".") for part in path.relative_to(source).parts)
+        suffix, place = path.suffix.lower(), path.relative_to(source)
+        hidden = any(part.startswith(".") for part in place.parts)
         if hidden or not path.is_file() or suffix not in SUFFIXES.keys() | OTHER_VIDEOS:
             continue
+        item = place.with_suffix("").as_posix()
         if suffix in OTHER_VIDEOS and not converting:
             other.append(path)
-            continue
-        item = path.relative_to(source).with_suffix("").as_posix()
-        if item in found:
+        elif item in found:
             raise InputError(f"{path}: {found[item].name} has the same name; keep one of them")
-        found[item] = path
+        else:
+            found[item] = path
     if other:
         raise InputError(
             f"{other[0]}: browsers do not play {other[0].suffix} files ({len(other)} such files); "
@@ -201,7 +190,7 @@ def _find(source: Path, converting: bool) -> dict[str, Path]:
 
 
 def _check_partners(found: Found, skip: bool) -> None:
-    everywhere = set.intersection(*(set(files) for files in found.values()))
+    everywhere = set.intersection(*map(set, found.values()))
     for files in found.values():
         for item in sorted(set(files) - everywhere):
             if not skip:
@@ -229,26 +218,20 @@ def _check_lengths(videos: Sequence[Video], tolerance: float) -> None:
 
 def _differences(videos: Sequence[Video], *, silent: bool) -> Iterator[str]:
     """What tells the systems apart without a look at faces."""
-    properties: dict[str, Callable[[Video], str]] = {
-        "size": lambda v: f"{v.width} x {v.height}",
-        "frames a second": lambda v: f"{v.fps:g}",
-        "kind of file": lambda v: v.type.removeprefix("video/"),
-    }
-    if not silent:
-        properties["sound"] = lambda v: "some" if v.sound else "none"
-    for what, shown in properties.items():
-        told: dict[str, set[str]] = defaultdict(set)
-        for video in videos:
-            told[video.system].add(shown(video))
-        if len({frozenset(values) for values in told.values()}) > 1:
+    told = defaultdict[str, dict[str, set[str]]](lambda: defaultdict(set))
+    for v in videos:
+        told["size"][v.system].add(f"{v.width} x {v.height}")
+        told["frames a second"][v.system].add(f"{v.fps:g}")
+        told["kind of file"][v.system].add(v.type.removeprefix("video/"))
+        if not silent:
+            told["sound"][v.system].add("some" if v.sound else "none")
+    for what, systems in told.items():
+        if len({frozenset(values) for values in systems.values()}) > 1:
             listing = "; ".join(
                 f"{s}: {', '.join(sorted(v)[:3])}{' ...' if len(v) > 3 else ''}"
-                for s, v in told.items()
+                for s, v in systems.items()
             )
             yield f"visitors can tell the systems apart by {what} ({listing})"
-
-
-# ------------------------------------------------------------------ words
 
 
 def _words(kind: StudyKind, found: Found, table: Path | None) -> dict[str, tuple[str, ...]]:
@@ -266,15 +249,15 @@ def _words(kind: StudyKind, found: Found, table: Path | None) -> dict[str, tuple
             name = Path(item).name
             if table is None:
                 text = grid_text(name)
-                if text is None:
-                    raise InputError(
-                        f"{path}: its name spells no GRID sentence; give --words FILE.csv with "
-                        "the columns file and words"
-                    )
+                problem = (
+                    f"{path}: its name spells no GRID sentence; give --words FILE.csv with "
+                    "the columns file and words"
+                )
             else:
                 text = given.get(item) or given.get(path.name) or given.get(name)
-                if text is None:
-                    raise InputError(f"{table}: has no words for {path.name}")
+                problem = f"{table}: has no words for {path.name}"
+            if text is None:
+                raise InputError(problem)
             spoken[item] = tuple(normalise(text))
     return spoken
 
@@ -320,9 +303,6 @@ def _choices(videos: Sequence[Video]) -> tuple[tuple[tuple[str, ...], ...], tupl
     return (places if all(len(place) > 1 for place in places) else ()), ()
 
 
-# ------------------------------------------------------------------ single files
-
-
 @dataclass
 class _Intake:
     """Takes videos into a study's folder, one at a time."""
@@ -335,11 +315,7 @@ class _Intake:
     done: int = field(default=0, init=False)
 
     def take(self, path: Path, system: str, item: str, role: Role) -> Video:
-        """Check a video and copy it.
-
-        Raises:
-            InputError: it cannot be decoded, or browsers do not play it.
-        """
+        """Check a video and copy it."""
         silent = self.kind.silent
         try:
             kind = check_playable(path)
@@ -365,24 +341,26 @@ class _Intake:
         self.done += 1
         if self.progress is not None:
             self.progress(self.done, self.total)
-        return self._measured(target, type=kind, source=path, system=system, item=item, role=role)
+        return self._measured(target, path, system, item, role)
 
     def spoil(self, path: Path, item: str) -> Video:
         """A copy of a video that is obviously wrong."""
         target = self._new("video/mp4")
         convert(path, target, silent=self.kind.silent, spoil=True)
-        return self._measured(
-            target, type="video/mp4", source=path, system="catch", item=item, role="catch"
-        )
+        return self._measured(target, path, "catch", item, "catch")
 
     def _new(self, kind: str) -> Path:
         return self.place / VIDEOS / f"{secrets.token_hex(8)}.{kind.removeprefix('video/')}"
 
-    def _measured(self, target: Path, *, source: Path, **known: Any) -> Video:
+    def _measured(self, target: Path, source: Path, system: str, item: str, role: Role) -> Video:
         info = probe_video(target)
         return Video(
             id=target.stem,
-            file=target.relative_to(self.place).as_posix(),
+            file=f"{VIDEOS}/{target.name}",
+            system=system,
+            item=item,
+            role=role,
+            type=f"video/{target.suffix[1:]}",
             seconds=round(info.duration, 3),
             fps=round(info.fps, 3),
             width=info.width,
@@ -391,7 +369,6 @@ class _Intake:
             words=(),
             source=str(source),
             sha256=hashlib.sha256(target.read_bytes()).hexdigest(),
-            **known,
         )
 
 
@@ -405,9 +382,8 @@ def _catches(intake: _Intake, videos: Sequence[Video], found: Found) -> list[Vid
         if not folder.is_dir():
             raise InputError(f"{folder}: no such folder; --catch takes one of bad videos")
         bad = _find(folder, intake.options.convert)
-        items = {video.item for video in videos}
         for item, path in bad.items():
-            if kind.paired and item not in items:
+            if kind.paired and all(video.item != item for video in videos):
                 raise InputError(f"{path}: no video of that name to set beside it")
         return [intake.take(path, "catch", item, "catch") for item, path in bad.items()]
     # The last of given sides is the fake one.

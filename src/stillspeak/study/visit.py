@@ -9,7 +9,7 @@ from typing import Any
 
 from stillspeak.study.kinds import Study
 from stillspeak.study.materials import Video
-from stillspeak.study.records import StoredTrial
+from stillspeak.study.records import FIRST, SECOND, StoredTrial
 from stillspeak.study.store import AnswerStore, shown_code
 
 _WATCH_SLACK = 0.8
@@ -63,33 +63,25 @@ class Visit:
 
     def _files(self, stored: StoredTrial) -> list[dict[str, Any]]:
         return [
-            {
-                "url": f"video/{token}",
-                "width": video.width,
-                "height": video.height,
-                "seconds": video.seconds,
-            }
-            for token, video in self._videos(stored)
+            {"url": f"video/{token}", "width": v.width, "height": v.height, "seconds": v.seconds}
+            for token, v in self._videos(stored)
         ]
 
     def _videos(self, stored: StoredTrial) -> Iterator[tuple[str, Video]]:
         """The videos of a trial by the names that the page knows."""
-        for side, name in zip(("first", "second"), stored.trial.videos, strict=False):
+        for side, name in zip((FIRST, SECOND), stored.trial.videos, strict=False):
             token = self.store.token(self.session, stored.position, side)
             yield token, self.study.video_of[name]
 
     def _trial(self, stored: StoredTrial) -> dict[str, Any]:
-        told: dict[str, Any] = {
+        instead = self.study.kind.instead(self.study, stored.trial)
+        return {
             "position": stored.position,
             "training": stored.trial.role == "training",
             "videos": self._files(stored),
             "plays": stored.plays,
             "watched": stored.watched > 0 or not self.study.config.playback.must_watch,
-        }
-        instead = self.study.kind.instead(self.study, stored.trial)
-        if instead and stored.trial.role == "catch":
-            told["instead"] = instead
-        return told
+        } | ({"instead": instead} if instead and stored.trial.role == "catch" else {})
 
     def _stored(self, body: dict[str, Any]) -> tuple[StoredTrial, list[StoredTrial]]:
         """The trial that a request is about, and all of them."""
@@ -111,9 +103,8 @@ class Visit:
         if not stored.answered:
             lengths = [self.study.video_of[name].seconds for name in stored.trial.videos]
             length = max(lengths) if self.study.config.playback.together else sum(lengths)
-            if stored.first_played is None or (
-                time.time() - stored.first_played < _WATCH_SLACK * length
-            ):
+            begun = stored.first_played
+            if begun is None or time.time() - begun < _WATCH_SLACK * length:
                 raise RefusedError(409, "The videos were not played to their end.")
             self.store.watched(stored)
         return {"watched": True}
@@ -151,9 +142,7 @@ class Visit:
         ahead = 0
         for stored in self.store.trials(self.session):
             ahead += not stored.answered
-            if ahead > 2:
-                break
-            for name, video in self._videos(stored):
-                if name == token:
-                    return video
+            videos = dict(self._videos(stored))
+            if ahead <= 2 and token in videos:
+                return videos[token]
         raise RefusedError(404, "There is no such video.")

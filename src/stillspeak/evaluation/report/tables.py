@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from stillspeak.evaluation.report.results import SystemResults, metric_names, natural
-from stillspeak.evaluation.summary import BETTER, Interval, MetricSummary, bootstrap
+from stillspeak.evaluation.summary import BETTER, MetricSummary, bootstrap
 from stillspeak.evaluation.tools import TOOLS
+from stillspeak.reporting.bootstrap import Interval
 from stillspeak.reporting.numbers import DASH, interval, number
 
 PAPER = {

@@ -1,8 +1,7 @@
 """The kinds of study: each is one module in this folder, found when it is there.
 
-A kind says what visitors are asked and shown, which answers are right, how they are counted and
-what the report says of them. It subclasses :class:`StudyKind`; its module holds one instance,
-``KIND``. Everything else (page, database, balance, exclusions, files) is the same for all kinds.
+It subclasses :class:`StudyKind`, which says what visitors are asked and shown and what the report
+says of their answers, and holds one instance, ``KIND``. All else is the same for all kinds.
 """
 
 from __future__ import annotations
@@ -86,11 +85,7 @@ class Study:
         return {q.id: self.kind.form(self, q) for q in self.config.questions}
 
     def checked(self, given: object) -> dict[str, Any]:
-        """The answers of one trial by question, if they can be given.
-
-        Raises:
-            ValueError: something is missing, too much, or of the wrong sort.
-        """
+        """The answers of one trial by question; raises ValueError if they cannot be given."""
         if not isinstance(given, Mapping) or set(given) != set(self.forms):
             raise ValueError("every question needs its answer")
         return {key: form.check(given[key]) for key, form in self.forms.items()}
@@ -115,13 +110,11 @@ class StudyKind(ABC):
         name: in study.toml and on the command line.
         summary: for the report's first line.
         title, intro: what the page says; ``{count}`` in them is the number of trials.
-        questions: id -> text of what may be asked; the first is asked unless others are chosen.
+        questions: id -> text of what may be asked; the first is asked by default.
         labels: the usual labels of the answers.
-        one_question: only one question is asked.
         folders: how many folders of videos it takes, at least and at most, and which.
         sides: names of its systems, where they are not the researcher's choice.
         paired: systems' videos of the same name are shown side by side.
-        silent: videos are shown without sound.
         spoken: the words of every video are known.
         bad_videos: catch trials show obviously bad videos.
         remembered: visitors remember the answers, so that no trial comes twice.
@@ -146,8 +139,6 @@ class StudyKind(ABC):
     unit: ClassVar[str] = "video"
     method: ClassVar[Sequence[tuple[str, str]]] = ()
 
-    # ------------------------------------------------------------ settings and videos
-
     def propose(self, items: int, systems: int, catches: int) -> Trials:
         """The numbers of trials that ``study init`` proposes."""
         training = min(2, max(0, items - PAPER_VIDEOS))
@@ -169,8 +160,6 @@ class StudyKind(ABC):
     def consistent(self, materials: Materials) -> bool:
         """Whether stored videos can be those of such a study."""
         return not self.sides or materials.systems == self.sides
-
-    # ------------------------------------------------------------ trials
 
     def cells(self, materials: Materials) -> list[Cell]:
         """All that a trial may show."""
@@ -212,8 +201,6 @@ class StudyKind(ABC):
     def catch_trial(self, study: Study, video: Video, chance: random.Random) -> Trial:
         raise NotImplementedError
 
-    # ------------------------------------------------------------ page
-
     @abstractmethod
     def form(self, study: Study, question: Question) -> Form:
         """How a question is answered."""
@@ -233,8 +220,6 @@ class StudyKind(ABC):
     def score(self, study: Study, answers: Sequence[Answer]) -> dict[str, int] | None:
         """What the visitor is told at the end: ``right`` answers ``of`` so many."""
         return None
-
-    # ------------------------------------------------------------ results
 
     def passed(self, trial: Trial, value: Any) -> bool:
         """Whether the answer to a catch trial is an attentive visitor's."""
@@ -259,8 +244,6 @@ class StudyKind(ABC):
     def balance(self, study: Study) -> str:
         """How trials are drawn, for the report's method."""
         return "Systems take turns; videos shown least so far come first."
-
-    # ------------------------------------------------------------ simulated raters
 
     def untruth(self, study: Study, truth: Truth) -> str:
         """Which option of ``study simulate`` does not fit, and why; "" where all do."""

@@ -64,8 +64,6 @@ class Intelligibility(StudyKind):
         ),
     )
 
-    # ------------------------------------------------------------ settings and trials
-
     def propose(self, items: int, systems: int, catches: int) -> Trials:
         proposed = super().propose(items, systems, catches)
         return replace(proposed, catch=min(1, proposed.count), repeats=0)
@@ -96,8 +94,6 @@ class Intelligibility(StudyKind):
             Trial("catch", t.first, expected=" ".join(_other_words(study, t.first, chance)))
             for t in chosen
         ]
-
-    # ------------------------------------------------------------ page and answers
 
     def form(self, study: Study, question: Question) -> Form:
         if study.config.trials.entry == "type":
@@ -133,8 +129,6 @@ class Intelligibility(StudyKind):
         if rater.study.config.trials.entry == "type":
             return " ".join(normalise(" ".join(read)))
         return read
-
-    # ------------------------------------------------------------ results
 
     def analyse(self, study: Study, answers: Sequence[Answer]) -> Result:
         level, choices = study.config.analysis.level, study.materials.choices
@@ -299,9 +293,7 @@ def _confusion(place: str, pairs: Sequence[tuple[str, str]]) -> Result:
 def _shares(words: Sequence[str], table: Iterable[Mapping[str, Any]]) -> list[list[float]]:
     """Of each word said (rows), how often each word was read (columns)."""
     counts = {(row["said"], row["read"]): row["k"] for row in table}
-    totals: Counter[str] = Counter()
-    for (said, _), k in counts.items():
-        totals[said] += k
+    totals = {s: sum(k for (said, _), k in counts.items() if said == s) for s in words}
     return [[counts.get((s, r), 0) / max(1, totals[s]) for r in words] for s in words]
 
 

@@ -72,8 +72,6 @@ class Preference(StudyKind):
         ALPHA,
     )
 
-    # ------------------------------------------------------------ settings and videos
-
     def usual_count(self, systems: int) -> int:
         return PAPER_VIDEOS * systems // 2
 
@@ -85,30 +83,17 @@ class Preference(StudyKind):
         bad = {video.item for video in materials.videos if video.role == "catch"}
         return bad <= set(shown) and all(count > 1 for count in shown.values())
 
-    # ------------------------------------------------------------ trials
-
     def cells(self, materials: Materials) -> list[Cell]:
-        return [cell for cells in self._by_pair(materials).values() for cell in cells]
-
-    def _by_pair(self, materials: Materials) -> dict[tuple[str, str], list[Cell]]:
-        """The pairs of videos for each pair of systems."""
-        cells = defaultdict(list)
-        for videos in materials.of("main").values():
-            for a, b in combinations(materials.systems, 2):
-                if a in videos and b in videos:
-                    cells[a, b].append((videos[a].id, videos[b].id))
-        return cells
+        return [cell for cells in _by_pair(materials).values() for cell in cells]
 
     def main_trials(self, study: Study, shown: Shown, chance: random.Random) -> list[Trial]:
         """Pairs of systems as equal in number as can be, items shown least, sides by halves."""
-        cells = self._by_pair(study.materials)
-        total = Counter(
-            {
-                cell: shown.get(cell, 0) + shown.get(cell[::-1], 0)
-                for group in cells.values()
-                for cell in group
-            }
-        )
+        cells = _by_pair(study.materials)
+        total = {
+            cell: shown.get(cell, 0) + shown.get(cell[::-1], 0)
+            for group in cells.values()
+            for cell in group
+        }
         queues = {pair: least_shown(total, chance, group) for pair, group in cells.items()}
         item_of = {video.id: video.item for video in study.materials.videos}
         order = list(queues)
@@ -143,8 +128,6 @@ class Preference(StudyKind):
             return Trial("catch", video.id, good.id, expected=SECOND)
         return Trial("catch", good.id, video.id, expected=FIRST)
 
-    # ------------------------------------------------------------ page and answers
-
     def form(self, study: Study, question: Question) -> Choice:
         return Choice((FIRST, SECOND), question.labels)
 
@@ -166,15 +149,12 @@ class Preference(StudyKind):
         if trial.expected:
             return trial.expected
         systems = rater.study.materials.systems
-        first, second = (rater.study.video_of[v].system for v in trial.videos)
-        if rater.truth.strengths:
-            table = dict(zip(systems, rater.truth.strengths, strict=True))
-            p = _logistic(table[first] - table[second])
+        first, second = (systems.index(rater.study.video_of[v].system) for v in trial.videos)
+        if strengths := rater.truth.strengths:
+            p = _logistic(strengths[first] - strengths[second])
         else:
-            p = rater.share if first == systems[0] else 1 - rater.share
+            p = rater.share if first == 0 else 1 - rater.share
         return FIRST if rater.chance.random() < p else SECOND
-
-    # ------------------------------------------------------------ results
 
     def analyse(self, study: Study, answers: Sequence[Answer]) -> Result:
         questions = []
@@ -241,6 +221,15 @@ class Preference(StudyKind):
         )
 
 
+def _by_pair(materials: Materials) -> dict[tuple[str, str], list[Cell]]:
+    """The pairs of videos for each pair of systems."""
+    cells = defaultdict(list)
+    for videos in materials.of("main").values():
+        for a, b in combinations([s for s in materials.systems if s in videos], 2):
+            cells[a, b].append((videos[a].id, videos[b].id))
+    return cells
+
+
 def _sides(picked: Any, shown: Shown, chance: random.Random) -> list[Trial]:
     """The first system of a pair stands on the left in half of its trials: where it did least."""
     trials: list[Trial] = []
@@ -252,17 +241,12 @@ def _sides(picked: Any, shown: Shown, chance: random.Random) -> list[Trial]:
         half = len(cells) // 2
         if len(cells) % 2:
             middle = lean[cells[half]]
-            if odd < 0 or (odd == 0 and (middle < 0 or (middle == 0 and chance.random() < 0.5))):
-                half += 1
-                odd += 1
-            else:
-                odd -= 1
+            more = odd < 0 or (odd == 0 and (middle < 0 or (middle == 0 and chance.random() < 0.5)))
+            half += more
+            odd += 1 if more else -1
         trials += [Trial("main", *cell) for cell in cells[:half]]
         trials += [Trial("main", cell[1], cell[0]) for cell in cells[half:]]
     return trials
-
-
-# ------------------------------------------------------------------ numbers
 
 
 def _winner(trial: Trial, value: str) -> str:
@@ -362,7 +346,7 @@ def _strengths(
 
 
 def _drawn_strengths(wins: st.Floats) -> Sequence[float]:
-    """Strengths of drawn visitors; NaN where they leave a system out of all comparisons."""
+    """NaN where drawn visitors leave a system out of all comparisons."""
     try:
         return st.bradley_terry(wins).strengths
     except ValueError:
@@ -371,9 +355,6 @@ def _drawn_strengths(wins: st.Floats) -> Sequence[float]:
 
 def _logistic(x: float) -> float:
     return 1 / (1 + math.exp(-x))
-
-
-# ------------------------------------------------------------------ report
 
 
 def _over(pair: Result) -> str:
@@ -446,7 +427,7 @@ def _scale(section: Section, question: Result, level: str) -> None:
                 r["system"],
                 fixed(r["strength"]),
                 number_span(r["clustered"]),
-                of({"k": r["wins"], "n": r["n"]}),
+                f"{r['wins']} of {r['n']}",
                 percent(_logistic(r["strength"])),
             ]
             for r in rows

@@ -46,8 +46,6 @@ class Rating(StudyKind):
         ALPHA,
     )
 
-    # ------------------------------------------------------------ trials, page and answers
-
     def catch_trial(self, study: Study, video: Video, chance: random.Random) -> Trial:
         return Trial("catch", video.id, expected="2")
 
@@ -71,12 +69,10 @@ class Rating(StudyKind):
         if trial.role == "catch":
             return 1
         # Rounded at random, so that nothing but the bounds moves the mean.
-        table = dict(zip(study.materials.systems, rater.truth.means, strict=True))
-        value = table[study.video_of[trial.first].system] + rater.lift + chance.gauss(0, 0.5)
+        system = study.materials.systems.index(study.video_of[trial.first].system)
+        value = rater.truth.means[system] + rater.lift + chance.gauss(0, 0.5)
         floor = int(value // 1)
         return min(5, max(1, floor + (chance.random() < value - floor)))
-
-    # ------------------------------------------------------------ results
 
     def analyse(self, study: Study, answers: Sequence[Answer]) -> Result:
         questions = []

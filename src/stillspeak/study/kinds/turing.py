@@ -59,8 +59,6 @@ class Turing(StudyKind):
         ),
     )
 
-    # ------------------------------------------------------------ settings and trials
-
     def propose(self, items: int, systems: int, catches: int) -> Trials:
         return Trials(min(PAPER_COUNT, items))
 
@@ -119,8 +117,6 @@ class Turing(StudyKind):
     def catch_trial(self, study: Study, video: Video, chance: random.Random) -> Trial:
         return Trial("catch", video.id, expected=FAKE)
 
-    # ------------------------------------------------------------ page and answers
-
     def form(self, study: Study, question: Question) -> Choice:
         return Choice(self.sides, question.labels)
 
@@ -144,8 +140,6 @@ class Turing(StudyKind):
         if trial.role == "catch" or rater.chance.random() < rater.share:
             return trial.expected
         return _other(trial.expected)
-
-    # ------------------------------------------------------------ results
 
     def analyse(self, study: Study, answers: Sequence[Answer]) -> Result:
         level, count = study.config.analysis.level, study.config.trials.count
@@ -212,14 +206,12 @@ class Turing(StudyKind):
             "In the paper’s test (Vougioukas, Petridis and Pantic 2018), 316 visitors labelled "
             "63 % of 10 videos each correctly, with its own videos.",
         )
-        hits = of({"k": d["hits"], "n": d["fakes"]})
-        alarms = of({"k": d["false_alarms"], "n": d["reals"]})
         section.add(
             "text",
-            f"Hits (fake called fake) {hits}, false alarms (real called fake) {alarms}. d′ is 0 "
-            "when real and fake cannot be told apart; c above 0 means that “real” is said more "
-            "readily. Both over all answers pooled, with the log-linear correction; intervals "
-            "over visitors.",
+            f"Hits (fake called fake) {d['hits']} of {d['fakes']}, false alarms (real called fake) "
+            f"{d['false_alarms']} of {d['reals']}. d′ is 0 when real and fake cannot be told "
+            "apart; c above 0 means that “real” is said more readily. Both over all answers "
+            "pooled, with the log-linear correction; intervals over visitors.",
         )
         histogram = main["histogram"]
         count, n = histogram["of"], histogram["n"]
@@ -245,14 +237,13 @@ class Turing(StudyKind):
         return [share_overview("correct", main["accuracy"])]
 
     def balance(self, study: Study) -> str:
-        by = (
-            "a fair coin decides for every trial whether it is real or fake"
-            if study.config.trials.sampling == "random"
-            else "as many real as fake videos"
-        )
+        by = {
+            "random": "a fair coin decides for every trial whether it is real or fake",
+            "equal": "as many real as fake videos",
+        }
         return (
-            f"Sampling: {by}; the video is the least shown of its kind, and nobody sees the real "
-            "and the fake video of one name."
+            f"Sampling: {by[study.config.trials.sampling]}; the video is the least shown of its "
+            "kind, and nobody sees the real and the fake video of one name."
         )
 
 
@@ -299,7 +290,7 @@ def _difficulty(report: ReportBuilder, items: Sequence[Result]) -> None:
                     f"{i['item']} ({i['truth']})",
                     i["share"],
                     i["exact"],
-                    colour_of(0 if i["truth"] == REAL else 1),
+                    colour_of(i["truth"] == FAKE),
                 )
                 for i in shown
             ],
