@@ -15,6 +15,7 @@ OVERRIDES = (
 )
 
 
+@pytest.mark.e2e
 def test_channels_last_changes_the_order_in_memory_alone(
     speaking_cache: Path, tmp_path: Path
 ) -> None:
