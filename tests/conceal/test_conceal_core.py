@@ -13,7 +13,7 @@ from stillspeak.conceal import concealer as core
 from stillspeak.conceal import gap as bridge
 from stillspeak.conceal.concealer import Concealer, GapStats, InputFrame, model_place
 from stillspeak.conceal.gap import fading
-from stillspeak.conceal.speech_features import HeardMouth, HeardPoses, SeenMouth, joined_shapes
+from stillspeak.conceal.speech_features import HeardPoses, SeenMouth, joined_shapes
 from stillspeak.errors import ConfigError, NoFaceError, VideoError
 from stillspeak.face.align import transform_points
 from stillspeak.face.landmarks import Face
@@ -112,8 +112,8 @@ def test_shapes_meet_what_was_seen_at_both_ends_and_are_what_is_heard_between():
     shut, wide = SeenMouth.of(opened_face(0.0)), SeenMouth.of(opened_face(14.0))
     assert shut.open < 0.2 < wide.open
     ends = [
-        (HeardMouth(shut, heard[0]), np.array([1.0, 0.0, 0.0])),
-        (HeardMouth(wide, heard[2]), np.array([0.0, 0.0, 1.0])),
+        (shut, heard[0], np.array([1.0, 0.0, 0.0])),
+        (wide, heard[2], np.array([0.0, 0.0, 1.0])),
     ]
     made = joined_shapes(heard, ends, [shut, wide])
     np.testing.assert_allclose(made[0], shut.shape, atol=1e-9)

@@ -14,7 +14,7 @@ from stillspeak.data.cache import CachedClip, load_manifest
 from stillspeak.data.config import AugmentConfig
 from stillspeak.errors import ConfigError, DataError
 from stillspeak.evaluation.measures.lipreading import load_lip_reader
-from stillspeak.models.lipnet import LipNetConfig, collapse, sample_mouths
+from stillspeak.models.lipnet import ALPHABET, LipNetConfig, sample_mouths
 from stillspeak.training.auxiliary.task import hold_out
 from stillspeak.training.run import RunOptions, train
 from stillspeak.training.scorers.lipreading import (
@@ -83,7 +83,7 @@ def test_an_example_is_the_words_with_their_frames(cache: Path) -> None:
     assert mouths.shape[:2] == (2, 1) and mouths.shape[3:] == (50, 100)
     assert mouths.shape[2] == words.shape[1]
     for row, length, frames in zip(labels, lengths, words, strict=True):
-        text = collapse(row[:length].tolist())
+        text = "".join(ALPHABET[label - 1] for label in row[:length].tolist())
         assert text in ("bin blue", "lay red")
         # Two frames of silence before the words, then five of the first one.
         assert frames[:2].tolist() == [0, 0]

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stillspeak.conceal.masks import Mask
-from stillspeak.conceal.optical_flow import displacement, pull
+from stillspeak.conceal.optical_flow import displacement, pixel_axes, pull
 from stillspeak.face.align import (
     FloatArray,
     Transform,
@@ -40,16 +40,8 @@ _MOVING = [*LIPS, *EYELIDS]
 def head_place(
     reference: FloatArray, points: FloatArray, hidden: npt.NDArray[np.bool_]
 ) -> Transform | None:
-    """The similarity that lays the reference's face over a frame's, by what is not hidden.
-
-    Args:
-        reference: (478, 2) landmarks of the reference picture.
-        points: (478, 2) landmarks found in the frame.
-        hidden: (H, W) bool.
-
-    Returns:
-        (2, 3) reference pixels -> frame pixels; None where too little of the face is seen.
-    """
+    """The similarity (2, 3) that lays a reference's landmarks (478, 2) over a frame's, by those
+    that are not hidden in (H, W) bool; None where too little of the face is seen."""
     rows, columns = np.rint(points[:, ::-1]).astype(int).T
     inside = (rows >= 0) & (rows < hidden.shape[0]) & (columns >= 0) & (columns < hidden.shape[1])
     seen = inside.copy()
@@ -68,16 +60,13 @@ def head_place(
 
 
 def lay_over(face: Picture, to_frame: Transform, points: FloatArray, frame: Picture) -> Picture:
-    """A reference's picture moved to where the head is in a frame; away from it the frame's place.
+    """A reference's picture moved to where the head is in a frame, (H, W, 3) uint8.
 
     Args:
         face: (h, w, 3) uint8, the reference with its face moved.
         to_frame: (2, 3) reference pixels -> frame pixels.
         points: (478, 2) landmarks of the reference.
-        frame: (H, W, 3) uint8; gives the size.
-
-    Returns:
-        (H, W, 3) uint8.
+        frame: gives the size.
     """
     height, width = frame.shape[:2]
     back = invert_transform(to_frame)
@@ -85,8 +74,7 @@ def lay_over(face: Picture, to_frame: Transform, points: FloatArray, frame: Pict
     if face.shape != frame.shape or step > 1.5:
         # Another picture than the video's own: its background has no place in the frame.
         return np.asarray(resample(face, back, height, width), np.uint8)
-    x = np.arange(width, dtype=np.float32)[None]
-    y = np.arange(height, dtype=np.float32)[:, None]
+    x, y = pixel_axes(height, width)
     to_crop = face_transform(points) @ np.vstack([back, [0.0, 0.0, 1.0]])
     (p, q, r), (s, t, u) = to_crop.astype(np.float32)
     from_middle = np.hypot((p * x + q * y + r - 48) / 96, (s * x + t * y + u - 64) / 128)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -83,11 +84,7 @@ class GapKeywords(MotionKeywords, total=False):
 
 @configuration("conceal")
 class MotionOptions:
-    """How a generated face moves.
-
-    Raises:
-        ConfigError: a value out of range.
-    """
+    """How a generated face moves."""
 
     seed: int = AnimateOptions.seed
     """Decides when it blinks and moves its brows."""
@@ -111,11 +108,7 @@ class MotionOptions:
 
 @configuration("conceal")
 class GapOptions(MotionOptions):
-    """How the frames of gaps are made.
-
-    Raises:
-        ConfigError: a value out of range.
-    """
+    """How the frames of gaps are made."""
 
     online: bool = False
     """Make each lost frame from the past alone, at once, as a telephone must."""
@@ -203,13 +196,7 @@ class Concealer:
     def marks(
         self, video: str | Path, settings: Mapping[str, Any], choices: MarkChoices
     ) -> Marks | None:
-        """What content credentials tell of a video that was edited; None: nothing.
-
-        Args:
-            video: the one that is edited.
-            settings: what else decides the new pictures; JSON values.
-            choices: whether to mark, and the certificate to sign with.
-        """
+        """What credentials tell of an edited video, settings as JSON values; None: nothing."""
         if not choices.mark:
             return None
         name, sha256 = identify_model(self._model)
@@ -289,27 +276,13 @@ class Concealer:
             VideoError: not one good frame.
             NoFaceError: no usable face beside any gap.
         """
-        yield from self.filled(frames, sound, GapOptions(**options), stats or GapStats(), name)
-
-    def filled(
-        self,
-        frames: Iterable[InputFrame],
-        sound: Iterable[Waveform],
-        options: GapOptions,
-        stats: GapStats,
-        name: str,
-    ) -> Iterator[tuple[Picture, bool]]:
-        """As :meth:`fill`, with options as one value."""
-        return _GapRun(self, HeardPoses(self.generator, sound), options, stats, name).all(frames)
+        heard, given = HeardPoses(self.generator, sound), GapOptions(**options)
+        yield from _GapRun(self, heard, given, stats or GapStats(), name).all(frames)
 
 
 def model_place(seconds: float, fps: float, generator: Generator) -> float:
-    """The place in model frames of a video's frame that is shown from a time on for 1 / fps.
-
-    The middles of the two frames are brought together.
-    """
-    rate = generator.config.fps
-    return (seconds + 0.5 / fps) * rate - 0.5
+    """A video frame's place in model frames, the middles of both being brought together."""
+    return (seconds + 0.5 / fps) * generator.config.fps - 0.5
 
 
 class GapExpression:
@@ -320,8 +293,8 @@ class GapExpression:
             options.seed, fps=fps, blink=options.blink, strength=options.expression
         )
         self._fps = fps
-        self._kept: deque[torch.Tensor] = deque()
-        self._first = 0
+        self._latest: deque[torch.Tensor] = deque(maxlen=2)
+        self._drawn = 0
 
     def at(
         self, places: npt.NDArray[np.float64], before: float | None, after: float | None
@@ -336,12 +309,10 @@ class GapExpression:
         return curves * torch.from_numpy(share).float()[:, None]
 
     def _frame(self, index: int) -> torch.Tensor:
-        while index >= self._first + len(self._kept):
-            self._kept.append(self._process.draw(1)[0, 0])
-            if len(self._kept) > 2:
-                self._kept.popleft()
-                self._first += 1
-        return self._kept[max(index - self._first, 0)]
+        while index >= self._drawn:
+            self._latest.append(self._process.draw(1)[0, 0])
+            self._drawn += 1
+        return self._latest[max(index - self._drawn, -len(self._latest))]
 
 
 class _GapRun:
@@ -360,7 +331,7 @@ class _GapRun:
         self._curves_at = GapExpression(options.motion, self._generator.config.fps).at
         self._good: InputFrame | None = None  # the last good frame
         self._end: AnchorRenderer | Anchor | None = None  # the same, ready to be drawn from
-        self._place: npt.NDArray[np.float64] | None = None  # of the face last seen
+        self._place: tuple[float, float] | None = None  # of the face last seen
         self._pending: list[float] = []
         self._mixing_from: float | None = None
         self._gap_begins: float | None = None
@@ -369,9 +340,7 @@ class _GapRun:
         self._easing: tuple[AnchorRenderer | Anchor, int] | None = None  # from what, frames done
 
     def all(self, frames: Iterable[InputFrame]) -> Iterator[tuple[Picture, bool]]:
-        seen = False
         for frame in frames:
-            seen = True
             if frame.picture is None:
                 yield from self._lost(frame.place)
                 continue
@@ -384,7 +353,7 @@ class _GapRun:
             self._recent.append(frame)
             self._heard.forget(frame.place)
             yield frame.picture if shown is None else shown, shown is not None
-        if seen and self._good is None:
+        if self._pending and self._good is None:
             raise VideoError(f"{self._name}: every frame is lost; one good frame is needed")
         yield from self._close_gap(None)
         if self._stats.gaps and not self._faces:
@@ -444,7 +413,7 @@ class _GapRun:
     ) -> Iterator[tuple[Picture, bool]]:
         """Generate frames between the last good one and, if it is known, the next."""
         first_part = self._end is None
-        if self._good is not None and self._end is None:
+        if first_part and self._good is not None:
             self._end = self._made_ready(self._good)
         before, after = self._end, None if frame is None else self._made_ready(frame)
         parts: list[tuple[list[float], End, End]] = [(places, before, after)]
@@ -496,8 +465,7 @@ class _GapRun:
             moved = pull(other.picture, rigid_flow(found.points, face.points, height, width), 1.0)
             share = eye_region(face.points, height, width)[..., None]
             picture = frame.picture + share * (moved.astype(np.float32) - frame.picture)
-            points = face.points.copy()
-            eyes = list(EYELIDS)
+            points, eyes = face.points.copy(), list(EYELIDS)
             head = similarity_transform(found.points[list(RIGID)], points[list(RIGID)])
             points[eyes] = transform_points(found.points[eyes], head)
             anchor = Anchor(np.rint(picture).astype(np.uint8), points, frame.place)
@@ -509,9 +477,7 @@ class _GapRun:
             return None
         place = self._place
         faces = self._concealer.detector.detect(np.ascontiguousarray(picture))
-        return min(
-            faces, key=lambda face: float(np.hypot(*(np.array(face.centre) - place))), default=None
-        )
+        return min(faces, key=lambda face: math.dist(face.centre, place), default=None)
 
     def _find(self, picture: Picture) -> Face:
         """The face that speaks: the one asked for, later the one nearest to where it was."""
@@ -519,7 +485,7 @@ class _GapRun:
         if found is None:
             faces = self._concealer.detector.detect(np.ascontiguousarray(picture))
             found = choose_face(faces, self._options.face, name=self._name)
-        self._place = np.array(found.centre)
+        self._place = found.centre
         return found
 
 

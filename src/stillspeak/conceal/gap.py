@@ -1,9 +1,8 @@
 """Fill one gap: from the good frame before it to the good frame after it.
 
-Each good frame is the reference image of its own renderer, which draws the mouth in layers in the
-shapes of :mod:`stillspeak.conceal.speech_features`. Both renderings follow the head's drift and are
-mixed by nearness. In a gap of a frame or two no mouth gets far, and the optical flow between its
-ends alone fills it.
+Each good frame is the reference image of its own renderer, which draws the mouth in layers. Both
+renderings follow the head's drift and are mixed by nearness. In a gap of a frame or two no mouth
+gets far, and the optical flow between its ends alone fills it.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ from torch import Tensor
 
 from stillspeak.conceal.optical_flow import Maps, dense_flow, pull, without_speech
 from stillspeak.conceal.speech_features import (
-    HeardMouth,
     HeardPoses,
+    MouthEnd,
     Poses,
     SeenMouth,
     joined_shapes,
@@ -110,14 +109,18 @@ class AnchorRenderer:
         assert anchor.points is not None
         self.anchor = anchor
         self.seen = SeenMouth.of(anchor.points)
-        self.heard: HeardMouth | None = None
+        self.heard: Poses | None = None
         self.opened: AnchorRenderer | None = None
         """The same with its eyes open, where they are shut in the anchor."""
         self._renderer = FaceRenderer(Portrait.of(anchor.picture, anchor.points, generator))
 
     def compare(self, heard: HeardPoses) -> None:
         """Find out what the sound says of the anchor's own moment."""
-        self.heard = HeardMouth.at(self.anchor.place, self.seen, heard)
+        self.heard = heard.at(np.array([self.anchor.place]))[0]
+
+    def end(self, share: Times) -> list[MouthEnd]:
+        """For :func:`joined_shapes`: the share (T,) by which it counts; none without sound."""
+        return [] if self.heard is None else [(self.seen, self.heard, share)]
 
     @cached_property
     def _missed(self) -> npt.NDArray[np.int16]:
@@ -127,17 +130,11 @@ class AnchorRenderer:
 
     def _draw(self, shapes: Poses, curves: Tensor | None) -> Iterator[Picture]:
         pose = torch.from_numpy(self.seen.pose(shapes))[None]
-        yield from self._renderer.render(Decoded(pose=pose), None, curves)
+        return self._renderer.render(Decoded(pose=pose), None, curves)
 
     def render(self, shapes: Poses, curves: Tensor | None, distance: Times) -> Iterator[Picture]:
-        """Whole pictures.
-
-        Args:
-            shapes: (T, 41, 2) of the mouth, see
-                :class:`~stillspeak.conceal.speech_features.SeenMouth`.
-            curves: (T, 4) of eyes and brows; None leaves them.
-            distance: (T,) seconds from the anchor.
-        """
+        """Whole pictures of mouth shapes (T, 41, 2) and curves (T, 4), None leaving eyes and brows,
+        at distances (T,) in seconds from the anchor."""
         near = 1 - np.clip(distance / RISE, 0, 1)
         for picture, share in zip(self._draw(shapes, curves), near, strict=True):
             if share > 0:
@@ -149,18 +146,15 @@ class AnchorRenderer:
         self, shapes: Poses, curves: Tensor | None, distance: Times
     ) -> Iterator[Picture]:
         """As :meth:`render`, with eyes that open a moment away from the anchor."""
-        open_ = smoothstep((distance - OPENING[0]) / (OPENING[1] - OPENING[0]))
         if self.opened is None:
-            yield from self.render(shapes, curves, distance)
-            return
+            return self.render(shapes, curves, distance)
+        open_ = smoothstep((distance - OPENING[0]) / (OPENING[1] - OPENING[0]))
         asleep = None if curves is None else torch.zeros_like(curves)
         shut = self.render(shapes, asleep, distance)
         if not open_.any():
-            yield from shut
-            return
+            return shut
         awake = self.opened.render(shapes, curves, distance)
-        for first, second, share in zip(shut, awake, open_, strict=True):
-            yield _mean(first, second, float(share))
+        return (_mean(a, b, float(c)) for a, b, c in zip(shut, awake, open_, strict=True))
 
 
 End = AnchorRenderer | Anchor | None
@@ -173,9 +167,7 @@ class GapFiller:
     Args:
         heard: what the sound says.
         fps: model frames a second.
-        before: the good frame before the gap, or None at the beginning.
-        after: the good frame after it, or None where it is not known. Renderers have been
-            compared.
+        before, after: the good frames beside it, one perhaps unknown; renderers after ``compare``.
         memory: see :func:`fading`, in seconds.
         mixing_from: the place from which the frame after takes part, in a gap whose first
             frames were made without it; None: from the frame before on.
@@ -188,15 +180,12 @@ class GapFiller:
         before: End,
         after: End,
         *,
-        memory: float = MEMORY,
-        mixing_from: float | None = None,
+        memory: float,
+        mixing_from: float | None,
     ) -> None:
-        if before is None and after is None:
-            raise ValueError("a gap needs a good frame beside it")
         self._heard, self._fps, self._memory = heard, fps, memory
         self._ends: tuple[End, End] = (before, after)
-        self._before = before.anchor if before is not None else None
-        self._after = after.anchor if after is not None else None
+        self._before, self._after = (None if end is None else end.anchor for end in self._ends)
         self._mixing_from = mixing_from
         self._flows: tuple[Maps, Maps] | None = None
         if self._before is not None and self._after is not None:
@@ -206,19 +195,14 @@ class GapFiller:
             self._flows = (self._drift(*self._ends), self._drift(*self._ends[::-1]))
 
     @torch.inference_mode()
-    def draw(self, places: Times, curves_at: CurvesAt | None = None) -> Iterator[Picture]:
-        """Pictures (H, W, 3) uint8 at places (T,) in model frames, in order.
-
-        Args:
-            places: within the gap.
-            curves_at: gives eyes and brows, see :mod:`stillspeak.rendering.eyes`; None leaves them.
-        """
+    def draw(self, places: Times, curves_at: CurvesAt) -> Iterator[Picture]:
+        """Pictures (H, W, 3) uint8 at places (T,) in model frames within the gap, in order."""
         known = [None if end is None else end.place for end in (self._before, self._after)]
         for start in range(0, len(places), CHUNK):
             part = places[start : start + CHUNK]
-            yield from self._chunk(part, None if curves_at is None else curves_at(part, *known))
+            yield from self._chunk(part, curves_at(part, *known))
 
-    def _chunk(self, places: Times, curves: Tensor | None) -> Iterator[Picture]:
+    def _chunk(self, places: Times, curves: Tensor) -> Iterator[Picture]:
         before, after = self._before, self._after
         since = None if before is None else (places - before.place) / self._fps
         until = None if after is None else (after.place - places) / self._fps
@@ -248,10 +232,9 @@ class GapFiller:
         sides = [end for end in self._ends if isinstance(end, AnchorRenderer)]
         if not sides:
             return None
+        pairs = zip(self._ends, shares, strict=True)
         ends = [
-            (end.heard, share)
-            for end, share in zip(self._ends, shares, strict=True)
-            if isinstance(end, AnchorRenderer) and end.heard is not None
+            one for end, share in pairs if isinstance(end, AnchorRenderer) for one in end.end(share)
         ]
         shapes = joined_shapes(self._heard.at(places), ends, [side.seen for side in sides])
         if None in self._ends and self._memory > 0:
@@ -285,12 +268,7 @@ class GapFiller:
 
 
 def pass_over(first: Picture, second: Picture, share: float) -> Picture:
-    """A picture between two of one scene, what moved being on its way: (H, W, 3) uint8.
-
-    Args:
-        first, second: (H, W, 3) uint8.
-        share: of the second, in [0, 1].
-    """
+    """A picture between two of one scene, what moved being on its way, a share of the second."""
     there, back = dense_flow(first, second), dense_flow(second, first)
     return _mean(pull(first, there, share), pull(second, back, 1 - share), share)
 

@@ -105,11 +105,7 @@ def read_lost(path: str | Path) -> tuple[Interval, ...]:
 
 
 def lost_from(text: str) -> tuple[Interval, ...]:
-    """Intervals as they stand, or the name of a file of them.
-
-    Raises:
-        InputError: neither.
-    """
+    """Intervals as they stand, or the name of a file of them; InputError: neither."""
     if Path(text).suffix.lower() in (".csv", ".json", ".txt"):
         return read_lost(text)
     return parse_lost(text)
@@ -118,9 +114,8 @@ def lost_from(text: str) -> tuple[Interval, ...]:
 def lost_frames(intervals: Iterable[Interval], count: int, fps: float) -> npt.NDArray[np.bool_]:
     """(count,) bool: which frames of a video at an even rate are lost."""
     known = tuple(intervals)
-    return np.array(
-        [any(one.holds(i, i / fps, 1 / fps) for one in known) for i in range(count)], bool
-    )
+    lost = (any(one.holds(i, i / fps, 1 / fps) for one in known) for i in range(count))
+    return np.fromiter(lost, bool, count)
 
 
 class PictureCheck:
@@ -132,9 +127,10 @@ class PictureCheck:
     def lost(self, picture: npt.NDArray[np.uint8]) -> bool:
         """Whether a picture (H, W, 3) uint8 repeats the last good one, or is black."""
         grey = np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), np.uint8)
-        if _blocks(grey).max() <= BLACK:
-            return True
-        if self._last is not None and _blocks(cv2.absdiff(grey, self._last)).max() <= FROZEN:
+        last = self._last
+        if _blocks(grey).max() <= BLACK or (
+            last is not None and _blocks(cv2.absdiff(grey, last)).max() <= FROZEN
+        ):
             return True
         self._last = grey
         return False
@@ -202,10 +198,9 @@ def _from_json(text: str, name: str) -> list[Interval]:
         raise InputError(f"{name}: not JSON ({problem})") from None
     except RecursionError:
         raise InputError(f"{name}: not a list of intervals") from None
-    unit: bool | None = None
-    if isinstance(data, dict) and len(data) == 1 and next(iter(data)) in ("frames", "seconds"):
-        unit = next(iter(data)) == "frames"
-        data = next(iter(data.values()))
+    unit: str | None = None
+    if isinstance(data, dict) and len(data) == 1 and data.keys() <= {"frames", "seconds"}:
+        ((unit, data),) = data.items()
     if not isinstance(data, list):
         raise InputError(f'{name}: not a list of intervals; give e.g. {{"seconds": [[1.0, 1.4]]}}')
     found = []
@@ -215,7 +210,7 @@ def _from_json(text: str, name: str) -> list[Interval]:
         if len(numbers) != 2 or len(pair) != 2:
             raise InputError(f"{name}: {json.dumps(item)[:60]} is not a pair of numbers")
         whole = all(isinstance(n, int) for n in numbers)
-        frames = whole if unit is None else unit
+        frames = whole if unit is None else unit == "frames"
         # Whole numbers of hundreds of digits are no floats.
         start, stop = (
             float(min(max(n, -_MOST), _MOST) if isinstance(n, int) else n) for n in numbers

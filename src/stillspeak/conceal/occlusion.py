@@ -1,9 +1,8 @@
 """De-occlusion: generate the part of a face that a hand or a microphone hides.
 
 A clean picture of the same face is the reference image whose mouth is drawn anew. It is laid over
-each frame by the landmarks outside the mask, its colours are brought to the frame's along the
-mask's edge, and it shows where the mask is white. Beyond a narrow stripe around the mask pixels
-stay bit for bit.
+each frame by the landmarks outside the mask, and its colours are brought to the frame's along the
+mask's edge. Beyond a narrow stripe around the mask pixels stay bit for bit.
 """
 
 from __future__ import annotations
@@ -153,9 +152,8 @@ def uncover_video(
         chosen = _choose_reference(video, source, reference, own, motion.face)
         deoccluder = _Deoccluder(own, chosen, motion, grow)
         generator, fps = own.generator, float(scan.fps)
-        heard = HeardPoses(
-            generator, picture_sound(video, scan.start, generator.config.sample_rate)
-        )
+        sound = picture_sound(video, scan.start, generator.config.sample_rate)
+        heard = HeardPoses(generator, sound)
         writer.start(first)
 
         def located() -> Iterator[_LocatedFrame]:
@@ -170,11 +168,14 @@ def uncover_video(
                 writer.change(one.frame, picture, (picture != one.picture).any(axis=2))
             if progress is not None:
                 progress(writer.frames)
-        deoccluder.check(str(video))
-        frames = writer.frames
+        if deoccluder.lost_track and not deoccluder.generated:
+            raise NoFaceError(
+                f"{video}: the face was found in none of the {deoccluder.lost_track} frames that "
+                "hide it; too little of it is seen outside the mask"
+            )
     return DeoccludedVideo(
         output=str(output),
-        frames=frames,
+        frames=writer.frames,
         fps=fps,
         width=width,
         height=height,
@@ -248,14 +249,9 @@ class _Deoccluder:
     """One video on its way through."""
 
     def __init__(
-        self,
-        concealer: Concealer,
-        reference: _Reference,
-        options: AnimateOptions,
-        grow: float,
+        self, concealer: Concealer, reference: _Reference, options: AnimateOptions, grow: float
     ) -> None:
-        self._grow = grow
-        self._concealer = concealer
+        self._grow, self._concealer = grow, concealer
         self._points = reference.face.points
         self._width = float(np.ptp(self._points[:, 0]))
         self._index = reference.index
@@ -267,9 +263,8 @@ class _Deoccluder:
         self._last: Transform | None = None
         self._age = 1  # frames since then
         self._reference = reference.picture
-        self.generated = 0
+        self.generated = self.lost_track = 0
         self.hidden = 0.0
-        self.lost_track = 0
 
     def locate(self, frame: TimedFrame, mask: Mask, place: float) -> _LocatedFrame:
         """Find the head in a frame that hides something."""
@@ -334,12 +329,10 @@ class _Deoccluder:
             if one.to_frame is None or not (one.mask > HIDDEN).any():
                 yield one, None
                 continue
-            places = np.array([one.place])
-            ends, since = [], np.full(1, np.inf)
+            places, since = np.array([one.place]), np.full(1, np.inf)
             if self._renderer.heard is not None:
                 since = (places - self._renderer.anchor.place) / self._fps
-                share, _ = fading(since, None, MEMORY)
-                ends = [(self._renderer.heard, share)]
+            ends = self._renderer.end(fading(since, None, MEMORY)[0])
             shapes = joined_shapes(heard.at(places), ends, [self._renderer.seen])
             curves = self._expression.at(places, None, None)
             if not self._eyes_hidden(one):
@@ -356,18 +349,6 @@ class _Deoccluder:
         lids = transform_points(self._points[list(EYELIDS)], one.to_frame)
         return bool((values_at(one.mask, lids) > HIDDEN).all())
 
-    def check(self, name: str) -> None:
-        """Refuse a video whose head was found in none of the frames that hide it.
-
-        Raises:
-            NoFaceError: the head was never found.
-        """
-        if self.lost_track and not self.generated:
-            raise NoFaceError(
-                f"{name}: the face was found in none of the {self.lost_track} frames that hide "
-                "it; too little of it is seen outside the mask"
-            )
-
 
 def _steady(frames: Iterator[_LocatedFrame]) -> Iterator[_LocatedFrame]:
     """Average where the head is over :data:`STEADY` frames, the frame's own in the middle."""
@@ -375,8 +356,7 @@ def _steady(frames: Iterator[_LocatedFrame]) -> Iterator[_LocatedFrame]:
     window = deque[_LocatedFrame | None]([None] * STEADY, maxlen=STEADY)
     for frame in chain(frames, repeat(None, reach)):
         window.append(frame)
-        one = window[reach]
-        if one is None:
+        if (one := window[reach]) is None:
             continue
         near = [w.to_frame for w in window if w is not None and w.to_frame is not None]
         if one.to_frame is not None:

@@ -48,8 +48,7 @@ def dense_flow(first: Image, second: Image) -> Maps:
     ]
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     start = np.zeros((size[1], size[0], 2), np.float32)
-    flow = search.calc(grey[0], grey[1], start)
-    flow = cv2.GaussianBlur(flow, (0, 0), 2.0)
+    flow = cv2.GaussianBlur(search.calc(grey[0], grey[1], start), (0, 0), 2.0)
     flow = cv2.resize(flow, (width, height), interpolation=cv2.INTER_LINEAR)
     return np.asarray(flow * (width / size[0], height / size[1]), np.float32)
 
@@ -69,8 +68,7 @@ def without_speech(flow: Maps, points: FloatArray, head: Transform) -> Maps:
 
 def lower_face(points: FloatArray, height: int, width: int) -> Maps:
     """(height, width) float32: 1 where a mouth and a jaw move, smoothly 0 elsewhere."""
-    to_crop = face_transform(points)
-    x, y = _grid(to_crop, height, width)
+    x, y = _grid(points, height, width)
     down = smoothstep((y - LOWER[0]) / (LOWER[1] - LOWER[0]))
     up = smoothstep((146.0 - y) / 24.0)
     across = smoothstep((58.0 - np.abs(x - 49.0)) / 20.0)
@@ -80,7 +78,7 @@ def lower_face(points: FloatArray, height: int, width: int) -> Maps:
 def rigid_flow(points: FloatArray, others: FloatArray, height: int, width: int) -> Maps:
     """The head's movement from one set of landmarks to another, fading out around the head."""
     head = similarity_transform(np.asarray(points)[list(RIGID)], np.asarray(others)[list(RIGID)])
-    x, y = _grid(face_transform(points), height, width)
+    x, y = _grid(points, height, width)
     near = np.hypot((x - 48.0) / 96.0, (y - 64.0) / 128.0)
     share = smoothstep((1.1 - near) / 0.5)[..., None]
     return np.asarray(share * displacement(head, height, width), np.float32)
@@ -88,7 +86,7 @@ def rigid_flow(points: FloatArray, others: FloatArray, height: int, width: int) 
 
 def eye_region(points: FloatArray, height: int, width: int) -> Maps:
     """(height, width) float32: 1 around the eyes, smoothly 0 elsewhere."""
-    x, y = _grid(face_transform(points), height, width)
+    x, y = _grid(points, height, width)
     down = smoothstep((y - 28.0) / 6.0) * smoothstep((58.0 - y) / 6.0)
     across = smoothstep((40.0 - np.abs(x - 48.0)) / 8.0)
     return np.asarray(down * across, np.float32)
@@ -100,23 +98,25 @@ def pull(picture: npt.NDArray[np.uint8], flow: Maps, share: float) -> npt.NDArra
     ``flow`` leads from this picture to another one; pixels are fetched from where they were.
     """
     height, width = picture.shape[:2]
-    x = np.arange(width, dtype=np.float32)[None] - share * flow[..., 0]
-    y = np.arange(height, dtype=np.float32)[:, None] - share * flow[..., 1]
-    moved = cv2.remap(picture, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-    return np.asarray(moved)
+    x, y = pixel_axes(height, width)
+    x, y = x - share * flow[..., 0], y - share * flow[..., 1]
+    return np.asarray(cv2.remap(picture, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE))
 
 
 def displacement(transform: FloatArray, height: int, width: int) -> Maps:
     """How far a (2, 3) transform moves each pixel: (height, width, 2) float32."""
-    x = np.arange(width, dtype=np.float32)[None]
-    y = np.arange(height, dtype=np.float32)[:, None]
+    x, y = pixel_axes(height, width)
     (a, b, c), (d, e, f) = np.asarray(transform, np.float32)
     return np.stack((a * x + b * y + c - x, d * x + e * y + f - y), axis=-1)
 
 
-def _grid(transform: FloatArray, height: int, width: int) -> tuple[Maps, Maps]:
+def pixel_axes(height: int, width: int) -> tuple[Maps, Maps]:
+    """Each pixel's x (1, width) and y (height, 1), float32."""
+    return np.arange(width, dtype=np.float32)[None], np.arange(height, dtype=np.float32)[:, None]
+
+
+def _grid(points: FloatArray, height: int, width: int) -> tuple[Maps, Maps]:
     """Each pixel's place in the aligned crop: x and y, (height, width) float32."""
-    moved = displacement(transform, height, width)
-    x = np.arange(width, dtype=np.float32)[None]
-    y = np.arange(height, dtype=np.float32)[:, None]
+    moved = displacement(face_transform(points), height, width)
+    x, y = pixel_axes(height, width)
     return moved[..., 0] + x, moved[..., 1] + y

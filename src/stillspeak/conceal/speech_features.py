@@ -1,9 +1,8 @@
 """The mouth in a gap: what the sound says of it, and how it joins what the camera saw.
 
-Sound gives displacements from the mouth at rest, one pose a model frame. For a good frame's own
-moment it does not give what the camera saw there; that difference is known at the ends of a gap and
-fades inwards, so that the drawn mouth meets the real ones. Shapes are in the face's own frame, in
-distances between the eyes, so that one shape can be drawn into the frames on both sides of a gap.
+Sound gives displacements from the mouth at rest, one pose a model frame. How far they are from what
+the camera saw is known at the ends of a gap and fades inwards. Shapes are in the face's own frame,
+in distances between the eyes: one shape can be drawn into the frames on both sides of a gap.
 """
 
 from __future__ import annotations
@@ -34,10 +33,7 @@ _TRUST = 0.02  # of an open mouth's rest, against 1 of one that is at rest
 
 
 class HeardPoses:
-    """Mouth poses of a sound, in order, with a bounded memory.
-
-    The recurrent state runs over the sound from its beginning, whichever frames are asked for.
-    After the sound's end there is silence.
+    """Mouth poses of a sound, in order, with a bounded memory; after its end there is silence.
 
     Args:
         generator: in evaluation mode, with decoder = "layers".
@@ -54,16 +50,8 @@ class HeardPoses:
         self._first = 0
 
     def at(self, places: npt.NDArray[np.float64]) -> Poses:
-        """Poses at places, in model frames from the sound's beginning on.
-
-        Between two frames they are mixed, for videos with another rate than the model's.
-
-        Args:
-            places: (T,), none before what :meth:`forget` was given.
-
-        Returns:
-            (T, 41, 2) displacements from the mouth at rest, see :mod:`stillspeak.face.mouth`.
-        """
+        """Poses (T, 41, 2), see :mod:`stillspeak.face.mouth`, at places (T,) in model frames, none
+        before what :meth:`forget` was given; mixed between two frames."""
         return np.stack([self._mixed(max(float(place), 0.0)) for place in places])
 
     def forget(self, place: float) -> None:
@@ -156,29 +144,17 @@ class SeenMouth:
         return np.asarray(turned)
 
 
-@dataclass(frozen=True, eq=False)
-class HeardMouth:
-    """A good frame's mouth, and what the sound says of the same moment: (41, 2)."""
-
-    seen: SeenMouth
-    heard: Poses
-
-    @classmethod
-    def at(cls, place: float, seen: SeenMouth, heard: HeardPoses) -> HeardMouth:
-        """``place`` is in model frames."""
-        return cls(seen, heard.at(np.array([place]))[0])
+MouthEnd = tuple[SeenMouth, Poses, npt.NDArray[np.float64]]
+"""A good frame's mouth, what the sound says of its moment (41, 2), and the share (T,) by which
+their difference still counts in a gap."""
 
 
-def joined_shapes(
-    heard: Poses,
-    ends: Sequence[tuple[HeardMouth, npt.NDArray[np.float64]]],
-    mouths: Sequence[SeenMouth],
-) -> Poses:
+def joined_shapes(heard: Poses, ends: Sequence[MouthEnd], mouths: Sequence[SeenMouth]) -> Poses:
     """The mouth's shapes in a gap.
 
     Args:
         heard: (T, 41, 2) what the sound says.
-        ends: good frames beside the gap, each with the share (T,) by which it still counts.
+        ends: good frames beside the gap.
         mouths: those that tell how the mouth rests, at least one; closed ones tell most.
 
     Returns:
@@ -190,7 +166,7 @@ def joined_shapes(
     rest = np.einsum("k,kij->ij", trust, [mouth.rest for mouth in mouths])
     scale = float(trust @ [mouth.scale for mouth in mouths])
     shapes: Poses = rest + scale * heard
-    for end, share in ends:
-        difference = end.seen.shape - (rest + scale * end.heard)
+    for seen, said, share in ends:
+        difference = seen.shape - (rest + scale * said)
         shapes = shapes + share[:, None, None] * difference
     return shapes

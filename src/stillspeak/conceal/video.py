@@ -199,7 +199,8 @@ def conceal_video(
                 yield InputFrame(timeline.place(time), picture)
 
         height = width = 0
-        for picture, generated in own.filled(frames(), timeline.sound(), gaps, stats, str(video)):
+        filled = own.fill(frames(), timeline.sound(), stats=stats, name=str(video), **asdict(gaps))
+        for picture, generated in filled:
             time, frame = queue.popleft()
             if frame is not None and not generated:
                 writer.keep(frame)
@@ -226,11 +227,7 @@ def conceal_video(
 
 
 def check_sound(video: str | Path, scan: VideoScan, what: str) -> None:
-    """Refuse a video without sound.
-
-    Raises:
-        AudioError: there is none.
-    """
+    """Refuse a video without sound: AudioError."""
     if scan.sound_start is None or scan.sound_end is None:
         raise AudioError(
             f"{video}: has no sound track, and {what} made from the sound; give a video with its "
@@ -262,12 +259,7 @@ def rewriting(
 
 
 def picture_sound(video: str | Path, zero: float, rate: int) -> Iterator[Waveform]:
-    """A video's sound from a time of the container's clock on, piece by piece.
-
-    Args:
-        video: with a sound track.
-        zero: seconds.
-        rate: samples a second of the pieces (S,).
+    """Pieces (S,) of a video's sound at a rate, from ``zero`` seconds on the container's clock on.
 
     Raises:
         AudioError: it cannot be read.
@@ -300,7 +292,7 @@ class _Timeline:
         assert scan.sound_start is not None and scan.sound_end is not None
         self.first: TimedFrame | None = None
         self._video, self._scan, self._generator = video, scan, concealer.generator
-        self._intervals, self._detect = tuple(intervals), detect
+        self._intervals, self._detect = intervals, detect
         self.lost = {"dropped": 0, "marked": 0, "seen": 0}
         """Frames by why they are lost, see :class:`ConcealedVideo`."""
         self._fps = float(scan.fps)

@@ -244,9 +244,8 @@ class PoseStep(GraphStep):
     def _spectra(
         self, window: Tensor, heard: Tensor, energy: Tensor, level: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Normalised spectra (1, BANDS, n) of a frame, and the new energy and level, as
-        :class:`~stillspeak.models.speech.LogMel` gives them. The level is kept relative to the
-        quietest one."""
+        """Normalised spectra (1, BANDS, n) of a frame, and the new energy and level, the latter
+        relative to the quietest one; see :class:`~stillspeak.models.speech.LogMel`."""
         sound = self._encoder.sound(window[None], first=False)
         power = self._filters @ F.conv1d(sound[:, None], self._waves, stride=STEP).square()
         # How many spectra the clip has had, with each of these.

@@ -1,10 +1,8 @@
 """A generator as ONNX graphs, for programs without PyTorch.
 
-A generator that predicts poses becomes ``hear.onnx``: one frame's sound to the mouth's pose, which
-is drawn without a network. Any other becomes ``still.onnx``, which runs once for a reference image
-and gives what all of its frames share, and ``step.onnx``, which makes one frame. Every state is an
-input and an output. Before the files are put in their place, they have answered as PyTorch does,
-step by step.
+A generator that predicts poses becomes ``hear.onnx``: one frame's sound to the mouth's pose. Any
+other becomes ``still.onnx``, which runs once for a reference image, and ``step.onnx``, which makes
+one frame. Every state is an input and an output.
 """
 
 from __future__ import annotations
@@ -24,18 +22,8 @@ from torch import Tensor, nn
 
 from stillspeak import __version__
 from stillspeak.constants import FRAME_HEIGHT
-from stillspeak.errors import (
-    ConfigError,
-    MissingDependencyError,
-    OutputError,
-)
-from stillspeak.export.graphs import (
-    HEAR,
-    STEP_GRAPH,
-    STILL_GRAPH,
-    graphs_of,
-    warm_up_of,
-)
+from stillspeak.errors import ConfigError, MissingDependencyError, OutputError
+from stillspeak.export.graphs import HEAR, STEP_GRAPH, STILL_GRAPH, graphs_of, warm_up_of
 from stillspeak.face.align import crop_face, face_transform
 from stillspeak.face.landmarks import MediaPipeDetector, check_face, choose_face
 from stillspeak.face.mouth import POSE_POINTS
@@ -161,20 +149,8 @@ def export_onnx(
 def face_inputs(
     image: str | Path | bytes | npt.NDArray[Any], generator: Generator, *, face: int | None = None
 ) -> Arrays:
-    """What ``still.onnx`` takes for a face in an image.
-
-    Args:
-        image: path, bytes, or array (H, W, 3) uint8.
-        generator: whose graph it is.
-        face: which face, 0 being the largest; None takes the largest.
-
-    Returns:
-        ``still`` (1, 3, H, W), the aligned crop, float32 in [-1, 1].
-
-    Raises:
-        ImageError: the image cannot be read.
-        FaceError: no usable face.
-    """
+    """What ``still.onnx`` takes for a face in an image: ``still`` (1, 3, H, W), the aligned crop,
+    float32 in [-1, 1]. ImageError, FaceError: as for :func:`export_onnx`."""
     name, config = source_name(image), generator.config
     picture = load_image(image, name=name)
     with closing(MediaPipeDetector(any_way_up=True)) as detector:
@@ -186,15 +162,7 @@ def face_inputs(
 
 
 def open_onnx(path: Path, *, threads: int = 1) -> Any:
-    """An ONNX Runtime session on the CPU.
-
-    Args:
-        path: one of the files.
-        threads: that it computes in.
-
-    Raises:
-        MissingDependencyError: ONNX Runtime is not installed.
-    """
+    """An ONNX Runtime session on the CPU; MissingDependencyError: it is not installed."""
     _need("onnxruntime")
     import onnxruntime
 
@@ -206,12 +174,8 @@ def open_onnx(path: Path, *, threads: int = 1) -> Any:
 
 
 class OnnxStep:
-    """A graph in ONNX Runtime with what it takes and its states, which begin as zeros.
-
-    Args:
-        path: ``step.onnx`` or ``hear.onnx``.
-        given: inputs that stay: what ``still.onnx`` gave.
-    """
+    """A graph in ONNX Runtime with what it takes and its states, which begin as zeros; ``given``
+    are inputs that stay, such as what ``still.onnx`` gave."""
 
     def __init__(self, path: Path, given: Arrays | None = None) -> None:
         self._session = open_onnx(path)
@@ -237,14 +201,7 @@ def run_still(path: Path, still: npt.NDArray[np.float32]) -> Arrays:
 def compare_onnx(
     generator: Generator, folder: Path, *, steps: int, seed: int = 0, progress: Progress = None
 ) -> float:
-    """Run an export and its generator side by side, each with its own states.
-
-    Args:
-        generator: in evaluation mode.
-        folder: with the files.
-        steps: frames, one at a time.
-        seed: of the image, the sound and the noise.
-        progress: called with the steps done and their number.
+    """Run an export in a folder and its generator, in evaluation mode, side by side.
 
     Returns:
         The largest difference of a frame's colour in levels of 255; states count in the same
@@ -272,8 +229,8 @@ def _compare_frames(
 ) -> Pairs:
     config, device = generator.config, generator.device
     still = torch.rand(1, 3, 8, 6, generator=random) * 2 - 1
-    still = nn.functional.interpolate(still, (config.height, config.width), mode="bicubic")
-    still = still.clamp(-1, 1)
+    size = (config.height, config.width)
+    still = nn.functional.interpolate(still, size, mode="bicubic").clamp(-1, 1)
     graph = OnnxStep(folder / STEP_GRAPH, run_still(folder / STILL_GRAPH, still.numpy()))
     context, state = generator.prepare_still(still.to(device)), generator.initial_state()
     for step in range(steps):
@@ -286,8 +243,8 @@ def _compare_frames(
         if config.noise_dim:
             given["noise"] = noise[0].cpu().numpy()
         made = graph(**given)
-        wanted = {"frame": decoded.frames[:, 0], "next_noise_state": state.noise}
         assert isinstance(state.context, Tensor)
+        wanted = {"frame": decoded.frames[:, 0], "next_noise_state": state.noise}
         wanted["next_context_state"] = state.context
         yield [(made[name], value) for name, value in wanted.items() if name in made]
 

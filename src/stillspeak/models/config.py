@@ -30,15 +30,13 @@ RETIRED = frozenset(
         *("expression_dim", "expression_gain", "finest_skip", "fine"),
     )
 )
-"""Fields of networks' configurations that older files still have, and that say nothing of a network
-that can still be built."""
+"""Fields of networks' configurations that older files still have; no network needs them."""
 
 SYNC_SECONDS = 0.2
 """What the sync discriminator sees and hears at once."""
 
 WIDEST = 4096
-"""Of any layer. A configuration comes with a file, and a number in it that is a thousand times too
-large must be refused before memory is asked for; all bounds here are far above what is used."""
+"""Of any layer. Bounds are far above what is used: a file must not ask for all memory."""
 
 DEEPEST = 16
 """Layers in a row."""
@@ -125,13 +123,11 @@ class GeneratorConfig:
             raise ConfigError("generator.window_seconds must be an even margin around one frame")
         if self.audio_steps[-1] < 1:
             raise ConfigError("generator.window_seconds is too short for generator.audio_channels")
-        if max(self._frame_maps(), self.audio_steps[0] * max(self.audio_channels)) > LARGEST_MAPS:
-            raise ConfigError("generator: so many pixels, samples and channels are too much memory")
-
-    def _frame_maps(self) -> int:
-        """Numbers in the feature maps of a frame: each level has half the rows and columns."""
+        # Of a frame, each level having half the rows and columns, and of an audio window.
         pixels = self.height * self.width
-        return max(pixels // 4 * max(self.identity_channels), 3 * pixels)
+        maps = max(pixels // 4 * max(self.identity_channels), 3 * pixels)
+        if max(maps, self.audio_steps[0] * max(self.audio_channels)) > LARGEST_MAPS:
+            raise ConfigError("generator: so many pixels, samples and channels are too much memory")
 
     @property
     def hop(self) -> int:
@@ -143,18 +139,14 @@ class GeneratorConfig:
         """Waveform samples N in one audio window, as many before the frame as after it."""
         if self.audio_input == "speech":
             # The frame's second token needs the layers' looks ahead and the stem's reach.
-            after = TOKEN * (1 + self.speech.delay) + REACH - self.hop
-            return self.hop + 2 * after
+            return 2 * (TOKEN * (1 + self.speech.delay) + REACH) - self.hop
         return round(self.window_seconds * self.sample_rate)
 
     @property
     def audio_steps(self) -> tuple[int, ...]:
         """Time steps left after each layer of the audio-frame encoder."""
         milliseconds = self.window * 1000 // self.sample_rate
-        steps = [milliseconds]
-        for _ in self.audio_channels[1:]:
-            steps.append(steps[-1] // 2)
-        return tuple(steps)
+        return tuple(milliseconds >> layer for layer in range(len(self.audio_channels)))
 
     @property
     def coarse_size(self) -> tuple[int, int]:

@@ -28,28 +28,25 @@ class Vocabulary:
     """
 
     def __init__(self, words: Sequence[str] | Sequence[Sequence[str]]) -> None:
-        places = [words] if all(isinstance(word, str) for word in words) else list(words)
         self._endless = all(isinstance(word, str) for word in words)
+        places = [words] if self._endless else list(words)
         self._tries = [_trie([str(w) for w in place]) for place in places]
         self._next: dict[str, tuple[list[int], bool]] = {}
 
     def follow(self, prefix: str) -> tuple[list[int], bool]:
         """Classes that may come after a text, and whether the text may end there."""
-        known = self._next.get(prefix)
-        if known is None:
-            known = self._next[prefix] = self._follow(prefix)
-        return known
+        if prefix not in self._next:
+            self._next[prefix] = self._follow(prefix)
+        return self._next[prefix]
 
     def _follow(self, prefix: str) -> tuple[list[int], bool]:
         if not prefix:
             return [1 + ALPHABET.index(c) for c in sorted(self._tries[0][""])], False
         *before, last = prefix.split(" ")
-        place = 0 if self._endless else len(before)
-        letters = self._tries[place][last]
+        letters = self._tries[0 if self._endless else len(before)][last]
         whole = "" in letters
         classes = [1 + ALPHABET.index(c) for c in sorted(letters - {""})]
-        more = self._endless or place + 1 < len(self._tries)
-        if whole and more:
+        if whole and (self._endless or len(before) + 1 < len(self._tries)):
             classes.append(_SPACE)
         return classes, whole
 
@@ -107,7 +104,5 @@ def beam_search(
 
 def _add(first: float, second: float) -> float:
     """log(exp(a) + exp(b))."""
-    high, low = (first, second) if first >= second else (second, first)
-    if low == _NEVER:
-        return high
-    return high + math.log1p(math.exp(low - high))
+    high, low = max(first, second), min(first, second)
+    return high if low == _NEVER else high + math.log1p(math.exp(low - high))

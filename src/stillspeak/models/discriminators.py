@@ -1,8 +1,7 @@
 """The discriminators: frame and sequence (paper, section 2.2), and beyond the paper, sync.
 
-Each gives logits, one a frame, a clip or a moment: positive means that it takes what it sees
-for real. Kernels, widths and normalisation were never published; ours are strided 4 x 4
-convolutions with LeakyReLU(0.2). What they learn from is in ``training/adversary.py``.
+Logits are positive for what is taken for real. Kernels, widths and normalisation were never
+published; ours are strided 4 x 4 convolutions with LeakyReLU(0.2).
 """
 
 from __future__ import annotations
@@ -36,10 +35,6 @@ class FrameDiscriminator(nn.Module):
     """Six-layer CNN: is a frame of this person real? (paper, section 2.2.1)
 
     The still is the condition, concatenated channel-wise to the frame.
-
-    Args:
-        config: widths and region.
-        generator: sizes of the frames.
     """
 
     def __init__(self, config: FrameDiscriminatorConfig, generator: GeneratorConfig) -> None:
@@ -68,22 +63,13 @@ class SequenceDiscriminator(nn.Module):
 
     A CNN encodes each frame and an audio encoder each frame's window; the pair of encodings
     runs through a two-layer GRU, and a two-layer classifier judges its last output.
-
-    Args:
-        config: widths and region.
-        generator: sizes of frames and audio windows.
     """
 
     def __init__(self, config: SequenceDiscriminatorConfig, generator: GeneratorConfig) -> None:
         super().__init__()
         self.region = config.region
         self.layers, size = _strided_layers("sequence", 3, config, generator)
-        self.image_head = _normed(
-            nn.Conv2d(config.channels[-1], config.image_dim, size), config.norm
-        )[0]
-        self.audio = _WaveformEncoder(
-            config.audio_channels, config.audio_dim, generator.sample_rate, generator.window
-        )
+        self.image_head, self.audio = _heads(config, generator, size, generator.window)
         self.gru = nn.GRU(
             config.image_dim + config.audio_dim, config.state_dim, 2, batch_first=True
         )
@@ -125,10 +111,6 @@ class SyncDiscriminator(nn.Module):
 
     Not in the paper. The frames are stacked channel-wise, so that their differences are the
     first thing it sees.
-
-    Args:
-        config: widths and region.
-        generator: sizes of frames, rates.
     """
 
     def __init__(self, config: SyncDiscriminatorConfig, generator: GeneratorConfig) -> None:
@@ -136,15 +118,8 @@ class SyncDiscriminator(nn.Module):
         self.region = config.region
         self.frames = sync_frames(generator)
         self.layers, size = _strided_layers("sync", 3 * self.frames, config, generator)
-        self.image_head = _normed(
-            nn.Conv2d(config.channels[-1], config.image_dim, size), config.norm
-        )[0]
-        self.audio = _WaveformEncoder(
-            config.audio_channels,
-            config.audio_dim,
-            generator.sample_rate,
-            self.frames * generator.hop,
-        )
+        samples = self.frames * generator.hop
+        self.image_head, self.audio = _heads(config, generator, size, samples)
         self.classifier = nn.Sequential(
             nn.LeakyReLU(SLOPE),
             nn.Linear(config.image_dim + config.audio_dim, config.image_dim),
@@ -165,9 +140,7 @@ class _WaveformEncoder(nn.Module):
 
     def __init__(self, widths: Sequence[int], dim: int, sample_rate: int, samples: int) -> None:
         super().__init__()
-        steps = samples * 1000 // sample_rate
-        for _ in widths[1:]:
-            steps //= 2
+        steps = samples * 1000 // sample_rate >> len(widths) - 1
         self.layers = nn.Sequential(
             *waveform_layers(sample_rate, widths), nn.Conv1d(widths[-1], dim, steps)
         )
@@ -177,14 +150,23 @@ class _WaveformEncoder(nn.Module):
         return encoded.flatten(1)
 
 
+def _heads(
+    config: SequenceDiscriminatorConfig | SyncDiscriminatorConfig,
+    generator: GeneratorConfig,
+    size: tuple[int, int],
+    samples: int,
+) -> tuple[nn.Module, _WaveformEncoder]:
+    """What ends the picture's encoder, and the encoder of so many samples of sound."""
+    image = nn.Conv2d(config.channels[-1], config.image_dim, size)
+    return _normed(image, config.norm)[0], _WaveformEncoder(
+        config.audio_channels, config.audio_dim, generator.sample_rate, samples
+    )
+
+
 def _strided_layers(
     name: str, in_channels: int, config: _Config, generator: GeneratorConfig
 ) -> tuple[nn.Sequential, tuple[int, int]]:
-    """Convolutions that halve a picture of the region's size, and the size that they leave.
-
-    Raises:
-        ConfigError: they leave nothing.
-    """
+    """Convolutions that halve a picture of the region's size, and the size that they leave."""
     top, bottom, left, right = region_box(config.region, generator.height, generator.width)
     height, width = bottom - top, right - left
     count = len(config.channels)

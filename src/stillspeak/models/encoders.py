@@ -67,11 +67,8 @@ class ContextState(NamedTuple):
 
 
 class SpeechContextEncoder(nn.Module):
-    """Sound to the mouth's pose, which is its z_c.
-
-    Of each window only what is new is heard; the rest lies in the state. The first window of a
-    clip is heard whole.
-    """
+    """Sound to the mouth's pose, its z_c. Of each window but a clip's first only what is new is
+    heard; the rest lies in the state."""
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
@@ -142,11 +139,7 @@ class NoiseGenerator(nn.Module):
             self.gru = nn.GRU(config.noise_dim, config.noise_dim, 1, batch_first=True)
 
     def forward(self, noise: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, T, noise_dim), state (1, B, noise_dim) -> z_n in [-1, 1], new state.
-
-        A GRU's output is a convex mix of tanh values and its zero start, so it is bounded
-        by 1 without a further squashing.
-        """
+        """(B, T, noise_dim), state (1, B, noise_dim) -> z_n in [-1, 1], new state."""
         if self.gru is None:
             return noise, state
         encoded, new_state = self.gru(noise, state)

@@ -1,20 +1,19 @@
 """The engine protocol, and an inference engine for one frame at a time.
 
-:class:`~stillspeak.models.generator.Generator` is written for training. One frame at a time, a CPU
-spends most of its time on reordering weights, anew for every frame, and on batch norms. The
-inference engine folds the norms into the weights and prepacks the weights once. In float32 only
-the order of the sums changes. In bfloat16 the decoder reads half as many bytes, which is what one
-frame at a time waits for; audio and states stay in float32. :data:`TOLERANCE` says how far frames
-may be off; ``docs/experiments.md``, section 19, has the measurements.
+The inference engine folds batch norms into the weights and prepacks these once. In float32 only the
+order of the sums changes. In bfloat16 the decoder reads half as many bytes, which is what one frame
+at a time waits for; audio and states stay in float32. ``docs/experiments.md``, section 19, has the
+measurements.
 """
 
 from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache, lru_cache
-from typing import Any, Literal, NamedTuple, Protocol, TypeVar
+from functools import cache, lru_cache, partial
+from typing import Literal, NamedTuple, Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -42,7 +41,7 @@ Still = TypeVar("Still")
 
 
 class Engine(Protocol[Still]):
-    """What runs a generator: a :class:`~stillspeak.models.generator.Generator` itself, in
+    """What runs a generator: the :class:`~stillspeak.models.generator.Generator` itself, in
     evaluation mode, or an :class:`InferenceEngine`. It has no state that a step changes."""
 
     @property
@@ -58,11 +57,7 @@ class Engine(Protocol[Still]):
     def draw_noise(self, clips: int, frames: int, generator: torch.Generator) -> Tensor: ...
 
     def step(
-        self,
-        still: Still,
-        windows: Tensor,
-        noise: Tensor,
-        state: GeneratorState,
+        self, still: Still, windows: Tensor, noise: Tensor, state: GeneratorState
     ) -> tuple[Decoded, GeneratorState]: ...
 
 
@@ -104,10 +99,9 @@ class InferenceEngine:
         dtype: torch.dtype = torch.float32,
         packed: bool = True,
     ) -> None:
-        self.generator = generator
+        self.generator, self.dtype = generator, dtype
         self.config: GeneratorConfig = generator.config
         self.device = generator.device
-        self.dtype = dtype
         self.packed = packed and self.device.type == "cpu" and packing_works(dtype)
         """Whether weights lie in the processor's own order."""
         encoder, decoder = generator.context_encoder, generator.decoder
@@ -141,23 +135,10 @@ class InferenceEngine:
 
     @torch.inference_mode()
     def step(
-        self,
-        still: EngineStill | None,
-        windows: Tensor,
-        noise: Tensor,
-        state: GeneratorState,
+        self, still: EngineStill | None, windows: Tensor, noise: Tensor, state: GeneratorState
     ) -> tuple[Decoded, GeneratorState]:
-        """The next T frames, as :meth:`Generator.step` makes them.
-
-        Args:
-            still: from :meth:`prepare_still`.
-            windows: (1, T, N) float32 in [-1, 1].
-            noise: (1, T, noise_dim), from :meth:`draw_noise`.
-            state: of the step before.
-
-        Returns:
-            The frames or poses, and the new state.
-        """
+        """The next T frames or poses and the new state, as :meth:`Generator.step` makes them, from
+        windows (1, T, N) float32 in [-1, 1] and noise (1, T, noise_dim)."""
         context_state, noise_state = state
         encoded, context_state = self.audio(windows, context_state)
         state = GeneratorState(context_state, noise_state)
@@ -184,15 +165,12 @@ class _FoldedWaveform:
             if relu:
                 weight, bias = _folded(weight, norm)
             kernel, stride, padding = layer.kernel_size[0], layer.stride[0], int(layer.padding[0])
-            conv = FoldedConv(
-                weight[:, :, None],
-                bias,
-                (1, width),
-                ConvGeometry((1, stride), (0, padding)),
-                relu=relu,
-                packed=packed,
+            geometry = ConvGeometry((1, stride), (0, padding))
+            self._layers.append(
+                FoldedConv(
+                    *(weight[:, :, None], bias, (1, width), geometry), relu=relu, packed=packed
+                )
             )
-            self._layers.append(conv)
             width = (width + 2 * padding - kernel) // stride + 1
 
     def __call__(
@@ -224,7 +202,8 @@ class _PackedSpeech:
                 assert isinstance(layer, AttentionLayer)
                 setattr(layer, "project", _EightBitProjection(layer.project))  # noqa: B010
                 for name in ("join", "expand", "contract"):
-                    setattr(layer, name, _EightBit(getattr(layer, name)))
+                    linear = getattr(layer, name)
+                    setattr(layer, name, _EightBit(linear.weight, linear.bias))
                 setattr(layer, "biases", lru_cache(maxsize=8)(layer.biases))  # noqa: B010
             first, second = encoder.speech.conv1, encoder.speech.conv2
             assert isinstance(first, nn.Conv1d) and isinstance(second, nn.Conv1d)
@@ -249,13 +228,23 @@ class _PackedSpeech:
 class _EightBit(nn.Module):
     """A linear layer whose weights are eight bits, a scale for each output."""
 
-    def __init__(self, linear: nn.Linear) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
         super().__init__()
-        self._packed = _eight_bits(linear.weight, linear.bias)
+        weight = weight.detach().float()
+        scale = weight.abs().amax(1).clamp_min(1e-8).double() / 127
+        zero = torch.zeros(len(scale), dtype=torch.long)
+        with warnings.catch_warnings():
+            # These types are to go from torch some day; what multiplies here is not.
+            warnings.filterwarnings("ignore", "torch.quantize_per", UserWarning)
+            rounded = torch.quantize_per_channel(weight.contiguous(), scale, zero, 0, torch.qint8)
+        bias = bias.detach().float().contiguous()
+        self._packed = torch.ops.quantized.linear_prepack(rounded, bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out)."""
-        return _multiplied(x, self._packed)
+        # Seven bits of the inputs: with eight, sums of two products overflow without AVX-512.
+        y: Tensor = torch.ops.quantized.linear_dynamic(x, self._packed, True)
+        return y
 
 
 class _EightBitProjection(nn.Module):
@@ -264,16 +253,8 @@ class _EightBitProjection(nn.Module):
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         width = linear.in_features
-        self._queries = _eight_bits(linear.weight[:width], linear.bias[:width])
-        self._rest = _eight_bits(linear.weight[width:], linear.bias[width:])
-
-    def queries(self, x: Tensor) -> Tensor:
-        """(B, n, D) -> (B, n, D)."""
-        return _multiplied(x, self._queries)
-
-    def keys_and_values(self, x: Tensor) -> Tensor:
-        """(B, n, D) -> (B, n, 2 D)."""
-        return _multiplied(x, self._rest)
+        self.queries = _EightBit(linear.weight[:width], linear.bias[:width])
+        self.keys_and_values = _EightBit(linear.weight[width:], linear.bias[width:])
 
 
 class _Unfolded(nn.Module):
@@ -283,32 +264,16 @@ class _Unfolded(nn.Module):
         super().__init__()
         assert conv.kernel_size == (3,) and conv.bias is not None
         self._stride = conv.stride[0]
-        linear = nn.Linear(3 * conv.in_channels, conv.out_channels)
-        linear.weight.data, linear.bias.data = conv.weight.detach().flatten(1), conv.bias.detach()
-        self._linear = _EightBit(linear) if eight_bits else linear
+        weight, bias = conv.weight.detach().flatten(1), conv.bias.detach()
+        linear = (
+            _EightBit(weight, bias) if eight_bits else partial(F.linear, weight=weight, bias=bias)
+        )
+        self._linear: Callable[[Tensor], Tensor] = linear
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, (n - 1) * stride + 3) -> (B, out, n)."""
         pieces = x.unfold(2, 3, self._stride).permute(0, 2, 1, 3).flatten(2)
-        y: Tensor = self._linear(pieces)
-        return y.transpose(1, 2)
-
-
-def _eight_bits(weight: Tensor, bias: Tensor) -> Any:
-    weight = weight.detach().float()
-    scale = weight.abs().amax(1).clamp_min(1e-8).double() / 127
-    zero = torch.zeros(len(scale), dtype=torch.long)
-    with warnings.catch_warnings():
-        # These types are to go from torch some day; what multiplies here is not.
-        warnings.filterwarnings("ignore", "torch.quantize_per", UserWarning)
-        rounded = torch.quantize_per_channel(weight.contiguous(), scale, zero, 0, torch.qint8)
-    return torch.ops.quantized.linear_prepack(rounded, bias.detach().float().contiguous())
-
-
-def _multiplied(x: Tensor, packed: Any) -> Tensor:
-    # Seven bits of the inputs: with eight, sums of two products overflow without AVX-512.
-    y: Tensor = torch.ops.quantized.linear_dynamic(x, packed, True)
-    return y
+        return self._linear(pieces).transpose(1, 2)
 
 
 class ConvGeometry(NamedTuple):
@@ -352,17 +317,14 @@ class FoldedConv:
         self._stride, self._padding = list(stride), list(padding)
         self._transposed, self._relu, self._packed = transposed, relu, packed
         self._attribute: Literal["relu", "none"] = "relu" if relu else "none"
+        # As both kinds of operators take them; between, a transposed one takes output padding.
+        first = [self._padding, [0, 0]] if transposed else [self._padding]
+        self._geometry = [*first, self._stride, [1, 1], 1]
         if packed:
+            ops, kind = torch.ops.mkldnn, "_transpose" if transposed else ""
             shape = [1, weight.shape[0 if transposed else 1], *size]
-            ops = torch.ops.mkldnn
-            if transposed:
-                weight = ops._reorder_convolution_transpose_weight(
-                    weight, self._padding, [0, 0], self._stride, [1, 1], 1, shape
-                )
-            else:
-                weight = ops._reorder_convolution_weight(
-                    weight, self._padding, self._stride, [1, 1], 1, shape
-                )
+            reorder = getattr(ops, f"_reorder_convolution{kind}_weight")
+            weight = reorder(weight, *self._geometry, shape)
         self._weight = weight
 
     def __call__(self, x: Tensor, add: Tensor | None = None) -> Tensor:
@@ -370,23 +332,15 @@ class FoldedConv:
         if not self._packed:
             return self._ordinary(x, add)
         ops, x = torch.ops.mkldnn, _channels_last(x)
-        weight, bias = self._weight, self._bias
+        given = (self._weight, self._bias, *self._geometry)
         y: Tensor
         if self._transposed:
-            y = ops._convolution_transpose_pointwise(
-                *(x, weight, bias, self._padding, [0, 0], self._stride, [1, 1], 1),
-                *(self._attribute, [], None),
-            )
+            y = ops._convolution_transpose_pointwise(x, *given, self._attribute, [], None)
         elif add is None:
-            y = ops._convolution_pointwise(
-                *(x, weight, bias, self._padding, self._stride, [1, 1], 1),
-                *(self._attribute, [], None),
-            )
+            y = ops._convolution_pointwise(x, *given, self._attribute, [], None)
         else:
-            y = ops._convolution_pointwise.binary(
-                *(x, add, weight, bias, self._padding, self._stride, [1, 1], 1),
-                *("add", 1.0, self._attribute if self._relu else None, [], None),
-            )
+            then = self._attribute if self._relu else None
+            y = ops._convolution_pointwise.binary(x, add, *given, "add", 1.0, then, [], None)
         return y
 
     def _ordinary(self, x: Tensor, add: Tensor | None) -> Tensor:
@@ -455,12 +409,8 @@ class _FoldedUNet:
             weight = fuse.conv.weight[fuse.skip_channels :].flip(2, 3).transpose(0, 1)
             weight, _ = _folded(weight, fuse.norm)
             fusion = FoldedConv(weight, None, size, dtype=dtype, packed=packed)
-            doubling = FoldedConv(
-                *_folded(up[0].weight, up[1], axis=1),
-                *(size, DOUBLING),
-                dtype=dtype,
-                packed=packed,
-            )
+            weight, bias = _folded(up[0].weight, up[1], axis=1)
+            doubling = FoldedConv(weight, bias, size, DOUBLING, dtype=dtype, packed=packed)
             self._levels.append((fusion, doubling))
             size = (2 * size[0], 2 * size[1])
         assert decoder.head.bias is not None
@@ -489,17 +439,13 @@ class _FoldedUNet:
 @cache
 @torch.inference_mode()
 def packing_works(dtype: torch.dtype = torch.float32) -> bool:
-    """Whether torch has the operators for weights in the processor's order, and they compute.
-
-    They are torch's own, made for its compiler, and not promised to stay; where they are missing or
-    answer otherwise the ordinary ones serve.
-    """
+    """Whether torch has the operators for weights in the processor's order, and they compute: they
+    are made for its compiler and not promised to stay."""
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
+    shapes = ((1, 8, 4, 6), (1, 8, 4, 6), (8, 8, 3, 3), (8, 8, 4, 4), (8,))
     random = torch.Generator().manual_seed(0)
-    x, add = torch.randn(1, 8, 4, 6, generator=random), torch.randn(1, 8, 4, 6, generator=random)
-    weight = torch.randn(8, 8, 3, 3, generator=random)
-    wide, bias = torch.randn(8, 8, 4, 4, generator=random), torch.randn(8, generator=random)
+    x, add, weight, wide, bias = (torch.randn(shape, generator=random) for shape in shapes)
     try:
         for packed in (True, False):
             kind = dtype if packed else torch.float32

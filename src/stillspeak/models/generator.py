@@ -66,10 +66,9 @@ class Generator(nn.Module):
         """n_t ~ N(0, noise_std^2), (B, T, noise_dim), the same on every device for a seed."""
         # One draw a frame: torch fills a long tensor in another order than a short one, and
         # the noise of a frame must not depend on how many frames are asked for at once.
-        noise = [
-            torch.randn(clips, self.config.noise_dim, generator=generator) for _ in range(frames)
-        ]
-        return torch.stack(noise, 1).mul_(self.config.noise_std).to(next(self.parameters()).device)
+        size = self.config.noise_dim
+        noise = [torch.randn(clips, size, generator=generator) for _ in range(frames)]
+        return torch.stack(noise, 1).mul_(self.config.noise_std).to(self.device)
 
     def prepare_still(self, still: Tensor) -> StillContext:
         """What depends on the still (B, 3, H, W) in [-1, 1] alone, computed once a clip."""
@@ -105,11 +104,7 @@ class Generator(nn.Module):
         return decoded
 
     def step(
-        self,
-        still: StillContext,
-        windows: Tensor,
-        noise: Tensor,
-        state: GeneratorState,
+        self, still: StillContext, windows: Tensor, noise: Tensor, state: GeneratorState
     ) -> tuple[Decoded, GeneratorState]:
         """The next T frames, with the state handed on. Shapes as in :meth:`encode` and
         :meth:`decode`."""

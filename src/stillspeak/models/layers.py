@@ -29,16 +29,10 @@ def conv_up(in_channels: int, out_channels: int) -> nn.Sequential:
 
 
 def waveform_layers(sample_rate: int, widths: Sequence[int]) -> list[nn.Module]:
-    """1-D convolutions over a waveform (paper, section 2.1.2), with BatchNorm and ReLU.
-
-    The first kernel is 5 ms long with a stride of 1 ms, so that the steps after it are
-    milliseconds at any whole-kHz rate; each further layer halves them.
-    """
-    per_ms = sample_rate // 1000
-    kernel = 5 * per_ms
-    # Padding of (kernel - stride) / 2 on each side gives exactly one step a millisecond.
-    first = nn.Conv1d(1, widths[0], kernel, per_ms, (kernel - per_ms) // 2, bias=False)
-    layers = normed(first)
+    """1-D convolutions over a waveform (paper, section 2.1.2), with BatchNorm and ReLU: the first,
+    with a kernel of 5 ms, gives a step a millisecond, each further one halves the steps."""
+    ms = sample_rate // 1000
+    layers = normed(nn.Conv1d(1, widths[0], 5 * ms, ms, 2 * ms, bias=False))
     for a, b in pairwise(widths):
         layers += normed(nn.Conv1d(a, b, 4, 2, 1, bias=False))
     return layers
@@ -47,9 +41,7 @@ def waveform_layers(sample_rate: int, widths: Sequence[int]) -> list[nn.Module]:
 class SkipFusion(nn.Module):
     """ConvT k3 over the concatenation of a skip map and the running map, BatchNorm, ReLU.
 
-    A convolution over a concatenation is the sum of two convolutions, and the skip does not
-    change within a clip, so its half is computed once a clip by :meth:`project` and shared
-    by all frames. Input order of the weight is (skip, running map), as in a ``cat``.
+    The skip does not change within a clip: its half of the sum is computed once by :meth:`project`.
     """
 
     def __init__(self, channels: int, skip_channels: int) -> None:
@@ -82,20 +74,14 @@ def identity_grid(height: int, width: int, *, device: torch.device | None = None
     """
     ys = (torch.arange(height, device=device, dtype=torch.float32) + 0.5) * (2 / height) - 1
     xs = (torch.arange(width, device=device, dtype=torch.float32) + 0.5) * (2 / width) - 1
-    grid_y, grid_x = torch.meshgrid(ys, xs, indexing="ij")
-    return torch.stack((grid_x, grid_y), dim=-1)
+    return torch.stack(torch.meshgrid(xs, ys, indexing="xy"), dim=-1)
 
 
 def region_grid(
     centre: tuple[float, float], extent: tuple[float, float], height: int, width: int
 ) -> Tensor:
     """Where the pixels of a region of the aligned crop lie, x and y: (height, width, 2) float32.
-
-    Args:
-        centre, extent: x before y, in pixels of the crop.
-        height, width: how many pixels the region is cut into.
-    """
+    ``centre`` and ``extent`` are x, y in pixels of the crop."""
     xs = centre[0] + extent[0] * ((torch.arange(width) + 0.5) / width - 0.5)
     ys = centre[1] + extent[1] * ((torch.arange(height) + 0.5) / height - 0.5)
-    grid_y, grid_x = torch.meshgrid(ys, xs, indexing="ij")
-    return torch.stack((grid_x, grid_y), dim=-1)
+    return torch.stack(torch.meshgrid(xs, ys, indexing="xy"), dim=-1)

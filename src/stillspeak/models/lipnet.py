@@ -1,11 +1,10 @@
 """LipNet: what is said, from the mouth alone (Assael et al. 2016; the paper, section 3.2).
 
-Used to measure how well generated lips can be read. B clips, T frames, C channels, H x W pixels.
+Used to measure how well generated lips can be read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import numpy as np
@@ -61,11 +60,7 @@ class LipNetConfig:
 
 
 class LipNet(nn.Module):
-    """Three spatio-temporal convolutions, two bidirectional GRUs, a character a frame.
-
-    Args:
-        config: sizes.
-    """
+    """Three spatio-temporal convolutions, two bidirectional GRUs, a character a frame."""
 
     def __init__(self, config: LipNetConfig) -> None:
         super().__init__()
@@ -101,11 +96,9 @@ class LipNet(nn.Module):
 
     def features(self, mouths: Tensor) -> Tensor:
         """What the GRUs make of a clip: (B, C, T, 50, 100) -> (B, T, 2 * state)."""
-        maps = mouths
-        for convolution, norm in (
-            (self.conv1, self.norm1),
-            (self.conv2, self.norm2),
-            (self.conv3, self.norm3),
+        maps, convolutions = mouths, (self.conv1, self.conv2, self.conv3)
+        for convolution, norm in zip(
+            convolutions, (self.norm1, self.norm2, self.norm3), strict=True
         ):
             maps = self.pool(self.drop_maps(norm(convolution(maps)).relu()))
         sequence = maps.permute(2, 0, 1, 3, 4).flatten(2)
@@ -114,14 +107,8 @@ class LipNet(nn.Module):
         return states
 
     def forward(self, mouths: Tensor) -> Tensor:
-        """Log-probabilities of blank and characters.
-
-        Args:
-            mouths: (B, C, T, 50, 100) float32, as :func:`normalise` gives them.
-
-        Returns:
-            (B, T, 28) float32.
-        """
+        """Mouths (B, C, T, 50, 100), as :func:`normalise` gives them -> log-probabilities of blank
+        and characters (B, T, 28) float32."""
         logits: Tensor = self.FC(self.features(mouths))
         return logits.float().log_softmax(-1)
 
@@ -169,17 +156,6 @@ def standardise(grey: Tensor) -> Tensor:
 def spell(sentence: str) -> list[int]:
     """A sentence as classes; characters outside of the alphabet are an error (ValueError)."""
     return [1 + ALPHABET.index(character) for character in sentence]
-
-
-def collapse(classes: Sequence[int]) -> str:
-    """The text of a class a frame: repetitions are one, blanks are nothing."""
-    text = []
-    before = BLANK
-    for now in classes:
-        if now not in (before, BLANK):
-            text.append(ALPHABET[now - 1])
-        before = now
-    return "".join(text).strip()
 
 
 def mouth_grid() -> Tensor:

@@ -16,11 +16,7 @@ POSE_NUMBERS = 82
 
 @configuration("pose")
 class PoseConfig:
-    """Sizes of a :class:`PosePredictor`.
-
-    Raises:
-        ConfigError: a value that no predictor can be built from.
-    """
+    """Sizes of a :class:`PosePredictor`."""
 
     hidden: Annotated[int, Field(strict=True, ge=1, le=4096)] = 128
     """Size of the GRU's state."""
@@ -32,12 +28,7 @@ class PoseConfig:
 
 class PosePredictor(nn.Module):
     """Two readings of two tokens a frame, onto a linear basis of poses: a linear one, which holds
-    for new speakers best, and a GRU, which keeps lips still in silence; their mean.
-
-    Args:
-        config: sizes.
-        width: of the features.
-    """
+    for new speakers best, and a GRU, which keeps lips still in silence; their mean."""
 
     mean: Tensor
     deviation: Tensor

@@ -1,9 +1,8 @@
 """What geometry leaves out of a drawn mouth: a small network that corrects its light.
 
 It sees the still and the drawn frame around the mouth and says how much brighter or darker each
-place should be: shade under the lip, folds that let go, how bright the teeth are. The answer is
-smooth and a factor, so fine detail stays the picture's own, what is black stays black, and the
-correction serves faces of any size.
+place should be. The answer is a smooth factor: fine detail stays the picture's own, what is black
+stays black, and it serves faces of any size.
 """
 
 from __future__ import annotations
@@ -39,11 +38,7 @@ _Width = Annotated[int, Field(strict=True, ge=1, le=1024)]
 
 @configuration("refiner")
 class RefinerConfig:
-    """Sizes of a :class:`MouthRefiner`.
-
-    Raises:
-        ConfigError: a width that no network can be built with.
-    """
+    """Sizes of a :class:`MouthRefiner`."""
 
     channels: tuple[_Width, _Width, _Width] = (16, 32, 48)
     """Of the maps at a half, a quarter and an eighth of the size that it sees."""
@@ -52,11 +47,7 @@ class RefinerConfig:
 
 
 class MouthRefiner(nn.Module):
-    """A U-Net of three scales.
-
-    Args:
-        config: sizes.
-    """
+    """A U-Net of three scales."""
 
     window: Tensor
 

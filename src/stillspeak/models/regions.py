@@ -15,8 +15,7 @@ MOUTH_BOX = (72, 112, 24, 76)
 
 LOWER_BOX = (56, 128, 12, 84)
 """Rows and columns, in a 128 x 96 crop, that ``prepare --mouth-scale 2`` keeps at double scale:
-:data:`MOUTH_BOX` (72, 112, 24, 76) plus a margin for warps and augmentation. As far from the
-crop's left edge as from its right one, so that a mirrored crop has it in the same place."""
+:data:`MOUTH_BOX` plus a margin for warps and augmentation, the same in a mirrored crop."""
 
 EYES_BOX = (26, 56, 14, 82)
 """The same of eyes and brows, around the canonical eye corners (24, 43) to (72, 42)."""
@@ -34,12 +33,7 @@ def region_box(region: Region, height: int, width: int) -> tuple[int, int, int, 
 def scale_box(box: tuple[int, int, int, int], height: int, width: int) -> tuple[int, int, int, int]:
     """A box of the 128 x 96 crop, rows before columns, in a crop of another size."""
     top, bottom, left, right = box
-    return (
-        top * height // 128,
-        bottom * height // 128,
-        left * width // 96,
-        right * width // 96,
-    )
+    return top * height // 128, bottom * height // 128, left * width // 96, right * width // 96
 
 
 def crop_region(frames: Tensor, region: Region) -> Tensor:

@@ -1,10 +1,8 @@
 """A pretrained speech encoder: the stem and first layers of Whisper, made to stream.
 
-Whisper's encoder (Radford et al. 2022) reads 30 s at once. Here each layer's attention is bounded:
-``behind`` tokens back and a few ahead, so that sound may go on without end and features come a
-fixed delay after it. Positions are relative, a learned bias for each distance, and never run out.
-The level is measured against a running peak that falls slowly, which a stream can know. What the
-bounds cost is won back by self-distillation (:mod:`stillspeak.training.auxiliary.distillation`).
+Whisper's encoder (Radford et al. 2022) reads 30 s at once. Here each layer's attention is bounded
+on both sides, positions are relative, and the level is a running peak: sound may go on without end.
+What that costs is won back by self-distillation.
 
 One token is 20 ms. Token j stands for the time 20 j ms and needs the sound until 32.5 ms later.
 """
@@ -67,11 +65,7 @@ FALL = 0.002
 
 @configuration("speech")
 class SpeechEncoderConfig:
-    """Sizes of a :class:`SpeechEncoder`; the defaults are those of Whisper-base's first layers.
-
-    Raises:
-        ConfigError: a value that no encoder can be built from.
-    """
+    """Sizes of a :class:`SpeechEncoder`; the defaults are those of Whisper-base's first layers."""
 
     width: Annotated[int, Field(strict=True, ge=1, le=4096)] = 512
     heads: Annotated[int, Field(strict=True, ge=1, le=4096)] = 8
@@ -118,11 +112,7 @@ class SpeechState(NamedTuple):
 
 
 class SpeechEncoder(nn.Module):
-    """Features of speech, 50 a second, from the waveform.
-
-    Args:
-        config: sizes.
-    """
+    """Features of speech, 50 a second, from the waveform."""
 
     def __init__(self, config: SpeechEncoderConfig) -> None:
         super().__init__()
@@ -139,8 +129,7 @@ class SpeechEncoder(nn.Module):
 
     def initial_state(self, clips: int = 1) -> SpeechState:
         """The state before any sound: nothing was heard, the level is the quietest there is."""
-        like = self.place
-        config = self.config
+        like, config = self.place, self.config
         none = like.new_zeros(clips, config.heads, 0, config.width // config.heads)
         layer = LayerState(none, none, like.new_zeros(clips, 0, config.width))
         return SpeechState(
@@ -182,12 +171,8 @@ class SpeechEncoder(nn.Module):
 
 
 class LogMel(nn.Module):
-    """Whisper's log-mel spectra, with a level that a stream can know.
-
-    Whisper measures against the loudest band of the whole clip. Here the mean power of
-    :data:`LEVEL_FRAMES` spectra is followed upwards at once and falls slowly, and all bands are
-    shown relative to it, so that gain makes no difference.
-    """
+    """Whisper's log-mel spectra, relative not to the clip's loudest band but to a level that a
+    stream can know: the mean power of :data:`LEVEL_FRAMES` spectra, which falls slowly."""
 
     window: Tensor
     filters: Tensor
@@ -230,15 +215,8 @@ def _smooth(energy: Tensor) -> Tensor:
 
 
 def follow(energy: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
-    """A level that rises at once and falls by :data:`FALL` a spectrum.
-
-    Args:
-        energy: (B, T) log10.
-        level: (B,) before.
-
-    Returns:
-        (B, T), and the last one (B,).
-    """
+    """Levels (B, T), and the last one (B,), of energies (B, T) log10: they rise at once and fall by
+    :data:`FALL` a spectrum; ``level`` (B,) is the one before."""
     fall = FALL * torch.arange(1, energy.shape[1] + 1, device=energy.device)
     # max over the past of energy - fall * distance, as a running maximum.
     risen = torch.cummax(energy + fall, 1).values
@@ -247,13 +225,8 @@ def follow(energy: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class AttentionLayer(nn.Module):
-    """A transformer layer whose attention is bounded on both sides, pre-norm as Whisper's.
-
-    Args:
-        width: D.
-        heads: of the attention.
-        behind, ahead: tokens that a token looks back at and ahead to.
-    """
+    """A transformer layer of width D whose attention is bounded to so many tokens behind and ahead,
+    pre-norm as Whisper's."""
 
     def __init__(self, width: int, heads: int, behind: int, ahead: int) -> None:
         super().__init__()
@@ -300,8 +273,7 @@ class AttentionLayer(nn.Module):
     def _apart(self, x: Tensor) -> Tensor:
         """(B, n, D) -> (B, heads, n, d)."""
         # No -1: of a portion too small for its future a layer is given no tokens at all.
-        apart = torch.unflatten(x, 2, (self.heads, x.shape[2] // self.heads))
-        return apart.transpose(1, 2)
+        return torch.unflatten(x, 2, (self.heads, x.shape[2] // self.heads)).transpose(1, 2)
 
 
 class Projection(nn.Linear):
@@ -311,8 +283,7 @@ class Projection(nn.Linear):
     def queries(self, x: Tensor) -> Tensor:
         """(B, n, D) -> (B, n, D)."""
         width = self.in_features
-        queries: Tensor = F.linear(x, self.weight[:width], self.bias[:width])
-        return queries
+        return F.linear(x, self.weight[:width], self.bias[:width])
 
     def keys_and_values(self, x: Tensor) -> Tensor:
         """(B, n, D) -> (B, n, 2 D)."""

@@ -1,8 +1,7 @@
 """SyncNet: do 0.2 s of a mouth belong to 0.2 s of sound? (after Chung and Zisserman 2016)
 
-Two streams, one for pictures and one for sound, give vectors that are near where both belong
-together. Used to measure the offset between the sound and the picture of a clip; it has nothing
-to do with the sync discriminator, and never sees a generated frame while it learns.
+Two streams, for pictures and for sound, give vectors that are near where both belong together. It
+measures a clip's AV offset and is not the sync discriminator.
 
 B clips, F frames, T windows of five frames (T = F - 4), S samples, H x W pixels, D features.
 """
@@ -67,9 +66,6 @@ class SyncNet(nn.Module):
     """Features of five-frame windows of pictures, and of sound, on the unit sphere.
 
     Both streams run over whole clips: the windows are one frame apart and share what they can.
-
-    Args:
-        config: sizes.
     """
 
     def __init__(self, config: SyncNetConfig) -> None:
@@ -96,27 +92,15 @@ class SyncNet(nn.Module):
         self.register_buffer("filters", mel_filters(config.bands), persistent=False)
 
     def see(self, mouths: Tensor) -> Tensor:
-        """Features of what moves.
-
-        Args:
-            mouths: (B, F, 32, 40) float32 as :func:`moving_parts` gives them, F >= 5.
-
-        Returns:
-            (B, F - 4, D) of length 1; window t begins at frame t.
-        """
+        """Mouths (B, F, 32, 40) float32 as :func:`moving_parts` gives them, F >= 5 -> features
+        (B, F - 4, D) of length 1; window t begins at frame t."""
         windows = mouths.unfold(1, WINDOW_FRAMES, 1).permute(0, 1, 4, 2, 3)
         features: Tensor = self.picture(windows.flatten(0, 1)).float()
         return F.normalize(torch.unflatten(features, 0, windows.shape[:2]), dim=-1)
 
     def hear(self, audio: Tensor) -> Tensor:
-        """Features of sound.
-
-        Args:
-            audio: (B, S) float32 in [-1, 1], S a multiple of 640 and at least 3200.
-
-        Returns:
-            (B, S / 640 - 4, D) of length 1; window t begins at sample 640 t.
-        """
+        """Audio (B, S) float32 in [-1, 1], S >= 3200 a multiple of 640 -> features
+        (B, S / 640 - 4, D) of length 1; window t begins at sample 640 t."""
         features: Tensor = self.sound(self.spectra(audio)).float()
         return F.normalize(features.transpose(1, 2), dim=-1)
 
@@ -136,21 +120,15 @@ class SyncNet(nn.Module):
 
 
 def shift_distances(seen: Tensor, heard: Tensor) -> Tensor:
-    """Mean distance of windows of pictures and of sound for each shift between them.
-
-    Args:
-        seen: (B, T, D), heard: (B, U, D), features of length 1.
+    """How well pictures (B, T, D) fit sound (B, U, D), features of length 1, that comes later.
 
     Returns:
         (B, 21): at index ``10 + k`` the mean over all t of the Euclidean distance between
-        ``seen[t]`` and ``heard[t + k]``, in [0, 2]: how well the picture fits sound that comes
-        k frames later.
+        ``seen[t]`` and ``heard[t + k]``, in [0, 2].
     """
     distances = pair_distances(seen, heard)
-    means = []
-    for shift in range(-MAX_SHIFT, MAX_SHIFT + 1):
-        means.append(distances.diagonal(shift, 1, 2).mean(-1))
-    return torch.stack(means, dim=-1)
+    shifts = range(-MAX_SHIFT, MAX_SHIFT + 1)
+    return torch.stack([distances.diagonal(k, 1, 2).mean(-1) for k in shifts], dim=-1)
 
 
 def pair_distances(seen: Tensor, heard: Tensor) -> Tensor:

@@ -42,8 +42,7 @@ def read_ctranslate2(path: Path) -> dict[str, Tensor]:
         WeightsError: no such file, another format, or damaged.
     """
     try:
-        data = memoryview(path.read_bytes())
-        return _tensors(data)
+        return _tensors(memoryview(path.read_bytes()))
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({error})") from error
     except (struct.error, ValueError, UnicodeDecodeError) as error:
@@ -89,16 +88,8 @@ def _tensors(data: memoryview) -> dict[str, Tensor]:
 
 
 class WhisperEncoder(nn.Module):
-    """Stem and first layers with unbounded attention. Nothing of it is released.
-
-    Args:
-        weights: of :func:`read_ctranslate2`.
-        depth: how many layers.
-        heads: of the attention; the file does not say it in floats.
-
-    Raises:
-        WeightsError: the tensors are not those of a Whisper encoder.
-    """
+    """Stem and the first ``depth`` layers with unbounded attention, of :func:`read_ctranslate2`'s
+    weights. WeightsError: they are not those of a Whisper encoder."""
 
     places: Tensor
 
@@ -151,12 +142,8 @@ def encoder_of_whisper(weights: Mapping[str, Tensor], config: SpeechEncoderConfi
         WeightsError: the tensors are not those of a Whisper encoder of this width.
     """
     encoder = SpeechEncoder(config)
-    named = {
-        "conv1.weight": "conv1/weight",
-        "conv1.bias": "conv1/bias",
-        "conv2.weight": "conv2/weight",
-        "conv2.bias": "conv2/bias",
-    }
+    convs = [(conv, part) for conv in ("conv1", "conv2") for part in ("weight", "bias")]
+    named = {f"{conv}.{part}": f"{conv}/{part}" for conv, part in convs}
     parts = {
         "norm": ("self_attention/layer_norm", ("gamma", "beta")),
         "project": ("self_attention/linear_0", ("weight", "bias")),
