@@ -51,16 +51,13 @@ _LUMA = (0.299, 0.587, 0.114)
 
 @dataclass(frozen=True)
 class StillWarning:
-    """Something about a still that makes its video worse.
-
-    Attributes:
-        code: ``mouth_covered``, ``mouth_wide_open``, ``chin_outside``, ``face_small``,
-            ``face_turned``, ``picture_blurred`` or ``blink_reduced``; what a program decides by.
-        message: one line for people, without the picture's name.
-    """
+    """Something about a still that makes its video worse."""
 
     code: str
+    """``mouth_covered``, ``mouth_wide_open``, ``chin_outside``, ``face_small``, ``face_turned``,
+    ``picture_blurred`` or ``blink_reduced``; what a program decides by."""
     message: str
+    """One line for people, without the picture's name."""
 
 
 def check_still(
@@ -135,16 +132,8 @@ def _box(picture: Picture, face: Face) -> tuple[int, int, int, int]:
     return max(x0, 0), max(y0, 0), min(x1 + 1, columns), min(y1 + 1, rows)
 
 
-# --- the network ------------------------------------------------------------------------------
-
-
 def covered_score(picture: Picture, points: npt.NDArray[np.floating]) -> float:
-    """Log odds of a mouth's being covered, at least partly.
-
-    Args:
-        picture: (H, W, 3) uint8 RGB.
-        points: (478, 2) landmarks in pixels.
-    """
+    """Log odds of a mouth's being covered, at least partly; landmarks (478, 2) are in pixels."""
     patch, skin = mouth_patch(picture, points)
     with torch.inference_mode():
         seen = relative_colours(
@@ -156,11 +145,8 @@ def covered_score(picture: Picture, points: npt.NDArray[np.floating]) -> float:
 def mouth_patch(
     picture: Picture, points: npt.NDArray[np.floating]
 ) -> tuple[Picture, npt.NDArray[np.float64]]:
-    """What the network sees: :data:`PATCH` upright around the lips, and the colour of skin.
-
-    Returns:
-        (56, 64, 3) uint8, and (3,) levels of 255.
-    """
+    """What the network sees: :data:`PATCH` upright around the lips, (56, 64, 3) uint8, and the
+    colour of skin, (3,) levels of 255."""
     face = canonical_face().points
     eyes = float(np.linalg.norm(face[3:5].mean(axis=0) - face[1:3].mean(axis=0)))
     to_patch = scale_transform(face_transform(points), _EYES / eyes)
@@ -173,17 +159,8 @@ def mouth_patch(
 
 
 def relative_colours(patch: Tensor, skin: Tensor) -> Tensor:
-    """Brightness and two ratios of colours, each relative to the skin's and in logarithms.
-
-    So light, camera and skin that are darker or warmer change little.
-
-    Args:
-        patch: (N, 3, h, w) levels of 255.
-        skin: (N, 3) levels of 255.
-
-    Returns:
-        (N, 3, h, w).
-    """
+    """Brightness and two ratios of colours (N, 3, h, w), each relative to the skin's (N, 3) and in
+    logarithms, of levels of 255: light, camera and skin change little."""
     patch, skin = patch + 6, (skin + 6)[..., None, None]
     luma = patch.new_tensor(_LUMA)[:, None, None]
     bright = (patch * luma).sum(1, keepdim=True).log() - (skin * luma).sum(1, keepdim=True).log()
@@ -194,15 +171,8 @@ def relative_colours(patch: Tensor, skin: Tensor) -> Tensor:
 
 
 def covered_logits(weights: dict[str, Tensor], seen: Tensor) -> Tensor:
-    """The network: three convolutions of stride 2, one of 1 x 1, one sum.
-
-    Args:
-        weights: ``a.weight`` to ``e.bias``.
-        seen: (N, 3, 56, 64) of :func:`relative_colours`.
-
-    Returns:
-        (N,) log odds.
-    """
+    """The network: three convolutions of stride 2, one of 1 x 1, one sum. Weights ``a.weight`` to
+    ``e.bias`` and (N, 3, 56, 64) of :func:`relative_colours` -> (N,) log odds."""
     for layer in "abc":
         seen = functional.conv2d(
             seen, weights[f"{layer}.weight"], weights[f"{layer}.bias"], stride=2, padding=1

@@ -1,8 +1,7 @@
 """When a face blinks, moves its brows and looks aside: what speech does not say.
 
 The paper leaves it to its noise generator and an adversary (section 2.1.2). Here the noise drives
-curves with a meaning, which geometry follows: so blinks come at a human rate, close the eyes, and
-can be turned up and down.
+curves with a meaning, which geometry follows.
 """
 
 from __future__ import annotations
@@ -54,23 +53,16 @@ CURVES = 4
 class ExpressionProcess:
     """Draws the curves frame by frame; how many are asked for at a time does not matter.
 
-    Args:
-        seed: decides everything.
-        fps: frames a second.
-        blink: times as many blinks as :data:`BLINK_RATE`; 0: none.
-        strength: size of the movements of brows and gaze; 1: as people's, 0: none.
+    ``blink`` multiplies :data:`BLINK_RATE`, ``strength`` the movements of brows and gaze.
     """
 
     def __init__(
         self, seed: int, *, fps: float = 25.0, blink: float = 1.0, strength: float = 1.0
     ) -> None:
         self._random = torch.Generator().manual_seed(seed)
-        self._fps = fps
-        self._blink = blink
-        self._strength = strength
+        self._fps, self._blink, self._strength = fps, blink, strength
         self._since = math.inf  # seconds since the last blink began
-        self._peak = 0.0
-        self._brow = 0.0
+        self._peak = self._brow = 0.0
         self._gaze = _Gaze(seed, fps)
 
     def draw(self, frames: int) -> Tensor:
@@ -166,13 +158,7 @@ HEAD_SECONDS = 1.2
 
 
 class HeadProcess:
-    """Small, slow movements of the head: a damped random walk that no corner can be seen in.
-
-    Args:
-        seed: decides everything.
-        fps: frames a second.
-        strength: 1: as listed above; 0: none.
-    """
+    """Small, slow movements of the head: a damped random walk that no corner can be seen in."""
 
     def __init__(self, seed: int, *, fps: float = 25.0, strength: float = 1.0) -> None:
         # Another stream than the blinks' with the same seed.
@@ -182,8 +168,7 @@ class HeadProcess:
         # Two filters in a row make the speed continuous; this gives them deviation 1.
         a = self._memory
         self._scale = math.sqrt((1 - a**2) ** 3 / ((1 - a) ** 4 * (1 + a**2)))
-        self._drive = torch.zeros(3)
-        self._place = torch.zeros(3)
+        self._drive = self._place = torch.zeros(3)
 
     def draw(self, frames: int) -> Tensor:
         """The next frames' tilt in degrees and shift (x, y) in pixels of the crop: (T, 3)."""

@@ -1,8 +1,8 @@
 """Eyes that blink and look about in any photo: lids in layers before the eyeball, and the brows.
 
 The upper lid is skin that slides over an eyeball at rest. Its colour, which is smooth, unfolds from
-the strip of skin between brow and lashes; the crease stays about where it is, and the lashes go
-with the lid's edge. What lies above the strip, a brow or a spectacle rim, a lid never touches.
+the strip of skin between brow and lashes, and the lashes go with the lid's edge. What lies above
+the strip, a brow or a spectacle rim, a lid never touches.
 """
 
 from __future__ import annotations
@@ -50,12 +50,7 @@ _BETWEEN = (168, 6)  # on the nose
 
 
 class _Pixels:
-    """The pixels of a box, and where they lie in the face.
-
-    Attributes:
-        box: x0, y0, x1, y1, ends excluded.
-        u, v: (h, w) pixels across and down the face.
-    """
+    """The pixels of a box, and where they lie in the face: u, v (h, w) pixels across and down."""
 
     def __init__(self, box: Box, axes: Points) -> None:
         self.box = box
@@ -185,23 +180,13 @@ class _Eye:
         return np.asarray(found)
 
     def look(self, turn: Points, part: Picture) -> None:
-        """Turn the eyeball.
-
-        Args:
-            turn: (2,) pixels, across and down the face, by which the iris moves.
-            part: (h, w, 3) uint8, the frame's pixels in :attr:`box`.
-        """
+        """Turn the eyeball by (2,) pixels across and down the face, in the box of a frame."""
         across, down = turn.astype(np.float32)
         part[:] = self._pixels.fetched(part, -down * self._looks, -across * self._looks)
 
     def close(self, closed: float, raised: Floats | float, part: Picture) -> None:
-        """Bring the lids together.
-
-        Args:
-            closed: share of their way, above 0 up to 1.
-            raised: (h, w) pixels by which the skin has been raised already.
-            part: (h, w, 3) uint8, the frame's pixels in :attr:`box`.
-        """
+        """Bring the lids together, a share of their way, in a frame's pixels in the box, whose skin
+        has been raised by (h, w) pixels already."""
         way = closed * self._way
         delta = self._pixels.v - self._rim - way  # below the lid's edge
         turned = _eased(1.5 * closed - 0.25)
@@ -261,9 +246,8 @@ class _Eye:
         place = np.clip((v - crease) / np.maximum(self._rim + way - crease, 1), 0, 1)
         round_ = closed * place * (_BULGE * self._taper * (1 - place) - 0.02)
         grain = new * (1 - rooted) * self._grain + round_
-        return np.asarray(
-            self._skin(source) * (1 + kept[..., None] * (seen - 1) + grain[..., None])
-        )
+        light = 1 + kept[..., None] * (seen - 1) + grain[..., None]
+        return np.asarray(self._skin(source) * light)
 
 
 def _eased(x: float) -> float:
@@ -273,8 +257,7 @@ def _eased(x: float) -> float:
 class EyeLayers:
     """Draws one still with its eyes closed to any degree, its gaze turned and its brows raised.
 
-    What is constant is made once. A frame depends on its curves alone: nothing is kept from one
-    to the next.
+    A frame depends on its curves alone.
 
     Args:
         picture: (H, W, 3) uint8.
@@ -414,7 +397,7 @@ class _Raise:
     def draw(self, height: float, out: Picture) -> float:
         """Raise the brows by a height in the measure of the curves; gives it in pixels."""
         pixels = height * BROW_PIXELS / _CROP_UNIT * self._unit
-        pixels = float(np.clip(pixels, -self._most, self._most))
+        pixels = min(max(pixels, -self._most), self._most)
         part = self._pixels.of(out)
         if part.size:
             part[:] = self._pixels.fetched(part, pixels * self._weight)

@@ -49,43 +49,24 @@ _NOTHING_BEFORE = 0.95  # share of a strip that must be in the picture
 
 @dataclass(frozen=True)
 class EyeShape:
-    """One eye of a still. Lines are heights in pixels down the face, over ``grid`` across it.
+    """One eye of a still. Lines are heights in pixels down the face, over ``grid`` across it."""
 
-    Attributes:
-        grid: (K,) pixels across the face.
-        rim: of the upper lid.
-        low: of the lower lid.
-        top: where the strip of skin above the eye begins, below the brow.
-        crease: of the upper lid.
-        lashes: where they begin, above ``rim``.
-        way: pixels that the upper lid comes down to be shut.
-        rise: pixels that the lower one comes up.
-        taper: share, 0 at the corners.
-        lined: the same for the line of the lashes, which goes a little beyond the outer corner.
-        turned: share by which lashes that stand up are turned down with the lid.
-        fanned: share by which they spread to the side, at the outer corner.
-        ends: first and last place across of ``colours``.
-        colours: (ROWS, COLUMNS, 3) smooth, of the strip from ``top`` to ``lashes``.
-        drawn: share of a blink that can be drawn, 0 to 1.
-        why: it is not 1; empty if it is.
-    """
-
-    grid: Points
-    rim: Points
-    low: Points
-    top: Points
-    crease: Points
-    lashes: Points
-    way: Points
-    rise: Points
-    taper: Points
-    lined: Points
-    turned: Points
-    fanned: Points
-    ends: tuple[float, float]
-    colours: Floats
-    drawn: float
-    why: str
+    grid: Points  # (K,) pixels across the face
+    rim: Points  # of the upper lid
+    low: Points  # of the lower lid
+    top: Points  # where the strip of skin above the eye begins, below the brow
+    crease: Points  # of the upper lid
+    lashes: Points  # where they begin, above ``rim``
+    way: Points  # pixels that the upper lid comes down to be shut
+    rise: Points  # pixels that the lower one comes up
+    taper: Points  # share, 0 at the corners
+    lined: Points  # the same for the line of the lashes, which goes beyond the outer corner
+    turned: Points  # share by which lashes that stand up are turned down with the lid
+    fanned: Points  # share by which they spread to the side, at the outer corner
+    ends: tuple[float, float]  # first and last place across of ``colours``
+    colours: Floats  # (ROWS, COLUMNS, 3) smooth, of the strip from ``top`` to ``lashes``
+    drawn: float  # share of a blink that can be drawn, 0 to 1
+    why: str  # it is not 1; empty if it is
 
 
 class _Strip:
@@ -289,11 +270,8 @@ def _crease(strip: _Strip, colours: Floats, top: Points, lashes: Points) -> Poin
 
 
 def _smooth(colours: Floats, heights: Points, under: Points) -> Floats:
-    """The strip without lashes, crease and pores; where it is low its neighbours tell more.
-
-    Nowhere much darker than the skin around, of which ``under`` (3,) is that below the eye: a lid
-    that comes out of a deep socket gets light.
-    """
+    """The strip without lashes, crease and pores; nowhere much darker than the skin around, of
+    which ``under`` (3,) is that below the eye."""
     colours = colours.copy()
     last = int(0.8 * ROWS)
     # Lashes begin here, and a fold is darker than the skin that is folded in it.
@@ -313,14 +291,8 @@ def _smooth(colours: Floats, heights: Points, under: Points) -> Floats:
 
 
 def wears_spectacles(picture: Picture, points: Points, axes: Points, unit: float) -> bool:
-    """Whether something with sharp edges lies across the nose between the eyes.
-
-    Args:
-        picture: (H, W, 3) uint8.
-        points: (478, 2) landmarks in pixels.
-        axes: (2, 2) the face's right and down in the picture, unit columns.
-        unit: pixels between the eyes.
-    """
+    """Whether something with sharp edges lies across the nose between the eyes, of landmarks
+    (478, 2) and axes as for :func:`eye_shape`, the eyes being ``unit`` pixels apart."""
     u, v = np.linspace(-0.05, 0.05, 9), np.linspace(-0.35, 0.35, 141)
     places = np.stack(np.meshgrid(u, v), axis=-1) @ axes.T * unit
     places += (points[133] + points[362]) / 2
@@ -331,13 +303,7 @@ def wears_spectacles(picture: Picture, points: Points, axes: Points, unit: float
 
 
 def behind_dark_glass(picture: Picture, points: Points, unit: float) -> bool:
-    """Whether what is around the eyes is so much darker than the cheeks that it is glass.
-
-    Args:
-        picture: (H, W, 3) uint8.
-        points: (478, 2) landmarks in pixels.
-        unit: pixels between the eyes.
-    """
+    """Whether what is around the eyes is so much darker than the cheeks that it is glass."""
     below, cheeks = (
         median_colour(picture, points[places], 0.05 * unit).mean()
         for places in ([230, 450], [50, 280])

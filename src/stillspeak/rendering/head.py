@@ -1,8 +1,7 @@
 """The head's own small movement, laid over the face that speaks.
 
 It is known on a coarse grid over the aligned crop and around it. Each pixel of the picture looks up
-where it comes from and is fetched from the picture itself: nothing is cut out, enlarged and put
-back, so a pixel that does not move is bit for bit what it was, at any size and turn of the face.
+where it comes from: one that does not move is bit for bit what it was.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from torch import Tensor
 from stillspeak.constants import FRAME_HEIGHT, FRAME_WIDTH
 from stillspeak.face.align import Transform, crop_box_in_photo, smoothstep
 from stillspeak.models.layers import identity_grid
-from stillspeak.rendering.raster import Box, Floats, Picture
+from stillspeak.rendering.raster import Box, Floats, Picture, warped
 
 FADE = 0.35
 """Share of the half over which the movement fades to nothing towards the border."""
@@ -107,16 +106,7 @@ class HeadWarper:
         return np.asarray(field.permute(0, 2, 3, 1).float().cpu().numpy())
 
     def draw(self, flow: Floats, frame: Picture) -> Picture:
-        """Move the head in a frame.
-
-        Args:
-            flow: (h, w, 2) where each place comes from, offsets (x, y) in the [-1, 1] coordinates
-                of the crop.
-            frame: (H, W, 3) uint8, changed in place; where the flow is 0 it stays.
-
-        Returns:
-            ``frame``.
-        """
+        """Move the head in a frame (H, W, 3) uint8, in place, by a flow (h, w, 2)."""
         box = self._touched((flow[..., 0] != 0) | (flow[..., 1] != 0))
         x0, y0, x1, y1 = box
         if x0 >= x1 or y0 >= y1:
@@ -148,14 +138,7 @@ class HeadWarper:
             maps = np.asarray(cv2.resize(maps, size, interpolation=cv2.INTER_AREA), np.float32)
             to_grid = self._to_grid(size[1], size[0])
         to_grid[:, 2] += to_grid[:, :2] @ (x0, y0)
-        spread = cv2.warpAffine(
-            maps,
-            to_grid,
-            (x1 - x0, y1 - y0),
-            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-            borderMode=cv2.BORDER_REPLICATE,
-        )
-        return np.asarray(spread, np.float32)
+        return np.asarray(warped(maps, to_grid, (x1 - x0, y1 - y0)), np.float32)
 
     def _to_grid(self, height: int, width: int) -> Transform:
         """(2, 3) pixels of the picture -> cells of a grid over the crop and what is around it."""

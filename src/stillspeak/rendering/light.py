@@ -26,13 +26,9 @@ _SEEN = 60  # pixels of the eyes' white that tell its colour
 
 
 def edge_blur(picture: Picture, box: Box) -> float:
-    """Standard deviation in pixels of the blur of a picture's sharpest edges.
+    """Standard deviation in pixels of the blur of a picture's sharpest edges in a box.
 
     Blurring once more weakens an edge the less the more it is blurred already.
-
-    Args:
-        picture: (H, W, 3) uint8.
-        box: x0, y0, x1, y1 to look in, ends excluded.
     """
     x0, y0, x1, y1 = box
     part = np.ascontiguousarray(picture[y0:y1, x0:x1])
@@ -41,8 +37,7 @@ def edge_blur(picture: Picture, box: Box) -> float:
     grey = cv2.cvtColor(part, cv2.COLOR_RGB2GRAY).astype(np.float32)
     light = soft(grey, 0.7)  # against noise
     again = 1.5
-    first = _slopes(light)
-    second = _slopes(soft(light, again))
+    first, second = _slopes(light), _slopes(soft(light, again))
     strong = first >= max(float(np.quantile(first, 0.98)), 4.0)
     if not strong.any():
         return 1.0
@@ -81,21 +76,13 @@ def median_colour(picture: Picture, places: Points, reach: float) -> Points:
 
 
 class Light(NamedTuple):
-    """What paint must look like in a still.
+    """What paint must look like in a still."""
 
-    Attributes:
-        teeth: (3,) levels of 255 that well-lit teeth would have.
-        lip: (3,) levels of the lower lip.
-        colourful: 0 where the picture is grey, 1 where it shows colours as usual.
-        blur: of edges, standard deviation in pixels.
-        noise: standard deviation in levels of 255.
-    """
-
-    teeth: Points
-    lip: Points
-    colourful: float
-    blur: float
-    noise: float
+    teeth: Points  # (3,) levels of 255 that well-lit teeth would have
+    lip: Points  # (3,) levels of the lower lip
+    colourful: float  # 0 where the picture is grey, 1 where it shows colours as usual
+    blur: float  # of edges, standard deviation in pixels
+    noise: float  # standard deviation in levels of 255
 
     def paint(self, *ratio: float) -> Floats:
         """(3,) the colour of something as bright as this beside the teeth."""
@@ -105,16 +92,11 @@ class Light(NamedTuple):
 
 
 def still_light(picture: Picture, points: Points, unit: float, box: Box) -> Light:
-    """Measure a still.
+    """Measure a still with landmarks (478, 2), ``unit`` pixels between the eyes, and its lower
+    face in a box.
 
     Colours only enter as products of powers that add up to one, so a picture that is warmer,
     darker or grey gives teeth that are so to the same degree.
-
-    Args:
-        picture: (H, W, 3) uint8.
-        points: (478, 2) landmarks in pixels.
-        unit: pixels between the eyes.
-        box: of the lower face: x0, y0, x1, y1, ends excluded.
     """
     skin = median_colour(picture, points[list(_CHEEKS)], 0.06 * unit)
     colourful = float(np.clip(np.log(skin[0] / skin[1]) / _SKIN, 0, 1))

@@ -41,15 +41,7 @@ class Lipline(NamedTuple):
 def inner_lips(
     picture: Picture, frame: FaceFrame, points: Points, rest: Rest, blur: float
 ) -> Lipline:
-    """Find a still's inner lips.
-
-    Args:
-        picture: (H, W, 3) uint8.
-        frame: of its face.
-        points: (478, 2) landmarks in pixels.
-        rest: its mouth at rest.
-        blur: of the picture's edges, standard deviation in pixels.
-    """
+    """Find a still's inner lips; landmarks (478, 2) and the blur of its edges are in pixels."""
     down = frame.axes[:, 1]
     inner = points[list(INNER_LIPS)]
     finer = cubic_through(11, _SPOTS)
@@ -66,13 +58,8 @@ def inner_lips(
     edge_upper = sure * _edges(picture, upper, down, reach)
     edge_lower = sure * _edges(picture, lower, down, reach)
     away = smoothstep(30 * from_corner) * margin
-    left = _left_over(
-        picture,
-        upper + edge_upper[:, None] * down,
-        lower + edge_lower[:, None] * down,
-        down,
-        _LEFT_OVER * frame.scale,
-    )
+    seen = (upper + edge_upper[:, None] * down, lower + edge_lower[:, None] * down)
+    left = _left_over(picture, *seen, down, _LEFT_OVER * frame.scale)
     # No lip loses more than it can spare: what is left of it is stretched.
     ring = points[list(OUTER_LIPS)]
     outer = (finer @ ring[list(UPPER)], finer @ ring[list(LOWER)])

@@ -1,10 +1,8 @@
 """A face in its own frame: where the head's right and down are in the picture, whichever way it
 is turned, and how its mouth rests.
 
-The face's own frame has its origin midway between the eyes' centres, x to the right and y down as
-in the picture, and the distance between the eyes' centres for a unit. A still shows it through
-the head's roll, yaw and pitch, which are found by laying an average face, with depth, over the
-landmarks.
+The face's own frame has its origin midway between the eyes' centres, x to the right, y down, and
+the distance between the eyes' centres for a unit.
 """
 
 from __future__ import annotations
@@ -48,25 +46,14 @@ _RESOURCE = "resources/face_mesh.safetensors"
 
 @dataclass(frozen=True)
 class FaceModel:
-    """What is known of faces in general. All in the face's own frame.
+    """What is known of faces in general. All in the face's own frame."""
 
-    Attributes:
-        template: (478, 3) an average face at rest; z away from the viewer.
-        slopes: (478, 2) by how much z grows with x and with y along its skin.
-        follow: (2 F, 82) the displacement of :data:`AROUND` for one of ``POSE_POINTS``, x and y
-            in turn.
-        rest_mean: (D,) of the landmarks that tell how a smile lets go.
-        rest_map: (D, 2 (40 + F)) from their deviation to the displacement of ``LIPS`` and
-            :data:`AROUND` towards the mouth at rest.
-        rest_bias: (2 (40 + F),) of the mean smile.
-    """
-
-    template: Points
-    slopes: Points
-    follow: Points
-    rest_mean: Points
-    rest_map: Points
-    rest_bias: Points
+    template: Points  # (478, 3) an average face at rest; z away from the viewer
+    slopes: Points  # (478, 2) by how much z grows with x and with y along its skin
+    follow: Points  # (2 F, 82) displacement of AROUND for one of POSE_POINTS, x and y in turn
+    rest_mean: Points  # (D,) of the landmarks that tell how a smile lets go
+    rest_map: Points  # (D, 2 (40 + F)) their deviation -> displacement of LIPS, AROUND to rest
+    rest_bias: Points  # (2 (40 + F),) of the mean smile
 
 
 @cache
@@ -84,21 +71,13 @@ def face_model() -> FaceModel:
 
 @dataclass(frozen=True)
 class FaceFrame:
-    """How a face's own frame lies in a picture.
+    """How a face's own frame lies in a picture."""
 
-    Attributes:
-        rotation: (3, 3) face -> camera, x right, y down, z away.
-        scale: pixels a unit.
-        origin: (2,) pixels.
-        points: (478, 2) the landmarks in the face's own frame.
-        jacobians: (478, 2, 2) displacements along the skin at each landmark -> pixels.
-    """
-
-    rotation: Points
-    scale: float
-    origin: Points
-    points: Points
-    jacobians: Points
+    rotation: Points  # (3, 3) face -> camera, x right, y down, z away
+    scale: float  # pixels a unit
+    origin: Points  # (2,) pixels
+    points: Points  # (478, 2) the landmarks in the face's own frame
+    jacobians: Points  # (478, 2, 2) displacements along the skin at each landmark -> pixels
 
     @property
     def axes(self) -> Points:
@@ -108,30 +87,22 @@ class FaceFrame:
 
 
 def face_frame(points: npt.NDArray[np.floating]) -> FaceFrame:
-    """Find the frame of a face.
-
-    Args:
-        points: (478, 2) landmarks in pixels, or (478, 3) with a depth in pixels, away from the
-            viewer.
-    """
+    """Find the frame of a face by its landmarks (478, 2) in pixels, or (478, 3) with a depth in
+    pixels, away from the viewer."""
     model = face_model()
     p = np.asarray(points, np.float64)
     rotation, scale = _head_pose(p, model.template)
     depth = scale * (model.template @ rotation[2]) if p.shape[1] == 2 else p[:, 2]
     camera = np.column_stack([p[:, :2], depth])
-    eyes = _eyes_middle(camera)
+    eyes = camera[list(_LEFT_EYE + _RIGHT_EYE)].mean(axis=0)
     own = (camera - eyes) @ rotation
-    unit = _eye_distance(own[:, :2])
+    left, right = (own[list(eye), :2].mean(axis=0) for eye in (_LEFT_EYE, _RIGHT_EYE))
+    unit = float(np.linalg.norm(right - left))
     along = np.zeros((len(p), 3, 2))
     along[:, 0, 0] = along[:, 1, 1] = 1.0
     along[:, 2] = model.slopes
-    return FaceFrame(
-        rotation=rotation,
-        scale=unit,
-        origin=eyes[:2],
-        points=own[:, :2] / unit,
-        jacobians=unit * (rotation[:2] @ along),
-    )
+    jacobians = unit * (rotation[:2] @ along)
+    return FaceFrame(rotation, unit, eyes[:2], own[:, :2] / unit, jacobians)
 
 
 def _head_pose(p: Points, template: Points) -> tuple[Points, float]:
@@ -149,14 +120,6 @@ def _head_pose(p: Points, template: Points) -> tuple[Points, float]:
     return np.vstack([rows, np.cross(rows[0], rows[1])]), float(s.mean())
 
 
-def _eyes_middle(p: Points) -> Points:
-    return np.asarray(p[list(_LEFT_EYE + _RIGHT_EYE)].mean(axis=0))
-
-
-def _eye_distance(p: Points) -> float:
-    return float(np.linalg.norm(p[list(_RIGHT_EYE)].mean(axis=0) - p[list(_LEFT_EYE)].mean(axis=0)))
-
-
 SMILE_KEPT = np.array([0.5, 0.15])
 """Share of a smile that stays as a mood, across and down."""
 
@@ -168,27 +131,17 @@ _SEAM = 0.25  # where between the lips of an open mouth they are taken to meet, 
 
 @dataclass(frozen=True)
 class Rest:
-    """How a still's mouth rests: displacements in the face's own frame.
+    """How a still's mouth rests: displacements in the face's own frame."""
 
-    Attributes:
-        lips: (40, 2) of ``LIPS`` from the still to the mouth at rest, where the inner lips meet.
-        around: (F, 2) of :data:`AROUND`.
-        scale: this mouth's size over the usual one's; displacements of speech are multiplied.
-        open: share, 0 to 1, by which the still's mouth counts as open; 0: it is at rest.
-    """
-
-    lips: Points
-    around: Points
-    scale: float
-    open: float
+    lips: Points  # (40, 2) of LIPS from the still to the mouth at rest, where inner lips meet
+    around: Points  # (F, 2) of AROUND
+    scale: float  # this mouth's size over the usual one's, by which speech is multiplied
+    open: float  # share, 0 to 1, by which the still's mouth counts as open; 0: it is at rest
 
 
 def rest_pose(own: Points) -> Rest:
-    """Let a still's mouth come to rest: the lips met, the smile let go as far as speech needs.
-
-    Args:
-        own: (478, 2) landmarks in the face's own frame.
-    """
+    """Let a still's mouth come to rest: the lips met, the smile let go as far as speech needs; of
+    landmarks (478, 2) in the face's own frame."""
     lips = own[list(LIPS)]
     outer, inner = lips[:20], lips[20:]
     gaps = (inner[list(LOWER)] - inner[list(UPPER)])[1:-1, 1]
@@ -201,9 +154,8 @@ def rest_pose(own: Points) -> Rest:
     seam_at_rest = seam + share * (_met(inner + moved[20:]) - seam)
     thick = outer - inner
     thick_at_rest = thick + opened * _SWELL * (moved[:20] - moved[20:])
-    regained = np.linalg.norm(thick_at_rest, axis=1) / np.maximum(
-        np.linalg.norm(thick, axis=1), 1e-6
-    )
+    wanted, given = (np.linalg.norm(part, axis=1) for part in (thick_at_rest, thick))
+    regained = wanted / np.maximum(given, 1e-6)
     thick_at_rest *= (np.minimum(regained, _STRETCH) / np.maximum(regained, 1e-6))[:, None]
     rest = np.concatenate([seam_at_rest + thick_at_rest, seam_at_rest])
     # A mouth that is closed stays as it is, pixel by pixel, but for the seam.
@@ -227,9 +179,8 @@ def rest_features(own: Points) -> Points:
 def _predicted_rest(own: Points) -> tuple[Points, Points]:
     """Displacements of ``LIPS`` (40, 2) and of AROUND (F, 2) to a neutral face."""
     model = face_model()
-    moved = ((rest_features(own) - model.rest_mean) @ model.rest_map + model.rest_bias).reshape(
-        -1, 2
-    )
+    moved = (rest_features(own) - model.rest_mean) @ model.rest_map + model.rest_bias
+    moved = moved.reshape(-1, 2)
     return moved[: len(LIPS)], moved[len(LIPS) :]
 
 
@@ -238,6 +189,5 @@ def _met(inner: Points) -> Points:
     upper, lower = inner[list(UPPER)], inner[list(LOWER)]
     line = upper + _SEAM * (lower - upper)
     met = np.empty_like(inner)
-    met[list(UPPER)] = line
-    met[list(LOWER)] = line
+    met[list(UPPER)] = met[list(LOWER)] = line
     return met

@@ -31,23 +31,15 @@ _RIM, _RIM_DARK = 0.014, 0.3  # how far the lips' inner rim is darker, and how m
 
 
 class Hole(NamedTuple):
-    """Where one frame shows the inside of the mouth.
+    """Where one frame shows the inside of the mouth."""
 
-    Attributes:
-        share: (h, w) float32, of each pixel, 0 to 1.
-        corner: x, y of the first pixel in the picture.
-        moved: 0 where the mouth is the still's, 1 where it has moved.
-    """
-
-    share: Floats
-    corner: tuple[int, int]
-    moved: float
+    share: Floats  # (h, w) float32, of each pixel, 0 to 1
+    corner: tuple[int, int]  # x, y of the first pixel in the picture
+    moved: float  # 0 where the mouth is the still's, 1 where it has moved
 
 
 class MouthLayers:
-    """Draws one still with its mouth in any pose. What is constant is made once.
-
-    A frame depends on its pose alone: nothing goes from one into the next.
+    """Draws one still with its mouth in any pose. A frame depends on its pose alone.
 
     Args:
         picture: (H, W, 3) uint8.
@@ -84,9 +76,8 @@ class MouthLayers:
         lips = inner_lips(self._picture, frame, flat, rest, light.blur)
         self._sheets = LipSheets(frame, rest, lips.upper, lips.lower, flat, (rows, columns))
         self.box = x0, y0, x1, y1 = self._sheets.box
-        self._places = np.stack(np.meshgrid(np.arange(x0, x1), np.arange(y0, y1)), axis=-1).astype(
-            np.float32
-        )
+        x, y = np.arange(x0, x1, dtype=np.float32), np.arange(y0, y1, dtype=np.float32)
+        self._places = np.stack(np.meshgrid(x, y), axis=-1)
         seam = self._sheets.seam
         self._inside = InsideMouth(self._picture, frame, rest, lips, seam, light)
         self._upper = self._folded(lips.upper, 1)
@@ -96,20 +87,12 @@ class MouthLayers:
         self._refinement: Refinement | None = None
         if refiner is not None and self.box[0] < self.box[2] and self.box[1] < self.box[3]:
             network = released_refiner() if refiner == "released" else refiner
-            fade = self._sheets.fade_in(self.view)
-            self._refinement = Refinement(
-                self._picture, self.view, light.teeth, self.box, fade, network
-            )
+            given = (self._picture, self.view, light.teeth, self.box)
+            self._refinement = Refinement(*given, self._sheets.fade_in(self.view), network)
 
     def _folded(self, line: Points, beyond: int) -> Picture:
-        """The still's box with a lip going on beyond its inner contour.
-
-        So the contour can be drawn through pixels of one lip alone, wherever it comes to lie.
-
-        Args:
-            line: (ALONG, 2) the contour, pixels of the picture.
-            beyond: 1 if what lies below it is to be covered, -1 if what lies above.
-        """
+        """The still's box with a lip going on beyond its inner contour (ALONG, 2), over what lies
+        below it (1) or above (-1): so the contour can be drawn through pixels of one lip alone."""
         x0, y0, x1, y1 = self.box
         part = self._picture[y0:y1, x0:x1]
         if not part.size:
@@ -165,21 +148,14 @@ class MouthLayers:
         return out
 
     def _moved(
-        self,
-        source: Picture,
-        corner: tuple[int, int],
-        offsets: Floats,
-        cells: Box,
-        box: Box,
+        self, source: Picture, corner: tuple[int, int], offsets: Floats, cells: Box, box: Box
     ) -> Picture:
         """The pixels of a box, each fetched from where its offset points.
 
         Args:
-            source: the picture, or a part of it.
-            corner: x, y of the part's first pixel in the picture.
+            source: the picture, or a part of it whose first pixel is at ``corner``.
             offsets: (h, w, 2) on the whole coarse grid, pixels.
             cells: rows and columns, ends excluded, that cover the box.
-            box: x0, y0, x1, y1 in pixels of the picture.
         """
         step, (left, top) = self._sheets.step, self._sheets.corner
         # Two more cells on each side, so that the cubic is the same wherever it is cut.
@@ -194,9 +170,8 @@ class MouthLayers:
         coarse = offsets[r0:r1, c0:c1] - np.array(corner, np.float32)
         fine = cv2.resize(coarse, size, interpolation=cv2.INTER_CUBIC)
         places = np.array(fine[window], np.float32)
-        places += self._places[
-            y0 - self.box[1] : y1 - self.box[1], x0 - self.box[0] : x1 - self.box[0]
-        ]
+        bx, by = self.box[:2]
+        places += self._places[y0 - by : y1 - by, x0 - bx : x1 - bx]
         return np.asarray(
             cv2.remap(source, places, _ONE_MAP, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
         )
@@ -214,12 +189,7 @@ class MouthLayers:
         )
 
     def _draw_mouth(
-        self,
-        out: Picture,
-        box: Box,
-        sheets: Sheets,
-        lips: LipContours,
-        pose: Points,
+        self, out: Picture, box: Box, sheets: Sheets, lips: LipContours, pose: Points
     ) -> tuple[Floats, tuple[int, int]]:
         """Part the sheets, show what is behind them; the hole (h, w) and its first pixel's x, y."""
         corner = self.box[:2]
@@ -229,9 +199,8 @@ class MouthLayers:
         # Each sheet is fetched where it shows: few rows show both.
         rows = [np.flatnonzero((share > 0).any(axis=1)) for share in (1 - below, below)]
         shown = []
-        for source, sheet, seen in zip(
-            (self._upper, self._lower), (sheets.upper, sheets.lower), rows, strict=True
-        ):
+        lip_sheets = ((self._upper, sheets.upper), (self._lower, sheets.lower))
+        for (source, sheet), seen in zip(lip_sheets, rows, strict=True):
             first, last = (int(seen[0]), int(seen[-1]) + 1) if len(seen) else (0, 0)
             moved = np.zeros(part.shape, np.uint8)
             if first < last:
@@ -284,24 +253,20 @@ class MouthLayers:
         below = np.zeros((y1 - y0, x1 - x0), np.float32)
         below[bottom - y0 :] = 1
         if top < bottom:
-            below[top - y0 : bottom - y0] = filled(
-                ring - np.array((x0, top)), bottom - top, x1 - x0
-            )
+            ring -= np.array((x0, top))
+            below[top - y0 : bottom - y0] = filled(ring, bottom - top, x1 - x0)
         return below
 
     def _light_within(self, hole: Floats) -> Floats:
         """(h, w) the light that comes past the lips, 0 to 1, for a hole (h, w)."""
         sigma = _SHADE * self._unit
-        margin = int(2 * sigma) + 1
-        padded = cv2.copyMakeBorder(
-            hole, margin, margin, margin, margin, cv2.BORDER_CONSTANT, value=0
-        )
+        edge = int(2 * sigma) + 1
+        padded = cv2.copyMakeBorder(hole, edge, edge, edge, edge, cv2.BORDER_CONSTANT, value=0)
         small = max(int(sigma // 2), 1)
         size = (max(padded.shape[1] // small, 1), max(padded.shape[0] // small, 1))
-        light = cv2.resize(padded, size, interpolation=cv2.INTER_AREA)
-        light = soft(light, sigma / small)
+        light = soft(cv2.resize(padded, size, interpolation=cv2.INTER_AREA), sigma / small)
         # Light falls in from above: it is the upper lip that throws a shadow.
-        shift = margin - _FROM_ABOVE * self._unit * self._down
+        shift = edge - _FROM_ABOVE * self._unit * self._down
         start = (shift + 0.5) / small - 0.5
         to_small = np.array([[1 / small, 0, start[0]], [0, 1 / small, start[1]]])
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP

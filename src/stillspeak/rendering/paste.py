@@ -41,11 +41,7 @@ def face_support(points: FloatArray, pose: Transform, height: int, width: int) -
     Args:
         points: (478, 2) landmarks in photo pixels.
         pose: (2, 3) photo pixels -> pixels of the 128 x 96 crop.
-        height: rows of the grid over the crop.
-        width: its columns.
-
-    Returns:
-        (height, width) float32 in [0, 1].
+        height, width: rows and columns of the grid over the crop that is returned.
     """
     placed = transform_points(np.asarray(points, float), scale_transform(pose, _FINE))
     below = placed[placed[:, 1] > np.median(placed[:, 1])] + (0, JAW_DROP * _FINE)
@@ -63,28 +59,20 @@ def face_support(points: FloatArray, pose: Transform, height: int, width: int) -
 class FacePaster:
     """Puts crops of one clip back into one photo.
 
-    A photo is sharper than the crop that was cut out of it. Taken apart it is the crop drawn at
-    the photo's size plus a rest, the fine detail. That stays where the crop changes little and
-    goes where it changes much, so that skin and hair stay sharp and no trace of the old lips is
-    left around the new ones. A crop that changes nothing leaves the photo bit for bit what it
-    was. All fades to nothing towards the crop's border. What does not depend on the crop is
-    computed once.
+    A photo is the crop drawn at its size plus a rest, the fine detail. That stays where the crop
+    changes little and goes where it changes much: skin stays sharp, and no trace of the old lips is
+    left. A crop that changes nothing leaves the photo bit for bit what it was. All fades to nothing
+    towards the crop's border.
 
     Args:
         photo: (H, W, 3) uint8.
         transform: (2, 3) photo pixels -> crop pixels, as the crop was made with.
-        height: rows of the crops.
-        width: columns of the crops.
+        height, width: rows and columns of the crops.
         feather: share of the crop's width over which it fades out at each border, > 0 to 0.5.
     """
 
     def __init__(
-        self,
-        photo: Picture,
-        transform: Transform,
-        height: int,
-        width: int,
-        feather: float = 0.12,
+        self, photo: Picture, transform: Transform, height: int, width: int, feather: float = 0.12
     ) -> None:
         self._photo = np.ascontiguousarray(photo)
         self._shape = (height, width, 3)
@@ -99,17 +87,8 @@ class FacePaster:
         self._fine = self._patch - self._draw(self._original)
 
     def paste(self, crop: Picture) -> Picture:
-        """The photo with one crop in it.
-
-        Args:
-            crop: (height, width, 3) uint8.
-
-        Returns:
-            (H, W, 3) uint8, a new array; outside :attr:`box` equal to the photo.
-
-        Raises:
-            ValueError: if the crop has another shape.
-        """
+        """The photo with one crop (height, width, 3) uint8 in it: a new array, outside :attr:`box`
+        equal to the photo. ValueError: the crop has another shape."""
         if crop.shape != self._shape:
             raise ValueError(f"need a crop of {self._shape}, got {crop.shape}")
         out = self._photo.copy()
@@ -141,10 +120,7 @@ def _how_much_moves(change: Floats) -> Floats:
 def _feather_mask(
     to_crop: Transform, rows: int, columns: int, height: int, width: int, ramp: float
 ) -> Floats:
-    """(rows, columns, 1) float32: 1 inside, smoothly 0 at the crop's border and beyond.
-
-    ``ramp`` is the width of the fading band in crop pixels.
-    """
+    """(rows, columns, 1) float32: 1 inside, smoothly 0 over ``ramp`` crop pixels at its border."""
     y, x = np.mgrid[:rows, :columns].astype(np.float64)
     u = to_crop[0, 0] * x + to_crop[0, 1] * y + to_crop[0, 2]
     v = to_crop[1, 0] * x + to_crop[1, 1] * y + to_crop[1, 2]

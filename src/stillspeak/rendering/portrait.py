@@ -11,13 +11,7 @@ import torch
 
 from stillspeak.constants import FRAME_HEIGHT
 from stillspeak.errors import ConfigError
-from stillspeak.face.align import (
-    Transform,
-    crop_face,
-    face_transform,
-    resample,
-    scale_transform,
-)
+from stillspeak.face.align import Transform, crop_face, face_transform, resample, scale_transform
 from stillspeak.media.marks.origin import Source
 from stillspeak.models.engine import Engine
 from stillspeak.models.pixels import to_model
@@ -33,26 +27,16 @@ MAX_WIDTH = 8192
 
 @dataclass(frozen=True, eq=False)
 class Portrait:
-    """A face, where it is in its photo, and what an engine has made of it.
+    """A face, where it is in its photo, and what an engine has made of it."""
 
-    photo: (H, W, 3) uint8.
-    points: (478, 2) landmarks in pixels of the photo; None for a bare crop without a known face.
-    pose: (2, 3) pixels of the photo -> pixels of the aligned crop of 128 x 96.
-    crop: (h, w, 3) uint8, the aligned crop at the engine's size.
-    still: (1, 3, h, w) in [-1, 1], the same as the engine sees it.
-    prepared: what all frames share, as the engine's ``prepare_still`` gave it.
-    source: where the photo comes from, for the credentials of what is written.
-    warnings: what makes videos of it worse.
-    """
-
-    photo: Picture
-    points: npt.NDArray[np.float32] | None
-    pose: Transform
-    crop: Picture
-    still: torch.Tensor
-    prepared: Any
-    source: Source | None = None
-    warnings: tuple[StillWarning, ...] = ()
+    photo: Picture  # (H, W, 3) uint8
+    points: npt.NDArray[np.float32] | None  # (478, 2) landmarks in its pixels; None: not known
+    pose: Transform  # (2, 3) pixels of the photo -> pixels of the aligned crop of 128 x 96
+    crop: Picture  # (h, w, 3) uint8, the aligned crop at the engine's size
+    still: torch.Tensor  # (1, 3, h, w) in [-1, 1], the same as the engine sees it
+    prepared: Any  # what all frames share, as the engine's ``prepare_still`` gave it
+    source: Source | None = None  # where the photo comes from, for credentials
+    warnings: tuple[StillWarning, ...] = ()  # what makes videos of it worse
 
     @classmethod
     def of(

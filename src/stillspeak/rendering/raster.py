@@ -39,6 +39,15 @@ def sampled(picture: npt.NDArray[Any], places: npt.NDArray[np.floating]) -> npt.
     return np.asarray(cv2.remap(picture, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
 
 
+def warped(
+    picture: npt.NDArray[Any], matrix: npt.NDArray[np.floating], size: tuple[int, int]
+) -> npt.NDArray[Any]:
+    """A picture of a size (w, h) fetched by (2, 3) new pixels -> the picture's, border repeated."""
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    moved = cv2.warpAffine(picture, matrix, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(moved)
+
+
 def soft(picture: npt.NDArray[Any], sigma: float) -> npt.NDArray[Any]:
     """A picture blurred by a Gaussian of so many pixels; by less than a fifth it is none."""
     if sigma < 0.2:

@@ -85,11 +85,9 @@ class View:
             matrix[:, 2] -= x0, y0
             matrix /= fewer
             matrix[:, 2] += 0.5 / fewer - 0.5
-        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        border = cv2.BORDER_REPLICATE
-        return np.asarray(
-            cv2.warpAffine(picture, matrix, (COLUMNS, ROWS), flags=flags, borderMode=border)
-        )
+        border, flags = cv2.BORDER_REPLICATE, cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        seen = cv2.warpAffine(picture, matrix, (COLUMNS, ROWS), flags=flags, borderMode=border)
+        return np.asarray(seen)
 
     def hole(self, share: Floats, corner: tuple[int, int]) -> Floats:
         """(ROWS, COLUMNS) of a part (h, w) of a mask that begins at a corner; 0 beyond it."""
@@ -144,14 +142,8 @@ class Refinement:
     def apply(
         self, frame: Picture, hole: Floats, corner: tuple[int, int], share: float = 1.0
     ) -> None:
-        """Correct a drawn frame in place.
-
-        Args:
-            frame: (H, W, 3) uint8.
-            hole: (h, w) float32, what shows the inside of the mouth, 0 to 1.
-            corner: x, y of the hole's first pixel in the frame; beyond it there is none.
-            share: of the correction that is made, 0 to 1.
-        """
+        """Correct a drawn frame (H, W, 3) uint8 in place, by a share of 0 to 1, its mouth's inside
+        showing through a hole (h, w), 0 to 1, whose first pixel is at a corner x, y."""
         x0, y0, x1, y1 = self._box
         if x0 >= x1 or y0 >= y1 or share <= 0:
             return

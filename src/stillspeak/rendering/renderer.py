@@ -1,9 +1,8 @@
 """From what the decoder gives to the frames that are shown: a chain of steps.
 
-The mouth's pose is drawn in layers into the picture's own pixels and its light is corrected, then
-come the eyes, then the head's movement. A U-Net paints the aligned crop of 128 x 96 pixels instead;
-its frames get eyes and head movement and are shown at the crop's size, or pasted into the picture
-where they differ from the reference image, fading to nothing at the face's outline.
+The mouth's pose is drawn in layers into the picture's own pixels, then come the eyes, then the
+head's movement. A U-Net paints the aligned crop of 128 x 96 pixels instead; its frames are shown at
+the crop's size, or pasted into the picture, fading to nothing at the face's outline.
 """
 
 from __future__ import annotations

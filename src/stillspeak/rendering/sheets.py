@@ -72,17 +72,11 @@ class Sheets(NamedTuple):
 
 
 class LipContours(NamedTuple):
-    """The inner contours of one frame, in pixels of the picture, from the left corner to the right.
+    """The inner contours of one frame, in pixels of the picture, from the left to the right."""
 
-    Attributes:
-        upper: (DRAWN, 2) float64.
-        lower: (DRAWN, 2) float64, nowhere above ``upper``.
-        gap: (DRAWN,) between them.
-    """
-
-    upper: Points
-    lower: Points
-    gap: Points
+    upper: Points  # (DRAWN, 2)
+    lower: Points  # (DRAWN, 2), nowhere above ``upper``
+    gap: Points  # (DRAWN,) between them
 
 
 class LipSheets:
@@ -134,8 +128,8 @@ class LipSheets:
         self.seam = self._rest_line(points, upper, lower)
         n, inner = len(common) + 2, ALONG - 2
         self._sheets = (np.r_[0:n, n : n + inner], np.r_[0:n, n + inner : n + 2 * inner])
+        self._inner = [np.r_[n - 2, rows[n:], n - 1] for rows in self._sheets]  # with the corners
         self._n_common = len(common)
-        self._outer = 20
         self._box(points, shape)
         self._fade = self._border(points)
         # Where nothing moves nothing is computed.
@@ -181,9 +175,8 @@ class LipSheets:
         lowered = below + (_BELOW * self.unit) * self.down
         hull = cv2.convexHull(np.concatenate([points, lowered]).astype(np.float32))[:, 0]
         placed = (hull - self.corner) / self.step * fine
-        near = depth_within(
-            np.rint(placed + 1).astype(np.int32), self.rows * fine, self.columns * fine
-        )
+        outline = np.rint(placed + 1).astype(np.int32)
+        near = depth_within(outline, self.rows * fine, self.columns * fine)
         fade = smoothstep(near / (_FADE / CELL * fine))
         small = cv2.resize(fade, (self.columns, self.rows), interpolation=cv2.INTER_AREA)
         # Two cells, so that a cubic through them ends on nothing.
@@ -204,11 +197,8 @@ class LipSheets:
         return float(smoothstep(far / _MOVED))
 
     def targets(self, pose: npt.NDArray[np.floating]) -> Points:
-        """(K, 2) where the points that the sheets hold come to lie, in pixels.
-
-        Args:
-            pose: (41, 2) displacements of ``face.mouth.POSE_POINTS`` from the mouth at rest.
-        """
+        """(K, 2) where the points that the sheets hold come to lie, in pixels, for displacements
+        (41, 2) of ``face.mouth.POSE_POINTS`` from the mouth at rest."""
         rest = self._rest
         speech = np.asarray(pose, np.float64)
         assert speech.shape == (len(POSE_POINTS), 2), speech.shape
@@ -258,24 +248,18 @@ class LipSheets:
 
     def contours(self, targets: Points) -> LipContours:
         """The inner lips of one frame."""
-        n = self._n_common
-        corners = targets[n : n + 2]
-        lines = []
-        for rows in self._sheets:
-            line = np.concatenate([corners[:1], targets[rows[n + 2 :]], corners[1:]])
-            lines.append(self._drawn @ line)
-        upper, lower = lines
+        upper, lower = (self._drawn @ targets[rows] for rows in self._inner)
         gap = np.maximum((lower - upper) @ self.down, 0)
         crossed = ((lower - upper) @ self.down - gap)[:, None] * self.down
         return LipContours(upper, lower - crossed, gap)
 
     def sheets(self, targets: Points, lips: LipContours) -> Sheets:
         """Where the pixels of one frame come from."""
-        kernel = _thin_plate(self._grid, targets / self.unit)
         offsets = self._sources - targets
         if not offsets.any():
             none = np.zeros((self.rows, self.columns, 2), np.float32)
             return Sheets(none, none, none, self._touched(targets))
+        kernel = _thin_plate(self._grid, targets / self.unit)
         shape = (self.rows, self.columns, 2)
         parts = []
         for rows in self._sheets:
@@ -291,7 +275,7 @@ class LipSheets:
         share = smoothstep((self._grid_down - height) / (_SIDES * self.unit) + 0.5)[..., None]
         skin = upper + share.astype(np.float32) * (lower - upper)
         near = np.ones(shape[:2], np.uint8)
-        ring = (targets[: self._outer] - self.corner + 0.5) / self.step - 0.5
+        ring = (targets[:20] - self.corner + 0.5) / self.step - 0.5
         cv2.fillPoly(near, [np.rint(ring * 16).astype(np.int32)], 0, cv2.LINE_8, 4)
         distance = cv2.distanceTransform(near, cv2.DIST_L2, 5) * (self.step / self.unit)
         one = smoothstep((distance - _APART) / (_JOINED - _APART)).astype(np.float32)[..., None]
@@ -301,12 +285,11 @@ class LipSheets:
 
     def _touched(self, targets: Points) -> Box:
         """Rows and columns of the cells in which the sheets may part."""
-        ring = (targets[: self._outer] - self.corner) / self.step
+        ring = (targets[:20] - self.corner) / self.step
         reach = _JOINED / CELL + 1
         low = np.floor(ring.min(axis=0) - reach).astype(int)
         high = np.ceil(ring.max(axis=0) + reach).astype(int)
-        x0, x1 = np.clip((low[0], high[0]), 0, self.columns)
-        y0, y1 = np.clip((low[1], high[1]), 0, self.rows)
+        (x0, y0), (x1, y1) = (np.clip(end, 0, (self.columns, self.rows)) for end in (low, high))
         return int(y0), int(y1), int(x0), int(x1)
 
 

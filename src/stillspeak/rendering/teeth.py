@@ -1,8 +1,7 @@
 """What is behind the lips: upper teeth that stay with the skull, lower teeth and tongue that go
 with the jaw, the dark behind them.
 
-A still that shows its teeth lends them. For one that does not they are drawn: an arch of single
-teeth after average sizes, in the still's own light, as blurred and grainy as the still.
+A still that shows its teeth lends them; otherwise an arch of average teeth is drawn in its light.
 Lengths are in distances between the eyes; u runs right and v down from where the lips meet.
 """
 
@@ -19,7 +18,17 @@ from stillspeak.face.mouth import LIPS
 from stillspeak.rendering.light import Light, toothy
 from stillspeak.rendering.lipline import Lipline, smooth_path
 from stillspeak.rendering.mesh import FaceFrame, Rest
-from stillspeak.rendering.raster import LUMA, Box, Floats, Picture, Points, filled, sampled, soft
+from stillspeak.rendering.raster import (
+    LUMA,
+    Box,
+    Floats,
+    Picture,
+    Points,
+    filled,
+    sampled,
+    soft,
+    warped,
+)
 from stillspeak.rendering.sheets import DRAWN, cubic_through
 
 EDGE = 0.035
@@ -65,21 +74,13 @@ _LOWER = _Arch(
 
 
 class _Own(NamedTuple):
-    """The teeth that a still shows.
+    """The teeth that a still shows."""
 
-    Attributes:
-        across: (DRAWN,) from left to right, in distances between the eyes.
-        edge: (DRAWN,) how far down they reach there, behind the lower lip too.
-        colour: (3,) levels of 255 of the brightest.
-        bottom: (DRAWN, 2) pixels, the end of what is seen of them.
-        lowered: how much further down they are drawn than they are seen.
-    """
-
-    across: Points
-    edge: Points
-    colour: Points
-    bottom: Points
-    lowered: float = 0.0
+    across: Points  # (DRAWN,) from left to right, in distances between the eyes
+    edge: Points  # (DRAWN,) how far down they reach there, behind the lower lip too
+    colour: Points  # (3,) levels of 255 of the brightest
+    bottom: Points  # (DRAWN, 2) pixels, the end of what is seen of them
+    lowered: float = 0.0  # how much further down they are drawn than they are seen
 
 
 def _own_teeth(
@@ -115,9 +116,8 @@ def _own_teeth(
     known = wide & (height > 0.3 * height.max())
     arc = np.polyval(np.polyfit(u[known], v[known], 2), u)
     inner = np.clip(u, u[known].min(), u[known].max())
-    arc = np.where(
-        inner == u, arc, np.interp(inner, u, arc) + np.minimum(arc - np.interp(inner, u, arc), 0)
-    )
+    at = np.interp(inner, u, arc)
+    arc = np.where(inner == u, arc, at + np.minimum(arc - at, 0))
     # They are at least as long as they would be at rest; the lower lip hides what is not seen.
     hidden = max(EDGE * scale - arc[DRAWN // 2], 0)
     touching = down[known].mean() > 0.85 and rows is None
@@ -158,15 +158,7 @@ def _line_colour(picture: Picture, lips: Lipline, light: Light) -> Floats:
 
 
 class InsideMouth:
-    """The layers behind the lips of one still.
-
-    Args:
-        picture: (H, W, 3) uint8.
-        frame: of its face.
-        rest: its mouth at rest.
-        lips: the still's inner lips.
-        seam: (ALONG, 2) where they meet at rest, pixels.
-        light: of the still.
+    """The layers behind the lips of one still, which meet at rest along a seam (ALONG, 2) pixels.
 
     Attributes:
         shade: (3,) float32 levels of the line between closed lips.
@@ -181,7 +173,6 @@ class InsideMouth:
         seam: Points,
         light: Light,
     ) -> None:
-        self._light = light
         axes = frame.jacobians[list(LIPS)].mean(axis=0)
         centre = seam[len(seam) // 2]
         corners = np.array([(u, v) for u in (_LEFT, _RIGHT) for v in (_TOP, _BOTTOM)]) @ axes.T
@@ -212,8 +203,7 @@ class InsideMouth:
         lower[..., :3] *= 0.85
         tongue = _premultiplied(*_tongue(u / scale, jaw_v, light))
         jaw = tongue * (1 - lower[..., 3:]) + lower
-        self._upper = self._shrunk(upper, blur)
-        self._jaw = self._shrunk(jaw, blur)
+        self._upper, self._jaw = self._shrunk(upper, blur), self._shrunk(jaw, blur)
         dark = np.broadcast_to(deep.astype(np.float32), (*u.shape, 3))
         self._dark = self._shrunk(dark.astype(np.float32), 0)
         if own is not None:
@@ -256,17 +246,10 @@ class InsideMouth:
         self._upper = self._upper * (1 - share) + seen * share
 
     def draw(self, box: Box, jaw: Points, lit: Floats) -> Floats:
-        """(h, w, 3) float32 levels of what a hole in this box of the picture shows.
-
-        Args:
-            box: x0, y0, x1, y1 in pixels of the picture, ends excluded.
-            jaw: (2,) displacement of the jaw in pixels.
-            lit: (h, w) the light that gets in, 0 to 1; where there is none the hole looks like
-                the line between closed lips.
-        """
-        upper, dark, noise = (
-            _cut(part, box, self.corner) for part in (self._upper, self._dark, self._noise)
-        )
+        """(h, w, 3) float32 levels of what a hole in this box of the picture shows, the jaw being
+        displaced by (2,) pixels. Where no light (h, w) gets in it looks like closed lips."""
+        layers = (self._upper, self._dark, self._noise)
+        upper, dark, noise = (_cut(part, box, self.corner) for part in layers)
         low = _cut(self._jaw, box, self.corner, jaw)
         out = dark * (1 - low[..., 3:]) + low[..., :3]
         out = out * (1 - upper[..., 3:]) + upper[..., :3]
@@ -277,12 +260,7 @@ class InsideMouth:
         return np.asarray(out + grain, np.float32)
 
 
-def _cut(
-    layer: Floats,
-    box: Box,
-    corner: tuple[int, int],
-    move: Points | None = None,
-) -> Floats:
+def _cut(layer: Floats, box: Box, corner: tuple[int, int], move: Points | None = None) -> Floats:
     """A box of the picture from a layer; beyond the layer its border is repeated."""
     x0, y0, x1, y1 = box
     left, top = x0 - corner[0], y0 - corner[1]
@@ -292,12 +270,7 @@ def _cut(
             return layer[top : top + y1 - y0, left : left + x1 - x0]
         move = np.zeros(2)
     matrix = np.array([[1, 0, left - move[0]], [0, 1, top - move[1]]], np.float64)
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return np.asarray(
-        cv2.warpAffine(
-            layer, matrix, (x1 - x0, y1 - y0), flags=flags, borderMode=cv2.BORDER_REPLICATE
-        )
-    )
+    return warped(layer, matrix, (x1 - x0, y1 - y0))
 
 
 def _premultiplied(colour: Floats, alpha: Floats) -> Floats:
@@ -307,14 +280,8 @@ def _premultiplied(colour: Floats, alpha: Floats) -> Floats:
 
 
 def _teeth(u: Floats, inward: Floats, arch: _Arch, light: Light) -> tuple[Floats, Floats]:
-    """Colour (h, w, 3) and alpha (h, w) of a row of teeth.
-
-    Args:
-        u: across, 0 between the front teeth.
-        inward: distance from the front teeth's edges towards the gum.
-        arch: its shapes.
-        light: the still's.
-    """
+    """Colour (h, w, 3) and alpha (h, w) of a row of teeth; u is 0 between the front teeth, and
+    inward the distance from their edges towards the gum."""
     sides = np.abs(u)
     ends = np.cumsum(arch.widths)
     which = np.minimum(np.searchsorted(ends, sides.ravel()).reshape(u.shape), len(ends) - 1)
