@@ -1,10 +1,5 @@
-"""A report: one page that loads nothing else, the same as Markdown, and the figures of both.
-
-The folder of a report::
-
-    index.html    the page: no script, no request, pictures inside
-    report.md     the same as Markdown
-    figures/      the pictures of report.md
+"""A report's folder: ``index.html``, which loads nothing else, the same as ``report.md``, and the
+pictures of that in ``figures/``.
 
 Templates are ``report.html.j2``, which extends ``page.html.j2``, and ``report.md.j2``. Text is
 escaped in both. The same input gives the same bytes.
@@ -69,13 +64,11 @@ def check_target(target: Path, *, overwrite: bool) -> None:
     if not target.is_dir():
         raise OutputError(f"{target}: is no folder; give another place for the report")
     there = sorted(path.name for path in target.iterdir())
-    if not there:
-        return
-    if "index.html" not in there or "report.md" not in there:
+    if there and not {"index.html", "report.md"} <= set(there):
         raise OutputError(
             f"{target}: holds something else than a report ({there[0]}); give another folder"
         )
-    if not overwrite:
+    if there and not overwrite:
         raise OutputExistsError(
             f"{target}: holds a report already; give another folder, or --overwrite"
         )

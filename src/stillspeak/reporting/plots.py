@@ -28,12 +28,9 @@ VARIABLES = {INK: "ink", MUTED: "muted", RULE: "rule", SHADE: "shade"} | {
 """The page's CSS variable for each placeholder."""
 
 # Series after Okabe and Ito 2008, darkened where white needs it.
+_HUES = ("#0072b2", "#c9510c", "#00856a", "#a8508a", "#8a6d00", "#3a86b8")
 _FIXED = {INK: "#1c1d21", MUTED: "#5c6068", RULE: "#d5d8dd", SHADE: "#eceef1"} | dict(
-    zip(
-        SERIES,
-        ("#0072b2", "#c9510c", "#00856a", "#a8508a", "#8a6d00", "#3a86b8"),
-        strict=True,
-    )
+    zip(SERIES, _HUES, strict=True)
 )
 
 _STYLE: Any = {
@@ -131,13 +128,8 @@ def name_rows(
     colours: Sequence[str] | str = MUTED,
     places: Sequence[float] | None = None,
 ) -> None:
-    """Write a name beside each row of a plot, instead of an axis.
-
-    Args:
-        axes: to write on.
-        names: of the rows; empty for a plot without names.
-        colours: of the names, or one for all.
-        places: of the rows; 0, 1, 2 and so on by default.
+    """Write a name beside each row of a plot, instead of an axis; rows are at 0, 1, 2 and so on
+    unless ``places`` says otherwise.
     """
     axes.set_yticks(range(len(names)) if places is None else places, names)
     each = [colours] * len(names) if isinstance(colours, str) else colours
@@ -154,7 +146,6 @@ def rule_values(axes: Axes) -> None:
 
 
 def legend_above(axes: Axes, columns: int, **style: Any) -> Legend:
-    """A legend of so many columns above the plot."""
     return axes.legend(
         loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=columns, frameon=False, **style
     )

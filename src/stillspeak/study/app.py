@@ -82,10 +82,9 @@ class StudySite:
         return self.visit(valid_code(request.cookies.get(COOKIE, "")))
 
     def known(self, request: Request) -> Visit:
-        visit = self.here(request)
-        if visit is None:
-            raise RefusedError(401, "Your session has ended. Please reload the page.")
-        return visit
+        if visit := self.here(request):
+            return visit
+        raise RefusedError(401, "Your session has ended. Please reload the page.")
 
     def home(self) -> Response:
         return Response(self.page, media_type="text/html; charset=utf-8")
@@ -116,7 +115,7 @@ class StudySite:
             "ETag": f'"{token}"',
         }
         if status == 416:
-            headers |= {"Content-Range": f"bytes */{size}", "Content-Length": "0"}
+            headers["Content-Range"] = f"bytes */{size}"
             return Response(status_code=416, headers=headers)
         if status == 206:
             headers["Content-Range"] = f"bytes {begin}-{end - 1}/{size}"
@@ -154,15 +153,6 @@ class StudySite:
         if visit is None:
             raise RefusedError(404, "There are no answers under this code.")
         return _with_cookie(request, visit)
-
-    def played(self, request: Request, body: dict[str, Any]) -> Response:
-        return JSONResponse(self.known(request).played(body))
-
-    def watched(self, request: Request, body: dict[str, Any]) -> Response:
-        return JSONResponse(self.known(request).watched(body))
-
-    def answer(self, request: Request, body: dict[str, Any]) -> Response:
-        return JSONResponse(self.known(request).answer(body))
 
     def delete(self, request: Request, body: dict[str, Any]) -> Response:
         visit = self.known(request)
@@ -227,13 +217,16 @@ def create_app(folder: str | Path, *, database: str | None = None) -> FastAPI:
     ):
         app.add_api_route(path, show, methods=["GET"], response_model=None)
 
-    def add(act: Callable[[Request, dict[str, Any]], Response]) -> None:
+    def add(act: Callable[[Any, dict[str, Any]], Any], whose: Callable[[Request], Any]) -> None:
         @app.post(f"/api/{act.__name__}", response_model=None)
-        async def endpoint(request: Request) -> Response:
-            return await run_in_threadpool(act, request, await _body(request))
+        async def endpoint(request: Request) -> Any:
+            body = await _body(request)
+            return await run_in_threadpool(lambda: act(whose(request), body))
 
-    for act in (site.start, site.resume, site.played, site.watched, site.answer, site.delete):
-        add(act)
+    for done in (Visit.played, Visit.watched, Visit.answer):
+        add(done, site.known)
+    for act in (site.start, site.resume, site.delete):
+        add(act, lambda request: request)
     return app
 
 

@@ -73,9 +73,7 @@ def rows(study: Study, data: Answers) -> list[dict[str, Any]]:
 
 
 def as_csv(study: Study, data: Answers) -> str:
-    """Answers as CSV with a first line of names. Text that a spreadsheet would take for a
-    formula begins with an apostrophe.
-    """
+    """Answers as CSV; text that a spreadsheet would take for a formula gets an apostrophe."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()

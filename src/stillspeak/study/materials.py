@@ -1,11 +1,5 @@
-"""A study's videos, kept under names that reveal nothing.
-
-The folder of a study::
-
-    study.toml      settings, for the researcher to edit
-    videos/         copies under random names
-    materials.json  the truth: which video is whose
-    answers.db      the answers, once it was served (or wherever --database says)
+"""A study's videos: copies in ``videos/`` under names that reveal nothing, and in
+``materials.json`` the truth of which video is whose.
 """
 
 from __future__ import annotations

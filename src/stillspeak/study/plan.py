@@ -1,7 +1,5 @@
-"""Which videos a visitor sees: fair counts over visitors, chance within them.
-
-Earlier visitors' trials count towards balance (see ``AnswerStore.start``). Whatever was shown
-least is shown next; among equals the seed and the visitor's number decide.
+"""Which videos a visitor sees: what was shown least to others comes next; among equals the seed and
+the visitor's number decide.
 """
 
 from __future__ import annotations
@@ -22,32 +20,26 @@ def check_plan(study: Study) -> None:
     Raises:
         ConfigError: which key asks for too much, and what there is.
     """
-    trials, kind = study.config.trials, study.kind
-    there = sum(kind.trials_per_item(len(s)) for s in study.materials.of("main").values())
+    trials, kind, of = study.config.trials, study.kind, study.materials.of
+    there = sum(kind.trials_per_item(len(systems)) for systems in of("main").values())
+    kept, bad = len(of("training")), len(of("catch"))
     if trials.count > there:
-        raise ConfigError(f"study.toml: trials.count: {trials.count}, but there are only {there}")
-    kept = len(study.materials.of("training"))
-    if trials.training > kept:
-        raise ConfigError(
-            f"study.toml: trials.training: {trials.training}, but {kept} videos were kept for "
-            "training when the study was made"
+        problem = f"trials.count: {trials.count}, but there are only {there}"
+    elif trials.training > kept:
+        problem = (
+            f"trials.training: {trials.training}, but {kept} videos were kept for training when "
+            "the study was made"
         )
-    bad = len(study.materials.of("catch"))
-    if kind.bad_videos and trials.catch > bad:
-        raise ConfigError(f"study.toml: trials.catch: {trials.catch}, but there are only {bad}")
-    misfit = kind.misfit(study)
-    if misfit:
-        raise ConfigError(f"study.toml: {misfit}")
+    elif kind.bad_videos and trials.catch > bad:
+        problem = f"trials.catch: {trials.catch}, but there are only {bad}"
+    else:
+        problem = kind.misfit(study)
+    if problem:
+        raise ConfigError(f"study.toml: {problem}")
 
 
 def plan_session(study: Study, shown: Shown, number: int) -> list[Trial]:
-    """The trials of one visitor, in order.
-
-    Args:
-        study: as :func:`check_plan` accepted it.
-        shown: how often each video or pair was shown to others.
-        number: of the visitor; with the seed it decides what balance leaves open.
-    """
+    """One visitor's trials, in order; the visitor's number decides what balance leaves open."""
     config, kind = study.config, study.kind
     chance = random.Random(f"{config.seed} {number}")
     main = kind.main_trials(study, shown, chance)
@@ -64,18 +56,17 @@ def plan_session(study: Study, shown: Shown, number: int) -> list[Trial]:
 
 def _apart(trials: list[Trial], study: Study) -> list[Trial]:
     """Trials of one item not next to each other, where possible."""
-    item_of = {video.id: video.item for video in study.materials.videos}
-    waiting, ordered = list(trials), []
+    waiting = [(study.video_of[trial.first].item, trial) for trial in trials]
+    ordered: list[Trial] = []
     last = ""
     while waiting:
-        counts = Counter(item_of[t.first] for t in waiting)
-        free = [t for t in waiting if item_of[t.first] != last] or waiting
-        most = max(counts[item_of[t.first]] for t in free)
+        counts = Counter(item for item, _ in waiting)
+        free = [pair for pair in waiting if pair[0] != last] or waiting
+        most = max(counts[item] for item, _ in free)
         # An item with many trials left goes first only when it must.
         urgent = most * 2 > len(waiting)
-        trial = next(t for t in free if not urgent or counts[item_of[t.first]] == most)
-        waiting.remove(trial)
-        last = item_of[trial.first]
+        last, trial = chosen = next(p for p in free if not urgent or counts[p[0]] == most)
+        waiting.remove(chosen)
         ordered.append(trial)
     return ordered
 

@@ -13,12 +13,8 @@ _MOST = 100_000
 
 
 class Rate:
-    """At most ``limit`` events in ``seconds`` for each address, in a moving window of two halves.
-
-    Args:
-        limit: events allowed; 0: any number.
-        seconds: the window's length.
-        clock: seconds, for tests.
+    """At most ``limit`` events in ``seconds`` for each address, in a moving window of two halves;
+    a limit of 0 allows any number.
     """
 
     def __init__(

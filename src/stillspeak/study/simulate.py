@@ -1,7 +1,5 @@
-"""Raters whose truth is known, through the same plans and the same store as people.
-
-They test a study before people take part: that it ends, that it is balanced, and that its report
-finds what was put in. Their sessions are marked, and reports say so.
+"""Raters whose truth is known, to test a study before people take part: that it ends, that it is
+balanced, and that its report finds what was put in. Their sessions are marked.
 """
 
 from __future__ import annotations
@@ -15,14 +13,11 @@ from stillspeak.study.store import AnswerStore
 
 
 def check_truth(study: Study, truth: Truth) -> None:
-    """Raises:
-    ConfigError: which value cannot be meant.
-    """
+    """Raise a ConfigError for a value that cannot be meant."""
     systems = len(study.materials.systems)
     if truth.strengths and len(truth.strengths) != systems:
         raise ConfigError(f"--strengths: {len(truth.strengths)} for {systems} systems")
-    untruth = study.kind.untruth(study, truth)
-    if untruth:
+    if untruth := study.kind.untruth(study, truth):
         raise ConfigError(untruth)
 
 

@@ -1,7 +1,5 @@
-"""The statistics of studies, each a function of plain numbers. Sources stand beside formulas.
-
-Answers of one person are not independent. Wherever a function takes ``groups``, each is one
-person's answers, and the bootstrap draws people with all their answers.
+"""The statistics of studies. Answers of one person are not independent: wherever a function takes
+``groups``, each is one person's answers, and the bootstrap draws people with all their answers.
 """
 
 from __future__ import annotations
@@ -128,10 +126,7 @@ def t_interval(values: Sequence[float], level: float = 0.95) -> Interval | None:
 def detection(hits: int, fakes: int, false_alarms: int, reals: int) -> tuple[float, float]:
     """Sensitivity and bias of telling fake from real, with the log-linear correction of Hautus
     (1995): half an event is added to each count of events, one to each count of trials, always.
-
-    Args:
-        hits, fakes: fake videos called fake, and shown.
-        false_alarms, reals: real videos called fake, and shown.
+    Hits are fake videos called fake, false alarms real ones.
 
     Returns:
         d' = z(H) - z(F), 0: no better than chance; c = -(z(H) + z(F)) / 2, above 0: "real" is
@@ -187,15 +182,13 @@ def bradley_terry(wins: npt.ArrayLike, *, prior: float | None = None) -> Bradley
     games = used + used.T
     power = np.ones(size)
     for _ in range(10_000):
-        sums = power[:, None] + power[None, :]
-        new = used.sum(axis=1) / (games / sums).sum(axis=1)
-        new /= math.exp(float(np.log(new).mean()))
-        done = np.abs(np.log(new) - np.log(power)).max() < 1e-10
-        power = new
-        if done:
+        before = power
+        power = used.sum(axis=1) / (games / (power[:, None] + power)).sum(axis=1)
+        power /= math.exp(float(np.log(power).mean()))
+        if np.abs(np.log(power) - np.log(before)).max() < 1e-10:
             break
     strengths = np.log(power)
-    expected = (table + table.T) * power[:, None] / (power[:, None] + power[None, :])
+    expected = (table + table.T) * power[:, None] / (power[:, None] + power)
     some = table > 0
     deviance = 2 * float((table[some] * np.log(table[some] / expected[some])).sum())
     freedom = int(np.triu(met).sum()) - (size - 1)
@@ -206,14 +199,8 @@ def bradley_terry(wins: npt.ArrayLike, *, prior: float | None = None) -> Bradley
 def majority_agreement(
     answers: Sequence[tuple[str, Hashable, Hashable]],
 ) -> dict[str, tuple[int, int]]:
-    """How often each rater answers as most of the others do.
-
-    Args:
-        answers: (rater, what was judged, answer).
-
-    Returns:
-        Rater -> (agreed, judged): the majority is that of the others alone; where there are
-        none, or as many on either side, nothing is counted.
+    """How often each rater answers as most of the others do, from (rater, what was judged, answer):
+    (agreed, judged). Where there are no others, or as many on either side, nothing is counted.
     """
     votes: dict[Hashable, Counter[Hashable]] = defaultdict(Counter)
     for _, thing, answer in answers:
@@ -232,14 +219,12 @@ def krippendorff_alpha(
     answers: Iterable[tuple[Hashable, Any]], *, interval: bool = False
 ) -> float | None:
     """Agreement beyond chance over things judged by different numbers of raters (Krippendorff
-    2011): 1 - observed / expected disagreement; 1: perfect, 0: as by chance.
+    2011): 1 - observed / expected disagreement; 1: perfect, 0: as by chance. None if nothing was
+    judged twice or all answers are the same.
 
     Args:
         answers: things that were judged, each with one answer.
         interval: squared differences of numbers count, instead of equal or not.
-
-    Returns:
-        alpha; None if nothing was judged twice or all answers are the same.
     """
     things: dict[Hashable, list[Any]] = defaultdict(list)
     for thing, answer in answers:

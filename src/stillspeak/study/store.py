@@ -1,8 +1,4 @@
-"""Sessions, trials and answers in a database.
-
-Every acknowledged answer is on the disk (SQLite: write-ahead log with ``synchronous=FULL``), and
-the database itself refuses a second one for the same trial.
-"""
+"""Sessions, trials and answers in a database, which itself refuses a second answer to a trial."""
 
 from __future__ import annotations
 
@@ -123,8 +119,7 @@ class AnswerStore:
         try:
             yield
         except SQLAlchemyError as error:
-            cause = getattr(error, "orig", None) or error
-            text = " ".join(str(cause).split())
+            text = " ".join(str(getattr(error, "orig", None) or error).split())
             raise StudyError(f"{self.name}: the database refuses: {text[:300]}") from error
 
     def _make_tables(self) -> None:
@@ -148,17 +143,17 @@ class AnswerStore:
 
     def code_for(self, key: str) -> str:
         """The visitor's code for a key that the page drew; a retried request gets the same."""
-        digest = hmac.new(self._secret, f"code {key}".encode(), hashlib.sha256).digest()
-        return base64.b32encode(digest)[:20].decode()
+        return base64.b32encode(self._keyed(f"code {key}"))[:20].decode()
 
     def token(self, session: int, position: int, side: str) -> str:
         """A name for a video in one trial of one session; it reveals nothing."""
-        text = f"video {session} {position} {side}"
-        return hmac.new(self._secret, text.encode(), hashlib.sha256).hexdigest()[:24]
+        return self._keyed(f"video {session} {position} {side}").hex()[:24]
+
+    def _keyed(self, text: str) -> bytes:
+        return hmac.digest(self._secret, text.encode(), "sha256")
 
     def start(self, code: str, *, simulated: bool = False, now: float | None = None) -> int:
         """Plan a visitor's trials and store them; the same code gives the same session again.
-
         Plans are made one at a time, so that each knows of all before it and counts stay fair.
 
         Raises:
@@ -198,9 +193,7 @@ class AnswerStore:
             return session
 
     def _shown(self, connection: Connection, since: float) -> dict[tuple[str, str], int]:
-        """How often each video or pair was shown: trials with an answer, or of visitors who may
-        still come back.
-        """
+        """How often what was shown, in trials with an answer or of visitors who may come back."""
         query = (
             select(_T.first, _T.second, func.count())
             .select_from(_ALL)
@@ -235,9 +228,8 @@ class AnswerStore:
             ]
 
     def played(self, trial: StoredTrial, *, most: int, now: float | None = None) -> bool:
-        """Count a playback that begins; False if no more are allowed.
-
-        One that was never finished, as when the page was reloaded, does not use the limit up.
+        """Count a playback that begins; False if no more are allowed. One that was never finished,
+        as when the page was reloaded, does not use the limit up.
         """
         now = time.time() if now is None else now
         first = func.coalesce(_T.first_played, now)
@@ -264,9 +256,7 @@ class AnswerStore:
         last: bool,
         now: float | None = None,
     ) -> bool:
-        """Store an answer; False if the trial has one already, which stays as it is.
-
-        When this returns, the answer is on the disk.
+        """Store an answer on the disk; False if the trial has one already, which stays as it is.
 
         Raises:
             StudyError: the database refuses.
@@ -293,9 +283,7 @@ class AnswerStore:
         finished: bool,
         now: float | None = None,
     ) -> None:
-        """Store many answers of one session at once, each as played and watched once; for
-        simulated raters, whose trials have no answers yet.
-        """
+        """Store a simulated rater's answers at once, each as played and watched once."""
         now = time.time() if now is None else now
         with self._write() as connection:
             if rows:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 from stillspeak.study.materials import Materials
-from stillspeak.study.records import Trial
+
+Group = TypeVar("Group")
 
 Cell = tuple[str, str]
 """The ids of two videos that stand side by side, or ("id", "") for a single one."""
@@ -29,27 +31,36 @@ def single_videos(materials: Materials, system: str) -> list[Cell]:
 
 
 def take_turns(
-    materials: Materials, count: int, shown: Shown, chance: random.Random
-) -> list[Trial]:
-    """Systems in turn, the least shown first; an item comes back only when all were seen."""
-    queues = {
-        system: least_shown(shown, chance, single_videos(materials, system))
-        for system in materials.systems
-    }
+    materials: Materials,
+    groups: Mapping[Group, list[Cell]],
+    count: int,
+    shown: Shown,
+    chance: random.Random,
+    *,
+    items_first: bool,
+) -> list[tuple[Group, Cell]]:
+    """A visitor's cells: groups in turn, those shown least so far first.
+
+    Of a group comes the cell shown least, among equals that whose item this visitor has seen
+    least; with ``items_first`` it is the other way round.
+    """
+    queues = {group: least_shown(shown, chance, cells) for group, cells in groups.items() if cells}
+    order = list(queues)
+    chance.shuffle(order)
+    order.sort(key=lambda g: sum(shown.get(cell, 0) for cell in queues[g]) / len(queues[g]))
     item_of = {video.id: video.item for video in materials.videos}
     seen: Counter[str] = Counter()
-    order = [system for system in materials.systems if queues[system]]
-    chance.shuffle(order)
-    order.sort(key=lambda s: sum(shown.get(cell, 0) for cell in queues[s]) / len(queues[s]))
-    trials: list[Trial] = []
-    while len(trials) < count:
-        for system in order:
-            queue = queues[system]
-            if not queue or len(trials) == count:
-                continue
-            # min keeps the queue's random order among equals
-            cell = min(queue, key=lambda c: (seen[item_of[c[0]]], shown.get(c, 0)))
-            queue.remove(cell)
-            seen[item_of[cell[0]]] += 1
-            trials.append(Trial("main", *cell))
-    return trials
+    picked: list[tuple[Group, Cell]] = []
+
+    def rank(cell: Cell) -> tuple[int, int]:
+        ranks = seen[item_of[cell[0]]], shown.get(cell, 0)
+        return ranks if items_first else ranks[::-1]
+
+    while len(picked) < count:
+        for group in order:
+            if queues[group] and len(picked) < count:
+                cell = min(queues[group], key=rank)  # keeps the random order among equals
+                queues[group].remove(cell)
+                seen[item_of[cell[0]]] += 1
+                picked.append((group, cell))
+    return picked

@@ -22,7 +22,7 @@ from stillspeak.study.config import FILE, Question, StudyConfig, Texts, Trials, 
 from stillspeak.study.materials import Materials, Video, contradiction, load_materials
 from stillspeak.study.records import Answer, Trial, Truth
 from stillspeak.study.section import ReportBuilder
-from stillspeak.study.trials import Cell, Shown, take_turns
+from stillspeak.study.trials import Cell, Shown, single_videos, take_turns
 
 Result = dict[str, Any]
 
@@ -167,7 +167,10 @@ class StudyKind(ABC):
 
     def main_trials(self, study: Study, shown: Shown, chance: random.Random) -> list[Trial]:
         """The trials of one visitor that count, in any order."""
-        return take_turns(study.materials, study.config.trials.count, shown, chance)
+        materials, count = study.materials, study.config.trials.count
+        groups = {system: single_videos(materials, system) for system in materials.systems}
+        picked = take_turns(materials, groups, count, shown, chance, items_first=True)
+        return [Trial("main", *cell) for _, cell in picked]
 
     def training_trials(self, study: Study, chance: random.Random) -> list[Trial]:
         """Trials for practice, on videos of the role ``training``."""
@@ -261,9 +264,7 @@ def kinds() -> dict[str, StudyKind]:
 
 
 def find_kind(name: str) -> StudyKind:
-    """Raises:
-    ConfigError: there is no such kind.
-    """
+    """The kind of a name; raises ConfigError if there is none."""
     known = kinds()
     if name not in known:
         raise ConfigError(f"{FILE}: kind: {name!r} is not one of {', '.join(sorted(known))}")
@@ -271,30 +272,26 @@ def find_kind(name: str) -> StudyKind:
 
 
 def load_config(folder: str | Path) -> StudyConfig:
-    """Read and check a study's ``study.toml``.
-
-    Raises:
-        ConfigError: the file is missing or not TOML, a key is unknown, or a value is wrong.
-    """
+    """Read and check a study's ``study.toml``; raises ConfigError as :func:`read_config` does."""
     return check_config(read_config(folder), name=str(Path(folder) / FILE))
 
 
 def check_config(config: StudyConfig, *, name: str = FILE) -> StudyConfig:
-    """The same configuration with its questions completed, if its values fit together.
+    """The same configuration with its questions completed.
 
     Raises:
-        ConfigError: which key of ``name`` is wrong, and why.
+        ConfigError: values do not fit together; says which key of ``name`` is wrong, and why.
     """
     kind = find_kind(config.kind)
-    questions = config.questions or tuple(Question(*q) for q in list(kind.questions.items())[:1])
+    questions = config.questions or [Question(*next(iter(kind.questions.items())))]
     usual = kind.labels
     complete = tuple(q if q.labels else replace(q, labels=usual) for q in questions)
     ids = [q.id for q in complete]
-    problems = {
+    problems: dict[str, object] = {
         "texts.title: is empty": not config.texts.title.strip(),
         "texts.agree: is empty; visitors must be asked for consent": not config.texts.agree.strip(),
         "trials.repeats: more than trials.count": config.trials.repeats > config.trials.count,
-        "trials.repeats: visitors would remember the answer; set it to 0": bool(
+        "trials.repeats: visitors would remember the answer; set it to 0": (
             config.trials.repeats and kind.remembered
         ),
         "questions: a study of this kind asks one question": kind.one_question and len(ids) > 1,
@@ -304,12 +301,10 @@ def check_config(config: StudyConfig, *, name: str = FILE) -> StudyConfig:
         problems[f"{where}.id: {question.id!r} is there twice"] = question.id in ids[:number]
         problems[f"{where}.text: is empty"] = not question.text.strip()
         given = len(question.labels)
-        problems[f"{where}.labels: {given} given, {len(usual)} are needed"] = bool(
-            usual and given != len(usual)
-        )
-    for problem, there in problems.items():
-        if there:
-            raise ConfigError(f"{name}: {problem}")
+        wrong = usual and given != len(usual)
+        problems[f"{where}.labels: {given} given, {len(usual)} are needed"] = wrong
+    for problem in (text for text, there in problems.items() if there):
+        raise ConfigError(f"{name}: {problem}")
     return replace(config, questions=complete)
 
 
@@ -321,14 +316,8 @@ def default_config(
     labels: Sequence[str] = (),
     seed: int = 0,
 ) -> StudyConfig:
-    """The settings that ``study init`` proposes.
-
-    Args:
-        kind: of the study.
-        trials: as :meth:`StudyKind.propose` gives them.
-        questions: ids out of the kind's; empty: the first.
-        labels: of their answers; empty: the kind's.
-        seed: of order and sides.
+    """The settings that ``study init`` proposes: questions by their ids, the kind's first one if
+    none is given; labels of their answers, the kind's likewise.
 
     Raises:
         ConfigError: an unknown question.

@@ -160,20 +160,6 @@ class Intelligibility(StudyKind):
         def read_right(chosen: Iterable[_Word]) -> Result:
             return shares(((w.rater, w.right) for w in chosen), raters)
 
-        systems = []
-        for system in study.materials.systems:
-            mine = [w for w in rows if w.system == system]
-            systems.append(
-                {
-                    "system": system,
-                    **read_right(mine),
-                    "sentences": shares((r, ok) for s, r, ok in sentences if s == system),
-                    "places": [
-                        {"place": labels[i], **read_right(w for w in mine if w.place == i)}
-                        for i in range(places)
-                    ],
-                }
-            )
         return {
             "entry": study.config.trials.entry,
             "all": read_right(rows),
@@ -182,7 +168,21 @@ class Intelligibility(StudyKind):
                 {"place": labels[i] if i < places else "", "chance": c}
                 for i, c in enumerate(chances)
             ],
-            "systems": systems,
+            "systems": [
+                {
+                    "system": system,
+                    **read_right(w for w in rows if w.system == system),
+                    "sentences": shares((r, ok) for s, r, ok in sentences if s == system),
+                    "places": [
+                        {
+                            "place": labels[i],
+                            **read_right(w for w in rows if (w.system, w.place) == (system, i)),
+                        }
+                        for i in range(places)
+                    ],
+                }
+                for system in study.materials.systems
+            ],
             "confusions": [
                 _confusion(labels[i], [(w.said, w.read) for w in rows if w.place == i])
                 for i in range(places)

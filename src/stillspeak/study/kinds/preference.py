@@ -34,7 +34,7 @@ from stillspeak.study.section import (
     share_row,
     span,
 )
-from stillspeak.study.trials import Cell, Shown, least_shown
+from stillspeak.study.trials import Cell, Shown, take_turns
 
 Chosen = tuple[str, str, str, str]
 """Rater, the preferred system, the other one, the item."""
@@ -94,28 +94,11 @@ class Preference(StudyKind):
             for group in cells.values()
             for cell in group
         }
-        queues = {pair: least_shown(total, chance, group) for pair, group in cells.items()}
-        item_of = {video.id: video.item for video in study.materials.videos}
-        order = list(queues)
-        chance.shuffle(order)
-        # Pairs of systems that were shown least come first, where the count cannot be divided.
-        order.sort(key=lambda pair: sum(total[cell] for cell in cells[pair]) / len(cells[pair]))
-        seen: Counter[str] = Counter()
-        picked: dict[tuple[str, str], list[Cell]] = defaultdict(list)
-        left = study.config.trials.count
-        while left:
-            for pair in order:
-                if not left or not queues[pair]:
-                    continue
-                # Among the least shown, an item that this visitor has seen least.
-                queue = queues[pair]
-                least = total[queue[0]]
-                alike = [cell for cell in queue if total[cell] == least]
-                cell = min(alike, key=lambda c: seen[item_of[c[0]]])
-                queue.remove(cell)
-                picked[pair].append(cell)
-                seen[item_of[cell[0]]] += 1
-                left -= 1
+        picked = defaultdict(list)
+        count = study.config.trials.count
+        turns = take_turns(study.materials, cells, count, total, chance, items_first=False)
+        for pair, cell in turns:
+            picked[pair].append(cell)
         return _sides(picked.values(), shown, chance)
 
     def training_trial(self, number: int, videos: Sequence[Video]) -> Trial:
@@ -139,9 +122,8 @@ class Preference(StudyKind):
 
     def untruth(self, study: Study, truth: Truth) -> str:
         systems = len(study.materials.systems)
-        if systems > 2 and not truth.strengths:
-            return f"--strengths: {systems} systems need one each"
-        return ""
+        lacking = systems > 2 and not truth.strengths
+        return f"--strengths: {systems} systems need one each" if lacking else ""
 
     def simulate(self, rater: Rater, trial: Trial) -> str:
         if rater.careless:
@@ -442,17 +424,16 @@ def _scale(section: Section, question: Result, level: str) -> None:
         f"Bradley-Terry strengths, question {question['id']}",
         f"Strengths with {level} intervals over {fit['raters']} visitors; n = {fit['n']} choices.",
     )
-    text = (
+    added = (
+        " One group of systems never lost to the rest, so that half a win was added to both sides "
+        "of every pair."
+    )
+    section.add(
+        "text",
         f"Fit: deviance {fixed(fit['deviance'])} on {fit['freedom']} degrees of freedom, "
         f"p {p_equals(fit['p'])} (small: preferences do not lie on one scale; the p-value takes "
-        "answers as independent)."
+        f"answers as independent).{added if fit['prior'] else ''}",
     )
-    if fit["prior"]:
-        text += (
-            " One group of systems never lost to the rest, so that half a win was added to both "
-            "sides of every pair."
-        )
-    section.add("text", text)
 
 
 def _consistency(section: Section, question: Result, level: str) -> None:

@@ -70,10 +70,8 @@ class Turing(StudyKind):
         for side in self.sides:
             there = len(single_videos(study.materials, side))
             if there * 2 < trials.count and trials.sampling == "equal":
-                return (
-                    f"trials.count: {trials.count} by halves, but there are only {there} {side} "
-                    "videos"
-                )
+                few = f"there are only {there} {side} videos"
+                return f"trials.count: {trials.count} by halves, but {few}"
         return ""
 
     def main_trials(self, study: Study, shown: Shown, chance: random.Random) -> list[Trial]:
