@@ -1,13 +1,10 @@
-"""The main path: one picture and one speech clip become a talking-face video.
-
-:meth:`Animator.animate` reads from top to bottom as the walk from two inputs to one output; what
-each step does stands in the module that it is called from.
-"""
+"""The main path: one picture and one speech clip become a talking-face video."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -74,16 +71,12 @@ class Animator:
         loaded = model if isinstance(model, Generator) else load_model(model)
         self.generator = loaded.to(self.device).eval()
         self._model = None if isinstance(model, Generator) else model
-        self._identity: tuple[str, str | None] | None = None
         self._detector = detector
-        self._engine: InferenceEngine | None = None
 
-    @property
+    @cached_property
     def engine(self) -> InferenceEngine:
         """The generator made ready to run, with the weights it has when this is first used."""
-        if self._engine is None:
-            self._engine = InferenceEngine(self.generator, dtype=self._type)
-        return self._engine
+        return InferenceEngine(self.generator, dtype=self._type)
 
     @property
     def detector(self) -> LandmarkDetector:
@@ -92,15 +85,10 @@ class Animator:
             self._detector = MediaPipeDetector(any_way_up=True)
         return self._detector
 
-    @property
+    @cached_property
     def model_identity(self) -> tuple[str, str | None]:
-        """Name and SHA-256 of the weights, for a video's credentials.
-
-        The SHA-256 of a generator that was handed in is not known.
-        """
-        if self._identity is None:
-            self._identity = identify_model(self._model)
-        return self._identity
+        """Name and SHA-256 of the weights; that of a generator that was handed in is None."""
+        return identify_model(self._model)
 
     def close(self) -> None:
         """Release the detector."""
@@ -168,13 +156,7 @@ class Animator:
     ) -> Synthesizer:
         """A face before its first sound, with what depends on the picture alone computed.
 
-        Args:
-            image, options, image_name: as for :meth:`animate`.
-
-        Raises:
-            ImageError: the picture cannot be read.
-            FaceError: no usable face.
-            ConfigError: a size that makes so wide a picture too large.
+        Arguments and errors are those of :meth:`animate`.
         """
         name = source_name(image, image_name)
         loaded = load_image(image, name=name)
@@ -194,7 +176,7 @@ class Animation:
     """A talking face: frames (H, W, 3) uint8 RGB at :attr:`fps`, with its sound.
 
     Iterating generates the frames, chunk by chunk, each time anew and each time the same. They
-    are the generator's own: marks that say that they are synthetic come in when they are written.
+    are unmarked; writing them marks them as synthetic.
     """
 
     synthesizer: Synthesizer
@@ -313,16 +295,7 @@ def animate(
 
 
 def check_speech(speech: npt.NDArray[np.float32], sample_rate: int, name: str) -> None:
-    """Refuse sound that holds nothing to speak.
-
-    Args:
-        speech: (S,) float32 in [-1, 1].
-        sample_rate: samples a second.
-        name: what messages call it.
-
-    Raises:
-        AudioError: too short or silent.
-    """
+    """Raise AudioError where sound (S,) in [-1, 1], called ``name``, is too short or silent."""
     seconds = len(speech) / sample_rate
     if seconds < MIN_SECONDS:
         raise AudioError(

@@ -19,8 +19,6 @@ from stillspeak.rendering.check import StillWarning
 from stillspeak.system.configuration import first_mistake
 
 COLUMNS = ("photo", "speech", "output")
-_TYPES: dict[str, Any] = {name: one.annotation for name, one in OPTIONS.items()}
-"""Without the ranges: a value out of range fails its own job alone."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,7 @@ class BatchJob:
     speech: Path
     output: Path
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Those that the line names, instead of the command line's."""
+    """Those that the line names."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +50,7 @@ def read_jobs(path: Path) -> list[BatchJob]:
     Paths are relative to the table's folder. Empty options mean the command line's value.
 
     Raises:
-        InputError: the table is missing, has other columns, an empty cell where a file is
-            needed, more cells than columns, a word for a number, or two jobs with one output.
+        InputError: a missing table, other columns, a wrong line, or two jobs with one output.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -94,21 +91,19 @@ def _job(line: int, row: Mapping[Any, str | None], folder: Path) -> BatchJob:
         raise InputError("holds a name with a NUL, which no file has")
     photo, speech, output = (folder / file for file in files)
     options = {}
-    for name in OPTIONS:
+    for name, option in OPTIONS.items():
         if text := cells.get(name):
+            # Without the range: a value out of range fails its own job alone.
+            kind: Any = option.annotation
             try:
-                options[name] = TypeAdapter(_TYPES[name]).validate_python(text)
+                options[name] = TypeAdapter(kind).validate_python(text)
             except ValidationError as error:
                 raise InputError(f"{name} {first_mistake(error)}") from error
     return BatchJob(line, photo, speech, output, options)
 
 
 def shard(jobs: Sequence[BatchJob], text: str) -> list[BatchJob]:
-    """The ``i``-th of ``n`` parts of the jobs, for ``i/n`` with i from 1 to n.
-
-    Raises:
-        ConfigError: not of that form.
-    """
+    """The ``i``-th of ``n`` parts of the jobs, for ``i/n``; ConfigError for any other text."""
     index, _, count = text.partition("/")
     if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
         raise ConfigError(f"shard {text!r} is not of the form i/n with i from 1 to n")
@@ -128,11 +123,9 @@ def run_jobs(
     """Run jobs one after the other. A failed job is noted and the next one begun.
 
     Args:
-        animator: with the model to use.
-        jobs: from :func:`read_jobs`.
+        animator, jobs: the model to use, and what :func:`read_jobs` found.
         options: for jobs whose line does not say otherwise.
-        overwrite: replace outputs that exist.
-        skip_existing: leave jobs alone whose output exists.
+        overwrite, skip_existing: replace outputs that exist, or leave their jobs alone.
         choices: the marks of every video.
         progress: called after each job.
     """

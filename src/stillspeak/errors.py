@@ -2,25 +2,6 @@
 
 A message says which file, what is wrong and what to do, in one line: the command line
 prints it as it stands. Programming mistakes raise the built-in exceptions instead.
-
-    StillspeakError
-      InputError              a user's file or value cannot be used
-        ImageError
-        AudioError
-        VideoError
-        FaceError
-          NoFaceError
-          FaceTooSmallError
-          FaceTurnedError
-      OutputError             the result cannot be written
-        OutputExistsError
-      ConfigError             a configuration is wrong
-      WeightsError            a weights file is missing, damaged or of another model
-      DataError               a corpus or a prepared cache cannot be used
-      TrainingError           a training run cannot go on
-        CheckpointError
-      StudyError              a study's folder or database cannot be used
-      MissingDependencyError  an optional or system package is not there
 """
 
 import errno
@@ -128,9 +109,10 @@ class MissingDependencyError(StillspeakError):
 
 
 _MACHINE = (errno.EAGAIN, errno.ENOSPC, errno.EDQUOT)
-_NO_MEMORY = (
-    *("can't allocate memory", "cannot allocate memory", "not enough memory", "out of memory"),
-    *("bad_alloc", "failed to map segment", "could not create a primitive"),
+_NO_MEMORY = re.compile(
+    "(can't|cannot) allocate memory|not enough memory|out of memory"
+    "|bad_alloc|failed to map segment|could not create a primitive",
+    re.IGNORECASE,
 )
 
 
@@ -138,9 +120,7 @@ def out_of_memory(error: BaseException) -> bool:
     """Whether memory was refused, in whichever of the ways in which libraries say so."""
     if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         return True
-    if not isinstance(error, RuntimeError | ImportError):
-        return False
-    return any(words in str(error).lower() for words in _NO_MEMORY)
+    return isinstance(error, RuntimeError | ImportError) and bool(_NO_MEMORY.search(str(error)))
 
 
 def out_of_files(error: BaseException) -> bool:

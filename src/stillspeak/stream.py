@@ -1,9 +1,8 @@
 """A live talking face: sound comes in chunks of any size, frames go out as soon as they can.
 
-The same boxes as in ``animate.py``, with their state in one object. A frame is made when the sound
-of its window is there, one frame a step, so that how the sound was cut changes nothing: the frames
-are those of :meth:`Animator.animate` for the same seed. There 16 frames are computed at a time, in
-which floating point sums may round otherwise, so a colour may differ by 1 level of 255.
+How the sound is cut changes nothing: the frames are those of :meth:`Animator.animate` for the same
+seed. There 16 frames are computed at a time, whose sums may round otherwise, so a colour may differ
+by 1 level of 255.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     import PIL.Image
 
 PIECE = 65_536
-"""Samples taken from a push at a time; what is held at once grows with it and not with the push."""
+"""Samples taken from a push at a time, which bounds the memory."""
 
 TIMED_STEPS = 1000
 """Steps, the latest ones, that the measured latency is of."""
@@ -86,28 +85,20 @@ class StreamSession:
     frame's ``sample`` tells which sound belongs to it. Not for several threads at a time.
 
     Args:
-        image: path, bytes, PIL picture, or array (H, W, 3) uint8.
-        options: all options in one value; given one by one, as keywords of
-            :meth:`Animator.animate`, they take precedence.
-        model: a released model's name, a weights file, or a generator.
+        image, options: as for :meth:`Animator.animate`, whose keywords may be given too.
+        model, device, precision: as for :class:`Animator`.
         sample_rate: samples a second of what is pushed, any whole number up to 1,000,000.
         fps: frames a second; what the model makes, 25 for the released ones.
-        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        precision: of the frame decoder, ``auto``, ``float32`` or ``bfloat16``, as for
-            :class:`Animator`.
         threads: that a frame is computed in; None: torch's own number. One is enough for a released
             model, and does not wait for a second core that others are using.
         animator: a loaded model and detector to use, in place of ``model``, ``device`` and
-            ``precision``. It stays the caller's: any number of sessions may share it, and none
-            closes it.
+            ``precision``. Any number of sessions may share it, and none closes it.
 
     Raises:
-        ImageError: the picture cannot be read.
-        FaceError: no usable face.
+        ImageError, FaceError, WeightsError: as for :class:`Animator`.
         AudioError: a sample rate that cannot be.
-        ConfigError: a size, seed, strength, frame rate or number of threads out of range; the
-            device is not there; an unknown precision.
-        WeightsError: the weights cannot be used.
+        ConfigError: an option, the frame rate or the number of threads out of range; the device is
+            not there.
     """
 
     @takes_options
@@ -176,15 +167,8 @@ class StreamSession:
 
     @property
     def video_settings(self) -> dict[str, Any]:
-        """What ``write_video`` needs for a recording besides frames and sound; with marks.
-
-        ``write_video(path, pictures, audio=..., sample_rate=..., **session.video_settings)``
-        """
-        return {
-            "fps": self.fps,
-            "metadata": {"comment": COMMENT},
-            "marks": Marks(self._origin),
-        }
+        """What ``write_video`` needs for a recording besides frames and sound; with marks."""
+        return {"fps": self.fps, "metadata": {"comment": COMMENT}, "marks": Marks(self._origin)}
 
     @property
     def position(self) -> int:
@@ -233,14 +217,10 @@ class StreamSession:
         return frames
 
     def flush(self) -> list[Frame]:
-        """The utterance ends here: all frames whose own sound is whole, followed by silence.
+        """The utterance ends here: all frames whose own sound is whole, often none or two.
 
-        Sound too short for a frame of its own stays, as the beginning of the next frame: of what is
-        pushed next, or of :meth:`idle`.
-
-        Returns:
-            The frames, often none or two; together with those before as many as
-            :meth:`Animator.animate` generates for the sound.
+        With those before they are as many as :meth:`Animator.animate` generates. Sound too
+        short for a frame of its own stays, as the beginning of the next frame.
         """
         self._sound = np.concatenate((self._sound, self._resampler.finish()))
         frames = []
@@ -251,13 +231,10 @@ class StreamSession:
     def idle(self, frames: int) -> list[Frame]:
         """The next frames of a pause: what has been heard, if anything, then silence.
 
-        The mouth is the model's answer to silence; blinks, brows and head go on.
+        Blinks, brows and head go on. What is pushed next follows on these frames.
 
         Args:
             frames: how many; 25 a second are needed.
-
-        Returns:
-            As many frames. What is pushed next follows on them.
 
         Raises:
             ConfigError: a number that cannot be.
@@ -274,8 +251,7 @@ class StreamSession:
     def reset(self) -> None:
         """Interrupt: what has been heard and not yet shown is dropped, and the state with it.
 
-        The frames that follow are those of a new session, but for their time stamps, which go on
-        from the last frame's.
+        The frames that follow are those of a new session, but their time stamps go on.
         """
         self._before += self._made
         self._begin()
@@ -298,19 +274,13 @@ class StreamSession:
     def _step(self) -> Frame:
         """The next frame; what of its window was not heard is silence."""
         began = perf_counter()
-        window = _padded(self._sound[: self._config.window], self._config.window)
+        config, length = self._config, len(self._sound)
+        sound = np.pad(self._sound, (0, max(config.window - length, 0)))
         with torch_threads(self._threads):
-            (picture,) = self._face.step(window[None])
+            (picture,) = self._face.step(sound[None, : config.window])
         # Silence stands in for what is left of the frame's own sound.
-        self._sound = _padded(self._sound[self._config.hop :], self._left)
+        self._sound = sound[config.hop : max(length, config.hop + self._left)]
         index = self._before + self._made
         self._made += 1
         self._times.append(perf_counter() - began)
         return Frame(picture, index, index * self.sample_rate // self.fps, self.fps)
-
-
-def _padded(sound: Waveform, length: int) -> Waveform:
-    """A copy of (S,) float32, with zeros behind it where it is shorter than ``length``."""
-    padded = np.zeros(max(length, len(sound)), np.float32)
-    padded[: len(sound)] = sound
-    return padded

@@ -1,7 +1,6 @@
 """A face that speaks: everything that one frame hands on to the next, in one place.
 
-``animate`` and ``evaluate`` give a :class:`Synthesizer` the windows of a whole sound, ``stream``
-those that have come in. How many at a time does not matter.
+How many windows a :class:`Synthesizer` gets at a time does not matter.
 """
 
 from __future__ import annotations
@@ -31,18 +30,13 @@ CHUNK = 16
 
 
 class Recurrence:
-    """What an engine has heard so far: its state, and where its noise has got to.
-
-    Args:
-        engine: in evaluation mode.
-        seed: of the noise.
-    """
+    """What an engine (in evaluation mode) has heard so far: its state, and that of its noise."""
 
     def __init__(self, engine: Engine[Any], seed: int) -> None:
         self._engine = engine
         self._random = torch.Generator().manual_seed(seed)
         self.state = engine.initial_state()
-        """After the latest step; the caller that makes one puts the new state here."""
+        """After the latest step; callers put the new state here."""
 
     def inputs(self, windows: npt.NDArray[np.float32]) -> tuple[Tensor, Tensor, GeneratorState]:
         """Windows (T, N) in [-1, 1] as a step takes them: (1, T, N), their noise, the state."""

@@ -2,8 +2,7 @@
 
 A weights file is a safetensors file in half precision. Its header holds the generator's
 configuration, how it was made (command, data, steps, scores) and a *golden* answer: values
-that the model gave on a fixed synthetic input when it was saved. :func:`load_model` repeats
-that input, so a file that loads is a file that works.
+that the model gave on a fixed synthetic input. A file that loads still gives them.
 """
 
 from __future__ import annotations
@@ -12,7 +11,8 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -41,20 +41,17 @@ from stillspeak.system.runtime import torch_threads
 
 FORMAT = "stillspeak-generator-1"
 FORMATS = (FORMAT, LIPNET_FORMAT, SYNC_FORMAT, SPEECH_FORMAT, REFINER_FORMAT)
-"""All kinds of weights files: generators, lip readers, sync networks."""
 DEFAULT_MODEL = "default"
 GOLDEN_TOLERANCE = 0.02
-"""Largest difference from the golden answer, on a scale of [-1, 1]: far above what rounding
-on another machine does, far below what a wrong tensor does."""
+"""Largest difference from the golden answer, on a scale of [-1, 1]: far above rounding, far below
+what a wrong tensor does."""
 MAX_BYTES = 4 * 2**30
 """Size of a weights file that is read: forty times the paper's generator."""
 _NO_ANSWER = 1e6
-_REMOVED = frozenset(("warp", "warp_gan", "alive", "fluent"))
-"""Models that were released once."""
+_REMOVED = frozenset(("warp", "warp_gan", "alive", "fluent"))  # once released
 _NO_WARP = "made by 0.8's warp decoder, which 0.9 removed; use the default model or stillspeak 0.8"
 GOLDEN_PIXELS = 499
-"""How many values of the frames a golden answer holds. A prime, so that they do not fall into
-one column of the picture but all over it, the mouth included."""
+"""Values of the frames in a golden answer. A prime, so that they do not fall into one column."""
 
 
 @dataclass(frozen=True)
@@ -68,18 +65,16 @@ class ReleasedModel:
 
 
 def catalogue() -> dict[str, ReleasedModel]:
-    """The released models by name; ``default`` stands for the one that is used by default.
+    """The released models by name; ``default`` is the one in the package.
 
-    That one is in the package. Others lie in the ``weights`` folder of a checkout, or in the
-    folder that STILLSPEAK_WEIGHTS names.
+    Others lie in the ``weights`` folder of a checkout, or in the one STILLSPEAK_WEIGHTS names.
     """
     models, default = _released("models")
     return {**models, DEFAULT_MODEL: models[default]}
 
 
 def scorers() -> dict[str, ReleasedModel]:
-    """The released networks that measure, by name: ``lipnet`` reads lips, ``sync`` hears whether
-    picture and sound belong together. They are in the package."""
+    """The released networks that measure, by name: ``lipnet`` and ``sync``."""
     return _released("scorers")[0]
 
 
@@ -151,11 +146,8 @@ def read_info(path: Path) -> dict[str, Any]:
     Raises:
         WeightsError: not a stillspeak weights file, or damaged.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            return _header(file.metadata(), path, None)
-    except (SafetensorError, OSError) as error:
-        raise _damaged(path, error) from error
+    with _opened(path) as (header, _):
+        return header
 
 
 def load_model(
@@ -175,14 +167,15 @@ def load_model(
     path, sha256 = resolve_model(model)
     if verify and sha256 and file_sha256(path) != sha256:
         raise WeightsError(f"{path}: damaged (its SHA-256 is not the released one); fetch it again")
-    header, state = _read(path, FORMAT)
-    config = _config(header["config"], path)
     # Short pieces of work, each of which would wait for a second core that others may be using.
     with torch_threads(1):
-        generator = _filled(lambda: Generator(config), state, path)
-        generator.eval().requires_grad_(False)
-        if verify:
-            _verify(golden_answer(generator), header["golden"], path)
+        generator, _ = load_network(
+            path,
+            format_name=FORMAT,
+            build=lambda table: Generator(_config(table, path)),
+            golden=golden_answer,
+            verify=verify,
+        )
     return generator.to(device)
 
 
@@ -226,10 +219,10 @@ def save_network(
 
     Args:
         network, path, info: as there.
-        format_name: what kind of weights file this is, with its version.
+        format_name: the kind of weights file, with its version.
         config: what the network is built from. JSON values.
         rounded: a second network of the same kind, which gets the rounded weights.
-        golden: what a network answers to a fixed input, a vector.
+        golden: a network's answer to a fixed input, a vector.
     """
     state = {
         name: (value.half() if value.is_floating_point() else value).detach().cpu().contiguous()
@@ -259,14 +252,15 @@ def load_network(
     format_name: str,
     build: Callable[[Mapping[str, Any]], N],
     golden: Callable[[N], Tensor],
+    verify: bool = True,
 ) -> tuple[N, dict[str, Any]]:
     """Load what :func:`save_network` wrote, ready to run.
 
     Args:
-        path: the weights file.
-        format_name: the kind that it has to be.
+        path, format_name: the weights file, and the kind that it has to be.
         build: makes the network from the configuration inside.
         golden: as when it was saved; the answer must be the same up to GOLDEN_TOLERANCE.
+        verify: compare that answer.
 
     Returns:
         The network (evaluation mode, float32, no gradients), and ``config`` and ``info``.
@@ -276,23 +270,32 @@ def load_network(
     """
     if not path.is_file():
         raise WeightsError(f"{path}: no such weights file")
-    header, state = _read(path, format_name)
+    with _opened(path, format_name) as (header, file):
+        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     try:
-        network = _filled(lambda: build(header["config"]), state, path)
+        # First without memory for its tensors: a few numbers could ask for any amount.
+        with torch.device("meta"):
+            wanted = {k: v.shape for k, v in build(header["config"]).state_dict().items()}
+        given = {k: v.shape for k, v in state.items()}
+        if wanted != given or any(value.is_complex() for value in state.values()):
+            raise WeightsError(
+                f"{path}: its tensors do not fit its own configuration; fetch it again"
+            )
+        network = build(header["config"])
+        network.load_state_dict(_widened(state))
     except (TypeError, KeyError, AttributeError, ConfigError) as error:
-        raise _other_version(path, error) from error
+        raise WeightsError(
+            f"{path}: made for another version of stillspeak ({error}); update stillspeak"
+        ) from error
     network.eval().requires_grad_(False)
-    with torch.no_grad():
-        _verify(golden(network), header["golden"], path)
+    if verify:
+        with torch.no_grad():
+            _verify(golden(network), header["golden"], path)
     return network, {"config": header["config"], "info": header["info"]}
 
 
 def load_speech_encoder(path: Path) -> tuple[SpeechEncoder, dict[str, Any]]:
-    """Load a speech encoder of its own, as its training writes it.
-
-    Raises:
-        WeightsError: as for :func:`load_network`.
-    """
+    """Load a speech encoder of its own, as its training writes it; see :func:`load_network`."""
     return load_network(
         path,
         format_name=SPEECH_FORMAT,
@@ -303,10 +306,9 @@ def load_speech_encoder(path: Path) -> tuple[SpeechEncoder, dict[str, Any]]:
 
 @torch.no_grad()
 def golden_answer(generator: Generator) -> Tensor:
-    """What the generator answers to a fixed synthetic input: encodings and parts of two frames.
+    """What the generator answers to a fixed input of sines: encodings and parts of two frames.
 
-    The encodings are there because little of a wrong encoder may reach the picture. The input
-    is made of sines, so that it is the same on every machine without a file.
+    The encodings are there because little of a wrong encoder may reach the picture.
     """
     config = generator.config
     ys = torch.linspace(-1, 1, config.height).view(-1, 1)
@@ -336,39 +338,25 @@ def golden_answer(generator: Generator) -> Tensor:
     )
 
 
-def _read(path: Path, format_name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Header and tensors of a weights file."""
+@contextmanager
+def _opened(path: Path, format_name: str | None = None) -> Iterator[tuple[dict[str, Any], Any]]:
+    """A weights file's header and open file; of any kind if None is given, then of any size."""
     try:
-        if path.stat().st_size > MAX_BYTES:
+        if format_name and path.stat().st_size > MAX_BYTES:
             raise WeightsError(
                 f"{path}: {path.stat().st_size / 2**30:.1f} GiB, the limit for weights is "
                 f"{MAX_BYTES / 2**30:g}; this is another file"
             )
         with safe_open(path, framework="pt") as file:
-            header = _header(file.metadata(), path, format_name)
-            return header, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            yield _header(file.metadata(), path, format_name), file
     except (SafetensorError, OSError) as error:
-        raise _damaged(path, error) from error
+        raise WeightsError(
+            f"{path}: not a weights file or damaged ({str(error).splitlines()[0]}); fetch it again"
+        ) from error
 
 
 def _widened(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
-
-
-def _filled(build: Callable[[], N], state: Mapping[str, Tensor], path: Path) -> N:
-    """A network with a file's tensors, once they are known to be its own.
-
-    First it is built without memory for its tensors: what a configuration asks for is compared
-    with what the file holds, or a few numbers in it could ask for any amount.
-    """
-    with torch.device("meta"):
-        wanted = {name: value.shape for name, value in build().state_dict().items()}
-    given = {name: value.shape for name, value in state.items()}
-    if wanted != given or any(value.is_complex() for value in state.values()):
-        raise WeightsError(f"{path}: its tensors do not fit its own configuration; fetch it again")
-    network = build()
-    network.load_state_dict(_widened(state))
-    return network
 
 
 def _verify(answer: Tensor, golden: Any, path: Path) -> None:
@@ -394,14 +382,14 @@ def _header(
         raise WeightsError(f"{path}: a safetensors file, but not stillspeak {kind}weights")
     try:
         header = {key: read_json(metadata[key]) for key in ("config", "info", "golden")}
+        if not isinstance(header["config"], dict) or not isinstance(header["info"], dict):
+            raise ValueError
     except (KeyError, ValueError) as error:
         raise WeightsError(f"{path}: its header is damaged; fetch it again") from error
-    if not isinstance(header["config"], dict) or not isinstance(header["info"], dict):
-        raise WeightsError(f"{path}: its header is damaged; fetch it again")
     return header
 
 
-def _config(table: dict[str, Any], path: Path) -> GeneratorConfig:
+def _config(table: Mapping[str, Any], path: Path) -> GeneratorConfig:
     if table.get("decoder") == "warp":
         raise WeightsError(f"{path}: {_NO_WARP}")
     for name in ("expression_dim", "finest_skip"):
@@ -410,19 +398,4 @@ def _config(table: dict[str, Any], path: Path) -> GeneratorConfig:
                 f"{path}: made with generator.{name}, which 0.9 removed; use the default model or "
                 "stillspeak 0.8"
             )
-    try:
-        return GeneratorConfig(**{k: v for k, v in table.items() if k not in RETIRED})
-    except (TypeError, AttributeError, ConfigError) as error:
-        raise _other_version(path, error) from error
-
-
-def _other_version(path: Path, error: Exception) -> WeightsError:
-    return WeightsError(
-        f"{path}: made for another version of stillspeak ({error}); update stillspeak"
-    )
-
-
-def _damaged(path: Path, error: Exception) -> WeightsError:
-    return WeightsError(
-        f"{path}: not a weights file or damaged ({str(error).splitlines()[0]}); fetch it again"
-    )
+    return GeneratorConfig(**{k: v for k, v in table.items() if k not in RETIRED})

@@ -1,5 +1,6 @@
 """Where files lie, and that they go."""
 
+import shlex
 import signal
 import subprocess
 import sys
@@ -216,4 +217,4 @@ def test_long_names_are_cut_before_their_suffix():
     ],
 )
 def test_names_are_quoted_for_a_shell(name: str, word: str):
-    assert file_argument(name) == word
+    assert shlex.join([file_argument(name)]) == word

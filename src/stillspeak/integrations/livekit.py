@@ -3,8 +3,8 @@
     face = TalkingFace(stillspeak.StreamSession("photo.jpg", size=512))
     runner = AvatarRunner(room, audio_recv=receiver, video_gen=face, options=face.options)
 
-The runner pushes the agent's speech, as fast as it is made, and takes pictures and sound back, in
-step and in real time. While nobody speaks there are pictures and no sound.
+The runner pushes the agent's speech and takes pictures and sound back, in step and in real time.
+While nobody speaks there are pictures and no sound.
 """
 
 from __future__ import annotations
@@ -74,8 +74,7 @@ class TalkingFace(VideoGenerator):
     async def push_audio(self, frame: rtc.AudioFrame | AudioSegmentEnd) -> None:
         """Hear a piece of speech, or that an utterance ended.
 
-        Waits while too much is waiting already. A piece that was waited with when
-        :meth:`clear_buffer` came belongs to what was interrupted, and is dropped.
+        Waits while too much is waiting already; :meth:`clear_buffer` drops a piece that waits.
         """
         if isinstance(frame, AudioSegmentEnd):
             self.talk.end()

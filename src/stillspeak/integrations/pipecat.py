@@ -3,9 +3,8 @@
     face = TalkingFaceProcessor(stillspeak.StreamSession("photo.jpg", size=512))
     pipeline = Pipeline([transport.input(), stt, llm, tts, face, transport.output()])
 
-Speech of the voice goes in, pictures and the same speech come out, in step and in real time. What
-comes between pieces of speech, such as the words that were said, stays in its place between them.
-An interruption drops what was not played and closes the mouth.
+Speech goes in, pictures and the same speech come out, in step and in real time. What comes between
+pieces of speech stays between them. An interruption drops what was not played.
 """
 
 from __future__ import annotations
@@ -13,8 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from concurrent.futures import Executor
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -45,9 +43,8 @@ except ImportError as error:
     ) from error
 
 
-@dataclass(frozen=True)
-class _Voice:
-    """What speech carries along: it is put on the speech that comes out."""
+class _Voice(NamedTuple):
+    """What is carried over to the speech that comes out."""
 
     context_id: str | None
     destination: str | None

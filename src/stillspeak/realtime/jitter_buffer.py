@@ -1,7 +1,7 @@
 """A jitter buffer: sound of any rate and chunk size in, one block per frame out, whenever asked.
 
-What waits is bounded, and what is lost is counted. Live sound that waits for longer than jitter
-requires is caught up with: pauses are skipped, and speech is compressed in time a little.
+What waits is bounded, and what is lost is counted. Live sound that waits too long is caught up
+with: pauses are skipped, and speech is compressed in time a little.
 """
 
 from __future__ import annotations
@@ -42,13 +42,12 @@ class SoundCounts:
     """What happened to the sound that came in, in samples at the buffer's rate."""
 
     taken: int = 0
-    """Came in and fitted."""
     dropped: int = 0
     """Lost because too much was waiting."""
     skipped: int = 0
     """Left out to catch up: pauses, and what time compression takes out."""
     filled: int = 0
-    """Silence where sound had not come in time, between two pieces."""
+    """Silence where sound had not come in time."""
     mended: int = 0
     """NaN and infinite samples, replaced by zeros."""
 
@@ -86,9 +85,7 @@ class JitterBuffer:
             raise ConfigError(
                 f"{rate} Hz is no multiple of {fps} frames a second; give 16000, 24000 or 48000"
             )
-        self.rate, self.live = rate, live
-        self.block = rate // fps
-        """Samples in a block."""
+        self.rate, self.live, self.block = rate, live, rate // fps
         if max_buffer is None:
             max_buffer = LIVE_MAX_BUFFER if live else MAX_BUFFER
         self._prebuffer = round(PREBUFFER * rate) if live else 0
@@ -127,7 +124,7 @@ class JitterBuffer:
 
         Args:
             samples: (S,) or (S, C) int16, int32, uint8, or floats in [-1, 1]. NaN and infinite
-                samples become zeros, so that one damaged packet does not end a conversation.
+                samples become zeros.
             rate: samples a second; it may change from one call to the next.
 
         Raises:
@@ -137,9 +134,8 @@ class JitterBuffer:
         array = np.asarray(samples)
         if array.dtype.kind == "f":
             sane = np.isfinite(array)
-            if not sane.all():
-                self.counts.mended += int(array.size - np.count_nonzero(sane))
-                array = np.where(sane, array, 0)
+            self.counts.mended += int(array.size - np.count_nonzero(sane))
+            array = np.where(sane, array, 0)
         self._append(self._resampler.feed(mono_chunk(array, name=SOUND), rate))
 
     def silence(self, seconds: float) -> None:

@@ -15,11 +15,7 @@ EMPTY: Waveform = np.zeros(0, np.float32)
 
 
 class Resampler:
-    """Sound of any rate in, of one rate out.
-
-    Args:
-        rate: samples a second of what comes out.
-    """
+    """Sound of any rate in, of one rate out."""
 
     def __init__(self, rate: int) -> None:
         self.rate = rate
@@ -60,8 +56,7 @@ class Resampler:
 class BlockResampler:
     """Blocks of one frame's length at one rate to whole blocks at another.
 
-    The face needs a block's last sample for the same frame. A resampler that holds back a few
-    would delay it by a whole frame, so silence is put in front to make up for them.
+    Silence in front makes up for the samples held back, which would cost a whole frame.
     """
 
     def __init__(self, rate: int, sample_rate: int, fps: int) -> None:

@@ -1,13 +1,9 @@
 """A talking face on a clock: sound comes in at any time, frames go out when they are due.
 
 A :class:`~stillspeak.stream.StreamSession` has no clock. :class:`RealtimeSession` gives it one:
-every 40 ms (at 25 frames a second) it hands out an :class:`AVFrame`, the sound of one frame and the
-picture that belongs to it, a constant time after that sound came in. So lips and sound are in step
-by construction. The live web page, LiveKit, Pipecat and ``stillspeak stream`` are built on it.
-
-When something is late, pictures are left out first, then pauses are skipped, and beyond a bound
-sound is dropped. Everything that waits is bounded and everything lost is counted, see
-:meth:`RealtimeSession.stats`.
+every frame's time it hands out an :class:`AVFrame`, a sound and the picture that belongs to it, a
+constant time after that sound came in. When something is late, pictures are left out first, then
+pauses are skipped, and beyond a bound sound is dropped.
 """
 
 from __future__ import annotations
@@ -43,10 +39,10 @@ COMPUTING_FRAMES = 1
 """Frames of delay for computing, on top of what the model looks ahead."""
 
 MAX_PENDING = 2
-"""Blocks that wait for the thread while it computes; more would only be shown late."""
+"""Blocks that wait for the thread while it computes."""
 
 MAX_FREEZE = 5
-"""Frames without a picture in a row, at most, while pictures are left out for a slow consumer."""
+"""Pictures left out in a row, at most, for a slow consumer."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +60,6 @@ class AVFrame:
     picture: Picture | None
     """(H, W, 3) uint8 RGB, or None: the last one stays."""
     speaking: bool
-    """Whether somebody speaks."""
 
 
 @dataclass
@@ -93,8 +88,7 @@ class RealtimeSession:
     Args:
         source: the face; nothing else may use it meanwhile.
         rate: samples a second of the frames' sound; a multiple of the face's frame rate.
-        live: somebody speaks and is heard at the same time; see :class:`JitterBuffer`.
-        max_buffer: seconds of sound that may wait; see :class:`JitterBuffer`.
+        live, max_buffer: as for :class:`JitterBuffer`.
         executor: computes; the event loop's by default.
         clock: seconds, monotonic.
         sleep: waits so many seconds.
@@ -116,15 +110,12 @@ class RealtimeSession:
     ) -> None:
         self._source = source
         self.fps = source.fps
-        """Frames a second."""
         self.buffer = JitterBuffer(rate, source.fps, live=live, max_buffer=max_buffer)
-        """The sound that waits."""
         latency = source.latency
         look_ahead = (latency.algorithmic + latency.resampling) * source.fps
         self.delay: int = math.ceil(look_ahead - 1e-9) - 1 + COMPUTING_FRAMES
         """Frames from taking a block to playing it: the model's look-ahead, and computing."""
         self.pictures = PictureCounts()
-        """What happened to the pictures."""
         self.start: float | None = None
         """When, by the clock, frame 0 was taken. Frame k is due ``delay + k`` frames later."""
         self._executor, self._clock, self._sleep = executor, clock, sleep
@@ -134,9 +125,7 @@ class RealtimeSession:
         # Blocks for the thread, each with its frame's index; None is an interruption, with the
         # indexes of the frames that were not shown yet.
         self._tasks: deque[tuple[Waveform | None, list[int]]] = deque()
-        self._wake = asyncio.Event()
-        self._warm = asyncio.Event()
-        self._room = asyncio.Event()
+        self._wake, self._warm, self._room = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._generation = 0
         self._unseen: deque[int] = deque()  # frames whose block was heard, without a picture yet
         self._worker: asyncio.Task[None] | None = None
@@ -145,23 +134,15 @@ class RealtimeSession:
         self._finishing = self._closed = False
         self._shown = -1
 
-    # --- sound in ---------------------------------------------------------------------------
-
     def push(self, samples: npt.NDArray[Any], rate: int) -> None:
-        """Hear sound now, without waiting; what does not fit is dropped and counted.
-
-        Arguments and errors as for :meth:`JitterBuffer.push`.
-        """
+        """Hear sound now, without waiting; see :meth:`JitterBuffer.push`."""
         self.buffer.push(samples, rate)
 
     async def feed(self, samples: npt.NDArray[Any], rate: int) -> bool:
-        """Hear sound, and wait while too much is waiting already.
+        """As :meth:`push`, but wait while too much is waiting already.
 
         Returns:
             Whether it was taken; it was not if an interruption or the end came first.
-
-        Raises:
-            AudioError: as for :meth:`JitterBuffer.push`.
         """
         seconds = len(np.asarray(samples)) / whole_rate(rate, name=SOUND)
         generation = self._generation
@@ -193,8 +174,6 @@ class RealtimeSession:
         self._last_loud = -math.inf
         self._tasks = deque([(None, [index for index, _ in self._line])])
         self._wake.set()
-
-    # --- frames out -------------------------------------------------------------------------
 
     async def __aenter__(self) -> RealtimeSession:
         return self
@@ -232,8 +211,7 @@ class RealtimeSession:
         self._worker = asyncio.create_task(self._work())
         await self._warm.wait()
         self.start = self._clock()
-        index, last = 0, None
-        frozen = 0
+        index, last, frozen = 0, None, 0
         while not self._closed:
             lateness = self._clock() - (self.start + index / self.fps)
             if lateness > STALL_SECONDS:
@@ -286,20 +264,15 @@ class RealtimeSession:
 
     def _newest(self, index: int) -> Picture | None:
         """The latest picture up to a frame; older ones are forgotten."""
-        ready = sorted(k for k in self._ready if k <= index)
-        pictures = [self._ready.pop(k) for k in ready]
-        if not ready or ready[-1] <= self._shown:
+        pictures = [(k, self._ready.pop(k)) for k in sorted(self._ready) if k <= index]
+        if not pictures or pictures[-1][0] <= self._shown:
             return None
-        self._shown = ready[-1]
+        self._shown, picture = pictures[-1]
         self.pictures.late += self._shown < index
-        return pictures[-1]
+        return picture
 
     def _hear(self, index: int, sound: Waveform) -> None:
-        """Hand a block to the thread.
-
-        If it is behind, the face does not hear the oldest block, whose picture would come too
-        late. The block is played all the same.
-        """
+        """Hand a block to the thread; if it is behind, the face does not hear the oldest one."""
         waiting = [place for place, (block, _) in enumerate(self._tasks) if block is not None]
         if len(waiting) >= MAX_PENDING:
             del self._tasks[waiting[0]]
@@ -309,8 +282,7 @@ class RealtimeSession:
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()
         try:
-            # The first step in a process takes many times as long as the others: no frame waits
-            # for it.
+            # The first step in a process takes many times as long: no frame waits for it.
             await loop.run_in_executor(self._executor, self._warm_up)
             self._warm.set()
             while not self._closed:
@@ -355,9 +327,6 @@ def pcm16(sound: Waveform) -> npt.NDArray[np.int16]:
 
 
 def even(picture: Picture) -> Picture:
-    """A picture without its last row or column where their number is odd, for video encoders.
-
-    (H, W, 3) uint8, contiguous.
-    """
+    """A picture (H, W, 3) without its last row or column where that is odd, for encoders."""
     rows, columns = picture.shape[0] // 2 * 2, picture.shape[1] // 2 * 2
     return np.ascontiguousarray(picture[:rows, :columns])

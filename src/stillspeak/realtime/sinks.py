@@ -18,19 +18,12 @@ from stillspeak.realtime.session import Picture
 
 
 class PictureWriter:
-    """Writes pictures without sound, one after another: JPEG files or raw RGB.
-
-    Args:
-        file: open for writing, unbuffered.
-        form: ``mjpeg`` or ``rgb24``.
-
-    Attributes:
-        marks: what says that the pictures are synthetic.
-    """
+    """Writes pictures without sound, one after another: JPEG files (``mjpeg``) or ``rgb24``."""
 
     def __init__(self, file: BinaryIO, form: str) -> None:
         self._file, self._form = file, form
         self.marks: Marks | None = None
+        """What says that the pictures are synthetic."""
         self._marking: Marking | None = None
         self._last = b""
 
@@ -41,18 +34,17 @@ class PictureWriter:
                 self._marking = Marking(self.marks, "")
             if self._marking is not None:
                 picture = self._marking.frame(picture)
-            self._last = picture.tobytes() if self._form == "rgb24" else _jpeg(picture)
+            if self._form == "rgb24":
+                self._last = picture.tobytes()
+            else:
+                import PIL.Image
+
+                jpeg = io.BytesIO()
+                PIL.Image.fromarray(picture).save(jpeg, "JPEG", quality=90)
+                self._last = jpeg.getvalue()
         rest = memoryview(self._last)
         while rest:
             rest = rest[self._file.write(rest) :]
-
-
-def _jpeg(picture: Picture) -> bytes:
-    import PIL.Image
-
-    file = io.BytesIO()
-    PIL.Image.fromarray(picture).save(file, "JPEG", quality=90)
-    return file.getvalue()
 
 
 @contextmanager
@@ -64,8 +56,7 @@ def open_sinks(
     Args:
         record: an ``.mp4`` to write.
         form: ``mkv``, ``mjpeg`` or ``rgb24``, written to standard output; None writes nothing.
-        fps: pictures a second.
-        rate: samples a second of the sound.
+        fps, rate: pictures a second, samples a second.
         overwrite: replace ``record`` if it exists.
 
     Raises:

@@ -29,12 +29,10 @@ _READ_BYTES = 4096
 async def feeding(
     session: RealtimeSession, chunks: Chunks, *, wait: bool = True
 ) -> AsyncIterator[None]:
-    """Feed a session until this is left or the source ends.
+    """Feed a session until this is left or the source ends; its errors are raised here.
 
-    Args:
-        session: hears it; if it is not live, no more is read than it has room for.
-        chunks: the source. Its errors end the session, and are raised here.
-        wait: for the first chunk: most mistakes appear in it, before anything is shown.
+    For a session that is not live, no more is read than it has room for. ``wait`` is for the first
+    chunk: most mistakes appear in it, before anything is shown.
     """
     first = [await anext(chunks)] if wait else []
 
@@ -66,11 +64,7 @@ async def feeding(
 
 
 async def file_chunks(path: str, rate: int) -> Chunks:
-    """A file's sound at ``rate`` samples a second, a quarter of a second at a time.
-
-    Raises:
-        AudioError: it cannot be read.
-    """
+    """A file's sound at ``rate`` samples a second, a quarter of a second at a time."""
     pieces = read_track(path, sample_rate=rate)
     while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
         sound, _ = piece
@@ -88,10 +82,9 @@ async def stdin_chunks(rate: int, channels: int) -> Chunks:
     def read() -> None:
         # In a daemon thread, since nothing can end a read that waits for ever.
         while not left.is_set():
-            try:
+            piece = b""
+            with suppress(OSError):
                 piece = os.read(file, _READ_BYTES)
-            except OSError:
-                piece = b""
             try:
                 asyncio.run_coroutine_threadsafe(pieces.put(piece), loop).result()
             except (RuntimeError, asyncio.CancelledError):
@@ -113,11 +106,7 @@ async def stdin_chunks(rate: int, channels: int) -> Chunks:
 
 
 def sound_devices() -> Any:
-    """The module that talks to sound devices.
-
-    Raises:
-        MissingDependencyError: it, or the library that it needs, is not installed.
-    """
+    """The module that talks to sound devices."""
     try:
         import sounddevice
     except ImportError as error:
@@ -135,12 +124,7 @@ def sound_devices() -> Any:
 async def microphone_chunks(devices: Any, wanted: str | None) -> Chunks:
     """A microphone's sound at its own rate.
 
-    Args:
-        devices: what :func:`sound_devices` returns.
-        wanted: number or part of the name of the microphone; the system's default if None.
-
-    Raises:
-        InputError: there is none, or it cannot be opened.
+    ``wanted`` is its number or part of its name; None is the system's default.
     """
     loop = asyncio.get_running_loop()
     heard: asyncio.Queue[npt.NDArray[np.float32]] = asyncio.Queue()
@@ -153,14 +137,8 @@ async def microphone_chunks(devices: Any, wanted: str | None) -> Chunks:
 
     try:
         rate = int(devices.query_devices(which, "input")["default_samplerate"])
-        microphone = devices.InputStream(
-            samplerate=rate,
-            device=which,
-            channels=1,
-            dtype="float32",
-            blocksize=rate // 50,
-            callback=hear,
-        )
+        form = {"channels": 1, "dtype": "float32", "blocksize": rate // 50}
+        microphone = devices.InputStream(samplerate=rate, device=which, callback=hear, **form)
     except (ValueError, devices.PortAudioError) as error:
         raise InputError(
             f"no microphone can be opened ({' '.join(str(error).split())}); plug one in, choose "

@@ -1,4 +1,4 @@
-"""The application: pages, API and live part under one roof."""
+"""The application: pages, API and live part in one FastAPI app."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""What a refusal looks like in HTTP, for the studio and the live page alike.
+"""What a refusal looks like in HTTP: ``{"error": {"code", "message"}}``.
 
-Every one is ``{"error": {"code", "message"}}``: a code for programs that stays as it is, and one
-line for people.
+The code is for programs and stays as it is; the message is one line for people.
 """
 
 from __future__ import annotations
@@ -24,15 +23,7 @@ log = logging.getLogger("stillspeak.web")
 
 
 class ApiError(Exception):
-    """A request that is refused.
-
-    Args:
-        status: of the answer.
-        code: which refusal it is, for programs.
-        message: for people.
-        retry_after: seconds after which it is worth another try.
-        more: what else programs are told.
-    """
+    """A request that is refused; ``more`` is what else programs are told."""
 
     def __init__(
         self, status: int, code: str, message: str, *, retry_after: int | None = None, **more: Any

@@ -2,11 +2,8 @@
 
 :class:`Guard` is ASGI middleware around a whole application:
 
-- **Host**: ``localhost``, a bare address or a name that the operator allowed. Another name that
-  was made to resolve to this machine (DNS rebinding) gets 403.
-- **Origin**: a request that changes something must come from a page of this server or from no page
-  at all (curl, Python). Pages of other sites get 403, and so do their requests for data. There is
-  no CORS, and there are no web sockets.
+- **Host**: ``localhost``, a bare address or an allowed name; others (DNS rebinding) get 403.
+- **Origin**: pages of other sites get 403 where they change something or ask for data.
 - **Bodies** are counted and timed while they are read.
 - **Headers**: a content security policy without inline code and third parties, and its kin.
 """
@@ -14,6 +11,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from urllib.parse import urlsplit
@@ -58,32 +56,24 @@ _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class Guard:
-    """The middleware.
-
-    Args:
-        app: the application.
-        settings: which host names are allowed, and how long a body may take.
-        large_bodies: paths whose bodies may be larger than :data:`SMALL_BODY`, and how large.
-    """
+    """The middleware; ``large_bodies`` has the limits of paths beyond :data:`SMALL_BODY`."""
 
     def __init__(
         self, app: ASGIApp, settings: ServeSettings, large_bodies: Mapping[str, int]
     ) -> None:
-        self._app = app
-        self._settings = settings
+        self._app, self._settings, self._large_bodies = app, settings, large_bodies
         self._hosts = {name.lower() for name in settings.allow_hosts} | {"localhost"}
-        self._large_bodies = large_bodies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        reason = self._refusal(scope, headers)
         body = _Body(receive, self._large_bodies.get(scope["path"], SMALL_BODY))
-        if reason is not None:
+        length = headers.get("content-length", "0")
+        if reason := self._refusal(scope, headers):
             body.error = ApiError(403, "forbidden", reason)
-        elif _declared_length(headers) > body.limit:
+        elif re.fullmatch("[0-9]{1,19}", length) and int(length) > body.limit:
             body.error = body.too_large
         started = False
 
@@ -108,8 +98,10 @@ class Guard:
     def _refusal(self, scope: Scope, headers: Headers) -> str | None:
         """Why a request is refused, or None."""
         host = headers.get("host", "")
-        name = _host_name(host)
-        if name is None or not (name in self._hosts or is_address(name)):
+        name = None
+        with suppress(ValueError):
+            name = urlsplit(f"//{host}").hostname
+        if not name or not (name in self._hosts or is_address(name)):
             return (
                 f"this server does not answer to the name {name or '(none)'}; open it as "
                 "localhost, or start it with --allow-host"
@@ -128,8 +120,7 @@ class _Body:
     """A request's body as it comes in, counted and timed."""
 
     def __init__(self, receive: Receive, limit: int) -> None:
-        self._receive = receive
-        self.limit = limit
+        self._receive, self.limit = receive, limit
         self.error: ApiError | None = None
         """Why it is refused."""
 
@@ -137,8 +128,7 @@ class _Body:
     def too_large(self) -> ApiError:
         size = self.limit
         shown = f"{size / 2**20:.4g} MiB" if size >= 2**20 else f"{size / 1024:.4g} KiB"
-        message = f"the upload is larger than {shown}; make it smaller"
-        return ApiError(413, "too_large", message)
+        return ApiError(413, "too_large", f"the upload is larger than {shown}; make it smaller")
 
     def timed(self, settings: ServeSettings) -> Receive:
         """What an application receives it by; raises :attr:`error`."""
@@ -174,19 +164,6 @@ def _add_headers(message: Message) -> None:
     headers = MutableHeaders(scope=message)
     for name, value in HEADERS.items():
         headers.setdefault(name, value)
-
-
-def _declared_length(headers: Headers) -> int:
-    text = headers.get("content-length", "0")
-    return int(text) if text.isdecimal() and text.isascii() and len(text) < 20 else 0
-
-
-def _host_name(host: str) -> str | None:
-    """The name or address in a Host header, without its port; None where there is none."""
-    try:
-        return urlsplit(f"//{host}").hostname or None
-    except ValueError:
-        return None
 
 
 def _same_place(origin: str, host: str) -> bool:

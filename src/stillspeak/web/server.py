@@ -60,14 +60,8 @@ def serve_app(
 ) -> None:
     """Serve any application until interrupted; nothing about requests is logged.
 
-    Args:
-        app: the application.
-        host, port: where to listen; port 0 takes a free one.
-        ready: called once with the URL, from when on connections are taken.
-        options: of ``uvicorn.Config``.
-
-    Raises:
-        ConfigError: the address cannot be listened on.
+    Port 0 takes a free one, and ``options`` are those of ``uvicorn.Config``. The rest is as for
+    :func:`run`.
     """
     import uvicorn
 

@@ -26,12 +26,7 @@ if TYPE_CHECKING:
 
 
 class LiveHub:
-    """The sessions of a server.
-
-    Args:
-        settings: what the server allows.
-        animator: gives a loaded model and detector, in a thread.
-    """
+    """The sessions of a server; ``animator`` gives a loaded model and detector, in a thread."""
 
     def __init__(self, settings: ServeSettings, animator: Callable[[], Animator]) -> None:
         self.settings = settings
@@ -49,12 +44,7 @@ class LiveHub:
         return len(self.sessions) + self._waiting
 
     async def open(self, sdp: str, image: bytes | None, options: AnimateOptions) -> LiveSession:
-        """A new session, and its answer in its peer connection.
-
-        Args:
-            sdp: the offer.
-            image: the reference image's file, or None for the bundled portrait.
-            options: how it is shown and moved.
+        """A new session for the offer ``sdp``; no reference image means the bundled portrait.
 
         Raises:
             ApiError: there are too many, or the offer or the image cannot be used.

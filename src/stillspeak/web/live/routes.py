@@ -1,7 +1,6 @@
 """The live face in a browser: a page, and an endpoint that answers a WebRTC offer.
 
-Sound comes in, picture and sound go out in step. No other machine is asked for anything: there is
-no STUN server unless the operator names one.
+No other machine is asked for anything: there is no STUN server unless the operator names one.
 """
 
 from __future__ import annotations
@@ -163,17 +162,18 @@ def max_offer_bytes(settings: ServeSettings) -> int:
 
 
 async def _read_offer(request: Request, settings: ServeSettings) -> OfferIn:
-    # Another site's page can make a browser send a form or plain text without being asked first,
-    # but not this.
+    # Another site's page can make a browser send a form or plain text, but not this.
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise ApiError(415, "type", "send the offer as application/json")
     most = settings.live_upload_bytes
+    message = f"the picture is larger than {most / 2**20:.3g} MiB; send a smaller one"
+    too_large = ApiError(413, "large", message, limit=most)
     body = bytearray()
     async for piece in request.stream():
         body += piece
         if len(body) > max_offer_bytes(settings):
-            raise _too_large(most)
+            raise too_large
     try:
         given = {k: v for k, v in json.loads(bytes(body)).items() if v is not None}
         asked = OfferIn.model_validate(given, strict=True)
@@ -181,22 +181,16 @@ async def _read_offer(request: Request, settings: ServeSettings) -> OfferIn:
         first = error.errors(include_url=False)[0]
         match first["loc"][0]:
             case "sdp" | "type":
-                message = 'sdp and type are needed: a text, and "offer"'
-                raise ApiError(400, "offer", message) from None
+                refusal = ApiError(400, "offer", 'sdp and type are needed: a text, and "offer"')
             case "picture":
-                message = "picture has to be a file's bytes in base64"
-                raise ApiError(400, "picture", message) from None
+                refusal = ApiError(400, "picture", "picture has to be a file's bytes in base64")
             case name:
-                raise ApiError(422, "input", f"{name}: {first['msg']}") from None
+                refusal = ApiError(422, "input", f"{name}: {first['msg']}")
+        raise refusal from None
     except (ValueError, AttributeError, RecursionError):
         raise ApiError(400, "offer", "send a JSON object with sdp and type") from None
     if asked.picture is not None and len(asked.picture) > most:
-        raise _too_large(most)
+        raise too_large
     if (asked.options.size or 0) > settings.live_size:
         raise ApiError(422, "input", f"size is at most {settings.live_size} here")
     return asked
-
-
-def _too_large(most: int) -> ApiError:
-    message = f"the picture is larger than {most / 2**20:.3g} MiB; send a smaller one"
-    return ApiError(413, "large", message, limit=most)

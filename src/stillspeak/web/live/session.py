@@ -43,10 +43,7 @@ STATS_SECONDS = 1.0
 class LiveSession:
     """One peer: its connection, its face, and the tasks between them.
 
-    Args:
-        talk: the face and its clock.
-        settings: the server's.
-        ended: called once, when everything is closed.
+    ``ended`` is called once, when everything is closed.
     """
 
     def __init__(
@@ -62,8 +59,7 @@ class LiveSession:
         self.sound, self.picture = SoundTrack(talk), PictureTrack(talk.fps)
         self.reason: str | None = None
         """Why it ended."""
-        self._settings = settings
-        self._ended = ended
+        self._settings, self._ended = settings, ended
         self._peer = RTCPeerConnection(
             RTCConfiguration(iceServers=[RTCIceServer(**s) for s in settings.ice_servers])
         )
@@ -71,19 +67,13 @@ class LiveSession:
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing: asyncio.Task[None] | None = None
         self._began = self._last_sign = time.monotonic()
-        self._connected = False
-        self._speaking = False
-        self._listening = False
+        self._connected = self._speaking = self._listening = False
         self._peer.on("track", self._on_track)
         self._peer.on("datachannel", self._on_channel)
         self._peer.on("connectionstatechange", self._on_state)
 
     async def answer(self, sdp: str) -> str:
-        """The SDP that answers an offer.
-
-        Raises:
-            ApiError: the offer cannot be answered.
-        """
+        """The SDP that answers an offer."""
         try:
             await self._peer.setRemoteDescription(RTCSessionDescription(sdp, "offer"))
         except Exception as error:  # of broken SDP the parser raises any class there is
@@ -141,8 +131,6 @@ class LiveSession:
             log.error("live session failed", exc_info=failure)
             self.close(str(failure) if isinstance(failure, StillspeakError) else "internal error")
 
-    # --- what the peer does -----------------------------------------------------------------
-
     def _on_track(self, track: MediaStreamTrack) -> None:
         if track.kind == "audio" and not self._listening:
             self._listening = True
@@ -198,14 +186,11 @@ class LiveSession:
                 channel.send(json.dumps(message))
 
     def _stats(self) -> dict[str, Any]:
-        stats = self.talk.stats()
-        stats["network"] = {
+        network = {
             "sound_packets_dropped": self.sound.dropped,
             "pictures_dropped": self.picture.dropped,
         }
-        return {"type": "stats", **stats}
-
-    # --- tasks ------------------------------------------------------------------------------
+        return {"type": "stats", **self.talk.stats(), "network": network}
 
     async def _listen(self, track: MediaStreamTrack) -> None:
         """Bring the peer's sound to the face."""

@@ -21,7 +21,7 @@ RATE = 48_000
 """Samples a second of Opus, in and out."""
 
 PACKET = RATE // 50
-"""Samples in an audio packet: 20 ms, what Opus in WebRTC takes at a time."""
+"""Samples in an audio packet: 20 ms."""
 
 VIDEO_CLOCK = 90_000
 """Ticks a second of RTP video."""
@@ -38,7 +38,6 @@ class _Track(MediaStreamTrack):
         self._items: deque[tuple[int, Any]] = deque(maxlen=size)
         self._more = asyncio.Event()
         self.dropped = 0
-        """Items dropped because the encoder or the network did not take them."""
 
     def _put(self, time_stamp: int, item: Any) -> None:
         self.dropped += len(self._items) == self._items.maxlen

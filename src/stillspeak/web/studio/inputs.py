@@ -61,11 +61,7 @@ async def _add_sound(
 
 
 async def _receive(request: Request, target: Path) -> None:
-    """Write a request's body to a file; its size and time are bounded by the guard.
-
-    Raises:
-        ApiError: an empty body, or the client went away.
-    """
+    """Write a request's body to a file; its size and time are bounded by the guard."""
     with target.open("wb") as file:
         try:
             async for piece in request.stream():

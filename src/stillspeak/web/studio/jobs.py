@@ -5,11 +5,9 @@ from __future__ import annotations
 import shlex
 import threading
 import time
-from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from stillspeak.errors import StillspeakError
 from stillspeak.media.marks.marking import MarkChoices
@@ -20,9 +18,6 @@ from stillspeak.web.studio.model_cache import ModelCache
 from stillspeak.web.studio.schemas import State, VideoOut, WarningOut, warnings_out
 from stillspeak.web.studio.storage import Item, Storage
 from stillspeak.web.studio.uploads import PictureItem, SoundItem
-
-if TYPE_CHECKING:
-    from stillspeak.rendering.raster import Picture
 
 
 @dataclass(eq=False, kw_only=True)
@@ -41,9 +36,8 @@ class Job(Item):
     stage: str = "waiting"
     """loading (the model), looking (at the picture and the sound), drawing (frames)."""
     done: int = 0
-    """Frames drawn."""
     total: int = 0
-    """Frames to draw, once it is known."""
+    """Frames drawn and to draw, once that is known."""
     error: str | None = None
     warnings: list[WarningOut] = field(default_factory=list)
     result: VideoOut | None = None
@@ -79,9 +73,7 @@ class JobQueue:
     """Runs jobs in one thread, one after another. Methods are for any thread."""
 
     def __init__(self, storage: Storage, models: ModelCache, settings: ServeSettings) -> None:
-        self._storage = storage
-        self._models = models
-        self._settings = settings
+        self._storage, self._models, self._settings = storage, models, settings
         self._jobs: list[Job] = []
         """Those that are not over; the first one runs, or is about to."""
         self._lock = threading.RLock()
@@ -95,11 +87,7 @@ class JobQueue:
         self._thread.shutdown()
 
     def check(self, client: str) -> None:
-        """Refuse a client while the queue is full.
-
-        Raises:
-            ApiError: it is.
-        """
+        """Refuse a client while the queue is full."""
         most, length = self._settings.queue_per_client, self._settings.queue_length
         with self._lock:
             if sum(job.client == client for job in self._jobs) >= most:
@@ -110,11 +98,7 @@ class JobQueue:
                 raise ApiError(503, "busy", message, retry_after=15)
 
     def submit(self, job: Job) -> None:
-        """Keep a job in the storage, and put it at the end of the queue.
-
-        Raises:
-            ApiError: the queue is full, or the server is stopping.
-        """
+        """Keep a job in the storage, and put it at the end of the queue."""
         with self._lock:
             self.check(job.client)
             self._storage.add(job)
@@ -172,8 +156,6 @@ class JobQueue:
         self._storage.sweep()
 
     def _make(self, job: Job) -> None:
-        from stillspeak.media.video_writer import write_video
-
         began = time.monotonic()
 
         def go_on() -> None:
@@ -185,11 +167,9 @@ class JobQueue:
                     "give a shorter sound or a smaller size"
                 )
 
-        def counted(frames: Iterable[Picture]) -> Iterator[Picture]:
-            for frame in frames:
-                go_on()
-                yield frame
-                job.done += 1
+        def drawn(frames: int) -> None:
+            job.done = frames
+            go_on()
 
         job.stage = "loading"
         animator = self._models.animator(job.model)
@@ -206,9 +186,7 @@ class JobQueue:
         go_on()
         job.total = len(animation)
         job.stage = "drawing"
-        settings = animation.video_settings
-        settings["marks"] = self._settings.choices.applied(settings["marks"])
-        frames = write_video(job.file, counted(animation), **settings)
+        frames = animation.save(job.file, progress=drawn, **vars(self._settings.choices))
         job.result = VideoOut(
             url=f"/api/jobs/{job.id}/video",
             frames=frames,
@@ -222,8 +200,8 @@ class JobQueue:
 
 
 def file_argument(name: str) -> str:
-    """A file's name as one word of a shell command, never taken for an option or for stdin."""
-    return shlex.quote(f"./{name}" if name.startswith("-") else name)
+    """A file's name as a word of a command, never taken for an option or for stdin."""
+    return f"./{name}" if name.startswith("-") else name
 
 
 def command_lines(
@@ -240,11 +218,9 @@ def command_lines(
     lines = []
     if sound.spoken is not None:
         spoken = sound.spoken
-        lines.append(
-            f"espeak-ng -v {spoken.voice} -s {spoken.speed} -w {file_argument(sound.name)} "
-            f"-- {shlex.quote(spoken.text)}"
-        )
-    words = ["stillspeak animate", file_argument(picture.name), file_argument(sound.name)]
+        voice = ["-v", spoken.voice, "-s", str(spoken.speed)]
+        lines.append(["espeak-ng", *voice, "-w", file_argument(sound.name), "--", spoken.text])
+    words = ["stillspeak", "animate", file_argument(picture.name), file_argument(sound.name)]
     if model is not None:
         words += ["--model", file_argument(model)]
     for name, value in options.changed().items():
@@ -254,7 +230,6 @@ def command_lines(
     if not choices.mark:
         words.append("--no-mark")
     if choices.label is not None:
-        words += ["--label-text", shlex.quote(choices.label)]
-    words += ["-o", "video.mp4"]
-    lines.append(" ".join(words))
-    return "\n".join(lines)
+        words += ["--label-text", choices.label]
+    lines.append([*words, "-o", "video.mp4"])
+    return "\n".join(map(shlex.join, lines))

@@ -37,8 +37,7 @@ class Model:
 class RememberingDetector:
     """A detector that remembers the faces of the last pictures: each is shown, then animated.
 
-    Args:
-        detector: finds the faces; None loads MediaPipe's when first needed.
+    None loads MediaPipe's detector when it is first needed.
     """
 
     def __init__(self, detector: LandmarkDetector | None = None) -> None:
@@ -79,11 +78,7 @@ class RememberingDetector:
             detector.close()
 
     def load(self) -> LandmarkDetector:
-        """The detector, loaded by now.
-
-        Raises:
-            MissingDependencyError: something that it needs is not installed.
-        """
+        """The detector, loaded by now."""
         with self._lock:
             if self._detector is None:
                 from stillspeak.face.landmarks import MediaPipeDetector
@@ -93,12 +88,7 @@ class RememberingDetector:
 
 
 class ModelCache:
-    """Loaded models, the most recently used ones. Safe from several threads.
-
-    Args:
-        settings: which models there are, where they run and how many are kept.
-        detector: finds faces for all of them.
-    """
+    """Loaded models, the most recently used ones. Safe from several threads."""
 
     def __init__(self, settings: ServeSettings, detector: LandmarkDetector | None = None) -> None:
         self._settings = settings
@@ -110,19 +100,14 @@ class ModelCache:
     def offered(self) -> dict[str, Model]:
         """The models that can be chosen, by name; the first is the default.
 
-        Raises:
-            WeightsError: one that the operator named is not there.
-            ConfigError: two have the same name, or there is none.
+        WeightsError or ConfigError: one is not there, two have the same name, or there is none.
         """
         if self._offered is None:
             self._offered = _offered(self._settings.models)
         return self._offered
 
     def animator(self, name: str | None = None) -> Animator:
-        """A loaded model, for any number of threads at a time; it must not be closed.
-
-        Args:
-            name: one of :meth:`offered`; None takes the first.
+        """One of :meth:`offered`, the first by default, loaded; it must not be closed.
 
         Raises:
             ConfigError: no such model, or the device is not there.

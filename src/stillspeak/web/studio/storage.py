@@ -1,8 +1,7 @@
 """Where uploads and videos are kept until their time is up.
 
-One folder for each run of the server, readable by its user alone, with one folder for each item in
-it. Names of items are random; nothing that a visitor sends is ever part of a path. What a killed
-server left is removed by the next one.
+One folder for each run of the server, readable by its user alone, holds a folder for each item.
+Nothing that a visitor sends is ever part of a path. What a killed server left, the next removes.
 """
 
 from __future__ import annotations
@@ -47,14 +46,12 @@ class Item:
     """Something kept for a while. Its id cannot be guessed; those who know it may use the item."""
 
     what: ClassVar[str] = "file"
-    """What messages call it."""
-
     id: str
     folder: Path
     expires: float = math.inf
     """When it is removed, in seconds of ``time.monotonic``."""
     size: int = 0
-    """Bytes that it takes, or may still take."""
+    """Bytes that it takes."""
     dropped: bool = False
     """Whether it was removed, though a job may still need it."""
 
@@ -85,11 +82,7 @@ class Storage:
         self._stack = ExitStack()
 
     def open(self) -> None:
-        """Make the folder, if there is none yet, and remove what killed servers left beside it.
-
-        Raises:
-            ConfigError: the folder cannot be made.
-        """
+        """Make the folder, if there is none yet, and remove what killed servers left beside it."""
         if self.folder is not None:
             return
         try:
@@ -113,11 +106,7 @@ class Storage:
     def new_folder(self, size: int = 0) -> Iterator[tuple[str, Path]]:
         """A new id with its empty folder, which is removed at the end unless :meth:`add` came.
 
-        Args:
-            size: bytes that may be written into it.
-
-        Raises:
-            StorageFullError: no room.
+        ``size`` is how many bytes may be written into it.
         """
         limits = self._settings
         with self._lock:
@@ -126,9 +115,8 @@ class Storage:
             count = len(self._items) + len(self._reserved)
             used = sum(item.size for item in self._items.values()) + sum(self._reserved.values())
             if count >= limits.max_items or used + size > limits.max_stored_bytes:
-                raise StorageFullError(
-                    "the server holds as many files as it may; try again in a few minutes"
-                )
+                message = "the server holds as many files as it may; try again in a few minutes"
+                raise StorageFullError(message)
             name = secrets.token_urlsafe(18)
             self._reserved[name] = size
             folder = self.folder / name
@@ -153,11 +141,7 @@ class Storage:
         return item
 
     def get(self, kind: type[Kept], name: str) -> Kept:
-        """The item of this id and kind.
-
-        Raises:
-            GoneError: there is none, or none any more.
-        """
+        """The item of this id and kind; GoneError if there is none (any more)."""
         with self._lock:
             item = self._items.get(name)
             if not isinstance(item, kind) or item.dropped or item in self._gone():
@@ -183,9 +167,7 @@ class Storage:
     def sweep(self) -> None:
         """Remove the items whose time is up, or that were removed while a job needed them."""
         with self._lock:
-            gone = self._gone()
-            for item in gone:
-                del self._items[item.id]
+            gone = [self._items.pop(item.id) for item in self._gone()]
         for item in gone:
             shutil.rmtree(item.folder, ignore_errors=True)
 

@@ -24,12 +24,7 @@ Result = TypeVar("Result")
 
 
 class Studio:
-    """Everything behind the API. The live page uses its :attr:`models` too.
-
-    Args:
-        settings: what the operator decided.
-        detector: finds faces; MediaPipe's if None, loaded when first needed.
-    """
+    """Everything behind the API. The live page uses its :attr:`models` too."""
 
     def __init__(self, settings: ServeSettings, detector: LandmarkDetector | None = None) -> None:
         self.settings = settings
@@ -50,11 +45,7 @@ class Studio:
         self._sweeper: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
-        """Begin; the model is loaded meanwhile.
-
-        Raises:
-            ConfigError: no files can be kept.
-        """
+        """Begin; the model is loaded meanwhile."""
         self.storage.open()
         self._sweeper = asyncio.create_task(self._sweep())
         if self.settings.preload:
@@ -79,15 +70,10 @@ class Studio:
 
     @contextmanager
     def upload(self) -> Iterator[None]:
-        """Count an upload as long as it takes.
-
-        Raises:
-            StorageFullError: too many at the same time.
-        """
+        """Count an upload as long as it takes; too many at the same time are refused."""
         if self.uploads >= self.settings.max_uploads:
-            raise StorageFullError(
-                f"{self.uploads} uploads are under way already; try again in a few seconds"
-            )
+            message = f"{self.uploads} uploads are under way already; try again in a few seconds"
+            raise StorageFullError(message)
         self.uploads += 1
         try:
             yield

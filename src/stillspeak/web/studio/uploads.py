@@ -45,7 +45,6 @@ PEAKS = 240
 """Columns of a sound's outline."""
 
 SPEAK_SECONDS = 30.0
-"""Time that speaking a text may take."""
 
 _VOICE = re.compile(r"[a-z]{2,4}(-[a-z0-9-]{1,20})?")
 
@@ -121,11 +120,7 @@ def read_picture(
 ) -> PictureItem:
     """Find the faces of the picture in an item's folder; write its preview and its crops.
 
-    Faces are the largest first, and at least one of them can be animated.
-
-    Raises:
-        ImageError: it cannot be read, or has too many pixels.
-        FaceError: no usable face.
+    Faces are the largest first. FaceError if none of them can be animated.
     """
     import numpy as np
     import PIL.Image
@@ -192,11 +187,7 @@ def read_picture(
 def read_sound(
     id: str, folder: Path, *, name: str, max_seconds: float, spoken: SpeechIn | None = None
 ) -> SoundItem:
-    """Decode the sound in an item's folder and write what browsers play of it.
-
-    Raises:
-        AudioError: it cannot be read, or is too long, too short or silent.
-    """
+    """Decode the sound in an item's folder and write what browsers play of it."""
     import wave
 
     import numpy as np
@@ -220,9 +211,6 @@ def read_sound(
     peaks = [round(float(p), 3) for p in loudest / loudest.max()]
     seconds = len(sound) / SAMPLE_RATE
     return SoundItem(id, folder, name=name, seconds=seconds, peaks=peaks, spoken=spoken)
-
-
-# --- text ---------------------------------------------------------------------------------------
 
 
 def speaker() -> str | None:
@@ -253,12 +241,7 @@ def voices(program: str) -> tuple[Voice, ...]:
 
 
 def speak(folder: Path, spoken: SpeechIn) -> None:
-    """Speak a text into an item's folder.
-
-    Raises:
-        MissingDependencyError: eSpeak NG is not installed.
-        InputError: no such voice, or nothing to speak.
-    """
+    """Speak a text into an item's folder."""
     program = speaker()
     if program is None:
         raise MissingDependencyError(
@@ -288,9 +271,6 @@ def speak(folder: Path, spoken: SpeechIn) -> None:
         raise InputError("espeak-ng could not speak this text; try another") from error
     if not target.is_file() or target.stat().st_size == 0:
         raise InputError("espeak-ng made no sound of this text; try another")
-
-
-# --- samples ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

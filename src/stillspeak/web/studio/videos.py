@@ -55,11 +55,7 @@ async def add_job(asked: JobIn, request: Request, studio: Current) -> Job:
 
 
 def _drawable(options: AnimateOptions, picture: PictureItem, max_size: int) -> AnimateOptions:
-    """The options, no larger than the server draws.
-
-    Raises:
-        ApiError: the face or the size cannot be had.
-    """
+    """The options, no larger than the server draws; ApiError if there is no such face."""
     face = options.face or 0
     if face >= len(picture.faces):
         raise ApiError(422, "bad_input", f"{picture.name}: has no face number {face}")
