@@ -48,9 +48,7 @@ class Synthesizer:
     """Turns audio windows into frames of one face.
 
     Args:
-        engine: in evaluation mode.
-        portrait: the face, prepared by the same engine.
-        options: how it is shown and moved.
+        engine, portrait, options: in evaluation mode, the face it prepared, and how to show it.
         moments: seed of when it blinks and moves brows and head; by default the options'.
     """
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from concurrent.futures import Executor
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -73,10 +74,10 @@ class TalkingFaceProcessor(FrameProcessor):
         **more: Any,
     ) -> None:
         super().__init__(**more)
-        self._session = session
-        self._rate = sample_rate
-        self._hold, self._executor = hold, executor
-        self._sync_with_audio = sync_with_audio
+        self._new_session = partial(
+            RealtimeSession, session, live=False, max_buffer=hold, executor=executor
+        )
+        self._rate, self._sync_with_audio = sample_rate, sync_with_audio
         self.talk: RealtimeSession | None = None
         """The clock and the queues behind it, once the pipeline has started."""
         self._playing: asyncio.Task[None] | None = None
@@ -126,13 +127,7 @@ class TalkingFaceProcessor(FrameProcessor):
     def _start(self) -> None:
         if self._playing is None:
             assert self._rate is not None
-            self.talk = RealtimeSession(
-                self._session,
-                rate=self._rate,
-                live=False,
-                max_buffer=self._hold,
-                executor=self._executor,
-            )
+            self.talk = self._new_session(rate=self._rate)
             self._playing = self.create_task(self._play(self.talk))
 
     async def _stop(self) -> None:

@@ -70,8 +70,7 @@ class JitterBuffer:
     Args:
         rate: samples a second of the blocks; a multiple of ``fps``.
         fps: blocks a second.
-        live: somebody speaks and is heard at the same time, so the delay is kept small. Otherwise
-            sound may come faster than it is played, and waits.
+        live: the delay is kept small. Otherwise sound may come faster than it is played, and waits.
         max_buffer: seconds that may wait; :data:`LIVE_MAX_BUFFER` or :data:`MAX_BUFFER` if None.
 
     Raises:

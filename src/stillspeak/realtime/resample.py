@@ -1,6 +1,6 @@
 """Sound of any rate to another one while it comes in, about 1 ms late.
 
-FFmpeg's resampler has a short filter. The one for files, soxr, holds back 40 ms: a whole frame.
+FFmpeg's resampler has a short filter. The one for files, soxr, holds back a whole frame.
 """
 
 from __future__ import annotations

@@ -171,12 +171,8 @@ def _same_place(origin: str, host: str) -> bool:
     try:
         page = urlsplit(origin)
         here = urlsplit(f"{page.scheme}://{host}")
-        port = {"http": 80, "https": 443}.get(page.scheme)
-        return (
-            port is not None
-            and page.hostname is not None
-            and page.hostname == here.hostname
-            and (page.port or port) == (here.port or port)
-        )
-    except ValueError:
+        port = {"http": 80, "https": 443}[page.scheme]
+        same = page.hostname == here.hostname and (page.port or port) == (here.port or port)
+        return same and page.hostname is not None
+    except (KeyError, ValueError):
         return False

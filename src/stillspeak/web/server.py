@@ -22,15 +22,10 @@ SHUTDOWN_SECONDS = 3
 
 
 def run(settings: ServeSettings, *, ready: Callable[[str], None] = lambda url: None) -> None:
-    """Serve until interrupted.
-
-    Args:
-        settings: what to serve and where.
-        ready: called once with the URL, from when on connections are taken.
+    """Serve until interrupted; ``ready`` is called once with the URL.
 
     Raises:
-        ConfigError: the address cannot be listened on, no files can be kept, or the label or
-            certificate of the settings cannot be used.
+        ConfigError: the address, folder, label or certificate cannot be used.
         MissingDependencyError: the ``serve`` extra is not installed.
         WeightsError: a model that the settings name is not there.
     """
@@ -58,11 +53,7 @@ def run(settings: ServeSettings, *, ready: Callable[[str], None] = lambda url: N
 def serve_app(
     app: FastAPI, host: str, port: int, ready: Callable[[str], None], **options: Any
 ) -> None:
-    """Serve any application until interrupted; nothing about requests is logged.
-
-    Port 0 takes a free one, and ``options`` are those of ``uvicorn.Config``. The rest is as for
-    :func:`run`.
-    """
+    """Serve any application as :func:`run` does, with options of ``uvicorn.Config``."""
     import uvicorn
 
     six = ":" in host

@@ -29,11 +29,10 @@ class LiveHub:
     """The sessions of a server; ``animator`` gives a loaded model and detector, in a thread."""
 
     def __init__(self, settings: ServeSettings, animator: Callable[[], Animator]) -> None:
-        self.settings = settings
+        self.settings, self._animator = settings, animator
         self.sessions: dict[str, LiveSession] = {}
         """Those that have an answer, by their id."""
         self._waiting = 0
-        self._animator = animator
         self._lock = threading.Lock()  # one detector, which is not for several threads
         self._pool = ThreadPoolExecutor(min(os.cpu_count() or 1, 4), thread_name_prefix="live")
         self._closed = False

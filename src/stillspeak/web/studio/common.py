@@ -33,7 +33,7 @@ def finder(kind: type[Kept]) -> Callable[..., Coroutine[Any, Any, Kept]]:
 
 
 def file_response(path: Path, media_type: str, file_name: str | None = None) -> FileResponse:
-    """A file, to be saved if it has a name; byte ranges are answered."""
+    """A file, to be saved if it has a name."""
     try:
         status = path.stat()
     except OSError:  # its time came just now

@@ -94,9 +94,8 @@ async def add_sample(sample: str, studio: Current) -> PictureOut | SoundOut:
     if one is None:
         raise ApiError(404, "not_found", "there is no such sample")
     add = _add_picture if one.kind == "picture" else _add_sound
-    return await add(
-        studio, one.file_name, partial(uploads.write_sample, sample=one), _SAMPLE_BYTES
-    )
+    source = partial(uploads.write_sample, sample=one)
+    return await add(studio, one.file_name, source, _SAMPLE_BYTES)
 
 
 @router.post("/speech", status_code=201)

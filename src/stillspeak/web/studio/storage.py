@@ -156,7 +156,10 @@ class Storage:
 
     def renew(self, item: Item) -> None:
         """Count an item's time from now, and measure its size."""
-        item.size = folder_size(item.folder)
+        size = 0
+        with suppress(OSError):  # its folder may be gone
+            size = sum(e.stat(follow_symlinks=False).st_size for e in os.scandir(item.folder))
+        item.size = size
         item.expires = time.monotonic() + self._settings.keep_seconds
 
     def remove(self, item: Item) -> None:
@@ -180,10 +183,3 @@ class Storage:
         """Bytes of all items, as last measured."""
         with self._lock:
             return sum(item.size for item in self._items.values())
-
-
-def folder_size(folder: Path) -> int:
-    """Bytes of the files in a folder; 0 if it is gone."""
-    with suppress(OSError):
-        return sum(entry.stat(follow_symlinks=False).st_size for entry in os.scandir(folder))
-    return 0

@@ -168,12 +168,9 @@ def read_picture(
                 crop_url=f"{item.url}/faces/{index}",
             )
         )
-        crop = crop_face(
-            picture,
-            face_transform(face.points, scale=CROP_SCALE),
-            CROP_SCALE * FRAME_HEIGHT,
-            CROP_SCALE * FRAME_WIDTH,
-        )
+        larger = face_transform(face.points, scale=CROP_SCALE)
+        size = CROP_SCALE * FRAME_HEIGHT, CROP_SCALE * FRAME_WIDTH
+        crop = crop_face(picture, larger, *size)
         PIL.Image.fromarray(crop).save(item.crop(index), "JPEG", quality=90)
     if len(problems) == len(found):
         raise problems[0]
@@ -252,16 +249,13 @@ def speak(folder: Path, spoken: SpeechIn) -> None:
     if not any(c.isalnum() for c in spoken.text):
         raise InputError("the text holds nothing to speak; type some words")
     target = folder / SOURCE
+    # The text goes in through standard input, so that nothing in it is an option.
+    command = [program, "-v", spoken.voice, "-s", str(spoken.speed), "-b", "1", "--stdin", "-w"]
     try:
-        # The text goes in through standard input, so that nothing in it is an option.
         subprocess.run(  # noqa: S603 - no shell
-            [
-                *(program, "-v", spoken.voice, "-s", str(spoken.speed), "-b", "1"),
-                *("--stdin", "-w", os.fspath(target)),
-            ],
+            [*command, os.fspath(target)],
             input=spoken.text.encode(),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            capture_output=True,
             timeout=SPEAK_SECONDS,
             check=True,
         )
