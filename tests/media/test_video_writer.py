@@ -336,14 +336,14 @@ def test_a_full_disk_is_told_in_one_line(tmp_path, monkeypatch, name, packets):
 
 
 def test_a_full_disk_under_a_folder(tmp_path, monkeypatch):
-    real = PIL.Image.Image.save
+    real = Path.write_bytes
 
-    def save(self, file, *args, **options):
-        if "000003" in str(file):
+    def write(self, data):
+        if "000003" in self.name:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        real(self, file, *args, **options)
+        return real(self, data)
 
-    monkeypatch.setattr(PIL.Image.Image, "save", save)
+    monkeypatch.setattr(Path, "write_bytes", write)
     with pytest.raises(OutputError, match="folder: the disk is full"):
         write_video(tmp_path / "folder", moving(9))
     assert listing(tmp_path) == []

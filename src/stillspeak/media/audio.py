@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain, groupby
+from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,12 +30,10 @@ Waveform = npt.NDArray[np.float32]
 AUDIO_FORMATS = "a WAV, FLAC, MP3, M4A, OGG or Opus file, or a video with sound"
 _WANTED = Wanted("a sound", AUDIO_FORMATS, AudioError)
 MAX_SECONDS = 3 * 3600.0
-
+# More than any converter gives: the rate says how much memory a second takes.
 MAX_RATE = 1_000_000
-"""Samples a second, more than any converter gives: the rate says how much memory a second takes."""
-
+# Of live sound; more means an array with its axes swapped.
 MAX_CHANNELS = 32
-"""Of live sound; more means an array with its axes swapped."""
 
 # Decoded lossy sound passes 1.0 by a little; nothing meant for [-1, 1] passes this by far.
 _SMALL_OVER = 1.5
@@ -137,20 +135,14 @@ def read_track(
     """
     name = str(path)
     chunks, start = _with_start(_file_chunks(path, name=name))
-    empty = True
-    for piece, _ in _resampled(chunks, sample_rate):
-        empty = False
+    for piece, _ in _resampled(chunks, sample_rate, name):
         yield piece, start
-    if empty:
-        raise AudioError(f"{name}: holds no sound samples; give a sound that is not empty")
 
 
 def _with_start(chunks: Iterator[Chunk]) -> tuple[Iterator[Chunk], float]:
     """Chunks, and the time of the first one in seconds on the container's clock."""
-    first = next(chunks, None)
-    if first is None:
-        return chunks, 0.0
-    return chain([first], chunks), first.start or 0.0
+    head = list(islice(chunks, 1))
+    return chain(head, chunks), (head[0].start or 0.0) if head else 0.0
 
 
 def load_stretch(
@@ -187,7 +179,7 @@ def load_stretch(
         if not chunks:
             break
         at = round(((chunks[0].start or 0.0) - start) * sample_rate)
-        for piece, _ in _resampled(iter(chunks), sample_rate):
+        for piece, _ in _resampled(iter(chunks), sample_rate, name):
             begin, stop = max(at, 0), min(at + piece.shape[0], wave.shape[0])
             if begin < stop:
                 wave[begin:stop] = piece[begin - at : stop - at]
@@ -305,17 +297,26 @@ class ChunkResampler:
 
     def __init__(self, rate: int, sample_rate: int) -> None:
         self._rates = (rate, sample_rate)
-        self._stream = None if rate == sample_rate else _resample_stream(rate, sample_rate)
+        self._stream = None if rate == sample_rate else self._new_stream()
         self.open = False
         """Whether something has come in since the last :meth:`finish` or :meth:`clear`."""
 
     @cached_property
     def delay(self) -> float:
-        """Seconds of sound that it holds back at most."""
-        return 0.0 if self._stream is None else _longest_wait(*self._rates)
+        """Seconds of sound that it holds back at most, found by trying: soxr works in blocks."""
+        if self._stream is None:
+            return 0.0
+        stream = self._new_stream()
+        rate, sample_rate = self._rates
+        step = np.zeros(max(rate // 1000, 1), np.float32)
+        longest = 0.0
+        for _ in range(2000):
+            stream.resample_chunk(step)
+            longest = max(longest, stream.delay())
+        return longest / sample_rate + len(step) / rate
 
     def feed(self, samples: Waveform) -> Waveform:
-        """(S,) float32 -> what is ready by now, (S',) float32 in [-1, 1]; S is not 0."""
+        """(S,) float32, S not 0 -> what is ready by now, (S',) float32 in [-1, 1]."""
         self.open = True
         out = samples if self._stream is None else self._stream.resample_chunk(samples)
         return np.clip(out, -1.0, 1.0)
@@ -334,28 +335,15 @@ class ChunkResampler:
         if self._stream is not None:
             self._stream.clear()
 
+    def _new_stream(self) -> Any:
+        import soxr
 
-def _resample_stream(rate: int, sample_rate: int) -> Any:
-    """soxr's resampler of one channel, in the one quality that is used here."""
-    import soxr
-
-    return soxr.ResampleStream(rate, sample_rate, 1, dtype="float32", quality="HQ")
-
-
-def _longest_wait(rate: int, sample_rate: int) -> float:
-    """Seconds that soxr, which works in blocks, holds sound back at most, found by trying."""
-    stream = _resample_stream(rate, sample_rate)
-    step = np.zeros(max(rate // 1000, 1), np.float32)
-    longest = 0.0
-    for _ in range(2000):
-        stream.resample_chunk(step)
-        longest = max(longest, stream.delay())
-    return longest / sample_rate + len(step) / rate
+        return soxr.ResampleStream(*self._rates, 1, dtype="float32", quality="HQ")
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """A piece of sound as decoded: samples (S,) float32, rate in Hz, start in seconds."""
+    """A piece of sound as decoded, (S,) float32; the rate in Hz, the start in seconds."""
 
     samples: Waveform
     rate: int
@@ -370,8 +358,7 @@ def _collect(
     # where memory is short NumPy says so clearly, a decoder does not.
     wave: Waveform = np.empty(0, dtype=np.float32)
     filled = 0
-    seconds_in = 0.0
-    for piece, seconds_in in _resampled(chunks, sample_rate):
+    for piece, seconds_in in _resampled(chunks, sample_rate, name):
         if seconds_in > max_seconds + _ROUNDING:
             raise AudioError(
                 f"{name}: longer than {max_seconds:g} s; cut it, or raise the limit (max_seconds)"
@@ -381,14 +368,14 @@ def _collect(
             wave.resize(end + min(end // 2, _GROWTH), refcheck=False)
         wave[filled:end] = piece
         filled = end
-    if seconds_in == 0.0:
-        raise AudioError(f"{name}: holds no sound samples; give a sound that is not empty")
     # A sample or two at a high rate can be less than one sample of the result.
     wave.resize(max(filled, 1), refcheck=False)
     return wave
 
 
-def _resampled(chunks: Iterator[Chunk], sample_rate: int) -> Iterator[tuple[Waveform, float]]:
+def _resampled(
+    chunks: Iterator[Chunk], sample_rate: int, name: str
+) -> Iterator[tuple[Waveform, float]]:
     """Chunks at their own rates -> (S,) float32 in [-1, 1], and seconds read so far."""
     seconds = 0.0
     # Rates change inside a file where files were joined end to end.
@@ -398,6 +385,8 @@ def _resampled(chunks: Iterator[Chunk], sample_rate: int) -> Iterator[tuple[Wave
             seconds += chunk.samples.shape[0] / rate
             yield resampler.feed(chunk.samples), seconds
         yield resampler.finish(), seconds
+    if not seconds:
+        raise AudioError(f"{name}: holds no sound samples; give a sound that is not empty")
 
 
 def _file_chunks(
@@ -405,8 +394,8 @@ def _file_chunks(
 ) -> Iterator[Chunk]:
     """Decode a file's first sound track to mono chunks (S,) float32, holes filled with zeros.
 
-    With ``enter``, from about that time on, in seconds on the container's clock: where the
-    file allows no such jump the chunks begin elsewhere, as their ``start`` says.
+    With ``enter``, from about that second of the container's clock on: where the file allows no
+    such jump the chunks begin elsewhere, as their ``start`` says.
     """
     import av
 
@@ -414,15 +403,15 @@ def _file_chunks(
         if not container.streams.audio:
             raise AudioError(f"{name}: has no sound track; give {AUDIO_FORMATS}")
         # Only plain samples can be on a wrong scale; a codec that overshoots is damaged.
-        codec = container.streams.audio[0].codec_context
+        stream = container.streams.audio[0]
+        codec = stream.codec_context
         # There is none where the decoder is not known; decoding then says so.
         plain = codec is not None and codec.name.startswith("pcm_")
         scale = _ScaleCheck(name, refuse_loud=plain)
         expected: float | None = None
-        time_base = container.streams.audio[0].time_base
-        if enter is not None and time_base and can_jump(container):
+        if enter is not None and stream.time_base and can_jump(container):
             with suppress(av.FFmpegError, OSError):
-                container.seek(int(enter / time_base), stream=container.streams.audio[0])
+                container.seek(int(enter / stream.time_base), stream=stream)
         for frame in _decoded(container, name):
             samples = _mono(frame, scale)
             start = None if frame.pts is None else frame.time
@@ -430,7 +419,10 @@ def _file_chunks(
             if start is not None and expected is not None:
                 hole = start - expected
                 if _GAP_SECONDS < hole < _JUMP_SECONDS:
-                    yield from _silence(round(hole * rate), rate, expected)
+                    count = round(hole * rate)
+                    for at in range(0, count, rate):  # a second at a time
+                        zeros = np.zeros(min(rate, count - at), np.float32)
+                        yield Chunk(zeros, rate, expected + at / rate)
             yield Chunk(samples, rate, start)
             if start is None:
                 start = expected
@@ -438,39 +430,26 @@ def _file_chunks(
         scale.finish()
 
 
-def _silence(count: int, rate: int, start: float) -> Iterator[Chunk]:
-    """Zeros in chunks of a second at most."""
-    for begin in range(0, count, rate):
-        size = min(rate, count - begin)
-        yield Chunk(np.zeros(size, np.float32), rate, start + begin / rate)
-
-
 def _decoded(container: av.container.InputContainer, name: str) -> Iterator[av.AudioFrame]:
     """Frames of the first sound track; damaged packets are left out."""
     import av
 
-    stream = container.streams.audio[0]
     problem: av.FFmpegError | None = None
-    frames = 0
-    packets = container.demux(stream)
-    while True:
-        try:
-            packet = next(packets, None)
-        except av.FFmpegError as error:
-            problem = error  # the container breaks off here: keep what came before
-            break
-        except OSError as error:  # the disk's fault, not the file's: there may be more
-            raise AudioError(f"{name}: cannot be read ({reason(error)})") from error
-        if packet is None:
-            break
-        try:
-            for frame in packet.decode():
-                if isinstance(frame, av.AudioFrame) and frame.samples:
-                    frames += 1
-                    yield frame
-        except av.FFmpegError as error:
-            problem = error
-    if problem is not None and not frames:
+    found = False
+    try:
+        for packet in container.demux(container.streams.audio[0]):
+            try:
+                for frame in packet.decode():
+                    if isinstance(frame, av.AudioFrame) and frame.samples:
+                        found = True
+                        yield frame
+            except av.FFmpegError as error:
+                problem = error
+    except av.FFmpegError as error:
+        problem = error  # the container breaks off here: keep what came before
+    except OSError as error:  # the disk's fault, not the file's: there may be more
+        raise AudioError(f"{name}: cannot be read ({reason(error)})") from error
+    if problem is not None and not found:
         raise AudioError(
             f"{name}: the sound track cannot be decoded ({reason(problem)}); give {AUDIO_FORMATS}"
         ) from problem
@@ -485,9 +464,7 @@ def _mono(frame: av.AudioFrame, scale: _ScaleCheck) -> Waveform:
     planes = frame.planes[: channels if planar else 1]
     size = frame.samples * (1 if planar else channels)
     kind = _SAMPLE_TYPES[frame.format.packed.name]
-    array: npt.NDArray[Any] = np.stack(
-        [np.frombuffer(bytes(plane), kind, size) for plane in planes]
-    )
+    array = np.stack([np.frombuffer(bytes(plane), kind, size) for plane in planes])
     if not planar:
         array = array.reshape(-1, channels).T
     return np.asarray(_to_float(array, scale).mean(axis=0, dtype=np.float32))
@@ -522,30 +499,25 @@ def _array_chunks(
 
 def _to_float(array: npt.NDArray[Any], scale: _ScaleCheck) -> Waveform:
     """Samples of any integer or float type as float32; integers by their full range."""
-    kind = array.dtype.kind
-    if kind == "f":
+    if array.dtype.kind == "f":
         scale.see(array)
         return array.astype(np.float32)
     half = float(2 ** (array.dtype.itemsize * 8 - 1))
-    centre = half if kind == "u" else 0.0
+    centre = half if array.dtype.kind == "u" else 0.0
     return ((array.astype(np.float64) - centre) / half).astype(np.float32)
 
 
+@dataclass
 class _ScaleCheck:
     """Watches float samples go by and refuses NaN, infinity and floats on an integer scale."""
 
-    def __init__(self, name: str, *, refuse_loud: bool = True) -> None:
-        self.name = name
-        self.refuse_loud = refuse_loud
-        self.peak = 0.0
-        self.whole = True
+    name: str
+    refuse_loud: bool = True
+    peak: float = 0.0
+    whole: bool = True
 
     def see(self, array: npt.NDArray[Any]) -> None:
-        """Note one chunk of float samples of any shape.
-
-        Raises:
-            AudioError: a sample is NaN or infinite, or too large for any float sound.
-        """
+        """Note one chunk of float samples of any shape."""
         peak = float(np.abs(array).max())
         if not math.isfinite(peak):
             raise AudioError(
@@ -559,11 +531,7 @@ class _ScaleCheck:
             self._refuse()
 
     def finish(self) -> None:
-        """After the last chunk.
-
-        Raises:
-            AudioError: all samples are whole numbers beyond [-1, 1].
-        """
+        """Refuse samples that were all whole numbers beyond [-1, 1]."""
         if self.peak > _SMALL_OVER and self.whole:
             self._refuse()
 

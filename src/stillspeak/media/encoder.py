@@ -67,11 +67,9 @@ class MovieEncoder:
 
     def convert(self, frame: Frame) -> av.VideoFrame:
         """A frame (H, W, 3) uint8 as the encoder takes it."""
-        import av
         from av.video.reformatter import ColorRange, Colorspace
 
-        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-        return picture.reformat(
+        return rgb_frame(frame).reformat(
             format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
         )
 
@@ -115,36 +113,44 @@ class SoundEncoder:
     def add(self, samples: Waveform) -> None:
         """Samples (S,) float32; what lies beyond [-1, 1] is clipped."""
         self._ready = np.concatenate([self._ready, samples])
-        size = self._stream.codec_context.frame_size or _PCM_BLOCK
-        while self._ready.shape[0] >= size:
-            self._encode(size)
+        while self._ready.shape[0] >= self._block:
+            self._encode()
 
     def finish(self, samples: int | None = None) -> None:
         """Encode the rest, cut or filled with silence to ``samples`` in all."""
         if samples is not None:
             left = samples - self._written
             self._ready = np.pad(self._ready, (0, max(left - self._ready.shape[0], 0)))[:left]
-        size = self._stream.codec_context.frame_size or _PCM_BLOCK
         while self._ready.size:
-            self._encode(min(size, self._ready.shape[0]))
+            self._encode()
         self._container.mux(self._stream.encode(None))
 
-    def _encode(self, size: int) -> None:
+    @property
+    def _block(self) -> int:
+        """Samples that are encoded at once; known once the file has begun."""
+        return self._stream.codec_context.frame_size or _PCM_BLOCK
+
+    def _encode(self) -> None:
         import av
 
-        samples, self._ready = self._ready[:size], self._ready[size:]
+        samples, self._ready = np.split(self._ready, [self._block])
         samples = np.clip(samples, -1.0, 1.0)
         if self._format == "s16":
             samples = np.rint(samples * 32767).astype(np.int16)
-        frame = av.AudioFrame.from_ndarray(
-            np.ascontiguousarray(samples[None]), self._format, "mono"
-        )
+        frame = av.AudioFrame.from_ndarray(samples[None], self._format, "mono")
         frame.sample_rate = self._rate
         # Without a time of its own the first frame would be placed after the encoder's
         # start-up delay, and the sound would come that much late.
         frame.pts, frame.time_base = self._written, Fraction(1, self._rate)
-        self._written += size
+        self._written += samples.shape[0]
         self._container.mux(self._stream.encode(frame))
+
+
+def rgb_frame(pixels: Frame) -> av.VideoFrame:
+    """A frame (H, W, 3) uint8 as FFmpeg takes it."""
+    import av
+
+    return av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
 
 
 def picture_encoder(suffix: str, crf: int, *, speed: int = 5) -> tuple[str, dict[str, str]]:

@@ -24,16 +24,10 @@ IMAGE_FORMATS = "a JPEG, PNG, WebP, BMP or TIFF"
 _WANTED = Wanted("a picture", IMAGE_FORMATS, ImageError)
 MAX_PIXELS = 64_000_000
 
-# Names of PIL's decoders.
+# Names of PIL's decoders; in small letters they are media types.
 _DECODERS = {
-    "image/jpeg": "Jpeg",
-    "image/png": "Png",
-    "image/webp": "WebP",
-    "image/bmp": "Bmp",
-    "image/tiff": "Tiff",
-    "image/gif": "Gif",
+    f"image/{name.lower()}": name for name in ("Jpeg", "Png", "WebP", "Bmp", "Tiff", "Gif")
 }
-_ORIENTATION_TAG = 0x0112
 # Cut-out portraits are made for a page, and a page is white; it is also what browsers and
 # printers put behind them, so the user sees here what they have seen before.
 _BACKGROUND = 255
@@ -76,9 +70,8 @@ def load_image(
 def _open_picture(file: BinaryIO, name: str) -> PIL.ImageFile.ImageFile:
     """Parse a picture's header; pixels are not decoded yet.
 
-    The decoder is chosen here by the file's first bytes, not by ``PIL.Image.open``: that
-    would warn about large pictures under a limit that is global to the process, and would
-    admit dozens of formats that no face picture has.
+    The decoder is chosen here, not by ``PIL.Image.open``: that would warn about large pictures
+    under a limit global to the process, and admit dozens of formats that no face picture has.
     """
     kind = media_type(file.read(16))
     file.seek(0)
@@ -98,8 +91,7 @@ def _open_picture(file: BinaryIO, name: str) -> PIL.ImageFile.ImageFile:
 
 @functools.cache
 def _quiet_tiff() -> None:
-    """libtiff prints what it finds wrong, past all of Python, beside the exception that PIL makes
-    of it. It is part of PIL, and PIL has no switch for that."""
+    """Stop libtiff from printing what it finds wrong; PIL, which it is part of, has no switch."""
     import ctypes
 
     with suppress(OSError, AttributeError):  # another build of PIL, which then prints
@@ -124,7 +116,7 @@ def _from_pil(picture: PIL.Image.Image, max_pixels: int, name: str) -> Picture:
             "save it with 8 or 16 bits a channel"
         )
     # What PIL hands out is read-only and PIL's own.
-    return np.require(_upright(_flatten(array), _orientation(picture)), np.uint8, ["C", "W"])
+    return np.require(_upright(_flatten(array), picture), np.uint8, ["C", "W"])
 
 
 def _unpack(picture: PIL.Image.Image) -> Picture | None:
@@ -138,8 +130,7 @@ def _unpack(picture: PIL.Image.Image) -> Picture | None:
     if picture.mode == "F":
         floats = np.asarray(picture)
         return _eight_bits(floats) if _is_unit(floats) else None
-    see_through = "transparency" in picture.info or picture.mode in ("LA", "La", "PA", "RGBa")
-    if see_through:
+    if "transparency" in picture.info or picture.mode in ("LA", "La", "PA", "RGBa"):
         if picture.mode == "La":
             picture = picture.convert("LA")
         picture = picture.convert("RGBA")
@@ -170,8 +161,6 @@ def _from_array(array: npt.NDArray[Any], max_pixels: int, name: str) -> Picture:
         raise ImageError(
             f"{name}: the array is {array.dtype}; give uint8, uint16 or float in [0, 1]"
         )
-    if array.ndim == 3 and array.shape[2] == 1:
-        array = array[:, :, 0]
     return _flatten(_eight_bits(array))
 
 
@@ -191,9 +180,9 @@ def _eight_bits(array: npt.NDArray[Any]) -> Picture:
 
 
 def _flatten(array: Picture) -> Picture:
-    """Grey (H, W), RGB or RGBA uint8 as RGB (H, W, 3), transparency laid on white."""
-    if array.ndim == 2:
-        return np.repeat(array[:, :, None], 3, axis=2)
+    """Grey, RGB or RGBA uint8 as RGB (H, W, 3), transparency laid on white."""
+    if array.ndim == 2 or array.shape[2] == 1:
+        return np.repeat(array.reshape(*array.shape[:2], 1), 3, axis=2)
     if array.shape[2] == 3:
         return array
     rgb, alpha = array[:, :, :3], array[:, :, 3:].astype(np.uint16)
@@ -202,17 +191,12 @@ def _flatten(array: Picture) -> Picture:
     return np.asarray(((mixed + 127) // 255).astype(np.uint8))
 
 
-def _orientation(picture: PIL.Image.Image) -> int:
-    """The EXIF orientation; 1, which is upright, where there is none or it cannot be read."""
+def _upright(array: Picture, picture: PIL.Image.Image) -> Picture:
+    """Undo the EXIF orientation, 1 to 8, of a picture on its (H, W, 3) pixels."""
     try:
-        value = picture.getexif().get(_ORIENTATION_TAG, 1)
+        orientation = picture.getexif().get(0x0112, 1)
     except Exception:  # damaged metadata says nothing about the pixels, which are fine
-        return 1
-    return value if isinstance(value, int) else 1
-
-
-def _upright(array: Picture, orientation: int) -> Picture:
-    """Undo an EXIF orientation, 1 to 8, on (H, W, 3); any other number changes nothing."""
+        return array
     if orientation in (5, 6, 7, 8):
         array = array.transpose(1, 0, 2)
     if orientation in (3, 4, 7, 8):

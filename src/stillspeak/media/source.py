@@ -16,8 +16,8 @@ from stillspeak.errors import InputError
 if TYPE_CHECKING:
     import av
 
+# How much of a file's beginning decides whether it is text.
 HEAD_BYTES = 512
-"""How much of a file's beginning decides whether it is text."""
 
 # Containers in which every packet has its own time stamp, so that it is the same after a jump;
 # in MPEG streams most are worked out from the packets before. Names as FFmpeg gives them.
@@ -26,7 +26,6 @@ _JUMPABLE = frozenset({"mp4", "mov", "matroska", "webm", "avi", "flv"})
 # A text header in front of binary data: NIST SPHERE speech files and raw YUV video.
 _BINARY_WITH_TEXT_HEADER = (b"NIST_1A", b"YUV4MPEG2")
 _TEXT_CONTROLS = frozenset(b"\t\n\r\f\x1b")
-
 
 _MAGIC = {
     b"\x89PNG\r\n\x1a\n": "image/png",
@@ -44,9 +43,8 @@ _RIFF = {b"WEBP": "image/webp", b"WAVE": "audio/wav", b"AVI ": "video/avi"}
 
 def media_type(head: bytes) -> str | None:
     """Media type by a file's first 16 bytes: pictures, and what may hold credentials."""
-    for magic, kind in _MAGIC.items():
-        if head.startswith(magic):
-            return kind
+    if kind := next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), None):
+        return kind
     if head[4:8] == b"ftyp":
         return "video/quicktime" if head[8:12] == b"qt  " else "video/mp4"
     return _RIFF.get(head[8:12]) if head[:4] == b"RIFF" else None
@@ -86,14 +84,12 @@ def looks_like_text(head: bytes) -> bool:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a file should be, for the messages about one that is not."""
+    """What a file should be, e.g. ``"a picture"``, and the error where it is not."""
 
     what: str
-    """E.g. ``"a picture"``."""
     formats: str
     """What to give instead, e.g. ``"a JPEG or PNG"``."""
     error: type[InputError]
-    """Class of the exceptions raised."""
 
 
 @contextmanager
@@ -106,7 +102,6 @@ def open_source(source: str | Path | bytes, name: str, wanted: Wanted) -> Iterat
     Args:
         source: path of a file, or the file's content.
         name: what messages call it.
-        wanted: what it should be.
 
     Raises:
         InputError: of the class wanted: missing, a folder, not readable, empty or text.
@@ -154,12 +149,8 @@ def open_container(
         try:
             # No protocol is allowed, so that a playlist cannot make FFmpeg open other files.
             # Old files name their titles in any alphabet, which is no reason to refuse them.
-            container = av.open(
-                file,
-                mode="r",
-                options={"protocol_whitelist": "none"},
-                metadata_errors="replace",
-            )
+            options = {"protocol_whitelist": "none"}
+            container = av.open(file, mode="r", options=options, metadata_errors="replace")
         except (av.FFmpegError, ValueError) as problem:
             raise wanted.error(
                 f"{name}: not {wanted.what} stillspeak can read ({reason(problem)}); "

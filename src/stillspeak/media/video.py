@@ -58,10 +58,10 @@ def probe_video(path: str | Path) -> VideoInfo:
     with open_video(path) as (container, stream):
         has_audio = bool(container.streams.audio)
         first = _first_frame(container, stream, path)
-        turned = first.rotation % 180 != 0
-        height, width = (first.width, first.height) if turned else (first.height, first.width)
-        rate = nominal_rate(stream)
-        fps = float(rate) if rate else 0.0
+        width, height = first.width, first.height
+        if first.rotation % 180:
+            width, height = height, width
+        fps = float(nominal_rate(stream) or 0)
         # Containers with a frame index state the length exactly; the others estimate it.
         duration = 0.0
         if stream.frames and stream.duration and stream.time_base:
@@ -98,8 +98,6 @@ def iter_frames(
         raise ValueError("a stretch of a video is read at a rate of its own: give fps")
     if start < 0 or (end is not None and end <= start):
         raise ValueError(f"start is {start} and end {end}: need 0 <= start < end")
-    first = 0 if fps is None else round(start * fps)
-    stop = None if fps is None or end is None else round(end * fps)
     for jump in (True, False) if start > _WORTH_A_JUMP else (False,):
         with open_video(path) as (container, stream):
             zero: float | None = None
@@ -112,7 +110,8 @@ def iter_frames(
             if fps is None:
                 frames: Iterator[Frame] = map(to_rgb, decoded)
             else:
-                frames = _at_rate(decoded, fps, nominal_rate(stream), zero, first=first, stop=stop)
+                span = round(start * fps), None if end is None else round(end * fps)
+                frames = _at_rate(decoded, fps, nominal_rate(stream), zero, span)
             found = False
             for frame in frames:
                 found = True
@@ -161,10 +160,8 @@ def read_clip(
     audio, sound_start = load_track(path, sample_rate=sample_rate)
     lead = round((sound_start - begin) * sample_rate)
     if lead > 0:
-        audio = np.concatenate([np.zeros(lead, np.float32), audio])
-    elif lead < 0:
-        audio = audio[-lead:]
-    return frames, audio
+        audio = np.pad(audio, (lead, 0))
+    return frames, audio[max(-lead, 0) :]
 
 
 def sound_lead(path: str | Path, sound_start: float) -> float:
@@ -182,8 +179,7 @@ def clock_set_back(path: str | Path) -> float | None:
     Such a file has no one time for each frame, so no stretch of it can be found again.
 
     Returns:
-        Seconds on the container's clock just before the first such place, or None. Packets
-        are looked at, not decoded.
+        Seconds on the container's clock just before the first such place, or None.
 
     Raises:
         VideoError: the picture cannot be read.
@@ -191,12 +187,11 @@ def clock_set_back(path: str | Path) -> float | None:
     last: float | None = None
     with open_video(path) as (container, stream), read_errors(str(path)):
         for packet in container.demux(stream):
-            if packet.dts is None or packet.time_base is None:
-                continue
-            time = float(packet.dts * packet.time_base)
-            if last is not None and time < last - 1.0:
-                return last
-            last = time
+            if packet.dts is not None and packet.time_base is not None:
+                time = float(packet.dts * packet.time_base)
+                if last is not None and time < last - 1.0:
+                    return last
+                last = time
     return None
 
 
@@ -216,16 +211,12 @@ def _first_frame(
 
 
 def _jump(
-    container: av.container.InputContainer,
-    stream: av.VideoStream,
-    name: str,
-    start: float,
+    container: av.container.InputContainer, stream: av.VideoStream, name: str, start: float
 ) -> tuple[Iterator[av.VideoFrame], float] | None:
     """Decode from the last key frame well before ``start`` seconds after the first frame.
 
-    Returns:
-        The frames from there on and the time of the video's first frame in seconds, or None
-        where the file cannot be entered there: it has no time stamps or no index.
+    Also returns the time of that first frame. None where the file cannot be entered there: it has
+    no time stamps or no index.
     """
     import av
 
@@ -250,9 +241,7 @@ def _jump(
 
 
 @contextmanager
-def open_video(
-    path: str | Path,
-) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+def open_video(path: str | Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
     """The open container and its first picture track (not a cover picture)."""
     from av.stream import Disposition
 
@@ -260,13 +249,13 @@ def open_video(
     with open_container(path, name, _WANTED) as container:
         if container.format.name.endswith("_pipe"):
             raise VideoError(f"{name}: a still picture, not a video; give {VIDEO_FORMATS}")
-        streams = [
-            s for s in container.streams.video if not s.disposition & Disposition.attached_pic
-        ]
-        if not streams:
+        for stream in container.streams.video:
+            if not stream.disposition & Disposition.attached_pic:
+                break
+        else:
             raise VideoError(f"{name}: has no picture track; give {VIDEO_FORMATS}")
-        streams[0].thread_type = "AUTO"
-        yield container, streams[0]
+        stream.thread_type = "AUTO"
+        yield container, stream
 
 
 def decode(
@@ -296,18 +285,16 @@ def _at_rate(
     frames: Iterator[av.VideoFrame],
     fps: float,
     source_fps: Fraction | None,
-    zero: float | None = None,
-    *,
-    first: int = 0,
-    stop: int | None = None,
+    zero: float | None,
+    span: tuple[int, int | None],
 ) -> Iterator[Frame]:
     """Resample frames by their timestamps; holds one frame, whatever the length.
 
-    ``zero`` is when the video begins, in seconds, if ``frames`` do not begin there. Output
-    frames ``first`` up to ``stop`` are made, counted from the video's beginning.
+    ``zero`` is when the video begins, in seconds, if ``frames`` do not begin there. ``span`` says
+    which output frames are made, counted from the video's beginning.
     """
     interval = 1.0 / float(source_fps or fps)
-    k = first
+    k, stop = span
     current: av.VideoFrame | None = None
     shown: Frame | None = None
     time = 0.0
@@ -349,9 +336,7 @@ def _at_rate(
 def to_rgb(frame: av.VideoFrame) -> Frame:
     """A decoded frame as (H, W, 3) uint8 RGB, contiguous and turned upright."""
     array: Frame = frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
-    quarter_turns = round(frame.rotation / 90) % 4
-    if quarter_turns:
-        array = np.rot90(array, quarter_turns)
+    array = np.rot90(array, round(frame.rotation / 90))
     # Rows are padded where the width is not a multiple of the codec's alignment.
     return np.ascontiguousarray(array)
 
@@ -363,8 +348,7 @@ def frame_time(frame: av.VideoFrame) -> float | None:
 
 def nominal_rate(stream: av.VideoStream) -> Fraction | None:
     """Frames a second as the container states or guesses them."""
-    rate: Fraction | None = stream.average_rate or stream.guessed_rate or stream.base_rate
-    return rate or None
+    return stream.average_rate or stream.guessed_rate or stream.base_rate or None
 
 
 def _measure(path: str | Path) -> tuple[int, float]:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from stillspeak.constants import VIDEO_FPS
 from stillspeak.errors import AudioError, OutputError, VideoError
-from stillspeak.media.encoder import add_picture, open_output, picture_encoder
+from stillspeak.media.encoder import add_picture, open_output, picture_encoder, rgb_frame
 from stillspeak.media.marks.marking import Marking, Marks
 from stillspeak.media.source import Wanted, open_container
 from stillspeak.media.video import (
@@ -86,9 +86,9 @@ def scan_video(path: str | Path, *, fps: Fraction | None = None) -> VideoScan:
     """
     name = str(path)
     times: list[float] = []
-    start, end, last_dts, frames = np.inf, -np.inf, -np.inf, 0
-    sound_start: float | None = None
-    sound_end: float | None = None
+    frames = 0
+    start = sound_start = np.inf
+    end = sound_end = last_dts = -np.inf
     with open_video(path) as (container, stream), read_errors(name):
         sounds = container.streams.audio[:1]
         nominal = nominal_rate(stream)
@@ -98,8 +98,7 @@ def scan_video(path: str | Path, *, fps: Fraction | None = None) -> VideoScan:
             time = float(packet.pts * packet.time_base)
             own = float((packet.duration or 0) * packet.time_base)
             if packet.stream is not stream:
-                sound_start = time if sound_start is None else min(sound_start, time)
-                sound_end = time + own if sound_end is None else max(sound_end, time + own)
+                sound_start, sound_end = min(sound_start, time), max(sound_end, time + own)
                 continue
             dts = float(packet.dts * packet.time_base)
             if dts < last_dts - 1.0:
@@ -116,7 +115,8 @@ def scan_video(path: str | Path, *, fps: Fraction | None = None) -> VideoScan:
         # Neither time stamps nor pictures: decoding tells which.
         raise VideoError(f"{name}: holds no video frames with time stamps; give {VIDEO_FORMATS}")
     rate = fps or _rate_of(times, nominal)
-    return VideoScan(start, end + float(1 / rate), rate, frames, sound_start, sound_end)
+    sound = (sound_start, sound_end) if sound_start < np.inf else (None, None)
+    return VideoScan(start, end + float(1 / rate), rate, frames, *sound)
 
 
 def _rate_of(times: list[float], nominal: Fraction | None) -> Fraction:
@@ -127,8 +127,8 @@ def _rate_of(times: list[float], nominal: Fraction | None) -> Fraction:
         return Fraction(VIDEO_FPS) if nominal is None else nominal
     usual = float(np.median(steps))
     interval = float(steps[(steps > 0.6 * usual) & (steps < 1.4 * usual)].mean())
-    for known in (*((nominal,) if nominal else ()), *_STANDARD_RATES):
-        if abs(float(known) * interval - 1) < _RATE_TOLERANCE:
+    for known in (nominal, *_STANDARD_RATES):
+        if known and abs(float(known) * interval - 1) < _RATE_TOLERANCE:
             return Fraction(known)
     return Fraction(1 / interval).limit_denominator(1001)
 
@@ -157,15 +157,14 @@ def timed_frames(path: str | Path) -> Iterator[TimedFrame]:
         VideoError: it cannot be read, or its frames change their size.
     """
     with open_video(path) as (container, stream):
-        size: tuple[int, int] | None = None
+        first: av.VideoFrame | None = None
         last = -np.inf
         for frame in decode(container, stream, str(path)):
             time = frame_time(frame)
             if time is None or time <= last:
                 continue
-            if size is None:
-                size = (frame.height, frame.width)
-            elif size != (frame.height, frame.width):
+            first = first or frame
+            if (frame.height, frame.width) != (first.height, first.width):
                 raise VideoError(
                     f"{path}: its frames change their size at {time:.2f} s; re-encode it first"
                 )
@@ -271,12 +270,9 @@ class Rewriter:
         self._write(self._from_rgb(picture), time)
 
     def change(self, frame: TimedFrame, picture: Frame, where: npt.NDArray[np.bool_]) -> None:
-        """Write a frame of the source with some places new: elsewhere its own samples are kept.
+        """Write a frame of the source with new pixels where ``where`` (H, W) is True.
 
-        Args:
-            frame: the source's.
-            picture: (H, W, 3) uint8, upright.
-            where: (H, W) bool, the pixels that are new.
+        ``picture`` (H, W, 3) uint8 is upright. Elsewhere the source's own samples are kept.
         """
         drawn = self._from_rgb(picture)
         if not (self._turned or self._padded):
@@ -285,7 +281,7 @@ class Rewriter:
                 new, old = _samples(target), _samples(origin)
                 down = -(-where.shape[0] // new.shape[0])
                 across = -(-where.shape[1] // new.shape[1])
-                touched = where if (down, across) == (1, 1) else _any(where, down, across)
+                touched = _any(where, down, across)
                 np.copyto(new, old, where=~touched[: new.shape[0], : new.shape[1]])
         self._write(drawn, frame.time)
 
@@ -294,10 +290,9 @@ class Rewriter:
         from av.video.reformatter import Colorspace
 
         suffix = self._target.suffix.lower()
-        self._turned = round(like.rotation / 90) % 4 != 0
-        height, width = like.height, like.width
-        if round(like.rotation / 90) % 2:
-            height, width = width, height
+        turns = round(like.rotation / 90) % 4
+        self._turned = turns != 0
+        height, width = (like.width, like.height) if turns % 2 else (like.height, like.width)
         self._padded = bool(height % 2 or width % 2)
         keeps = like.format.name in _KEPT_FORMATS and suffix != ".webm"
         self._format = like.format.name if keeps else "yuv420p"
@@ -312,17 +307,14 @@ class Rewriter:
         context, before = stream.codec_context, source.codec_context
         self._time_base = source.time_base or Fraction(1, 90_000)
         context.time_base = self._time_base
-        context.colorspace = before.colorspace
-        context.color_primaries = before.color_primaries
-        context.color_trc = before.color_trc
-        context.color_range = before.color_range
+        for tag in ("colorspace", "color_primaries", "color_trc", "color_range"):
+            setattr(context, tag, getattr(before, tag))
         if source.sample_aspect_ratio and not self._turned:
             context.sample_aspect_ratio = source.sample_aspect_ratio
         # What no tag names is taken for BT.601 both ways.
+        known = like.colorspace in {int(c) for c in Colorspace}
         self._colours = {
-            "dst_colorspace": like.colorspace
-            if like.colorspace in {int(c) for c in Colorspace}
-            else None,
+            "dst_colorspace": like.colorspace if known else None,
             "dst_color_range": like.color_range or None,
         }
         self._sounds = {}
@@ -352,12 +344,8 @@ class Rewriter:
         )
 
     def _from_rgb(self, picture: Frame) -> av.VideoFrame:
-        import av
-
         pad = ((0, picture.shape[0] % 2), (0, picture.shape[1] % 2), (0, 0))
-        if self._padded:
-            picture = np.pad(picture, pad, mode="edge")
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+        frame = rgb_frame(np.pad(picture, pad, mode="edge"))
         return frame.reformat(format=self._format, **self._colours)
 
     def _write(self, picture: av.VideoFrame, time: float) -> None:
@@ -366,9 +354,8 @@ class Rewriter:
         assert self._container is not None, "start comes first"
         pts = round((time - self._zero) / float(self._time_base))
         # Two frames may not share a tick of a coarse clock.
-        pts = max(pts, self._shown + 1)
-        self._shown = pts
-        picture.pts, picture.time_base = pts, self._time_base
+        self._shown = max(pts, self._shown + 1)
+        picture.pts, picture.time_base = self._shown, self._time_base
         picture.pict_type = PictureType.NONE  # the source's choice of key frames is not ours
         with output_errors(self._name):
             self._container.mux(self._stream.encode(picture))
@@ -424,6 +411,5 @@ def _any(where: npt.NDArray[np.bool_], down: int, across: int) -> npt.NDArray[np
     """Whether any pixel of each block of down x across is true."""
     rows, columns = -where.shape[0] % down, -where.shape[1] % across
     padded = np.pad(where, ((0, rows), (0, columns)))
-    height, width = padded.shape
-    blocks = padded.reshape(height // down, down, width // across, across)
+    blocks = padded.reshape(padded.shape[0] // down, down, -1, across)
     return np.asarray(blocks.any(axis=(1, 3)))

@@ -1,8 +1,4 @@
-"""Record a live video, frame by frame with its sound.
-
-``write_video`` needs to know the whole sound before it begins. Here it comes piece by piece, and
-whenever the recording ends, the file is whole.
-"""
+"""Record a live video, frame by frame with its sound; whenever it ends, the file is whole."""
 
 from __future__ import annotations
 
@@ -59,12 +55,11 @@ class Recorder:
         overwrite: bool = False,
         metadata: Mapping[str, str] | None = None,
     ) -> None:
-        self._target: Path | BinaryIO
         if isinstance(target, str | Path):
             self.name = str(target)
             if Path(target).suffix.lower() != ".mp4":
                 raise OutputError(f"{target}: live video is recorded as MP4; give a name in .mp4")
-            self._target = check_output(target, overwrite=overwrite)
+            self._target: Path | BinaryIO = check_output(target, overwrite=overwrite)
         else:
             self.name, self._target = "<output>", target
         self.marks: Marks | None = None
@@ -142,23 +137,17 @@ class Recorder:
                     self._temporary.replace(self._target)
 
     def _open(self, height: int, width: int) -> MovieEncoder:
+        place, muxer, sound = self._target, "mp4", "aac"
         options = {"crf": "20", "preset": "veryfast"}
-        muxer, sound = "mp4", "aac"
-        place = self._target
         if isinstance(place, Path):
-            self._temporary = self._stack.enter_context(partial_folder(place)) / "video.part"
-            place = self._temporary
+            place = self._stack.enter_context(partial_folder(place)) / "video.part"
+            self._temporary = place
         else:
             muxer, sound = "matroska", "pcm_s16le"
             options |= {"preset": "ultrafast", "tune": "zerolatency"}
+        size, audio = (height, width), (sound, self._rate)
         movie = MovieEncoder(
-            place,
-            muxer,
-            ("libx264", options),
-            (height, width),
-            self._fps,
-            (sound, self._rate),
-            self._metadata,
+            place, muxer, ("libx264", options), size, self._fps, audio, self._metadata
         )
         self._stack.callback(movie.close)
         return movie

@@ -14,14 +14,19 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
 from stillspeak.constants import SAMPLE_RATE, VIDEO_FPS
 from stillspeak.errors import OutputError, OutputExistsError
 from stillspeak.media.audio import ChunkResampler, Waveform
-from stillspeak.media.encoder import MovieEncoder, add_picture, open_output, picture_encoder
+from stillspeak.media.encoder import (
+    MovieEncoder,
+    add_picture,
+    open_output,
+    picture_encoder,
+    rgb_frame,
+)
 from stillspeak.media.marks.marking import Marking, Marks
 from stillspeak.media.source import reason
 from stillspeak.media.video import Frame
@@ -46,9 +51,6 @@ def check_output(path: str | Path, *, overwrite: bool) -> Path:
         path: what ``write_video`` is going to be given.
         overwrite: accept a video that is there already.
 
-    Returns:
-        The path.
-
     Raises:
         OutputExistsError: there is something already and ``overwrite`` is False.
         OutputError: unknown suffix, missing or unwritable folder, or a folder where a file
@@ -56,15 +58,14 @@ def check_output(path: str | Path, *, overwrite: bool) -> Path:
     """
     if _output_kind(path) != FOLDER:
         return check_file(path, overwrite=overwrite)
-    _check_parent(path)
-    _check_output_folder(Path(path), overwrite)
-    return Path(path)
+    target = _in_folder(path)
+    _check_output_folder(target, overwrite)
+    return target
 
 
 def check_file(path: str | Path, *, overwrite: bool) -> Path:
     """As :func:`check_output`, for a file of any suffix."""
-    _check_parent(path)
-    target = Path(path)
+    target = _in_folder(path)
     if target.is_dir():
         raise OutputError(f"{path}: is a folder; give the name of a file in it")
     if target.exists() and not overwrite:
@@ -74,7 +75,8 @@ def check_file(path: str | Path, *, overwrite: bool) -> Path:
     return target
 
 
-def _check_parent(path: str | Path) -> None:
+def _in_folder(path: str | Path) -> Path:
+    """A path whose folder can be written to."""
     folder = Path(path).parent
     if not folder.is_dir():
         problem = "is not a folder" if folder.exists() else "does not exist"
@@ -83,6 +85,7 @@ def _check_parent(path: str | Path) -> None:
         raise OutputError(
             f"{path}: no permission to write into the folder {folder}; write elsewhere"
         )
+    return Path(path)
 
 
 def write_video(
@@ -142,10 +145,7 @@ def write_video(
     writer: _Writer | None = None
     with ExitStack() as stack:
         with output_errors(name):
-            # Hidden, and in the target's own folder, so that the last step is a rename and
-            # cannot be half done.
-            beside = stack.enter_context(partial_folder(target))
-        temporary = beside / "video.part"
+            temporary = stack.enter_context(partial_folder(target)) / "video.part"
         output = _Output(temporary, fps, audio, sample_rate, crf, dict(metadata or {}), marking)
 
         def add(frame: Frame) -> None:
@@ -154,7 +154,13 @@ def write_video(
                 frame = marking.frame(frame)
             with output_errors(name):
                 if writer is None:
-                    writer = _start_writer(kind, output, *frame.shape[:2])
+                    height, width = frame.shape[:2]
+                    if kind == FOLDER:
+                        writer = _FolderWriter(output)
+                    elif kind == ".gif":
+                        writer = _GifWriter(output, height, width)
+                    else:
+                        writer = _MovieWriter(output, kind, height, width)
                     stack.callback(writer.close)
                 writer.add(frame)
 
@@ -204,27 +210,25 @@ class _Output:
     metadata: dict[str, str]
     marking: Marking | None
 
+    def samples(self, frames: int) -> int:
+        """Samples of sound that so many frames last."""
+        return round(Fraction(frames, self.fps) * self.sample_rate)
 
-class _Writer(Protocol):
+
+class _Writer:
     """One kind of output; frames are (H, W, 3) uint8 of the size it was started with."""
 
-    def add(self, frame: Frame) -> None: ...
+    def add(self, frame: Frame) -> None:
+        raise NotImplementedError
 
-    def finish(self) -> None: ...
+    def finish(self) -> None:
+        raise NotImplementedError
 
     def close(self) -> None:
         """Release what is open; the second time, and after ``finish``, nothing happens."""
 
 
-def _start_writer(kind: str, output: _Output, height: int, width: int) -> _Writer:
-    if kind == FOLDER:
-        return _FolderWriter(output)
-    if kind == ".gif":
-        return _GifWriter(output, height, width)
-    return _MovieWriter(output, kind, height, width)
-
-
-class _MovieWriter:
+class _MovieWriter(_Writer):
     """MP4 or WebM: every frame is followed at once by the sound that belongs to it."""
 
     def __init__(self, output: _Output, kind: str, height: int, width: int) -> None:
@@ -243,18 +247,12 @@ class _MovieWriter:
             output.metadata,
         )
 
-    @property
-    def count(self) -> int:
-        return self.movie.count
-
     def add(self, frame: Frame) -> None:
-        if self.pad != ((0, 0), (0, 0), (0, 0)):
-            frame = np.pad(frame, self.pad, mode="edge")
-        self.movie.write(self.movie.convert(frame))
+        self.movie.write(self.movie.convert(np.pad(frame, self.pad, mode="edge")))
         if self.movie.sound is None or self.output.audio is None:
             return
         # The sound of the frames so far, silence where it has ended.
-        end = round(Fraction(self.count, self.output.fps) * self.output.sample_rate)
+        end = self.output.samples(self.movie.count)
         piece = self.output.audio[self.fed : end].astype(np.float32, copy=False)
         piece = np.pad(piece, (0, end - self.fed - piece.shape[0]))
         self.fed = end
@@ -264,13 +262,13 @@ class _MovieWriter:
         if self.movie.sound is not None:
             self.movie.sound.add(self.resampler.finish())
         # To the sample as long as the picture.
-        self.movie.finish(round(Fraction(self.count, self.output.fps) * _SOUND_RATE))
+        self.movie.finish(round(Fraction(self.movie.count, self.output.fps) * _SOUND_RATE))
 
     def close(self) -> None:
         self.movie.close()
 
 
-class _GifWriter:
+class _GifWriter(_Writer):
     """GIF: every frame with a palette of its own, so no frame waits for another."""
 
     def __init__(self, output: _Output, height: int, width: int) -> None:
@@ -302,11 +300,8 @@ class _GifWriter:
         self.graph = graph
 
     def add(self, frame: Frame) -> None:
-        import av
-
-        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-        picture.pts = self.count
-        picture.time_base = self.time_base
+        picture = rgb_frame(frame)
+        picture.pts, picture.time_base = self.count, self.time_base
         self.count += 1
         self.graph.push(picture)
         self._drain()
@@ -333,7 +328,7 @@ class _GifWriter:
             self.container.mux(self.stream.encode(picture))
 
 
-class _FolderWriter:
+class _FolderWriter(_Writer):
     """A folder of PNG files, and the sound beside them."""
 
     def __init__(self, output: _Output) -> None:
@@ -350,44 +345,40 @@ class _FolderWriter:
         import PIL.Image
 
         file = self.output.temporary / f"{self.count:06d}.png"
+        buffer = io.BytesIO()
         picture = PIL.Image.fromarray(np.ascontiguousarray(frame))
-        if self.output.marking is None or self.output.marking.signer is None:
-            picture.save(file, "PNG", pnginfo=self.texts, compress_level=3)
-        else:
-            buffer = io.BytesIO()
-            picture.save(buffer, "PNG", pnginfo=self.texts, compress_level=3)
-            file.write_bytes(self.output.marking.sign_bytes(buffer.getvalue(), file.name))
+        picture.save(buffer, "PNG", pnginfo=self.texts, compress_level=3)
+        data = buffer.getvalue()
+        if self.output.marking is not None:
+            data = self.output.marking.sign_bytes(data, file.name)
+        file.write_bytes(data)
         self.count += 1
 
     def finish(self) -> None:
         if self.output.audio is None:
             return
-        total = round(Fraction(self.count, self.output.fps) * self.output.sample_rate)
+        total = self.output.samples(self.count)
         step = 60 * self.output.sample_rate
         with wave.open(str(self.output.temporary / "audio.wav"), "wb") as file:
             file.setnchannels(1)
             file.setsampwidth(2)
             file.setframerate(self.output.sample_rate)
             for begin in range(0, total, step):
-                size = min(step, total - begin)
-                piece = self.output.audio[begin : begin + size]
-                piece = np.pad(piece, (0, size - piece.shape[0]))
+                end = min(begin + step, total)
+                piece = self.output.audio[begin:end]
+                piece = np.pad(piece, (0, end - begin - piece.shape[0]))
                 # The factor of the reader, so that what is read back is what was given.
                 whole = np.clip(np.rint(piece * 32768.0), -32768, 32767)
                 file.writeframes(whole.astype("<i2").tobytes())
-
-    def close(self) -> None:
-        """Nothing is open between calls."""
 
 
 def _output_kind(path: str | Path) -> str:
     """``.mp4``, ``.webm``, ``.gif`` or ``FOLDER``."""
     text = os.fspath(path)
-    separators = tuple(s for s in (os.sep, os.altsep) if s)
     if not Path(text).name:
         raise OutputError(f"{text or '(empty)'}: not a name to write to; give {OUTPUT_FORMATS}")
     suffix = Path(text).suffix.lower()
-    if text.endswith(separators) or not suffix:
+    if text.endswith((os.sep, os.altsep or os.sep)) or not suffix:
         return FOLDER
     if suffix not in _SUFFIXES:
         raise OutputError(
@@ -411,12 +402,11 @@ def _check_output_folder(target: Path, overwrite: bool) -> None:
             "overwritten"
         )
     # Overwriting replaces the folder, which must never take a user's other files with it.
-    foreign = [name for name in names if not _OWN_FILE.fullmatch(name)]
-    if foreign:
-        raise OutputError(
-            f"{target}: holds other files ({foreign[0]}) and is not overwritten; choose another "
-            "name"
-        )
+    for name in names:
+        if not _OWN_FILE.fullmatch(name):
+            raise OutputError(
+                f"{target}: holds other files ({name}) and is not overwritten; choose another name"
+            )
 
 
 def _check_settings(fps: int, crf: int, audio: Waveform | None, sample_rate: int) -> None:
@@ -456,11 +446,10 @@ def output_errors(name: str) -> Iterator[None]:
     except BrokenPipeError:
         raise
     except (OSError, av.FFmpegError, av.codec.codec.UnknownCodecError) as problem:
+        why = f"cannot be written ({reason(problem)})"
         if getattr(problem, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
-            raise OutputError(
-                f"{name}: the disk is full; free some space or write elsewhere"
-            ) from problem
-        raise OutputError(f"{name}: cannot be written ({reason(problem)})") from problem
+            why = "the disk is full; free some space or write elsewhere"
+        raise OutputError(f"{name}: {why}") from problem
 
 
 def _put_in_place(temporary: Path, target: Path) -> None:
@@ -468,8 +457,7 @@ def _put_in_place(temporary: Path, target: Path) -> None:
     if not temporary.is_dir() or not target.exists():
         temporary.replace(target)
         return
-    # A folder cannot replace one that holds files: the old one steps aside first, to where all that
-    # is left is removed.
+    # A folder cannot replace one that holds files: the old one steps aside, to be removed.
     aside = temporary.with_suffix(".old")
     target.rename(aside)
     try:
