@@ -1,9 +1,8 @@
 """Certificates and keys in PEM form: an organisation's own, and this installation's.
 
-Unless an organisation's certificate is given, one is made on this machine when it is first needed
-and kept in the user's configuration folder. It proves that a file has not changed since it was
-signed, and that two files were signed by the same installation. It does not prove who that was:
-anybody can make one with any name.
+The latter is made when it is first needed and kept in the user's configuration folder. It proves
+that a file has not changed since it was signed, and that two files were signed by the same
+installation. It does not prove who that was: anybody can make one with any name.
 """
 
 from __future__ import annotations
@@ -29,6 +28,10 @@ SELF_MADE = "stillspeak, self-made"
 
 _IDENTITY, _ROOT = "identity.pem", "root.pem"
 _YEARS = 10
+_UNUSED = (
+    *("content_commitment", "key_encipherment", "data_encipherment"),
+    *("key_agreement", "encipher_only", "decipher_only"),
+)
 
 
 class Identity(NamedTuple):
@@ -55,10 +58,7 @@ def config_folder() -> Path:
 
 
 def is_absent(path: Path, error: OSError) -> bool:
-    """Whether a file could not be opened because there is none, or no way to it.
-
-    The latter is usual in containers: a home folder that belongs to another user, or none at all.
-    """
+    """Whether there is no such file, or no way to it, which is usual for homes in containers."""
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return True
     return isinstance(error, PermissionError) and not os.access(path.parent, os.X_OK)
@@ -205,7 +205,6 @@ def _make_identity() -> Identity:
         )
         for what in ("root of installation", "installation")
     ]
-    purpose = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.EMAIL_PROTECTION])
     issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(keys[0].public_key())
     made = []
     for key, name in zip(keys, names, strict=True):
@@ -214,12 +213,7 @@ def _make_identity() -> Identity:
             digital_signature=not is_root,
             key_cert_sign=is_root,
             crl_sign=is_root,
-            content_commitment=False,
-            key_encipherment=False,
-            data_encipherment=False,
-            key_agreement=False,
-            encipher_only=False,
-            decipher_only=False,
+            **dict.fromkeys(_UNUSED, False),
         )
         public = key.public_key()
         builder = (
@@ -237,6 +231,7 @@ def _make_identity() -> Identity:
             .add_extension(issuer, critical=False)
         )
         if not is_root:
+            purpose = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.EMAIL_PROTECTION])
             builder = builder.add_extension(purpose, critical=False)
         made.append(builder.sign(keys[0], hashes.SHA256()))
     return _identity(made[::-1], keys[1])

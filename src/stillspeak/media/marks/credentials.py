@@ -90,20 +90,13 @@ def _understood(report: Mapping[str, Any]) -> Credentials:
     manifest = manifests.get(report.get("active_manifest")) or {}
     state = report.get("validation_state")
     results = (report.get("validation_results") or {}).get("activeManifest") or {}
-    failures = [
-        one
-        for one in results.get("failure") or ()
-        if one.get("code") != "signingCredential.untrusted"
-    ]
+    failures = results.get("failure") or ()
+    failures = [one for one in failures if one.get("code") != "signingCredential.untrusted"]
     if state == "Invalid" and not failures:
         failures = report.get("validation_status") or []
     data = {one.get("label"): one.get("data") or {} for one in manifest.get("assertions") or ()}
-    actions = [
-        action
-        for label, value in data.items()
-        if str(label).startswith("c2pa.actions")
-        for action in value.get("actions") or ()
-    ]
+    told = [value for label, value in data.items() if str(label).startswith("c2pa.actions")]
+    actions = [action for value in told for action in value.get("actions") or ()]
     types = [action["digitalSourceType"] for action in actions if action.get("digitalSourceType")]
     generation = data.get(GENERATION) or {}
     model = generation.get("model") or {}

@@ -93,11 +93,8 @@ def _inspect_folder(path: Path, trust: str | None) -> Inspection:
     signed = [one for one in found if one is not None]
     credentials = min(signed, key=lambda one: (one.intact, one.trusted)) if signed else None
     if signed and len(signed) < len(files):
-        missing = len(files) - len(signed)
-        assert credentials is not None
-        credentials = Credentials(
-            False, problems=(f"{missing} of {len(files)} frames have no credentials",)
-        )
+        missing = f"{len(files) - len(signed)} of {len(files)} frames have no credentials"
+        credentials = Credentials(False, problems=(missing,))
     return _judge(path, credentials, watermark, trust is not None)
 
 
@@ -117,10 +114,7 @@ def _judge(
     elif not credentials.intact:
         verdict = "tampered"
         summary = "changed after it was signed: its credentials do not fit it"
-    elif credentials.watermark is not None and watermark.identifier not in (
-        None,
-        credentials.watermark,
-    ):
+    elif None not in (named := {credentials.watermark, watermark.identifier}) and len(named) == 2:
         verdict = "tampered"
         summary = "its credentials name another watermark than its pixels bear"
     elif asked and not credentials.trusted:

@@ -91,11 +91,8 @@ class Label:
         ink = np.asarray(letters, np.float32)[..., None] / 255
         self._keep = (1 - cover) * (1 - ink)
         self._add = _DARK * cover * (1 - ink) + _LIGHT * ink
-        bottom_row = height - margin
-        self._box = (
-            slice(bottom_row - plate_height, bottom_row),
-            slice(margin, margin + plate_width),
-        )
+        rows = slice(height - margin - plate_height, height - margin)
+        self._box = rows, slice(margin, margin + plate_width)
 
     def draw(self, frame: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """A copy of a frame (H, W, 3) uint8 with the label at the bottom left."""
@@ -108,8 +105,8 @@ class Label:
 def _font(size: int, text: str) -> PIL.ImageFont.FreeTypeFont:
     import PIL.ImageFont
 
-    # Both are files of packages that are always there, so that a label is the same on every
-    # machine. Pillow's own is the better one for small letters and has ASCII alone.
+    # Both fonts are always there, so that a label is the same on every machine. Pillow's own is
+    # the better one for small letters and has ASCII alone.
     if not text.isascii():
         found = find_spec("matplotlib")
         if found is not None and found.origin is not None:

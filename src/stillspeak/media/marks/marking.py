@@ -129,11 +129,7 @@ class Marking:
             signed.unlink(missing_ok=True)
 
     def sign_bytes(self, data: bytes, name: str) -> bytes:
-        """A file in memory, signed.
-
-        Raises:
-            OutputError: it cannot be signed.
-        """
+        """A file in memory, signed. Errors as :meth:`sign_file`."""
         if self.signer is None:
             return data
         target = io.BytesIO()

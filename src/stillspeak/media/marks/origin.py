@@ -77,12 +77,7 @@ class Origin:
 def describe_image(
     source: str | Path | bytes | PIL.Image.Image | npt.NDArray[Any], pixels: npt.NDArray[np.uint8]
 ) -> Source | None:
-    """What the credentials say of the reference image.
-
-    Args:
-        source: as given to ``load_image``.
-        pixels: (H, W, 3) uint8, what was read from it.
-    """
+    """What the credentials say of a reference image; ``pixels`` (H, W, 3) were read from it."""
     if not isinstance(source, str | Path | bytes):
         return Source(_digest(np.asarray(pixels, np.uint8)), "pixels")
     try:

@@ -1,10 +1,6 @@
 """Content credentials (C2PA) into a file: who made it, from what, with which model.
 
-:func:`sign` adds a signed manifest to an MP4, GIF or PNG: that it was created by a trained model
-(digital source type ``trainedAlgorithmicMedia``), with which version and weights, from which
-reference image and speech (their SHA-256; credentials that the image carries are kept), and which
-watermark its pixels bear. Nothing here uses the network, except for a time stamp where you name an
-authority.
+Nothing here uses the network, except for a time stamp where you name an authority.
 """
 
 from __future__ import annotations
@@ -221,12 +217,12 @@ def _builder(
         for about, source in signed:
             with source.open() as stream:
                 builder.add_ingredient(json.dumps(about), source.format, stream)
-    except c2pa.C2paError:  # damaged credentials: the hash is all that can be told
+    except BaseException as error:
         builder.close()
+        if not isinstance(error, c2pa.C2paError):
+            raise
+        # Damaged credentials: the hash is all that can be told.
         return _builder(origin, watermark, context, keep_credentials=False)
-    except BaseException:
-        builder.close()
-        raise
     return builder
 
 

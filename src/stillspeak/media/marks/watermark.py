@@ -1,23 +1,10 @@
 """An imperceptible mark in the pixels: 32 bits that survive re-encoding and a change of size.
 
-Spread spectrum in the luma (Cox, Kilian, Leighton, Shamoon 1997), on a canonical picture of
-:data:`CANON` x :data:`CANON` pixels that every frame is scaled to, whatever its size and shape. The
-mark sits at fixed *cycles a picture*, so a video that was scaled as a whole needs no search. The
-coefficients of the canonical picture's cosine transform in a band above :data:`LOW` half cycles get
-a chip of +1 or -1 each. Some chips are a pilot, the same in every video, which says that there is a
-mark; the rest are six bytes, each of them one of 256 orthogonal sequences: four bytes of identifier
-and two of checksum.
-
-Writing: the chips become a noise pattern that is strong where the picture has texture and weak
-where it is flat or dark. How strong each sequence has to be is found by reading the marked picture
-back, since the picture itself gets in the way of some more than of others; a sequence that could
-be mistaken for the right one is turned down. The pattern stays the same from frame to frame, so
-that flat regions do not flicker, and is made anew only where the picture has changed. Nothing of
-the future is needed.
-
-Reading: the canonical frames of a second are averaged, what is loud is turned down to the level of
-what is quiet, and the transform is compared with the chips; finely and coarsely weighted, mirrored,
-and inside black bars.
+Spread spectrum in the luma (Cox, Kilian, Leighton, Shamoon 1997), on a canonical picture that every
+frame is scaled to: the mark sits at fixed *cycles a picture*, so a scaled video needs no search. In
+a band of its cosine transform each coefficient gets a chip of +1 or -1. Some chips are a pilot, the
+same in every video; the rest are six bytes (identifier and checksum), each one of 256 orthogonal
+sequences.
 """
 
 from __future__ import annotations
@@ -27,6 +14,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import groupby, islice
 
 import numpy as np
 import numpy.typing as npt
@@ -60,6 +48,8 @@ _AIM_REACH = 80.0
 _AIM_PILOT, _AIM_SYMBOL, _RIVAL = 5.0, 4.3, 2.0
 """Scores of the pilot and of each right sequence that are aimed at, and the most that a wrong
 one may have."""
+_WEIGHTS = 0.5, 1.5
+"""The least and the most that the pilot and a right sequence are weighted with."""
 _FULL_SIZE = 300
 """Shorter side in pixels below which the mark is made stronger: an encoder takes more of it."""
 _CHANCE_MEAN, _CHANCE_SPREAD = 6.0, 0.6
@@ -152,10 +142,9 @@ def read_watermark(frames: Iterable[Frame], *, limit: int = 1500) -> Reading:
     count = 0
     for window in _windows(frames, limit):
         count += len(window)
-        box = _inside_bars(window[0])
         whole.add(window)
         sums = [whole]
-        if box is not None:
+        if (box := _inside_bars(window[0])) is not None:
             inside.add([frame[box] for frame in window])
             sums.append(inside)
         best = max((one.reading(count) for one in sums), key=lambda reading: reading.score)
@@ -201,8 +190,6 @@ class _Sum:
 class _Weights:
     """How strong the pilot and each sequence of each symbol are embedded."""
 
-    LEAST, MOST = 0.5, 1.5
-
     def __init__(self, data: bytes) -> None:
         self.pilot = 0.7
         self.symbols: Floats = np.zeros((_SYMBOLS, 256), np.float32)
@@ -214,14 +201,11 @@ def _fit(
 ) -> Floats:
     """The pattern for a canonical picture, whose weights are adapted until it reads well.
 
-    Returns:
-        (H, W) float32 for frames smaller than the canonical picture, which may be left to
-        enlarge otherwise: (CANON, CANON).
+    (CANON, CANON) float32, or (H, W) where the frames are smaller than that.
     """
     import cv2
 
     tables = _tables()
-    small = height < CANON or width < CANON
     kept = _kept_by_size(height, width)
     smaller = max(_FULL_SIZE / min(height, width), 1.0)
     room = _headroom(picture, min(smaller**1.45, 6.0))
@@ -237,23 +221,19 @@ def _fit(
         # A weight of 1 stands for a pattern with a standard deviation of 1.
         pattern *= room * (CANON / np.sqrt(_CHIPS))
         shown = pattern
-        if small:
+        if height < CANON or width < CANON:
             pattern = _resized(pattern, height, width, cv2.INTER_AREA)
             shown = _resized(pattern, CANON, CANON, cv2.INTER_LINEAR)
         if not left:
             return pattern
         score, scores = _scores(_levelled(picture + shown), _AIM_REACH)
         step = weights.pilot / max(score, 1.0)
-        weights.pilot = float(
-            np.clip(weights.pilot + (aim_pilot - score) * step, weights.LEAST, weights.MOST)
-        )
+        weights.pilot = float(np.clip(weights.pilot + (aim_pilot - score) * step, *_WEIGHTS))
         own = scores[right]
         steps = weights.symbols[right] / np.maximum(own, 1.0)
         rivals = np.maximum(scores - _RIVAL, 0.0)
         rivals[right] = 0.0
-        new = np.clip(
-            weights.symbols[right] + (aim_symbol - own) * steps, weights.LEAST, weights.MOST
-        )
+        new = np.clip(weights.symbols[right] + (aim_symbol - own) * steps, *_WEIGHTS)
         weights.symbols -= rivals * steps[:, None]
         weights.symbols[right] = new
     raise AssertionError("rounds is at least 0")
@@ -274,9 +254,7 @@ def _identifier(scores: Floats) -> int | None:
     """
     likeliest = np.argsort(scores, axis=1)[:, :-3:-1]
     for changed in range(-1, _SYMBOLS):
-        candidate = likeliest[:, 0].copy()
-        if changed >= 0:
-            candidate[changed] = likeliest[changed, 1]
+        candidate = np.where(np.arange(_SYMBOLS) == changed, likeliest[:, 1], likeliest[:, 0])
         data = candidate.astype(np.uint8).tobytes()
         identifier = int.from_bytes(data[:4], "big")
         if _payload(identifier) == data:
@@ -297,15 +275,15 @@ def _scores(values: Floats, reach: float) -> tuple[float, Floats]:
 
 
 def _best(values: Floats) -> tuple[float, Floats]:
-    """The evidence and the sequences' scores of the reach that finds most."""
-    ways = (_scores(values, reach) for reach in _REACHES)
-    return max(((_evidence(*way), way[1]) for way in ways), key=lambda pair: pair[0])
+    """The evidence and the sequences' scores of the reach that finds most.
 
-
-def _evidence(pilot: float, scores: Floats) -> float:
-    """The likeliest message's correlation over all chips, as deviations from that in noise."""
-    total = pilot * _PILOT_CHIPS**0.5 + float(scores.max(axis=1).sum()) * _SYMBOL_CHIPS**0.5
-    return float((total / _CHIPS**0.5 - _CHANCE_MEAN) / _CHANCE_SPREAD)
+    Evidence is the likeliest message's correlation over all chips, as deviations from noise.
+    """
+    ways = []
+    for pilot, scores in (_scores(values, reach) for reach in _REACHES):
+        total = pilot * _PILOT_CHIPS**0.5 + float(scores.max(axis=1).sum()) * _SYMBOL_CHIPS**0.5
+        ways.append((float((total / _CHIPS**0.5 - _CHANCE_MEAN) / _CHANCE_SPREAD), scores))
+    return max(ways, key=lambda pair: pair[0])
 
 
 def _levelled(picture: Floats) -> Floats:
@@ -367,8 +345,7 @@ def _canonical(frame: Frame) -> Floats:
     import cv2
 
     luma = cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY)
-    shrinks = luma.shape[0] >= CANON and luma.shape[1] >= CANON
-    way = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    way = cv2.INTER_AREA if min(luma.shape) >= CANON else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(luma, (CANON, CANON), interpolation=way), np.float32)
 
 
@@ -391,19 +368,9 @@ def _inside_bars(frame: Frame) -> tuple[slice, slice] | None:
 
 def _windows(frames: Iterable[Frame], limit: int) -> Iterator[list[Frame]]:
     """Lists of frames that are averaged, of one size each."""
-    window: list[Frame] = []
-    for count, frame in enumerate(frames, start=1):
-        if window and window[0].shape != frame.shape:
+    for _, alike in groupby(islice(frames, limit), key=lambda frame: frame.shape):
+        while window := list(islice(alike, _WINDOW)):
             yield window
-            window = []
-        window.append(frame)
-        if len(window) == _WINDOW:
-            yield window
-            window = []
-        if count == limit:
-            break
-    if window:
-        yield window
 
 
 @dataclass(frozen=True)
@@ -428,6 +395,8 @@ class _Tables:
 
 @cache
 def _tables() -> _Tables:
+    from scipy.linalg import hadamard
+
     rows, columns = np.divmod(np.arange(CANON * CANON), CANON)
     radii = np.hypot(rows, columns)
     order = np.argsort(np.where(radii >= LOW, radii, np.inf), kind="stable")[:_CHIPS]
@@ -439,11 +408,6 @@ def _tables() -> _Tables:
     rings = ((radii[places] - LOW) / _RING).astype(np.intp)
     band = np.zeros(CANON * CANON, np.float32)
     band[places] = 1.0
-    overlap = np.arange(1, 257)[:, None] & np.arange(_SYMBOL_CHIPS)[None]
-    parity = np.zeros_like(overlap)
-    while overlap.any():
-        parity ^= overlap & 1
-        overlap >>= 1
     return _Tables(
         places=places,
         signs=signs,
@@ -452,5 +416,5 @@ def _tables() -> _Tables:
         ring_sizes=np.maximum(np.bincount(rings), 1),
         mirror=np.where(columns[places] % 2, -1.0, 1.0).astype(np.float32),
         band=band.reshape(CANON, CANON),
-        sequences=np.where(parity, -1.0, 1.0).astype(np.float32),
+        sequences=hadamard(_SYMBOL_CHIPS)[1:257].astype(np.float32),
     )
