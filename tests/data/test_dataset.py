@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from stillspeak.data.dataset import (
     whole_clip,
 )
 from stillspeak.data.device_dataset import DeviceDataset
-from stillspeak.data.loader import Prefetcher
+from stillspeak.data.loader import open_loader
 from stillspeak.errors import ConfigError, DataError
 from stillspeak.face.mouth import MIRRORED_PAIRS, mouth_distances
 from stillspeak.media.audio import frame_windows
@@ -378,12 +378,12 @@ class Numbers:
         return self.asked[-1]
 
 
-def prefetch(source: Numbers, steps: range, **options: Any) -> Prefetcher:
-    return Prefetcher(source, steps, **options)  # type: ignore[arg-type]
+def prefetch(source: Numbers, steps: range, **options: Any) -> Generator[Any, None, None]:
+    return open_loader(source, steps, **options)  # type: ignore[arg-type]
 
 
 def ours() -> list[threading.Thread]:
-    return [t for t in threading.enumerate() if t.name == "stillspeak-prefetch"]
+    return [t for t in threading.enumerate() if t.name.startswith("stillspeak-prefetch")]
 
 
 def test_prefetcher_keeps_the_order_and_the_warm_start() -> None:
@@ -408,13 +408,13 @@ def test_prefetcher_hands_over_an_exception_at_its_step() -> None:
 
 def test_prefetcher_makes_no_more_than_its_depth_and_closes_at_once() -> None:
     source = Numbers()
-    loader = prefetch(source, range(1000), audio_steps=0, depth=2)
-    assert next(iter(loader))[1] == 0
+    loader = prefetch(source, range(1000), audio_steps=0)
+    assert next(loader)[1] == 0
     deadline = time.monotonic() + 5
     while len(source.asked) < 4 and time.monotonic() < deadline:
         time.sleep(0.01)
     time.sleep(0.05)
-    assert len(source.asked) == 4  # one taken, two in the queue, one waiting to get in
+    assert len(source.asked) == 4  # one taken, three ahead
     assert len(ours()) == 1
     loader.close()
     assert ours() == []

@@ -404,7 +404,7 @@ def test_who_plays(game: Game) -> None:
     assert names(frame=0.0, sequence=0.0, sync=0.0) == []
 
 
-def test_each_has_its_weight_and_learning_rate(game: Game) -> None:
+def test_each_has_its_learning_rate(game: Game) -> None:
     config = game(
         adversarial={
             "frame_learning_rate": 1e-1,
@@ -412,8 +412,8 @@ def test_each_has_its_weight_and_learning_rate(game: Game) -> None:
             "sync_learning_rate": 1e-3,
         }
     )
-    found = {a.name: (a.weight, a.learning_rate) for a in make_adversaries(config)}
-    assert found == {"frame": (0.1, 0.1), "sequence": (0.2, 0.01), "sync": (0.3, 0.001)}
+    found = {a.name: a.learning_rate for a in make_adversaries(config)}
+    assert found == {"frame": 0.1, "sequence": 0.01, "sync": 0.001}
 
 
 # ------------------------------------------------------------------------------- in the trainer

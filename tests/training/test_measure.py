@@ -43,8 +43,8 @@ def test_flops_of_a_recurrent_network_however_it_is_run() -> None:
         gru(torch.zeros(2, 7, 4))
     assert counter.flops == 2 * 2 * 7 * matrices
     weights = list(gru.parameters())
-    assert _recurrent(1)(torch.zeros(2, 7, 4), weights, "more") == counter.flops
-    assert _recurrent(2)(torch.zeros(2, 7, 4), weights) == 2 * counter.flops
+    assert _recurrent(1, torch.zeros(2, 7, 4), weights) == counter.flops
+    assert _recurrent(2, torch.zeros(2, 7, 4), weights) == 2 * counter.flops
 
 
 def test_a_gradient_within_a_gradient_is_counted() -> None:

@@ -20,16 +20,8 @@ from stillspeak.models.layers import identity_grid
 
 
 def augment_frames(frames: Tensor, config: AugmentConfig, random: np.random.Generator) -> Tensor:
-    """Geometry and light, one draw an example.
-
-    Args:
-        frames: (B, F, 3, H, W) float32 in [-1, 1]; the F frames of an example change alike.
-        config: strengths.
-        random: the source of all draws.
-
-    Returns:
-        The frames, changed.
-    """
+    """Geometry and light of frames (B, F, 3, H, W) float32 in [-1, 1], one draw an example: its
+    F frames change alike."""
     examples, count, _, height, width = frames.shape
     device = frames.device
     offsets = _offsets(examples, height, width, config, random, device)
@@ -49,25 +41,10 @@ def augment_frames(frames: Tensor, config: AugmentConfig, random: np.random.Gene
     return unit.pow_(gamma).mul_(gain * tint).clamp_(0, 1).mul_(2).sub_(1)
 
 
-def draw_offsets(
-    examples: int, height: int, width: int, config: AugmentConfig, random: np.random.Generator
-) -> npt.NDArray[np.float32]:
-    """Where each output pixel is taken from, as offsets in [-1, 1] units: (B, 2, H, W)."""
-    offsets = _offsets(examples, height, width, config, random, torch.device("cpu"))
-    result: npt.NDArray[np.float32] = offsets.numpy()
-    return result
-
-
 def changed_grid(grid: Tensor, config: AugmentConfig, random: np.random.Generator) -> Tensor:
     """Where a part of a 128 x 96 crop is taken from, with geometry changed as
-    :func:`augment_frames` does it.
-
-    Args:
-        grid: (h, w, 2) float32, x and y in the crop.
-        config: strengths.
-        random: the source of all draws.
-    """
-    offsets = torch.from_numpy(draw_offsets(1, FRAME_HEIGHT, FRAME_WIDTH, config, random))
+    :func:`augment_frames` does it; (h, w, 2) float32, x and y in the crop."""
+    offsets = _offsets(1, FRAME_HEIGHT, FRAME_WIDTH, config, random, torch.device("cpu"))
     size = torch.tensor([FRAME_WIDTH, FRAME_HEIGHT], dtype=torch.float32)
     at = ((grid + 0.5) * (2 / size) - 1)[None]
     moved = F.grid_sample(offsets, at, "bilinear", "border", align_corners=False)
@@ -85,7 +62,7 @@ def _offsets(
     random: np.random.Generator,
     device: torch.device,
 ) -> Tensor:
-    """:func:`draw_offsets` on a device; the draws do not depend on it."""
+    """Where each output pixel is taken from, as offsets in [-1, 1] units: (B, 2, H, W)."""
     angle = np.deg2rad(random.uniform(-config.rotate, config.rotate, examples))
     scale = np.exp(random.uniform(-1, 1, examples) * np.log1p(config.scale))
     shift = random.uniform(-config.shift, config.shift, (2, examples))
@@ -102,13 +79,14 @@ def _offsets(
     if config.warp:
         # A handful of control points a side keeps the warp smooth: another face, not jelly.
         knots = random.normal(0, config.warp, (examples, 2, 5, 4)).astype(np.float32)
-        offset += F.interpolate(
-            torch.from_numpy(knots).to(device),
-            (height, width),
-            mode="bicubic",
-            align_corners=True,
-        )
+        control = torch.from_numpy(knots).to(device)
+        offset += F.interpolate(control, (height, width), mode="bicubic", align_corners=True)
     return offset.mul_(offset.new_tensor([2 / width, 2 / height]).view(1, 2, 1, 1))
+
+
+def draw_factor(strength: float, random: np.random.Generator) -> float:
+    """A factor of speed or pitch between 1 / (1 + strength) and 1 + strength."""
+    return float(np.exp(random.uniform(-1, 1) * np.log1p(strength)))
 
 
 def augment_audio(
@@ -146,18 +124,8 @@ def augment_waveforms(
     random: np.random.Generator,
     noise: torch.Generator,
 ) -> Tensor:
-    """:func:`augment_audio` of many stretches at once, on their device, with voices and rooms.
-
-    Args:
-        audio: (B, S) float32 in [-1, 1].
-        sample_rate: samples a second.
-        config: strengths.
-        random: the source of all draws.
-        noise: on the device of ``audio``, the source of noise.
-
-    Returns:
-        (B, S) float32 in [-1, 1].
-    """
+    """:func:`augment_audio` of many stretches (B, S) at once, on their device, with voices and
+    rooms; ``noise`` is on that device too."""
     count, length = audio.shape
     device = audio.device
 
@@ -220,16 +188,8 @@ def augment_waveforms(
 
 
 def shift_spectrum(audio: Tensor, factor: Tensor, sample_rate: int) -> Tensor:
-    """Pitch and formants times a factor at the same pace, roughly: spectra of 32 ms are stretched.
-
-    Args:
-        audio: (B, S) float32.
-        factor: (B, 1), above 0.
-        sample_rate: samples a second.
-
-    Returns:
-        (B, S) float32. A factor of 1 changes nothing.
-    """
+    """Pitch and formants times a factor (B, 1) at the same pace, roughly: spectra of 32 ms are
+    stretched. (B, S) float32 -> (B, S); a factor of 1 changes nothing."""
     size = 1 << (sample_rate * 32 // 1000 - 1).bit_length()
     window = torch.hann_window(size, device=audio.device)
     spectra = torch.stft(audio, size, size // 4, window=window, return_complex=True)
@@ -251,16 +211,8 @@ def shift_spectrum(audio: Tensor, factor: Tensor, sample_rate: int) -> Tensor:
 def time_stretch(
     audio: npt.NDArray[np.float32], factor: float, sample_rate: int
 ) -> npt.NDArray[np.float32]:
-    """Make sound longer or shorter and keep its pitch, by overlap-add of similar pieces (WSOLA).
-
-    Args:
-        audio: (S,) float32.
-        factor: length of the result relative to ``audio``.
-        sample_rate: samples a second.
-
-    Returns:
-        (round(S * factor),) float32.
-    """
+    """Make sound ``factor`` times as long and keep its pitch, by overlap-add of similar pieces
+    (WSOLA). (S,) float32 -> (round(S * factor),)."""
     return time_warp(audio, lambda at: at / factor, round(len(audio) * factor), sample_rate)
 
 
@@ -270,16 +222,9 @@ def time_warp(
     wanted: int,
     sample_rate: int,
 ) -> npt.NDArray[np.float32]:
-    """:func:`time_stretch` at a pace that may change.
+    """:func:`time_stretch` at a pace that may change: (S,) -> (wanted,) float32.
 
-    Args:
-        audio: (S,) float32.
-        place: the sample of ``audio`` for a sample of the result, at least 0. It rises.
-        wanted: samples of the result.
-        sample_rate: samples a second.
-
-    Returns:
-        (wanted,) float32.
+    ``place`` gives the sample of ``audio`` for a sample of the result; it rises from 0 or more.
     """
     hop = sample_rate // 80  # pieces of 25 ms, half of each shared with the next
     length, reach = 2 * hop, hop // 2

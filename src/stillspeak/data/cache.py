@@ -99,12 +99,7 @@ def load_manifest(cache_dir: str | Path) -> list[CachedClip]:
 
 
 def cached_clip(row: Mapping[str, Any], file: Path, *, name: str) -> CachedClip:
-    """A line of a manifest, checked.
-
-    Args:
-        row: as the line says it.
-        file: the clip's file.
-        name: what messages call the line.
+    """A line of a manifest, which messages call ``name``, checked.
 
     Raises:
         DataError: a key that is missing or unknown, or a value that cannot be.
@@ -117,10 +112,7 @@ def cached_clip(row: Mapping[str, Any], file: Path, *, name: str) -> CachedClip:
 
 
 class CachedClipReader:
-    """A prepared clip, memory-mapped: only what is asked for is read.
-
-    Use as a context manager or call :meth:`close`.
-    """
+    """A prepared clip, memory-mapped: only what is asked for is read. A context manager."""
 
     def __init__(self, path: str | Path, *, frames: int | None = None) -> None:
         from safetensors import SafetensorError, safe_open
@@ -137,11 +129,7 @@ class CachedClipReader:
             ) from error
 
     def _check(self, frames: int | None) -> None:
-        """Check the tensors against the module's table.
-
-        Raises:
-            ValueError: the first that is not.
-        """
+        """Check the tensors against the module's table; ``ValueError`` says which is wrong."""
         lengths = set() if frames is None else {frames}
         for name in sorted(self._names & _TENSORS.keys()):
             tensor = self._handle.get_slice(name)
@@ -167,21 +155,11 @@ class CachedClipReader:
 
     @property
     def n_frames(self) -> int:
-        """T."""
         return int(self.get_slice("frames").get_shape()[0])
 
     def has(self, name: str) -> bool:
         """Whether there is a tensor of this name: not every clip has ``mouth``."""
         return name in self._names
-
-    @property
-    def blendshape_names(self) -> list[str]:
-        """Names of the columns of ``blendshapes``, as far as they are known."""
-        names = self.metadata.get("blendshapes") or []
-        known = isinstance(names, list) and all(isinstance(name, str) for name in names)
-        if not known or len(names) > self.get_slice("blendshapes").get_shape()[1]:
-            raise DataError(f"{self.path}: the header is damaged (blendshapes); prepare again")
-        return list(names)
 
     def get_tensor(self, name: str) -> npt.NDArray[Any]:
         """A whole tensor, see the module's table."""
@@ -199,15 +177,11 @@ class CachedClipReader:
                 f"{self.path}: the prepared clip holds no {name}; run stillspeak prepare again"
             )
 
-    def close(self) -> None:
-        """Give the map back."""
-        self._handle = None
-
     def __enter__(self) -> CachedClipReader:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self.close()
+        self._handle = None  # gives the map back
 
 
 def open_clip(clip: CachedClip | str | Path) -> CachedClipReader:

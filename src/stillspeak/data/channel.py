@@ -32,11 +32,7 @@ _Decibel = Annotated[float, Field(ge=-100, le=100)]
 
 @configuration("channel")
 class ChannelConfig:
-    """Shares of examples that each change befalls, and the range of levels.
-
-    Raises:
-        ConfigError: a share outside of [0, 1], or no range.
-    """
+    """Shares of examples that each change befalls, and the range of levels."""
 
     clean: Share = 0.15
     """Left as they are but for their level."""
@@ -66,17 +62,8 @@ def through_channel(
     random: np.random.Generator,
     other: Callable[[], Sound] | None = None,
 ) -> Sound:
-    """A voice as it may arrive.
-
-    Args:
-        sound: (S,) float32 at 16 kHz.
-        config: how often what happens.
-        random: the source of all draws.
-        other: gives another voice of S samples, for babble; None: there is none.
-
-    Returns:
-        (S,) float32 in [-1, 1].
-    """
+    """A voice (S,) float32 at 16 kHz as it may arrive, (S,) in [-1, 1]; ``other`` gives another
+    voice of S samples, for babble."""
     sound = level(sound, 0.05)
     if random.random() >= config.clean:
         if random.random() < config.equaliser:

@@ -23,7 +23,7 @@ class Clip:
     """One recording of one speaker, or a stretch of one.
 
     Attributes:
-        speaker: the speaker's name, unique in the corpus.
+        speaker: unique in the corpus.
         stem: the file name without its suffix.
         path: the video file.
         split: what the clip may be used for.
@@ -138,11 +138,7 @@ def _turned(lists: Mapping[Split, Sequence[str]]) -> dict[str, Split]:
 
 
 def split_of_speaker(root: Path, split_of: Mapping[str, Split], speaker: str) -> Split:
-    """Look up one speaker.
-
-    Raises:
-        DataError: if the speaker is in none of the splits.
-    """
+    """Look up one speaker; ``DataError`` if it is in none of the splits."""
     try:
         return split_of[speaker]
     except KeyError:
@@ -152,11 +148,7 @@ def split_of_speaker(root: Path, split_of: Mapping[str, Split], speaker: str) ->
 
 
 def corpus_root(root: str | Path, holds: str) -> Path:
-    """A corpus's folder.
-
-    Raises:
-        DataError: if it is not there; ``holds`` says what the folder to give holds.
-    """
+    """A corpus's folder; ``DataError`` if it is not there. ``holds`` says what it should hold."""
     if not Path(root).is_dir():
         raise DataError(f"{root}: no such folder; give the folder that holds {holds}")
     return Path(root)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from stillspeak.data.augment import augment_audio, augment_frames, other_voice
+from stillspeak.data.augment import augment_audio, augment_frames, draw_factor, other_voice
 from stillspeak.data.cache import CachedClip, open_clip, sound_and_landmarks
 from stillspeak.data.config import AugmentConfig, DataConfig
 from stillspeak.data.sampling import DrawPlan, Stretch
@@ -68,6 +68,7 @@ class Examples(ABC):
         data, augment: how examples are drawn and changed.
         generator: sizes and rates.
         seed: with the step and the example's number, decides each example.
+        device: where a :class:`~stillspeak.data.device_dataset.DeviceDataset` makes the batches.
 
     Raises:
         DataError: no clip, clips too short for the windows asked for, or prepared at other
@@ -82,12 +83,12 @@ class Examples(ABC):
         generator: GeneratorConfig,
         *,
         seed: int,
+        device: torch.device | None = None,
     ) -> None:
-        self._data = data
-        self._augment = augment
-        self._generator = generator
-        self._seed = seed
+        self._data, self._augment, self._generator = data, augment, generator
+        self._seed, self._device = seed, device or torch.device("cpu")
         self._plan = DrawPlan(clips, data, augment)
+        self._hold()
 
     def __len__(self) -> int:
         return len(self._plan.clips)
@@ -98,16 +99,16 @@ class Examples(ABC):
         return self._plan.heard.speakers
 
     @abstractmethod
+    def _hold(self) -> None:
+        """Read what is held in memory."""
+
+    @abstractmethod
     def batch(self, step: int, part: int = 0) -> Batch:
-        """The examples of a step.
+        """The examples of a step, counted from 0.
 
-        A step's examples are numbered through all its parts (processes and accumulated
-        batches), and each is a function of its own number: n processes with a batch each see
-        what one process with n times the batch sees.
-
-        Args:
-            step: counted from 0.
-            part: which ``data.batch`` examples of the step.
+        They are numbered through all its parts (processes and accumulated batches), and each is
+        a function of its own number: n processes with a batch each see what one process with n
+        times the batch sees.
         """
 
     @abstractmethod
@@ -115,13 +116,11 @@ class Examples(ABC):
         """The examples of a step of the audio warm start: no pictures are read."""
 
     def _randoms(self, purpose: int, step: int, part: int, size: int) -> list[np.random.Generator]:
-        """The random numbers of each example of a batch."""
         numbers = range(part * size, (part + 1) * size)
         return [np.random.default_rng((self._seed, purpose, step, n)) for n in numbers]
 
     def _load(self, clip: CachedClip, *, frames: bool = False) -> Track:
-        """A clip's sound and mouth, about 200 kB for 3 s; with ``frames`` its frames as well, if
-        it has any."""
+        """A clip's sound and mouth; with ``frames`` its frames as well, if it has any."""
         generator = self._generator
         with open_clip(clip) as tensors:
             audio, landmarks = sound_and_landmarks(tensors)
@@ -144,22 +143,12 @@ class Examples(ABC):
 
 class TrainingData(Examples):
     """Frames stay on disk, where the file system's cache serves them; the sound and the mouth
-    shapes are held in memory. Arguments and errors as :class:`Examples`'s."""
+    shapes are held in memory."""
 
-    def __init__(
-        self,
-        clips: Sequence[CachedClip],
-        data: DataConfig,
-        augment: AugmentConfig,
-        generator: GeneratorConfig,
-        *,
-        seed: int,
-    ) -> None:
-        super().__init__(clips, data, augment, generator, seed=seed)
+    def _hold(self) -> None:
         self._tracks = [self._load(clip) for clip in self._plan.clips]
 
     def batch(self, step: int, part: int = 0) -> Batch:
-        """See :meth:`Examples.batch`."""
         examples = [self._example(r) for r in self._randoms(1, step, part, self._data.batch)]
         return Batch(*map(torch.cat, zip(*examples, strict=True)))
 
@@ -190,7 +179,6 @@ class TrainingData(Examples):
         )
 
     def audio_batch(self, step: int, part: int = 0) -> AudioBatch:
-        """See :meth:`Examples.audio_batch`."""
         plan = self._plan
         examples = []
         for random in self._randoms(2, step, part, self._data.audio_batch):
@@ -215,7 +203,7 @@ class TrainingData(Examples):
         sound = np.interp(where, np.arange(len(track.audio)), track.audio, left=0, right=0)
         audio = sound.astype(np.float32)
         if self._augment.pitch and random.random() >= 0.5:
-            factor = float(np.exp(random.uniform(-1, 1) * np.log1p(self._augment.pitch)))
+            factor = draw_factor(self._augment.pitch, random)
             audio = other_voice(audio, factor, generator.sample_rate)
         audio = augment_audio(audio, generator.sample_rate, self._augment, random)
         windows = np.lib.stride_tricks.sliding_window_view(audio, generator.window)
@@ -223,10 +211,7 @@ class TrainingData(Examples):
 
 
 def mouth_shape(landmarks: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Mouth distances of a clip minus their mean, over their deviation.
-
-    (T, 478, 2) pixels -> (T, 7) float32.
-    """
+    """Mouth distances minus their mean, over their deviation: (T, 478, 2) -> (T, 7) float32."""
     mouth = mouth_distances(landmarks)
     deviation = np.maximum(mouth.std(axis=0), 0.25)  # a still mouth must not become noise
     shape: npt.NDArray[np.float32] = (mouth - mouth.mean(axis=0)) / deviation
@@ -247,7 +232,6 @@ class ClipExample(NamedTuple):
     positions (1, K).
     """
 
-    clip: CachedClip
     windows: Tensor
     still: Tensor
     frames: Tensor
@@ -260,7 +244,6 @@ def whole_clip(clip: CachedClip, generator: GeneratorConfig, *, every: int = 1) 
     with open_clip(clip) as tensors:
         audio, _ = sound_and_landmarks(tensors)
     return ClipExample(
-        clip,
         torch.from_numpy(frame_windows(audio, generator.window, generator.hop).copy())[None],
         to_model(read_frames(clip, np.array([0]))),
         to_model(read_frames(clip, positions))[None],

@@ -21,44 +21,19 @@ import torch
 from torch import Tensor
 
 from stillspeak.data.augment import augment_frames, augment_waveforms
-from stillspeak.data.cache import CachedClip
-from stillspeak.data.config import AugmentConfig, DataConfig
 from stillspeak.data.dataset import AudioBatch, Batch, Examples
 from stillspeak.data.sampling import Stretch
 from stillspeak.errors import DataError
 from stillspeak.face.mouth import MIRRORED_PAIRS
-from stillspeak.models.config import GeneratorConfig
 
 
 class DeviceDataset(Examples):
     """Draws batches from clips that are held in a device's memory.
 
     Clips without pictures serve the audio warm start alone.
-
-    Args:
-        clips: of the training split.
-        data, augment: how examples are drawn and changed.
-        generator: sizes and rates.
-        seed: with the step and the part, decides each batch.
-        device: where the clips go and the batches are made.
-
-    Raises:
-        DataError: no clip, clips too short for the windows asked for, or prepared at other
-            sizes or rates than the generator's.
     """
 
-    def __init__(
-        self,
-        clips: Sequence[CachedClip],
-        data: DataConfig,
-        augment: AugmentConfig,
-        generator: GeneratorConfig,
-        *,
-        seed: int,
-        device: torch.device,
-    ) -> None:
-        super().__init__(clips, data, augment, generator, seed=seed)
-        self._device = device
+    def _hold(self) -> None:
         own = self._plan.clips
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
             tracks = list(pool.map(lambda clip: self._load(clip, frames=True), own))
@@ -74,11 +49,7 @@ class DeviceDataset(Examples):
         self._frames = self._put([t.frames for t in tracks if t.frames is not None])
 
     def batch(self, step: int, part: int = 0) -> Batch:
-        """See :meth:`Examples.batch`; on the device.
-
-        Raises:
-            DataError: no clip has pictures.
-        """
+        """See :meth:`Examples.batch`; an error too where no clip has pictures."""
         plan, count = self._plan, self._data.window_frames
         if not plan.seen.groups:
             raise DataError("no clip of the prepared data has pictures, only sound")
@@ -100,7 +71,6 @@ class DeviceDataset(Examples):
         return Batch(windows, mouth, frames[:, 0], frames[:, 1:], self._index(positions))
 
     def audio_batch(self, step: int, part: int = 0) -> AudioBatch:
-        """See :meth:`Examples.audio_batch`; on the device."""
         plan = self._plan
         randoms = self._randoms(2, step, part, self._data.audio_batch)
         stretches = [plan.stretch(plan.heard, plan.audio_frames, random) for random in randoms]

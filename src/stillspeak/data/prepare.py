@@ -9,6 +9,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -31,7 +32,6 @@ from stillspeak.data.layouts.grid import read_alignment
 from stillspeak.errors import DataError, StillspeakError, of_the_machine
 from stillspeak.face.align import (
     SMOOTHING_WINDOW,
-    Transform,
     canonical_face,
     crop_face,
     face_transform,
@@ -61,6 +61,7 @@ _SAMPLES = SAMPLE_RATE // VIDEO_FPS
 
 Outcome = Literal["prepared", "skipped", "rejected"]
 DetectorFactory = Callable[[], LandmarkDetector]
+_Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -88,12 +89,13 @@ class Summary:
 
 @dataclass(frozen=True)
 class _Settings:
-    """What the workers need besides the clip."""
-
     cache_dir: Path
     height: int
     width: int
     mouth_scale: int
+
+    def file(self, clip: Clip) -> Path:
+        return self.cache_dir / clip.speaker / f"{clip.name}.safetensors"
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,7 @@ def prepare(
         "another cache"
     )
     with claim(settings.cache_dir, busy):
-        for folder in {_target(clip, settings).parent for clip in clips}:
+        for folder in {settings.file(clip).parent for clip in clips}:
             sweep(folder)
         return _fill(clips, chosen, settings, detector_factory, workers, progress, begin)
 
@@ -185,7 +187,6 @@ def _fill(
     progress: Callable[[Progress], None] | None,
     begin: float,
 ) -> Summary:
-    """Prepare the chosen clips into a cache that nobody else is filling."""
     manifest = settings.cache_dir / MANIFEST
     known = _known_clips(settings.cache_dir)
     results: dict[int, _Result] = {}
@@ -219,13 +220,13 @@ def _fill(
 
 def _prepare_clip(clip: Clip, settings: _Settings, detector: LandmarkDetector) -> _Result:
     """Prepare one clip unless that was done before; never raises for a bad source."""
-    target = _target(clip, settings)
+    target = settings.file(clip)
     try:
         begin = clip.start or 0.0
         words = [] if clip.alignment is None else read_alignment(clip.alignment)
         stat = clip.path.stat()
         size = stat.st_size
-        known = {
+        known: dict[str, Any] = {
             "format": FORMAT,
             "speaker": clip.speaker,
             "stem": clip.stem,
@@ -233,8 +234,10 @@ def _prepare_clip(clip: Clip, settings: _Settings, detector: LandmarkDetector) -
             "split": clip.split,
             "text": clip.text,
             "words": [[w.start - begin, w.end - begin, w.word] for w in words],
-            **_extras(clip),
+            **_mood(clip),
         }
+        if clip.start is not None:  # here and below: whole clips' keys are what they always were
+            known["span"] = [clip.start, clip.end]
         inputs = known | {
             "source_sha256": _sha256(clip.path, size, stat.st_mtime_ns),
             "source": clip.path.name,
@@ -250,7 +253,7 @@ def _prepare_clip(clip: Clip, settings: _Settings, detector: LandmarkDetector) -
         }
         if clip.alone:
             inputs["alone"] = MAX_OTHERS
-        if settings.mouth_scale:  # otherwise the key is what it was before there was the setting
+        if settings.mouth_scale:
             inputs |= {"mouth_scale": settings.mouth_scale, "mouth_box": LOWER_BOX}
         key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
         frames = _frames_if_current(target, key)
@@ -280,16 +283,7 @@ def _extract(
     frames, audio = read_clip(
         clip.path, fps=VIDEO_FPS, sample_rate=SAMPLE_RATE, start=start, end=end
     )
-    shape = (0, 0)
-    faces: list[Face | None] = []
-
-    def seen() -> Iterator[npt.NDArray[np.uint8]]:
-        nonlocal shape
-        for frame in frames:
-            shape = frame.shape[:2]
-            yield frame
-
-    faces = _track(clip, seen(), detector)
+    faces = _track(clip, frames, detector)
     points, shapes, pose, names, filled = _fill_gaps(faces)
     T = len(faces)
 
@@ -297,7 +291,8 @@ def _extract(
     scale = settings.height / canonical_face().height
     crops = np.empty((T, settings.height, settings.width, 3), dtype=np.uint8)
     landmarks = np.empty((T, points.shape[1], 2), dtype=np.float32)
-    mouth_size = _mouth_size(settings.mouth_scale)
+    top, bottom, left, right = (edge * settings.mouth_scale for edge in LOWER_BOX)
+    mouth_size = (bottom - top, right - left)
     mouths = np.empty((T, *mouth_size, 3), dtype=np.uint8)
     # Decoded a second time: the transform of a frame needs landmarks of later ones, and the
     # frames of a long clip do not fit into memory.
@@ -307,10 +302,14 @@ def _extract(
         crops[t] = crop_face(frame, transform, settings.height, settings.width)
         landmarks[t] = transform_points(points[t], transform)
         if settings.mouth_scale:
-            transform = _mouth_transform(smooth[t], settings.mouth_scale)
+            # A shift by whole pixels: pixel edges stay in place, and blocks of scale x scale
+            # pixels of the mouth cover exactly a pixel of the 128 x 96 crop.
+            transform = face_transform(smooth[t], scale=settings.mouth_scale)
+            transform[:, 2] -= (left, top)
             mouths[t] = crop_face(frame, transform, *mouth_size)
     if t + 1 != T:
         raise DataError(f"{clip.place}: gave {T} frames at first and {t + 1} the second time")
+    height, width = frame.shape[:2]
 
     sound = np.zeros(T * _SAMPLES, dtype=np.float32)
     sound[: min(len(audio), len(sound))] = audio[: len(sound)]
@@ -323,27 +322,8 @@ def _extract(
     }
     if settings.mouth_scale:
         tensors["mouth"] = mouths
-    source = {"height": shape[0], "width": shape[1], "samples": len(audio)}
+    source = {"height": height, "width": width, "samples": len(audio)}
     return tensors, source, {"blendshapes": names, "interpolated": filled}
-
-
-def _mouth_size(scale: int) -> tuple[int, int]:
-    """Rows and columns of :data:`LOWER_BOX` at this scale: 144 x 144 at 2."""
-    top, bottom, left, right = LOWER_BOX
-    return (bottom - top) * scale, (right - left) * scale
-
-
-def _mouth_transform(points: npt.NDArray[np.float32], scale: int) -> Transform:
-    """From photo pixels to pixels of :data:`LOWER_BOX` drawn at ``scale``, (2, 3) float64.
-
-    Pixel edges stay in place: blocks of scale x scale of its pixels cover exactly a pixel of
-    the 128 x 96 crop. ``points`` are (478, 2) in photo pixels.
-    """
-    top, _, left, _ = LOWER_BOX
-    transform = face_transform(points, scale=scale)
-    # A shift by whole pixels: no half pixel comes in, whichever convention.
-    transform[:, 2] -= (left * scale, top * scale)
-    return transform
 
 
 def _track(
@@ -351,11 +331,8 @@ def _track(
 ) -> list[Face | None]:
     """The speaker's face in every frame, None where it was not found.
 
-    Begins with the largest face, then follows the one nearest to where it was last.
-
-    Raises:
-        DataError: if the face is lost for too long or too often, or if the clip must show
-            one face alone and shows others too often.
+    Begins with the largest face, then follows the one nearest to where it was last. Raises
+    ``DataError`` where it is lost, or others are seen beside it, for too long or too often.
     """
     faces: list[Face | None] = []
     last: Face | None = None
@@ -398,13 +375,7 @@ def _nearest(found: list[Face], last: Face) -> Face | None:
 
 def _fill_gaps(
     faces: Sequence[Face | None],
-) -> tuple[
-    npt.NDArray[np.float32],
-    npt.NDArray[np.float32],
-    npt.NDArray[np.float32],
-    list[str],
-    list[int],
-]:
+) -> tuple[_Floats, _Floats, _Floats, list[str], list[int]]:
     """Landmarks (T, K, 2), blendshapes (T, 52), pose (T, 3), names and the frames filled in.
 
     Between two detections values run straight, before the first and after the last they stay.
@@ -412,18 +383,13 @@ def _fill_gaps(
     known = np.array([t for t, face in enumerate(faces) if face is not None])
     there = [face for face in faces if face is not None]
     names = list(there[0].blendshapes)
-    rows = np.stack(
+    rows = np.array(
         [
-            np.concatenate(
-                [
-                    face.points.ravel(),
-                    [face.blendshapes[name] for name in names],
-                    [face.yaw, face.pitch, face.roll],
-                ]
-            )
-            for face in there
-        ]
-    ).astype(np.float64)
+            [*f.points.ravel(), *(f.blendshapes[n] for n in names), f.yaw, f.pitch, f.roll]
+            for f in there
+        ],
+        np.float64,
+    )
     T, K = len(faces), there[0].points.shape[0]
     times = np.arange(T)
     if len(known) < T:
@@ -434,17 +400,6 @@ def _fill_gaps(
     return points.reshape(T, K, 2), shapes, np.ascontiguousarray(pose), names, filled
 
 
-def _target(clip: Clip, settings: _Settings) -> Path:
-    return settings.cache_dir / clip.speaker / f"{clip.name}.safetensors"
-
-
-def _extras(clip: Clip) -> dict[str, Any]:
-    """What is known of some clips only. Nothing where nothing is, so that the key of a clip
-    without any of it is what it was before there were such things."""
-    extras: dict[str, Any] = {} if clip.start is None else {"span": [clip.start, clip.end]}
-    return extras | _mood(clip)
-
-
 def _mood(clip: Clip) -> dict[str, str]:
     """Emotion and level, as far as known."""
     known = {"emotion": clip.emotion, "level": clip.level}
@@ -453,21 +408,16 @@ def _mood(clip: Clip) -> dict[str, str]:
 
 @lru_cache(maxsize=8)
 def _sha256(path: Path, size: int, mtime_ns: int) -> str:
-    """The hash of a file's content, worked out once for all the stretches of a video of this
-    size and time."""
+    """The hash of a file's content, worked out once for all the stretches of a video."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _frames_if_current(path: Path, key: str) -> int:
     """How many frames a cached file holds if it has this key, else 0."""
-    if not path.is_file():
-        return 0
-    try:
-        with open_clip(path) as clip:
-            return clip.n_frames if clip.metadata.get("key") == key else 0
-    except DataError:
-        return 0  # damaged: made again
+    with suppress(DataError), open_clip(path) as clip:  # missing or damaged: made again
+        return clip.n_frames if clip.metadata.get("key") == key else 0
+    return 0
 
 
 def _known_clips(cache_dir: Path) -> dict[Path, CachedClip]:
@@ -492,7 +442,7 @@ def _write_manifest(
     """
     lines = []
     for index, clip in enumerate(clips):
-        file, result = _target(clip, settings), results.get(index)
+        file, result = settings.file(clip), results.get(index)
         if result is None:
             if file not in known:
                 continue
@@ -519,31 +469,21 @@ def _write_manifest(
 
 # ------------------------------------------------------------------ many clips
 
-
-@dataclass
-class _Worker:
-    """The state of one worker process."""
-
-    settings: _Settings
-    detector: LandmarkDetector
-
-
-_worker: _Worker | None = None
+_worker: tuple[_Settings, LandmarkDetector] | None = None
+"""In a worker process: what all its clips are prepared with."""
 
 
 def _start_worker(settings: _Settings, detector_factory: DetectorFactory) -> None:
-    """First call in a worker process: one detector for all its clips."""
     global _worker
     import cv2
 
-    # The clips are what runs in parallel here.
-    cv2.setNumThreads(1)
-    _worker = _Worker(settings, detector_factory())
+    cv2.setNumThreads(1)  # the clips are what runs in parallel here
+    _worker = settings, detector_factory()
 
 
 def _work(clip: Clip) -> _Result:
     assert _worker is not None
-    return _prepare_clip(clip, _worker.settings, _worker.detector)
+    return _prepare_clip(clip, *_worker)
 
 
 def _died(clip: Clip) -> _Result:
@@ -559,12 +499,9 @@ def _results(
 ) -> Iterator[tuple[int, _Result]]:
     """Index and result of every clip, as they get ready."""
     if workers <= 0:
-        detector = detector_factory()
-        try:
+        with closing(detector_factory()) as detector:
             for index, clip in enumerate(clips):
                 yield index, _prepare_clip(clip, settings, detector)
-        finally:
-            detector.close()
         return
     # Made here once so that a missing package is told in the caller's process, in one line.
     detector_factory().close()

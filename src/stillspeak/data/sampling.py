@@ -13,18 +13,15 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from stillspeak.data.augment import draw_factor
 from stillspeak.data.cache import CachedClip
 from stillspeak.data.config import AugmentConfig, DataConfig
 from stillspeak.errors import DataError
 
 
 class SpeakerSampler:
-    """Draws clips, by their numbers: first a speaker, then one of the speaker's clips.
-
-    Args:
-        clips: number and speaker of each clip.
-        balance: 0 draws every clip alike, 1 every speaker alike.
-    """
+    """Draws clips, given by number and speaker: first a speaker, then one of the speaker's clips.
+    A balance of 0 draws every clip alike, 1 every speaker alike."""
 
     def __init__(self, clips: Iterable[tuple[int, str]], balance: float) -> None:
         groups: dict[str, list[int]] = defaultdict(list)
@@ -39,7 +36,6 @@ class SpeakerSampler:
 
     @property
     def speakers(self) -> dict[str, int]:
-        """How many clips each speaker has."""
         return {speaker: len(group) for speaker, group in self.groups.items()}
 
     def draw_speaker(self, random: np.random.Generator) -> list[int]:
@@ -52,11 +48,8 @@ class SpeakerSampler:
 
 
 class Stretch(NamedTuple):
-    """A stretch of a clip: its number, the first frame, and source frames a frame.
-
-    A change of speed by the factor a reads a T long stretch for T frames: voice pitch, formants
-    and articulation rate change together, and the frames follow.
-    """
+    """A stretch of a clip: its number, the first frame, and source frames a frame. With the speed
+    pitch, formants and articulation rate change together, and the frames follow."""
 
     clip: int
     first: float
@@ -78,11 +71,7 @@ class Shown(NamedTuple):
 
 
 class DrawPlan:
-    """Draws examples. All numbers of one come from the generator that is given.
-
-    Args:
-        clips: of the training split; those that are too short are left out of :attr:`clips`.
-        data, augment: how examples are drawn and changed.
+    """Draws examples from the clips that are long enough, which :attr:`clips` lists.
 
     Raises:
         DataError: no clip is long enough for the windows asked for.
@@ -112,12 +101,10 @@ class DrawPlan:
         self.seen = SpeakerSampler(numbered, self._data.speaker_balance)
 
     def stretch(self, sampler: SpeakerSampler, frames: int, random: np.random.Generator) -> Stretch:
-        """A stretch of so many frames."""
         clip = sampler.draw(random)
         length = self.clips[clip].frames
-        speed = 1.0
-        if self._augment.speed and random.random() < 0.7:
-            speed = float(np.exp(random.uniform(-1, 1) * np.log1p(self._augment.speed)))
+        changed = self._augment.speed and random.random() < 0.7
+        speed = draw_factor(self._augment.speed, random) if changed else 1.0
         speed = min(speed, (length - 1) / max(frames - 1, 1))
         first = random.uniform(0, max(length - 1 - (frames - 1) * speed, 0))
         return Stretch(clip, float(round(first)) if speed == 1.0 else first, speed)

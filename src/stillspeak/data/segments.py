@@ -116,21 +116,14 @@ class VoiceActivity:
         self._model: Any = silero_vad.load_silero_vad()
 
     def probabilities(self, pieces: Iterable[Waveform]) -> npt.NDArray[np.float32]:
-        """Of voice, in each window of a sound that comes in pieces.
-
-        Args:
-            pieces: (S,) float32 mono in [-1, 1] at 16 kHz, one after the other.
-
-        Returns:
-            (W,) float32 in [0, 1]; zeros fill up the last window.
-        """
+        """Of voice, (W,) float32, in each window of a sound that comes in pieces (S,) at 16 kHz;
+        zeros fill up the last window."""
         import torch
 
-        found: list[float] = []
         self._model.reset_states()
         with _one_thread(), torch.inference_mode():
-            for window in _windows(pieces, self.WINDOW):
-                found.append(float(self._model(torch.from_numpy(window), SAMPLE_RATE)))
+            windows = map(torch.from_numpy, _windows(pieces, self.WINDOW))
+            found = [float(self._model(window, SAMPLE_RATE)) for window in windows]
         return np.array(found, dtype=np.float32)
 
 
@@ -155,11 +148,6 @@ def find_segments(
     path: str | Path, rules: SegmentRules | None = None, voice: VoiceActivity | None = None
 ) -> list[Frames]:
     """Cut a video into clips of speech.
-
-    Args:
-        path: the video file.
-        rules: how long clips may be.
-        voice: the detection, if it was loaded before.
 
     Returns:
         First frame and the one after the last, for each clip, at 25 frames a second from the
@@ -208,15 +196,8 @@ def find_speech(path: str | Path, voice: VoiceActivity) -> Speech:
 
 
 def voiced(probability: npt.NDArray[np.float32], step: float) -> list[tuple[int, int]]:
-    """Runs of windows with voice, pauses between them.
-
-    Args:
-        probability: (W,) in [0, 1].
-        step: seconds a window.
-
-    Returns:
-        First window and the one after the last, for each run.
-    """
+    """Runs of windows (W,) of ``step`` seconds with voice, pauses between them: the first window
+    and the one after the last of each."""
     runs: list[tuple[int, int]] = []
     begin: int | None = None
     for at, value in enumerate([*probability.tolist(), 0.0]):
@@ -258,9 +239,8 @@ def find_scene_cuts(path: str | Path) -> tuple[list[int], int]:
 
 def shots(cuts: Sequence[int], total: int) -> list[Frames]:
     """What lies between scene cuts: first frame and the one after the last, blends left out."""
-    edges = [0, *cuts, total]
     found = []
-    for begin, end in pairwise(edges):
+    for begin, end in pairwise([0, *cuts, total]):
         first = begin + _BLEND if begin else 0
         stop = end - _BLEND if end < total else total
         if first < stop:

@@ -24,11 +24,7 @@ State = dict[str, Any]
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
-    """Write a run's state to a temporary file, then put it in place.
-
-    Args:
-        path: the file; its folder exists.
-        state: nested mappings (keys without ``|``), lists, tensors and JSON values.
+    """Write a run's state: nested mappings (keys without ``|``), lists, tensors and JSON values.
 
     Raises:
         CheckpointError: the disk refuses.
@@ -71,18 +67,13 @@ def load_checkpoint(path: Path, *, device: str = "cpu") -> State:
 
 def latest_checkpoint(folder: Path) -> Path | None:
     """The newest checkpoint of a run, by its step."""
-    found = sorted(folder.glob("checkpoint-*.safetensors"))
-    return found[-1] if found else None
+    return max(folder.glob("checkpoint-*.safetensors"), default=None)
 
 
 @contextmanager
 def own_folder(folder: Path, *, from_step: int, table: Mapping[str, Any]) -> Iterator[None]:
-    """Have a run's folder, made if missing, for this process alone, and note the configuration.
-
-    Args:
-        folder: of the run.
-        from_step: the step of the checkpoint that the run goes on from; 0 if there is none.
-        table: the configuration, written to ``config.json``.
+    """Have a run's folder, made if missing, for this process alone, and write the configuration
+    to ``config.json``. ``from_step`` is the step of the checkpoint that the run goes on from.
 
     Raises:
         ConfigError: another process trains there, or did since the checkpoint was read.

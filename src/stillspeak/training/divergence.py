@@ -10,26 +10,17 @@ from stillspeak.training.config import WatchConfig
 
 
 class DivergenceMonitor:
-    """Averages over the last steps, and says what is wrong with them.
-
-    Args:
-        config: the limits.
-    """
+    """Averages over the last steps, and says what is wrong with them."""
 
     def __init__(self, config: WatchConfig) -> None:
         self._config = config
         self._seen: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=config.steps))
 
     def trouble(self, values: Mapping[str, float]) -> str | None:
-        """Take in a step's values.
+        """Take in a step's values, and say in words what is wrong, if anything is.
 
-        Args:
-            values: ``NAME_accuracy`` in [0, 1] of each discriminator, ``gradient_norm`` and
-                ``NAME_gradient_norm``, ``variance`` relative to real frames. Others are not
-                looked at.
-
-        Returns:
-            None, or what is wrong, in words.
+        Looked at are each discriminator's ``NAME_accuracy`` in [0, 1], ``gradient_norm`` and
+        ``NAME_gradient_norm``, and ``variance`` relative to real frames.
         """
         for name, value in values.items():
             if math.isfinite(value):

@@ -6,12 +6,11 @@ its phases in memory, and lets all of it go.
 
 from __future__ import annotations
 
-import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import asdict, astuple, dataclass
 from itertools import islice
 from typing import Any
 
@@ -40,10 +39,7 @@ TIMED_STEPS = 5
 
 @dataclass(frozen=True)
 class PhasePlan:
-    """A stretch of the run whose steps do the same.
-
-    Rates are those of this process; a step of several processes is so much in each of them.
-    """
+    """A stretch of the run whose steps do the same. Rates are those of this process."""
 
     name: str
     first_step: int
@@ -61,16 +57,13 @@ class PhasePlan:
 
     @property
     def seconds_left(self) -> float:
-        """Time for the steps that are left."""
         return self.steps_left * max(self.step_seconds, self.batch_seconds)
 
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Bytes on the device of one process.
-
-    The libraries themselves, their workspaces and batches made ahead come on top.
-    """
+    """Bytes on the device of one process. The libraries themselves, their workspaces and batches
+    made ahead come on top."""
 
     parameters: int
     """With running statistics."""
@@ -86,8 +79,7 @@ class MemoryPlan:
     @property
     def total(self) -> int:
         """The sum of all but ``cuda_peak``."""
-        parts = (self.parameters, self.gradients, self.optimizers, self.average)
-        return sum(parts) + self.activations + self.batch
+        return sum(astuple(self)[:-1])
 
 
 @dataclass(frozen=True)
@@ -102,7 +94,6 @@ class DiskPlan:
 
     @property
     def total(self) -> int:
-        """All checkpoints and both weights files."""
         return self.checkpoints * self.checkpoint + 2 * self.weights
 
 
@@ -140,7 +131,6 @@ class Plan:
 
     @property
     def steps_left(self) -> int:
-        """Steps from here to the last."""
         return self.steps - self.step
 
     @property
@@ -160,11 +150,7 @@ class Plan:
 
 def dry_run(options: RunOptions, *, report: Report = lambda _: None) -> Plan:
     """Say what :func:`stillspeak.training.run.train` would cost, by a few steps of each phase that
-    is left. Writes nothing.
-
-    Errors are those of ``train``; ``report`` also hears what is being measured. PyTorch's global
-    random state is changed.
-    """
+    is left. Writes nothing; errors are those of ``train``."""
     if auxiliary_kind(options.table()):
         raise ConfigError(f"{options.config_file}: only a generator's run can be tried dry")
     task = assemble(options, report=report).task
@@ -173,11 +159,7 @@ def dry_run(options: RunOptions, *, report: Report = lambda _: None) -> Plan:
 
 
 def measure(task: GeneratorTraining, *, report: Report = lambda _: None) -> Plan:
-    """See :func:`dry_run`. The weights change: the task is of no use afterwards.
-
-    Raises:
-        TrainingError: a loss or a gradient is NaN or infinite.
-    """
+    """See :func:`dry_run`. The weights change: the task is of no use afterwards."""
     config, first, device = task.config, task.step, task.fabric.device
     generator = task.averaged_generator
     if device.type == "cuda":
@@ -201,7 +183,7 @@ def measure(task: GeneratorTraining, *, report: Report = lambda _: None) -> Plan
     left = _validations_left(config, first, task.validate_every) if task.validation else 0
     if left:
         report("measuring a validation")
-    own = count(generator)
+    parts = ("identity_encoder", "context_encoder", "noise_generator", "decoder")
     return Plan(
         device=str(device),
         processes=task.fabric.world_size,
@@ -210,14 +192,9 @@ def measure(task: GeneratorTraining, *, report: Report = lambda _: None) -> Plan
         clips=len(task.data),
         speakers=len(task.data.speakers),
         validation_clips=len(task.validation),
-        generator={
-            "identity encoder": count(generator.identity_encoder),
-            "context encoder": count(generator.context_encoder),
-            "noise generator": count(generator.noise_generator),
-            "decoder": count(generator.decoder),
-        },
+        generator={name.replace("_", " "): count(getattr(generator, name)) for name in parts},
         discriminators={p.name: count(p.module) for p in task.discriminators},
-        training_only=count(task.generator.module) - own,
+        training_only=count(task.generator.module) - count(generator),
         gflop_frame=gflop_frame,
         gflop_clip=gflop_clip,
         phases=tuple(phases),
@@ -239,7 +216,6 @@ def measure(task: GeneratorTraining, *, report: Report = lambda _: None) -> Plan
 
 
 def count(module: torch.nn.Module) -> int:
-    """Numbers in a module's parameters."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
@@ -253,7 +229,7 @@ def phase_steps(config: RunConfig, step: int) -> list[tuple[str, range]]:
         (ALONE, range(training.audio_steps, start)),
         (ADVERSARIAL, range(start, training.steps)),
     ]
-    left = [(name, range(max(steps.start, step), steps.stop)) for name, steps in phases]
+    left = ((name, range(max(steps.start, step), steps.stop)) for name, steps in phases)
     return [(name, steps) for name, steps in left if steps]
 
 
@@ -261,12 +237,9 @@ def _phase(task: GeneratorTraining, name: str, steps: range) -> PhasePlan:
     device = task.fabric.device
     audio = name == AUDIO
     batches, batch_seconds = _batches(task.data, steps.start, audio, task.parts)
-    known = [
-        tensor
-        for state in (task.generator, *task.discriminators)
-        for tensor in (*state.module.parameters(), *state.module.buffers())
-    ]
-    known += [tensor for batch in batches for tensor in batch]
+    known = [tensor for batch in batches for tensor in batch]
+    for state in (task.generator, *task.discriminators):
+        known += [*state.module.parameters(), *state.module.buffers()]
     flops = seconds = 0.0
     peak = 0
     for step, share in _kinds(task.config, name, steps.start):
@@ -312,15 +285,13 @@ def _timed(task: GeneratorTraining, step: int, audio: bool, repeats: int) -> flo
         parts=task.parts,
     )
     taken = []
-    try:
+    with closing(loader):
         for batches in islice(grouped(loader, len(task.parts)), repeats):
             task.step = step
             began = time.perf_counter()
             task.train_step(batches)
             synchronize(task.fabric.device)
             taken.append(time.perf_counter() - began)
-    finally:
-        loader.close()
     return statistics.median(taken)
 
 
@@ -361,17 +332,11 @@ def _validating(task: GeneratorTraining) -> float:
     """Seconds of a validation: one clip's scores times the clips, and one clip's video."""
     generator = task.averaged_generator
     clip = task.validation[0]
-    with _stopwatch(task.fabric.device) as scores:
-        validate(generator, [clip], device=task.fabric.device)
-    with _stopwatch(task.fabric.device) as video:
-        show_beside(generator, clip)
-    return len(task.validation) * scores[0] + video[0]
-
-
-@contextmanager
-def _stopwatch(device: torch.device) -> Iterator[list[float]]:
-    taken = [math.nan]
+    device = task.fabric.device
     began = time.perf_counter()
-    yield taken
+    validate(generator, [clip], device=device)
     synchronize(device)
-    taken[0] = time.perf_counter() - began
+    scored = time.perf_counter()
+    show_beside(generator, clip)
+    synchronize(device)
+    return len(task.validation) * (scored - began) + time.perf_counter() - scored

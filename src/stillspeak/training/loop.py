@@ -59,8 +59,7 @@ class Task(Protocol):
     name."""
 
     @property
-    def schedule(self) -> Schedule:
-        """When what happens."""
+    def schedule(self) -> Schedule: ...
 
     @property
     def table(self) -> dict[str, Any]:
@@ -97,14 +96,8 @@ class Task(Protocol):
 
 
 class TrainingLoop:
-    """Runs a task.
-
-    Args:
-        task: what is trained.
-        fabric: device and processes, launched.
-        folder: of the run.
-        info: what every weights file of this run says besides configuration and scores.
-    """
+    """Runs a task in a run's folder; ``info`` is what every weights file of this run says besides
+    configuration and scores."""
 
     def __init__(
         self, task: Task, fabric: Fabric, folder: Path, info: Mapping[str, Any] | None = None
@@ -121,9 +114,7 @@ class TrainingLoop:
 
     def fit(self, *, minutes: float | None = None, progress: Progress | None = None) -> str:
         """Train until the last step, ``minutes`` are over, patience ends, or a signal comes.
-
-        Returns:
-            Why it stopped, in words.
+        Returns why it stopped, in words.
 
         Raises:
             TrainingError: a loss is NaN or infinite, or training diverged; the last good state
@@ -167,7 +158,11 @@ class TrainingLoop:
             if log:
                 self._export("last.safetensors", None)
         except TrainingError as error:
-            raise TrainingError(f"{error}; {self._last_good()}") from error
+            path = latest_checkpoint(self._folder)
+            good = (
+                f"the last good state is {path}" if path else "no checkpoint had been written yet"
+            )
+            raise TrainingError(f"{error}; {good}") from error
         finally:
             if log:
                 log.close()
@@ -184,12 +179,6 @@ class TrainingLoop:
             if float(votes) and not self._stop_reason:  # type: ignore[arg-type]
                 self._stop_reason = "another process was told to stop"
         return self._stop_reason is not None
-
-    def _last_good(self) -> str:
-        path = latest_checkpoint(self._folder)
-        if path is None:
-            return "no checkpoint had been written yet"
-        return f"the last good state is {path}"
 
     def _validate(self, log: RunLog) -> None:
         task = self.task
@@ -221,10 +210,8 @@ class TrainingLoop:
         self.task.export(self._folder / name, info)
 
     def save(self) -> Path:
-        """Write a whole-state checkpoint and drop the oldest ones.
-
-        Of several processes the first one writes; they differ in nothing that is saved.
-        """
+        """Write a whole-state checkpoint and drop the oldest ones. Of several processes, which
+        differ in nothing that is saved, the first one writes."""
         path = checkpoint_path(self._folder, self.task.step)
         if self.fabric.is_global_zero:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -233,7 +220,6 @@ class TrainingLoop:
         return path
 
     def state(self) -> dict[str, Any]:
-        """The whole state, as a checkpoint holds it."""
         return {
             "config": self.task.table,
             "step": self.task.step,
@@ -284,13 +270,9 @@ class TrainingLoop:
 
 
 def check_finite(values: Mapping[str, float], step: int, *, scaled: bool = False) -> None:
-    """See that all values of a step are numbers.
+    """See that all values of a step, counted from 0, are numbers.
 
-    Args:
-        values: by name.
-        step: that is being taken, counted from 0.
-        scaled: whether losses are scaled, under which a gradient's overflow is normal: the scaler
-            leaves the step out.
+    Where losses are scaled a gradient's overflow is normal: the scaler leaves the step out.
 
     Raises:
         TrainingError: the first that is NaN or infinite.

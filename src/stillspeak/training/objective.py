@@ -28,12 +28,14 @@ class ObjectiveResult(NamedTuple):
     frames: Tensor | None
 
 
-class GeneratorObjective(nn.Module):
-    """The generator with its reconstruction loss, as one module.
+def chosen_rows(values: Tensor, places: Tensor) -> Tensor:
+    """Of each example (B, T, ...) the values at its places (B, K): (B, K, ...)."""
+    return values[torch.arange(len(places), device=places.device).unsqueeze(1), places]
 
-    One ``forward`` does all that a step needs, so that a distributed wrapper around this
-    module sees every parameter's use.
-    """
+
+class GeneratorObjective(nn.Module):
+    """The generator with its reconstruction loss. One ``forward`` does all that a step needs, so
+    that a distributed wrapper around this module sees every parameter's use."""
 
     region: Tensor
 
@@ -43,19 +45,13 @@ class GeneratorObjective(nn.Module):
         self.generator = Generator(config.generator)
         # Serves the audio encoder's training only; released weights leave it out.
         self.mouth_head = nn.Linear(config.generator.context_dim, len(MOUTH_PAIRS))
-        sizes = (config.generator.height, config.generator.width)
         objective = config.objective
-        self.register_buffer(
-            "region",
-            region_weights(
-                *sizes,
-                upper=objective.upper,
-                lower=objective.lower,
-                mouth=objective.mouth,
-                eyes=objective.eyes,
-            ),
-            persistent=False,
+        region = region_weights(
+            config.generator.height,
+            config.generator.width,
+            **{name: getattr(objective, name) for name in ("upper", "lower", "mouth", "eyes")},
         )
+        self.register_buffer("region", region, persistent=False)
         self.perceptual: PerceptualDistance | None = None
         if objective.perceptual:
             self.perceptual = PerceptualDistance(Path(objective.perceptual_weights))
@@ -71,23 +67,14 @@ class GeneratorObjective(nn.Module):
         mouth = F.smooth_l1_loss(self.mouth_head(context).float(), batch.mouth)
         if isinstance(batch, AudioBatch):
             return ObjectiveResult(mouth, {"mouth_shape": mouth}, None)
-        return self._frames(batch, context, noise_encoding, mouth)
-
-    def _frames(
-        self, batch: Batch, context: Tensor, noise: Tensor, mouth: Tensor
-    ) -> ObjectiveResult:
         config = self.config
-        rows = torch.arange(len(batch.positions), device=context.device).unsqueeze(1)
         decoded = self.generator.decode(
             self.generator.prepare_still(batch.still),
-            context[rows, batch.positions],
-            noise[rows, batch.positions],
+            chosen_rows(context, batch.positions),
+            chosen_rows(noise_encoding, batch.positions),
         )
         frames = decoded.frames.float()
-        terms = {
-            "l1": weighted_l1(frames, batch.frames, self.region),
-            "mouth_shape": mouth,
-        }
+        terms = {"l1": weighted_l1(frames, batch.frames, self.region), "mouth_shape": mouth}
         weights = {"l1": config.l1, "mouth_shape": config.mouth_shape}
         if config.gradient:
             terms["gradient"] = gradient_l1(frames, batch.frames, self.region)

@@ -32,7 +32,6 @@ class OptimizerState:
     clip_norm: float
 
     def clear(self) -> None:
-        """Forget the gradients."""
         self.optimizer.zero_grad(set_to_none=True)
 
     def norm(self, fabric: Fabric) -> float:
@@ -61,9 +60,8 @@ class EMA:
     def update(self, module: nn.Module, step: int) -> None:
         """Move towards ``module``; early steps move faster, so that the start is forgotten."""
         weight = 1 - min(self._decay, (1 + step) / (10 + step))
-        for mean, value in zip(
-            self.module.state_dict().values(), module.state_dict().values(), strict=True
-        ):
+        own, other = self.module.state_dict(), module.state_dict()
+        for mean, value in zip(own.values(), other.values(), strict=True):
             if mean.is_floating_point():
                 mean.lerp_(value.to(mean), weight)
             else:
@@ -116,13 +114,7 @@ def learning_rate(
 def generator_optimizer(
     objective: GeneratorObjective, training: TrainingConfig, *, fused: bool = False
 ) -> torch.optim.Optimizer:
-    """The generator's optimizer with its two groups, ``audio`` and ``frames``.
-
-    Args:
-        objective: holds the generator.
-        training: rates and kind.
-        fused: in one kernel; see :func:`load_optimizer`.
-    """
+    """The generator's optimizer with its two groups, ``audio`` and ``frames``."""
     audio = objective.audio_parameters()
     known = {id(p) for p in audio}
     frames = [p for p in objective.parameters() if id(p) not in known]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -13,22 +12,13 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-Formula = Callable[..., int]
+_FUSED_RECURRENT = {"_cudnn_rnn": 1, "_cudnn_rnn_backward": 2}
+"""Passes of kernels that PyTorch has no formula for; elsewhere a GRU is of counted products."""
 
 
-def _recurrent(passes: int) -> Formula:
-    def formula(steps: Tensor, weights: Sequence[Tensor], *_: Any, **__: Any) -> int:
-        matrices = sum(weight.numel() for weight in weights if weight.dim() == 2)
-        return passes * 2 * matrices * steps.shape[0] * steps.shape[1]
-
-    return formula
-
-
-_FUSED_RECURRENT: dict[str, Formula] = {
-    "_cudnn_rnn": _recurrent(1),
-    "_cudnn_rnn_backward": _recurrent(2),
-}
-"""Kernels that PyTorch has no formula for; elsewhere a GRU is made of counted products."""
+def _recurrent(passes: int, steps: Tensor, weights: Sequence[Tensor]) -> int:
+    matrices = sum(weight.numel() for weight in weights if weight.dim() == 2)
+    return passes * 2 * matrices * steps.shape[0] * steps.shape[1]
 
 
 class FlopCounter(TorchDispatchMode):
@@ -58,7 +48,7 @@ class FlopCounter(TorchDispatchMode):
         if formula is not None:
             self.flops += int(formula(*args, **kwargs, out_val=result))
         elif packet.__name__ in _FUSED_RECURRENT:
-            self.flops += _FUSED_RECURRENT[packet.__name__](*args, **kwargs)
+            self.flops += _recurrent(_FUSED_RECURRENT[packet.__name__], *args[:2])
         return result
 
 
@@ -76,11 +66,8 @@ class _Held:
 
 
 class SavedActivations:
-    """Follows the bytes that autograd keeps for backward passes: each storage once.
-
-    Args:
-        known: tensors that are there anyway and are not counted, such as parameters.
-    """
+    """Follows the bytes that autograd keeps for backward passes: each storage once. Known tensors,
+    such as parameters, are there anyway and not counted."""
 
     def __init__(self, known: Iterable[Tensor] = ()) -> None:
         self.live = 0
@@ -96,13 +83,8 @@ class SavedActivations:
         self._hooks.__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._hooks.__exit__(kind, error, trace)
+    def __exit__(self, *error: Any) -> None:
+        self._hooks.__exit__(*error)
 
     def _pack(self, tensor: Tensor) -> _Held | Tensor:
         storage = tensor.untyped_storage()

@@ -92,8 +92,7 @@ def train(
         report: gets lines about what was chosen and why.
         progress: gets step, steps and the latest metrics.
 
-    Returns:
-        Why the run stopped.
+    Returns why the run stopped.
 
     Raises:
         ConfigError: a wrong configuration, or a folder that holds another run.
@@ -150,12 +149,9 @@ def _generator(
     training, validation = real_clips(options.cache)
     precision = choose_precision(config.training.precision, device)
     fabric = _launch(device, precision, report)
-    data: Examples
+    dataset: type[Examples] = DeviceDataset if config.data.resident else TrainingData
     parts = (training, config.data, config.augment, config.generator)
-    if config.data.resident:
-        data = DeviceDataset(*parts, seed=config.training.seed, device=fabric.device)
-    else:
-        data = TrainingData(*parts, seed=config.training.seed)
+    data = dataset(*parts, seed=config.training.seed, device=fabric.device)
     report(
         f"{len(data)} training clips of {len(data.speakers)} speakers, "
         f"{len(validation)} validation clips of {len({c.speaker for c in validation})}"
@@ -170,8 +166,7 @@ def _auxiliary(
     config = auxiliary_config(table, name=str(options.config_file))
     precision = choose_precision(config.training.precision, device)
     if precision.name == "16-mixed":  # these networks are small enough to do without
-        reason = "no bfloat16 here, and float16 would need loss scaling"
-        precision = Precision("32-true", reason)
+        precision = Precision("32-true", "no bfloat16 here, and float16 would need loss scaling")
     fabric = _launch(device, precision, report)
     objective = config.objective(options.cache)
     task = AuxiliaryTraining(objective, config.training, fabric, to_table(config))

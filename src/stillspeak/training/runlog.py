@@ -15,13 +15,9 @@ from stillspeak.system.atomic import sweep, whole_file
 
 
 class RunLog:
-    """Writes ``metrics.jsonl``, TensorBoard events and pictures into a run's folder.
-
-    Args:
-        folder: of the run; made if missing.
-        step: the step the run goes on from; lines beyond it (written by a run that died
-            after its last checkpoint) are dropped, so that no step is logged twice.
-    """
+    """Writes ``metrics.jsonl``, TensorBoard events and pictures into a run's folder, made if
+    missing. Lines beyond the step that the run goes on from (by a run that died after its last
+    checkpoint) are dropped, so that no step is logged twice."""
 
     def __init__(self, folder: Path, *, step: int = 0) -> None:
         try:
@@ -75,7 +71,6 @@ class RunLog:
         return path
 
     def close(self) -> None:
-        """Flush and close the files."""
         self._file.close()
         self._writer.close()
 

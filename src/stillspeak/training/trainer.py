@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,15 +31,8 @@ if TYPE_CHECKING:
 
 
 class GeneratorTraining(AdversarialStep):
-    """See :class:`~stillspeak.training.loop.Task`.
-
-    Args:
-        config: everything that defines the run.
-        fabric: device and precision, launched.
-        data: of the training speakers.
-        validation: clips of the validation speakers.
-        precision: what Fabric was given and why.
-    """
+    """See :class:`~stillspeak.training.loop.Task`; arguments as :class:`AdversarialStep`'s, with
+    the data of the training speakers and the clips of the validation speakers."""
 
     higher_is_better = True
 
@@ -61,36 +55,28 @@ class GeneratorTraining(AdversarialStep):
 
     @property
     def schedule(self) -> TrainingConfig:
-        """When what happens."""
         return self.config.training
 
     @property
     def table(self) -> dict[str, Any]:
-        """The whole configuration."""
         return to_table(self.config)
 
     @property
     def averaged_generator(self) -> Generator:
-        """The generator's EMA."""
         generator = self.ema.module
         assert isinstance(generator, Generator)
         return generator
 
     def batches(self, steps: range) -> Iterator[list[Batch | AudioBatch]]:
-        """Every step's batches of this process."""
         training = self.config.training
-        loader = open_loader(self.data, steps, audio_steps=training.audio_steps, parts=self.parts)
-        try:
-            yield from grouped(loader, training.accumulate)
-        finally:
-            loader.close()
+        audio_steps = training.audio_steps
+        with closing(
+            open_loader(self.data, steps, audio_steps=audio_steps, parts=self.parts)
+        ) as it:
+            yield from grouped(it, training.accumulate)
 
     def train_step(self, batch: Sequence[Batch | AudioBatch]) -> dict[str, float]:
-        """See :meth:`AdversarialStep.train_step`.
-
-        Raises:
-            TrainingError: training diverged.
-        """
+        """See :meth:`AdversarialStep.train_step`; an error too where training diverged."""
         values = super().train_step(batch)
         trouble = self._monitor.trouble(values)
         if trouble:
@@ -103,7 +89,6 @@ class GeneratorTraining(AdversarialStep):
         return self.config.training.validate_every or self.steps_per_epoch
 
     def validation_is_due(self) -> bool:
-        """Whether to validate now."""
         return self.step % self.validate_every == 0
 
     def validate(self, log: RunLog) -> tuple[Mapping[str, float], float | None]:
@@ -124,7 +109,6 @@ class GeneratorTraining(AdversarialStep):
         return outcome.metrics, outcome.metrics["mouth_psnr"]
 
     def export(self, path: Path, info: Mapping[str, Any]) -> None:
-        """Write the averaged generator."""
         objective = self.table["objective"]
         # A user's file goes by its name alone.
         objective["perceptual_weights"] = Path(objective["perceptual_weights"]).name
@@ -137,7 +121,6 @@ class GeneratorTraining(AdversarialStep):
         save_model(self.averaged_generator, path, about)
 
     def state(self) -> dict[str, Any]:
-        """All networks and optimizers."""
         return {
             "random": torch.get_rng_state(),
             "objective": self.objective.state_dict(),
@@ -154,11 +137,8 @@ class GeneratorTraining(AdversarialStep):
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Take over a checkpoint's state.
-
-        A discriminator that the checkpoint does not hold starts afresh; one that the
-        configuration leaves out is forgotten.
-        """
+        """Take over a checkpoint's state. A discriminator that it does not hold starts afresh;
+        one that the configuration leaves out is forgotten."""
         self._check_same(state["config"], "generator")
         self.objective.load_state_dict(state["objective"])
         self.ema.module.load_state_dict(state["average"])
@@ -185,12 +165,9 @@ class GeneratorTraining(AdversarialStep):
             raise CheckpointError(f"was trained with another [{section}]")
 
     def start_from(self, weights: Path) -> tuple[int, int]:
-        """Take over what fits of a weights file, to train on from there.
+        """Take over from a weights file the tensors whose name and shape the generator has.
 
-        A tensor fits if the generator has one of its name and shape.
-
-        Returns:
-            How many tensors were taken, and how many the generator has.
+        Returns how many these were, and how many the generator has.
 
         Raises:
             WeightsError: the file cannot be read.

@@ -36,18 +36,16 @@ def validate(
     *,
     device: torch.device,
     region: Tensor | None = None,
-    every: int = 2,
     shown: int = 5,
     max_pictures: int = 6,
 ) -> Validation:
-    """Generate each clip from its first frame and its sound.
+    """Generate each clip from its first frame and its sound, and score every other frame.
 
     Args:
         generator: in evaluation mode.
         clips: of speakers outside the training split.
         device: where the generator is.
         region: weights (1, 1, 1, H, W) of ``reconstruction``; None weighs all alike.
-        every: score each ``every``-th frame.
         shown: frames a clip on the contact sheet.
         max_pictures: clips on the contact sheet.
 
@@ -61,10 +59,9 @@ def validate(
     pictures: list[tuple[Picture, list[Picture], list[Picture]]] = []
     weights = torch.ones((), device=device) if region is None else region
     for clip in clips:
-        example = whole_clip(clip, generator.config, every=every)
+        example = whole_clip(clip, generator.config, every=2)
         random = torch.Generator().manual_seed(0)
-        frames_count = example.windows.shape[1]
-        noise = generator.draw_noise(1, frames_count, random)
+        noise = generator.draw_noise(1, example.windows.shape[1], random)
         context, noise_encoding, _ = generator.encode(
             example.windows.to(device), noise, generator.initial_state(1)
         )
@@ -89,13 +86,8 @@ def validate(
         if len(pictures) < max_pictures:
             last = frames.shape[1] - 1
             chosen = torch.linspace(2, last - 1, shown).long().clamp_(0, last)
-            pictures.append(
-                (
-                    from_model(still)[0],
-                    list(from_model(real[0, chosen])),
-                    list(from_model(frames[0, chosen])),
-                )
-            )
+            sides = (list(from_model(side[0, chosen])) for side in (real, frames))
+            pictures.append((from_model(still)[0], *sides))
     return Validation({name: float(np.mean(v)) for name, v in sums.items()}, pictures)
 
 
@@ -105,10 +97,7 @@ def validate_listening(
 ) -> dict[str, float]:
     """What an audio encoder has understood: how well the mouth can be told from what it says.
 
-    Args:
-        generator: in evaluation mode.
-        head: from the context encoding to the mouth's distances, as the warm start trains it.
-        clips: of speakers outside the training split; pictures are not looked at.
+    ``head`` leads from the context encoding to the mouth's distances, as the warm start trains it.
 
     Returns:
         ``listening_r`` and ``listening_median``, mean and median over clips of the correlation of
@@ -141,11 +130,8 @@ def validate_listening(
 def show_beside(
     generator: torch.nn.Module, clip: CachedClip
 ) -> tuple[list[Picture], npt.NDArray[np.float32]]:
-    """A clip's real frames with the generated ones to their right, and its sound.
-
-    Returns:
-        T frames (H, 2 W, 3) uint8 and the waveform (S,).
-    """
+    """A clip's real frames with the generated ones to their right, T of (H, 2 W, 3) uint8, and its
+    sound (S,)."""
     assert isinstance(generator, Generator)
     device = next(generator.parameters()).device
     example = whole_clip(clip, generator.config)

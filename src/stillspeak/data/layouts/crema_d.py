@@ -47,7 +47,10 @@ LEVELS = {
 # The corpus has no official split. Here the last digit of the actor's number decides, so that
 # it can be said in a sentence: 0 and 5 test (18 actors), 8 validation (9), the others train (64).
 _DIGITS: dict[Split, str] = {"train": "1234679", "validation": "8", "test": "05"}
-_ACTORS = range(1001, 1092)
+_SPEAKERS = {
+    split: [str(actor) for actor in range(1001, 1092) if str(actor)[-1] in digits]
+    for split, digits in _DIGITS.items()
+}
 
 _FOLDER = "VideoFlash"
 _SUFFIXES = (".flv", ".mp4")
@@ -60,23 +63,14 @@ def find_crema_d(root: str | Path) -> list[Clip]:
     is taken as well. Other names are no clips of this corpus. The actor's last digit decides
     the split, or ``split.json`` with the actors' numbers.
 
-    Args:
-        root: the folder that holds ``VideoFlash``, or that folder itself.
-
-    Returns:
-        Clips sorted by actor and name.
+    ``root`` is the folder that holds ``VideoFlash``, or that folder itself. Clips are sorted by
+    actor and name.
 
     Raises:
         DataError: if there are no clips, or the split misses a speaker or names one twice.
     """
     root = corpus_root(root, _FOLDER)
-    split_of = read_split(
-        root,
-        {
-            split: [str(n) for n in _ACTORS if str(n)[-1] in digits]
-            for split, digits in _DIGITS.items()
-        },
-    )
+    split_of = read_split(root, _SPEAKERS)
     folder = root / _FOLDER if (root / _FOLDER).is_dir() else root
     files = [p for p in folder.iterdir() if p.suffix.lower() in _SUFFIXES]
     files.sort(key=lambda p: _SUFFIXES.index(p.suffix.lower()), reverse=True)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,13 +18,7 @@ from stillspeak.data.clips import (
     read_split,
     split_of_speaker,
 )
-from stillspeak.data.segments import (
-    Frames,
-    SegmentRules,
-    VoiceActivity,
-    find_segments,
-    versions,
-)
+from stillspeak.data.segments import Frames, SegmentRules, VoiceActivity, find_segments, versions
 from stillspeak.errors import DataError, InputError
 from stillspeak.system.atomic import whole_file
 
@@ -94,7 +88,20 @@ def find_folder(
             if rejected is not None:
                 rejected(Rejected(path, reasons[-1]))
         else:
-            clips += _clips(found, path, speaker, name, split_of[speaker])
+            clips += [
+                Clip(
+                    speaker=speaker,
+                    stem=path.stem,
+                    path=path,
+                    split=split_of[speaker],
+                    # Named by where it begins, in milliseconds.
+                    name=f"{name}-{first * 1000 // VIDEO_FPS:08d}",
+                    start=first / VIDEO_FPS,
+                    end=stop / VIDEO_FPS,
+                    alone=True,
+                )
+                for first, stop in found
+            ]
         if progress is not None:
             progress(Looking(done, len(videos), path))
     if not clips:
@@ -106,9 +113,8 @@ def find_folder(
 def split_speakers(speakers: Iterable[str]) -> dict[Split, list[str]]:
     """A split that needs no list: a tenth of the speakers each for validation and testing.
 
-    They are drawn by the hash of their names, so the same names are always split alike. From
-    two speakers on there is one for validation at least, from three on one for testing;
-    a single speaker is for training.
+    They are drawn by the hash of their names. From two speakers on there is one for validation
+    at least, from three on one for testing; a single speaker is for training.
     """
     drawn = sorted(set(speakers), key=lambda name: hashlib.sha256(name.encode()).digest())
     share = max(round(_SHARE * len(drawn)), 1)
@@ -139,25 +145,6 @@ def list_videos(root: Path) -> list[tuple[str, str, Path]]:
     )
 
 
-def _clips(
-    found: Sequence[Frames], path: Path, speaker: str, name: str, split: Split
-) -> list[Clip]:
-    """The clips of one video, named by where they begin, in milliseconds."""
-    return [
-        Clip(
-            speaker=speaker,
-            stem=path.stem,
-            path=path,
-            split=split,
-            name=f"{name}-{first * 1000 // VIDEO_FPS:08d}",
-            start=first / VIDEO_FPS,
-            end=stop / VIDEO_FPS,
-            alone=True,
-        )
-        for first, stop in found
-    ]
-
-
 class _Search:
     """Finds the clips of one video after the other, and remembers them where that is asked."""
 
@@ -173,7 +160,6 @@ class _Search:
                 raise DataError(f"{memory}: cannot be made ({error.strerror})") from error
 
     def segments(self, path: Path) -> list[Frames]:
-        """As :func:`find_segments`."""
         if self.memory is None:
             return find_segments(path, self.rules, self.voice)
         with path.open("rb") as file:
@@ -181,22 +167,11 @@ class _Search:
         inputs = {"content": content, "rules": asdict(self.rules), "versions": self.versions}
         key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
         kept = self.memory / f"{key}.json"
-        found = _remembered(kept)
-        if found is None:
-            found = find_segments(path, self.rules, self.voice)
-            self._remember(kept, found)
-        return found
-
-    def _remember(self, kept: Path, found: Sequence[Frames]) -> None:
+        with suppress(OSError, ValueError, TypeError):
+            rows = json.loads(kept.read_text("utf8"))
+            return [(int(first), int(stop)) for first, stop in rows]
+        found = find_segments(path, self.rules, self.voice)
         # It only saves time: where it cannot be kept, the video is looked through again.
         with suppress(OSError), whole_file(kept) as partial:
             partial.write_text(json.dumps(found), "utf8")
-
-
-def _remembered(kept: Path) -> list[Frames] | None:
-    """What was found before, or None if there is nothing that can be read."""
-    try:
-        rows = json.loads(kept.read_text("utf8"))
-        return [(int(first), int(stop)) for first, stop in rows]
-    except (OSError, ValueError, TypeError):
-        return None
+        return found

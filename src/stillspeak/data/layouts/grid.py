@@ -7,14 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from stillspeak.data.clips import (
-    Clip,
-    Split,
-    checked,
-    corpus_root,
-    read_split,
-    split_of_speaker,
-)
+from stillspeak.data.clips import Clip, Split, checked, corpus_root, read_split, split_of_speaker
 from stillspeak.errors import DataError
 
 VIDEO_SUFFIXES = (".mp4", ".mpg")
@@ -26,18 +19,14 @@ _GRID_SPEAKERS: dict[Split, tuple[int, ...]] = {
     "test": (2, 4, 11, 13, 15, 18, 19, 25, 31, 33),
 }
 
+_DIGITS = "zero one two three four five six seven eight nine"
+
 GRID_WORDS: tuple[dict[str, str], ...] = (
     {"b": "bin", "l": "lay", "p": "place", "s": "set"},
     {"b": "blue", "g": "green", "r": "red", "w": "white"},
     {"a": "at", "b": "by", "i": "in", "w": "with"},
     {letter: letter for letter in "abcdefghijklmnopqrstuvxyz"},  # there is no w
-    dict(
-        zip(
-            "z123456789",
-            ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"),
-            strict=True,
-        )
-    ),
+    dict(zip("z123456789", _DIGITS.split(), strict=True)),
     {"a": "again", "n": "now", "p": "please", "s": "soon"},
 )
 """The words of each of a sentence's six places, by the character that spells them in the stem."""
@@ -64,11 +53,7 @@ def find_grid(root: str | Path) -> list[Clip]:
     in ``split.json`` (``{"train": ["s1", ...], ...}``) or, without that file, by the speaker
     lists of the literature.
 
-    Args:
-        root: the corpus's folder.
-
-    Returns:
-        Clips sorted by speaker number and name.
+    Clips are sorted by speaker number and name.
 
     Raises:
         DataError: if there are no clips, or the split misses a speaker or names one twice.
@@ -105,12 +90,8 @@ def find_grid(root: str | Path) -> list[Clip]:
 
 
 def grid_root() -> Path | None:
-    """Where GRID lies: ``STILLSPEAK_GRID``, else ``../shared/grid`` if it is there.
-
-    The relative place is looked for from the working folder and from the repository's root.
-
-    Returns:
-        The folder, or None if there is none.
+    """Where GRID lies: ``STILLSPEAK_GRID``, else ``../shared/grid`` beside the working folder or
+    the repository's root, else None.
 
     Raises:
         DataError: if ``STILLSPEAK_GRID`` is set to something that is no folder.
@@ -128,11 +109,7 @@ def grid_root() -> Path | None:
 
 
 def grid_text(stem: str) -> str | None:
-    """The six words that a GRID file stem spells: ``bbaf2n`` is "bin blue at f two now".
-
-    Returns:
-        The sentence, or None if the stem spells none.
-    """
+    """The six words that a GRID file stem spells, if any: ``bbaf2n`` is "bin blue at f two now"."""
     if len(stem) != len(GRID_WORDS):
         return None
     words = [table.get(letter) for table, letter in zip(GRID_WORDS, stem.lower(), strict=True)]

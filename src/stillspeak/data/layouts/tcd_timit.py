@@ -43,11 +43,8 @@ def find_tcd_timit(root: str | Path) -> list[Clip]:
     three lipspeakers (``lipspeakers/Lipspkr1/...``), who articulate exceptionally clearly, are
     left out unless ``split.json`` names them.
 
-    Args:
-        root: the folder that holds ``volunteers``, or that folder itself.
-
-    Returns:
-        Clips sorted by speaker and name.
+    ``root`` is the folder that holds ``volunteers``, or that folder itself. Clips are sorted by
+    speaker and name.
 
     Raises:
         DataError: if there are no clips, or the split misses a speaker or names one twice.
@@ -82,10 +79,7 @@ def _speaker_folders(root: Path) -> list[Path]:
     """Folders of volunteers and lipspeakers, in this order, each sorted."""
     volunteers = root / "volunteers" if (root / "volunteers").is_dir() else root
     folders = []
-    for parent, names in (
-        (volunteers, r"\d\d[FM]"),
-        (root / "lipspeakers", r"Lipspkr\d"),
-    ):
+    for parent, names in ((volunteers, r"\d\d[FM]"), (root / "lipspeakers", r"Lipspkr\d")):
         if parent.is_dir():
             found = (p for p in parent.iterdir() if p.is_dir() and re.fullmatch(names, p.name))
             folders += sorted(found)
@@ -93,11 +87,7 @@ def _speaker_folders(root: Path) -> list[Path]:
 
 
 def _read_text(path: Path | None) -> str | None:
-    """What a TIMIT text file says: two sample numbers, which are no words, and the sentence.
-
-    Raises:
-        DataError: if it cannot be read.
-    """
+    """What a TIMIT text file says: two sample numbers, which are no words, and the sentence."""
     if path is None:
         return None
     try:

@@ -28,6 +28,7 @@ from stillspeak.training.adversarial.losses import (
     shifted_starts,
 )
 from stillspeak.training.config import RunConfig
+from stillspeak.training.objective import chosen_rows
 
 Draw = tuple[Tensor, ...]
 """Which frames or stretches of a batch are looked at; the same ones for real and generated."""
@@ -41,24 +42,17 @@ class DiscriminatorOutput(NamedTuple):
 
 
 class Adversary(nn.Module):
-    """One discriminator. Subclasses say what it looks at.
-
-    Args:
-        config: of the run.
-        network: the discriminator.
-        weight: of its term in the generator's loss.
-        learning_rate: of its own optimizer.
-    """
+    """One discriminator. Subclasses say what it looks at; under ``name`` the configuration has
+    its sizes, its learning rate, and its weight in the generator's loss."""
 
     name = ""
+    kind: type[nn.Module]
 
-    def __init__(
-        self, config: RunConfig, network: nn.Module, weight: float, learning_rate: float
-    ) -> None:
+    def __init__(self, config: RunConfig) -> None:
         super().__init__()
-        self.network = network
-        self.weight = weight
-        self.learning_rate = learning_rate
+        sizes = getattr(config, f"{self.name}_discriminator")
+        self.network = self.kind(sizes, config.generator)
+        self.learning_rate: float = getattr(config.adversarial, f"{self.name}_learning_rate")
         self._settings = config.adversarial
 
     def draw(self, batch: Batch, random: torch.Generator) -> Draw:
@@ -81,14 +75,8 @@ class Adversary(nn.Module):
     def forward(
         self, batch: Batch, generated: Tensor, draw: Draw, penalise: bool = False
     ) -> DiscriminatorOutput:
-        """The discriminator's loss.
-
-        Args:
-            batch: real examples.
-            generated: (B, K, 3, H, W) in [-1, 1], detached from the generator.
-            draw: from :meth:`draw`.
-            penalise: add R1, if the configuration asks for it.
-        """
+        """The discriminator's loss for real examples and generated frames (B, K, 3, H, W) in
+        [-1, 1], which are detached; with R1 if it is asked for here and configured."""
         form = self._settings.form
         # Real ones first: a discriminator that starts with fakes learns to reject everything.
         real = self.network(*self.look(batch, batch.frames, draw))
@@ -96,10 +84,8 @@ class Adversary(nn.Module):
         negatives = [self.network(*inputs) for inputs in self.mismatched_negatives(batch, draw)]
         false = [fake_loss(logits, form) for logits in (fake, *negatives)]
         loss = real_loss(real, form) + torch.stack(false).mean()
-        terms = {
-            "loss": loss.detach(),
-            "accuracy": accuracy(real, torch.cat((fake, *negatives))),
-        }
+        right = accuracy(real, torch.cat((fake, *negatives)))
+        terms = {"loss": loss.detach(), "accuracy": right}
         if penalise and self._settings.r1:
             penalty = self._penalty(batch, draw)
             terms["r1"] = penalty.detach()
@@ -119,15 +105,7 @@ class FrameAdversary(Adversary):
     """Sees frames drawn uniformly from each clip, with the still as condition."""
 
     name = "frame"
-
-    def __init__(self, config: RunConfig) -> None:
-        settings = config.adversarial
-        super().__init__(
-            config,
-            FrameDiscriminator(config.frame_discriminator, config.generator),
-            settings.frame,
-            settings.frame_learning_rate,
-        )
+    kind = FrameDiscriminator
 
     def draw(self, batch: Batch, random: torch.Generator) -> Draw:
         """Places (B, M) of the frames among the K decoded ones, no frame twice."""
@@ -139,9 +117,8 @@ class FrameAdversary(Adversary):
     def look(self, batch: Batch, frames: Tensor, draw: Draw) -> tuple[Tensor, ...]:
         """Stills and frames, each (B * M, 3, H, W)."""
         (places,) = draw
-        rows = torch.arange(len(places), device=places.device).unsqueeze(1)
         still = batch.still.unsqueeze(1).expand(-1, places.shape[1], -1, -1, -1)
-        return still.flatten(0, 1), frames[rows, places].flatten(0, 1)
+        return still.flatten(0, 1), chosen_rows(frames, places).flatten(0, 1)
 
     def generator_terms(self, batch: Batch, frames: Tensor, draw: Draw) -> dict[str, Tensor]:
         """See :class:`Adversary`; with feature matching, if the configuration asks for it."""
@@ -151,28 +128,17 @@ class FrameAdversary(Adversary):
         logits, maps = self.network.judge(*self.look(batch, frames, draw))
         with torch.no_grad():
             _, truth = self.network.judge(*self.look(batch, batch.frames, draw))
-        matching = torch.stack(
-            [(a.float() - b.float()).abs().mean() for a, b in zip(maps, truth, strict=True)]
-        )
-        return {
-            self.name: generator_loss(logits, self._settings.form),
-            "feature_matching": matching.mean(),
-        }
+        pairs = zip(maps, truth, strict=True)
+        matching = torch.stack([(a.float() - b.float()).abs().mean() for a, b in pairs]).mean()
+        loss = generator_loss(logits, self._settings.form)
+        return {self.name: loss, "feature_matching": matching}
 
 
 class SequenceAdversary(Adversary):
     """Sees whole clips with their sound."""
 
     name = "sequence"
-
-    def __init__(self, config: RunConfig) -> None:
-        settings = config.adversarial
-        super().__init__(
-            config,
-            SequenceDiscriminator(config.sequence_discriminator, config.generator),
-            settings.sequence,
-            settings.sequence_learning_rate,
-        )
+    kind = SequenceDiscriminator
 
     def draw(self, batch: Batch, random: torch.Generator) -> Draw:
         """Lengths (B,) of the clips in frames."""
@@ -183,23 +149,17 @@ class SequenceAdversary(Adversary):
 
     def look(self, batch: Batch, frames: Tensor, draw: Draw) -> tuple[Tensor, ...]:
         """Frames (B, K, 3, H, W), their audio windows (B, K, N) and lengths (B,)."""
-        rows = torch.arange(len(frames), device=frames.device).unsqueeze(1)
-        return frames, batch.windows[rows, batch.positions], draw[0]
+        return frames, chosen_rows(batch.windows, batch.positions), draw[0]
 
 
 class SyncAdversary(Adversary):
     """Sees 0.2 s of the face with 0.2 s of sound: in sync, shifted, or generated."""
 
     name = "sync"
+    kind = SyncDiscriminator
 
     def __init__(self, config: RunConfig) -> None:
-        settings = config.adversarial
-        super().__init__(
-            config,
-            SyncDiscriminator(config.sync_discriminator, config.generator),
-            settings.sync,
-            settings.sync_learning_rate,
-        )
+        super().__init__(config)
         self._frames = sync_frames(config.generator)
         self._hop = config.generator.hop
 
@@ -217,9 +177,7 @@ class SyncAdversary(Adversary):
     def look(self, batch: Batch, frames: Tensor, draw: Draw) -> tuple[Tensor, ...]:
         """Frames (B, F, 3, H, W) and their sound (B, F * hop)."""
         start, sound, _ = draw
-        rows = torch.arange(len(frames), device=frames.device).unsqueeze(1)
-        places = start.unsqueeze(1) + torch.arange(self._frames, device=start.device)
-        return frames[rows, places], self._sound(batch, sound)
+        return chosen_rows(frames, self._places(start)), self._sound(batch, sound)
 
     def mismatched_negatives(self, batch: Batch, draw: Draw) -> list[tuple[Tensor, ...]]:
         """The real face with the sound of another moment."""
@@ -231,9 +189,10 @@ class SyncAdversary(Adversary):
         # The middle hop of each window is its own frame's sound, so they join without overlap.
         margin = (batch.windows.shape[-1] - self._hop) // 2
         own = batch.windows[..., margin : margin + self._hop]
-        places = starts.unsqueeze(1) + torch.arange(self._frames, device=starts.device)
-        rows = torch.arange(len(starts), device=starts.device).unsqueeze(1)
-        return own[rows, places].flatten(1)
+        return chosen_rows(own, self._places(starts)).flatten(1)
+
+    def _places(self, starts: Tensor) -> Tensor:
+        return starts.unsqueeze(1) + torch.arange(self._frames, device=starts.device)
 
 
 def make_adversaries(config: RunConfig) -> list[Adversary]:

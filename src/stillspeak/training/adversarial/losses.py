@@ -60,12 +60,8 @@ def accuracy(real: Tensor, fake: Tensor) -> Tensor:
 
 
 def gradient_penalty(logits: Tensor, frames: Tensor) -> Tensor:
-    """R1: mean over logits of the squared norm of d logit / d frames, on real data.
-
-    Args:
-        logits: of any shape, each computed from frames that no other one looks at.
-        frames: all of them; they require a gradient.
-    """
+    """R1: mean over logits of the squared norm of d logit / d frames, on real data. No two logits
+    look at the same frames."""
     (gradient,) = torch.autograd.grad(logits.sum(), frames, create_graph=True)
     return gradient.float().square().sum() / logits.numel()
 
@@ -75,15 +71,8 @@ def shifted_starts(
 ) -> Tensor:
     """For each stretch of sound another one, that is out of sync for certain.
 
-    Args:
-        starts: (B,) int64, where the in-sync stretches begin.
-        low, high: first and last place where a stretch may begin.
-        least: how far away the other one is at least, 1 or more.
-        random: on the CPU.
-
-    Returns:
-        (B,) int64 in [low, high], each at least ``least`` away from its start, all such
-        places being equally likely.
+    For starts (B,) int64 gives starts in [low, high], at least ``least`` (1 or more) away, all
+    such places being equally likely.
 
     Raises:
         ValueError: there is no such place for one of them, or ``least`` is below 1.

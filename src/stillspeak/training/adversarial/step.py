@@ -35,14 +35,8 @@ if TYPE_CHECKING:
 
 
 class AdversarialStep:
-    """The generator, its EMA, the discriminators and their optimizers, a step at a time.
-
-    Args:
-        config: everything that defines the run.
-        fabric: device and precision, launched.
-        clips: how many there are to train on; an epoch sees as many examples.
-        precision: what Fabric was given.
-    """
+    """The generator, its EMA, the discriminators and their optimizers, a step at a time. An epoch
+    sees as many examples as there are clips."""
 
     def __init__(
         self, config: RunConfig, fabric: Fabric, *, clips: int, precision: Precision
@@ -75,12 +69,8 @@ class AdversarialStep:
         self.discriminators: list[OptimizerState] = []
         for adversary in self.adversaries:
             groups = [{"params": list(adversary.parameters()), "name": adversary.name}]
-            optimizer = torch.optim.Adam(
-                groups,
-                lr=adversary.learning_rate,
-                betas=config.adversarial.betas,
-                fused=self._fused,
-            )
+            rate, betas = adversary.learning_rate, config.adversarial.betas
+            optimizer = torch.optim.Adam(groups, lr=rate, betas=betas, fused=self._fused)
             module, wrapped = fabric.setup(adversary, optimizer)
             self.discriminators.append(OptimizerState(adversary.name, module, wrapped, clip_norm))
 
@@ -88,10 +78,7 @@ class AdversarialStep:
         """One step of every network; advances :attr:`step`.
 
         All discriminators see the same generated frames and all weights change at the same
-        time, so a step costs the generator one pass.
-
-        Args:
-            batches: whose gradients are added up, one a part of the step.
+        time, so a step costs the generator one pass. The batches' gradients are added up.
 
         Returns:
             Numbers by name, means over the batches: the loss and its terms, norms of gradients,
@@ -142,10 +129,8 @@ class AdversarialStep:
         share: float,
         last: bool,
     ) -> dict[str, float]:
-        """Gradients of all networks from one batch. Returns numbers by name.
-
-        Each loss is checked before it goes backwards.
-        """
+        """Gradients of all networks from one batch, each loss checked before it goes backwards.
+        Returns numbers by name."""
         fabric, generator = self._fabric, self.generator
         numbers: dict[str, float] = {}
 
@@ -171,9 +156,8 @@ class AdversarialStep:
                     loss = loss + weighted
             note(terms | {"loss": loss})
             fabric.backward(loss * share)
-        penalise = (
-            self.step - self.config.adversarial_start
-        ) % self.config.adversarial.r1_every == 0
+        since = self.step - self.config.adversarial_start
+        penalise = since % self.config.adversarial.r1_every == 0
         for state, draw in zip(discriminators, draws, strict=True):
             assert isinstance(batch, Batch) and frames is not None
             with fabric.no_backward_sync(cast(Any, state.module), not last):
@@ -205,9 +189,8 @@ class AdversarialStep:
     @property
     def parts(self) -> list[int]:
         """Which parts of a step's examples this process sees, one batch each."""
-        fabric = self._fabric
-        count = self.config.training.accumulate
-        return [index * fabric.world_size + fabric.global_rank for index in range(count)]
+        rank, world = self._fabric.global_rank, self._fabric.world_size
+        return list(range(rank, self.config.training.accumulate * world, world))
 
     @property
     def steps_per_epoch(self) -> int:
@@ -228,16 +211,13 @@ class AdversarialStep:
 
     def rates(self, state: OptimizerState) -> dict[str, float]:
         """The learning rates of an optimizer by group."""
-        training = self.config.training
-        epoch = self.steps_per_epoch
+        training, step, epoch = self.config.training, self.step, self.steps_per_epoch
         if state is self.generator:
-            return {
-                group: learning_rate(training, self.step, group, steps_per_epoch=epoch)
-                for group in ("audio", "frames")
-            }
+            groups = ("audio", "frames")
+            return {g: learning_rate(training, step, g, steps_per_epoch=epoch) for g in groups}
         (rate,) = (a.learning_rate for a in self.adversaries if a.name == state.name)
         fixed = training.decay == "epoch" and state.name == "sequence"  # paper, section 2.3
-        return {state.name: rate if fixed else rate * decay(training, self.step, epoch)}
+        return {state.name: rate if fixed else rate * decay(training, step, epoch)}
 
     @property
     def is_adversarial(self) -> bool:

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
+from stillspeak.data.augment import draw_factor
 from stillspeak.data.channel import ChannelConfig, level, music, noise, through_channel
 from stillspeak.errors import ConfigError, DataError, StillspeakError
 from stillspeak.media.audio import load_audio
@@ -38,7 +39,7 @@ from stillspeak.models.speech import (
 )
 from stillspeak.models.whisper import WhisperEncoder, encoder_of_whisper, read_ctranslate2
 from stillspeak.system.configuration import BelowOne, configuration
-from stillspeak.weights import save_network
+from stillspeak.weights import load_speech_encoder, save_network
 
 SUFFIXES = frozenset((".ogg", ".opus", ".flac", ".wav", ".mp3"))
 
@@ -48,11 +49,7 @@ _TONE = 3e-4
 
 @configuration("speech_data")
 class SpeechDataConfig:
-    """How the speech encoder's examples are drawn.
-
-    Raises:
-        ConfigError: a value out of range.
-    """
+    """How the speech encoder's examples are drawn."""
 
     teacher: str = ""
     """A CTranslate2 file of Whisper's weights."""
@@ -112,17 +109,15 @@ class Recordings:
                 self.apart += sounds
         if not self.training:
             raise DataError(f"{root}: no recording can be read; the first: {self.left_out[:1]}")
+        self._corpora = list(self.training.values())
         seconds = [
-            sum(len(s) for one in group for s in one) / SPEECH_RATE
-            for group in self.training.values()
+            sum(len(s) for one in group for s in one) / SPEECH_RATE for group in self._corpora
         ]
         self.seconds = sum(seconds)
-        self._corpora = list(self.training.values())
         self._weights = np.sqrt(seconds) / np.sqrt(seconds).sum()
 
     @property
     def speakers(self) -> int:
-        """How many are learned from."""
         return sum(len(group) for group in self._corpora)
 
     def draw(self, length: int, random: np.random.Generator) -> npt.NDArray[np.float32]:
@@ -147,13 +142,6 @@ class Recordings:
 
 class DistillationObjective:
     """See :class:`~stillspeak.training.auxiliary.task.AuxiliaryObjective`.
-
-    Args:
-        config: of the encoder.
-        data: how examples are drawn.
-        channel: what happens to the encoder's sound.
-        root: the folder of recordings.
-        seed: decides each example, with the step.
 
     Raises:
         ConfigError: no teacher is named.
@@ -185,8 +173,6 @@ class DistillationObjective:
         network = encoder_of_whisper(weights, config)
         self._usual, self._spread = self._statistics()
         if data.start:
-            from stillspeak.weights import load_speech_encoder
-
             _take_over(network, load_speech_encoder(Path(data.start))[0])
         else:
             set_distances(network, self._teacher, self._clean_sounds(np.random.default_rng(seed)))
@@ -209,7 +195,7 @@ class DistillationObjective:
         spoilt = np.zeros((count, length), np.float32)
         before = np.full(count, QUIETEST, np.float32)
         for row in range(count):
-            speed = float(np.exp(random.uniform(-1, 1) * np.log1p(self._data.speed)))
+            speed = draw_factor(self._data.speed, random)
             raw = draw(int(length * speed) + 2, random)
             voice = np.interp(speed * np.arange(length), np.arange(len(raw)), raw)
             tone = level(noise(length, random), _TONE)
@@ -295,7 +281,6 @@ class DistillationObjective:
         return {name: float(np.mean(values)) for name, values in sums.items()}
 
     def export(self, network: nn.Module, path: Path, info: Mapping[str, Any]) -> None:
-        """Write the speech encoder."""
         assert isinstance(network, SpeechEncoder)
         extra = {"speakers": self._recordings.speakers, "hours": self._recordings.seconds / 3600}
         save_network(
@@ -326,13 +311,8 @@ def _take_over(network: SpeechEncoder, other: SpeechEncoder) -> None:
 
 @torch.no_grad()
 def set_distances(network: SpeechEncoder, teacher: WhisperEncoder, sound: Tensor) -> None:
-    """Start each layer's biases from what the teacher's positions do to its attention on average.
-
-    Args:
-        network: with the teacher's weights and without positions.
-        teacher: with them.
-        sound: (B, S) clean speech.
-    """
+    """Start each layer's biases from what the teacher's positions do to its attention on average,
+    in clean speech (B, S); the network has the teacher's weights, but no positions."""
     hidden = teacher(sound)
     for layer, x in zip(network.layers, hidden, strict=False):
         assert isinstance(layer, AttentionLayer)
@@ -344,8 +324,6 @@ def set_distances(network: SpeechEncoder, teacher: WhisperEncoder, sound: Tensor
             logits.append((query @ key.transpose(2, 3)).mean(0) / query.shape[-1] ** 0.5)
         change = logits[0] - logits[1]
         for place in range(-layer.behind, layer.ahead + 1):
-            if abs(place) < count - 1:
-                # From row t to column t + place.
-                values = change.diagonal(place, 1, 2)
-                layer.distance[:, layer.behind + place] = values.mean(1)
+            if abs(place) < count - 1:  # from row t to column t + place
+                layer.distance[:, layer.behind + place] = change.diagonal(place, 1, 2).mean(1)
         layer.distance.sub_(layer.distance.mean(1, keepdim=True))

@@ -46,13 +46,8 @@ class LipReadingConfig:
     training: AuxiliaryTrainingConfig = field(default_factory=AuxiliaryTrainingConfig)
 
     def objective(self, data: Path) -> LipReadingObjective:
-        """From a cache's clips."""
-        seed, steps = self.training.seed, self.training.steps
-        return LipReadingObjective(
-            *(self.lipnet, self.lipnet_data, self.augment, *real_clips(data)),
-            seed=seed,
-            steps=steps,
-        )
+        parts = (self.lipnet, self.lipnet_data, self.augment, *real_clips(data))
+        return LipReadingObjective(*parts, seed=self.training.seed, steps=self.training.steps)
 
 
 @configuration()
@@ -65,9 +60,8 @@ class SyncConfig:
     training: AuxiliaryTrainingConfig = field(default_factory=AuxiliaryTrainingConfig)
 
     def objective(self, data: Path) -> SyncObjective:
-        """From a cache's clips."""
-        seed = self.training.seed
-        return SyncObjective(self.sync, self.sync_data, self.augment, *real_clips(data), seed=seed)
+        parts = (self.sync, self.sync_data, self.augment, *real_clips(data))
+        return SyncObjective(*parts, seed=self.training.seed)
 
 
 @configuration()
@@ -80,7 +74,6 @@ class SpeechConfig:
     training: AuxiliaryTrainingConfig = field(default_factory=AuxiliaryTrainingConfig)
 
     def objective(self, data: Path) -> DistillationObjective:
-        """From a folder of recordings."""
         seed = self.training.seed
         return DistillationObjective(self.speech, self.speech_data, self.channel, data, seed=seed)
 
@@ -95,7 +88,6 @@ class PoseRunConfig:
     training: AuxiliaryTrainingConfig = field(default_factory=AuxiliaryTrainingConfig)
 
     def objective(self, data: Path) -> PoseObjective:
-        """From a cache's clips."""
         seed = self.training.seed
         return PoseObjective(self.pose, self.pose_data, self.channel, *real_clips(data), seed=seed)
 
@@ -109,7 +101,6 @@ class RefinerRunConfig:
     training: AuxiliaryTrainingConfig = field(default_factory=AuxiliaryTrainingConfig)
 
     def objective(self, data: Path) -> RefinerObjective:
-        """From a cache's clips."""
         seed = self.training.seed
         return RefinerObjective(self.refiner, self.refiner_data, *real_clips(data), seed=seed)
 

@@ -21,7 +21,7 @@ from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
 from stillspeak.constants import SAMPLE_RATE, VIDEO_FPS
-from stillspeak.data.augment import other_voice
+from stillspeak.data.augment import draw_factor, other_voice
 from stillspeak.data.cache import CachedClip, open_clip
 from stillspeak.data.channel import ChannelConfig, level, music, noise, through_channel
 from stillspeak.data.sampling import SpeakerSampler
@@ -49,11 +49,7 @@ _INNER = slice(20, 40)
 
 @configuration("pose_data")
 class PoseDataConfig:
-    """How the pose predictor's examples are drawn, and what its loss weighs.
-
-    Raises:
-        ConfigError: a value out of range.
-    """
+    """How the pose predictor's examples are drawn, and what its loss weighs."""
 
     speech: str = ""
     """The speech encoder's weights file."""
@@ -131,23 +127,24 @@ def pose_basis(
 ) -> Tensor:
     """Directions of greatest variance among symmetric poses: (count, 82), each of one deviation.
 
-    Args:
-        poses: (T, 41, 2) of each clip. What differs between left and right is the person's.
-        weights: of each clip's frames.
-        count: how many directions.
+    Of each clip its poses (T, 41, 2) and the weight of its frames.
     """
-    mirror = mirrored_points()
     scatter = np.zeros((POSE_NUMBERS, POSE_NUMBERS))
     total = 0.0
     for pose, weight in zip(poses, weights, strict=True):
-        flipped = pose[:, mirror] * np.array([-1, 1], np.float32)
-        flat = ((pose + flipped) / 2).reshape(len(pose), -1).astype(np.float64)
+        flat = _symmetric(pose).reshape(len(pose), -1).astype(np.float64)
         scatter += weight * flat.T @ flat
         total += weight * len(flat)
     values, vectors = np.linalg.eigh(scatter / total)
     order = np.argsort(values)[::-1][:count]
     basis = vectors[:, order] * np.sqrt(values[order])
     return torch.from_numpy(basis.T.astype(np.float32).copy())
+
+
+def _symmetric(poses: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Poses (T, 41, 2) without what differs between left and right, which is the person's."""
+    flipped = poses[:, mirrored_points()] * np.array([-1, 1], np.float32)
+    return np.asarray((poses + flipped) / 2)
 
 
 _MOST_GAIN = 1.8
@@ -163,12 +160,8 @@ def consistent(lips: Sequence[Lips], features: Sequence[Tensor]) -> list[Lips]:
     """Clips whose poses differ by what is said, and not by who says it or how rest was found.
 
     Where a person's lips rest, and how far they move, no sound tells: left in, it is noise to
-    learn from. A linear reading of the features, learned from poses without their clips' means,
-    says what a clip's mean and a speaker's size should be.
-
-    Args:
-        lips: the clips.
-        features: (2 T, width) of each.
+    learn from. A linear reading of the features (2 T, width), learned from poses without their
+    clips' means, says what a clip's mean and a speaker's size should be.
     """
     heard = [torch.unflatten(f.float(), 0, (-1, 2)).mean(1) for f in features]
     joined = torch.cat(heard)
@@ -329,7 +322,7 @@ class PoseObjective:
             made = str(random.choice(sorted({v for one in self._voices.values() for v in one})))
         factor = 1.0
         if random.random() < self._data.other_voice:
-            factor = float(np.exp(random.uniform(-1, 1) * np.log1p(self._data.pitch)))
+            factor = draw_factor(self._data.pitch, random)
         frames = 0
         while frames < wanted:
             if random.random() < 0.3:
@@ -352,11 +345,9 @@ class PoseObjective:
         weight = 1 + self._data.rounded * np.clip(-span / 0.06, 0, 1.5)
         active = np.convolve(gap > 0.04, np.ones(11), "same") > 0
         weight = weight + self._data.closed * (np.exp(-np.square(gap / 0.02)) * active)
-        mirror = mirrored_points()
-        symmetric = (pose + pose[:, mirror] * np.array([-1, 1], np.float32)) / 2
         return Heard(
             features,
-            torch.from_numpy(symmetric.reshape(wanted, -1)),
+            torch.from_numpy(_symmetric(pose).reshape(wanted, -1)),
             torch.from_numpy(weight.astype(np.float32)),
             torch.from_numpy(joined),
         )
@@ -365,15 +356,14 @@ class PoseObjective:
         self, lips: Lips, made: str | None, factor: float, random: np.random.Generator
     ) -> npt.NDArray[np.float32]:
         sentence = self._voices.get(f"{lips.clip.speaker}/{lips.clip.name}", {})
+        sound = lips.audio
         if made is not None and sentence:
             path = sentence.get(made) or sentence[str(random.choice(sorted(sentence)))]
-            sound = np.zeros_like(lips.audio)
             heard = load_audio(path, sample_rate=SAMPLE_RATE)[: len(sound)]
-            sound[: len(heard)] = heard
-            return level(sound, 0.05)
-        if factor != 1.0:
-            return level(other_voice(lips.audio, factor), 0.05)
-        return level(lips.audio, 0.05)
+            sound = np.pad(heard, (0, len(sound) - len(heard)))
+        elif factor != 1.0:
+            sound = other_voice(sound, factor)
+        return level(sound, 0.05)
 
     def _resting(self, random: np.random.Generator) -> npt.NDArray[np.float32]:
         """Half a second to three of silence, noise, music, or a sound of the folder."""
@@ -383,9 +373,8 @@ class PoseObjective:
         if kind < 0.25:
             return np.zeros(length, np.float32)
         if kind < 0.5 and self._rest:
-            sound = load_audio(
-                self._rest[random.integers(len(self._rest))], sample_rate=SAMPLE_RATE
-            )
+            path = self._rest[random.integers(len(self._rest))]
+            sound = load_audio(path, sample_rate=SAMPLE_RATE)
             first = random.integers(max(len(sound) - length, 0) + 1)
             return level(np.resize(sound[first : first + length], length), loud)
         make = music if kind > 0.85 else noise
@@ -399,12 +388,8 @@ class PoseObjective:
             sequence = self._sequences[random.integers(len(self._sequences))]
             first = random.integers(len(sequence.poses) - self._data.frames + 1)
             last = first + self._data.frames
-            parts.append(
-                (
-                    sequence.features[2 * first : 2 * last].float(),
-                    *(part[first:last] for part in sequence[1:]),
-                )
-            )
+            features = sequence.features[2 * first : 2 * last].float()
+            parts.append((features, *(part[first:last] for part in sequence[1:])))
         return tuple(torch.stack(column) for column in zip(*parts, strict=True))
 
     # --- learning -----------------------------------------------------------------------
@@ -434,15 +419,10 @@ class PoseObjective:
             terms["width"] = (width.abs() * weight).sum() / weight.sum()
             speed = (shape[:, 1:] - shape[:, :-1]) - (real[:, 1:] - real[:, :-1])
             steady = joined[:, 1:].float() * weight[:, 1:]
-            terms["velocity"] = (
-                ((speed.abs().sum(3) * points).sum(2) / points.sum()) * steady
-            ).sum() / steady.sum()
-            total = (
-                terms["points"]
-                + data.opening * terms["opening"]
-                + data.width * terms["width"]
-                + data.velocity * terms["velocity"]
-            )
+            moved = (speed.abs().sum(3) * points).sum(2) / points.sum()
+            terms["velocity"] = (moved * steady).sum() / steady.sum()
+            total = terms["points"] + data.opening * terms["opening"]
+            total = total + data.width * terms["width"] + data.velocity * terms["velocity"]
             if data.adversarial:
                 total = total + self._adversarial_terms(network, given, wanted, features, terms)
         return {"loss": total, **terms}
@@ -463,11 +443,10 @@ class PoseObjective:
         fake = network.judge(given.detach(), normal)
         wrong = network.judge(real.roll(1, 0), normal)
         critic = (judged - 1).square().mean() + (fake.square() + wrong.square()).mean() / 2
-        for parameter in (*network.critic.parameters(), *network.hearing.parameters()):
-            parameter.requires_grad_(False)
+        critics = nn.ModuleList((network.critic, network.hearing))
+        critics.requires_grad_(False)
         fooled = (network.judge(given, normal) - 1).square().mean()
-        for parameter in (*network.critic.parameters(), *network.hearing.parameters()):
-            parameter.requires_grad_(True)
+        critics.requires_grad_(True)
         terms["critic"], terms["fooled"] = critic, fooled
         return critic + self._data.adversarial * fooled
 
@@ -483,14 +462,10 @@ class PoseObjective:
             shape = pose.shapes(given)[0].cpu().numpy()
             made, real = opening_of(shape), opening_of(lips.poses)
             made_width, real_width = width_of(shape), width_of(lips.poses)
-            rows.append(
-                (
-                    _correlation(made, real),
-                    _correlation(made_width, real_width),
-                    float(made.std() / max(real.std(), 1e-6)),
-                    float(made_width.std() / max(real_width.std(), 1e-6)),
-                )
-            )
+            size = float(made.std() / max(real.std(), 1e-6))
+            width = float(made_width.std() / max(real_width.std(), 1e-6))
+            correlations = _correlation(made, real), _correlation(made_width, real_width)
+            rows.append((*correlations, size, width))
         if not rows:
             return {}
         names = ("opening_r", "width_r", "opening_amplitude", "width_amplitude")

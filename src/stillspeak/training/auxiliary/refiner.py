@@ -52,11 +52,7 @@ _MOUTH = (slice(10, 52), slice(18, 78))
 
 @configuration("refiner_data")
 class RefinerDataConfig:
-    """How the refiner's examples are drawn, and what its loss weighs.
-
-    Raises:
-        ConfigError: a value out of range.
-    """
+    """How the refiner's examples are drawn, and what its loss weighs."""
 
     pairs: str = ""
     """A folder of ``PERSON_neutral.jpg`` and ``PERSON_smiling.jpg``; none: prepared clips only."""
@@ -116,12 +112,8 @@ class Scene:
         self.rest = rest_pose(face_frame(points).points)
 
     def example(self, displacement: npt.NDArray[np.floating], real: Picture) -> Drawn:
-        """Draw a mouth.
-
-        Args:
-            displacement: (41, 2) from this person's rest pose, in eye distances.
-            real: (H, W, 3) what it looks like in truth, in the still's pixels.
-        """
+        """Draw a mouth (41, 2), in eye distances from this person's rest pose, beside what it looks
+        like in truth: (H, W, 3) in the still's pixels."""
         layers = self._layers
         frame = layers.draw(displacement / self.rest.scale)
         last = layers.last
@@ -157,8 +149,7 @@ def clip_examples(
     opening = np.maximum(opening_of(poses), 0)
     likely = 0.3 + opening / max(float(opening.max()), 1e-3)
     likely /= likely.sum()
-    first = [0, *random.choice(len(pictures), stills - 1, replace=False)]
-    for index in first:
+    for index in (0, *random.choice(len(pictures), stills - 1, replace=False)):
         scene = Scene(_doubled(pictures[index], mouths[index]), _doubled_points(points[index]))
         count = min(frames, len(pictures))
         for frame in random.choice(len(pictures), count, replace=False, p=likely):
@@ -166,7 +157,6 @@ def clip_examples(
 
 
 def _doubled(crop: Picture, mouth: Picture) -> Picture:
-    """A crop at double scale, the lower face in its own pixels."""
     import cv2
 
     out = cv2.resize(crop, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
@@ -180,12 +170,8 @@ def _doubled_points(points: npt.NDArray[np.floating]) -> Points:
 
 
 def pair_examples(pictures: Sequence[Picture], points: Sequence[Points]) -> tuple[Drawn, Drawn]:
-    """Each of two pictures of one person drawn with the other's mouth.
-
-    Args:
-        pictures: two of (H, W, 3) uint8.
-        points: (478, 2) landmarks of each, in pixels.
-    """
+    """Each of two pictures (H, W, 3) of one person drawn with the other's mouth; landmarks are
+    (478, 2) in pixels."""
     import cv2
 
     scaled = []
@@ -200,10 +186,8 @@ def _onto(still: tuple[Picture, Points], other: tuple[Picture, Points]) -> Drawn
     import cv2
 
     (picture, points), (real, real_points) = still, other
-    steady = list(_STEADY)
-    matrix, _ = cv2.estimateAffinePartial2D(
-        real_points[steady].astype(np.float32), points[steady].astype(np.float32), method=cv2.LMEDS
-    )
+    source, target = (p[list(_STEADY)].astype(np.float32) for p in (real_points, points))
+    matrix, _ = cv2.estimateAffinePartial2D(source, target, method=cv2.LMEDS)
     size = (picture.shape[1], picture.shape[0])
     real = np.asarray(
         cv2.warpAffine(real, matrix, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
@@ -243,13 +227,6 @@ class RefinerNetworks(nn.Module):
 class RefinerObjective:
     """See :class:`~stillspeak.training.auxiliary.task.AuxiliaryObjective`.
 
-    Args:
-        config: of the refiner.
-        data: how examples are drawn.
-        training: clips to learn from.
-        validation: clips of other speakers.
-        seed: decides each example.
-
     Raises:
         DataError: clips without a mouth at double scale, or no pairs where a folder is named.
     """
@@ -285,13 +262,10 @@ class RefinerObjective:
                 made = list(clip_examples(clips[index], stills, data.frames, random))
                 examples += made
                 weights += [data.common if common else 1.0] * len(made)
-        self._held = [
-            example
-            for number, clip in enumerate(validation)
-            for example in clip_examples(
-                clip, min(data.stills, 2), data.frames, np.random.default_rng((seed, 22, number))
-            )
-        ]
+        self._held: list[Drawn] = []
+        for number, clip in enumerate(validation):
+            random = np.random.default_rng((seed, 22, number))
+            self._held += clip_examples(clip, min(data.stills, 2), data.frames, random)
         self._held_pairs: list[Drawn] = []
         for number, pair in enumerate(_pairs(Path(data.pairs)) if data.pairs else ()):
             if number % data.held_out:
@@ -377,6 +351,7 @@ class RefinerObjective:
         assert isinstance(network, RefinerNetworks)
         device = next(network.parameters()).device
         scores: dict[str, float] = {}
+        gain = 0.0
         for name, examples in (("clips", self._held), ("pairs", self._held_pairs)):
             before, after = [], []
             for first in range(0, len(examples), 64):
@@ -388,15 +363,10 @@ class RefinerObjective:
             if before:
                 scores[f"{name}_drawn"] = float(torch.cat(before).mean())
                 scores[f"{name}_corrected"] = float(torch.cat(after).mean())
-        gains = [
-            scores[f"{name}_corrected"] - scores[f"{name}_drawn"]
-            for name in ("clips", "pairs")
-            if f"{name}_drawn" in scores
-        ]
-        return {**scores, "gain": sum(gains)} if gains else scores
+                gain += scores[f"{name}_corrected"] - scores[f"{name}_drawn"]
+        return {**scores, "gain": gain} if scores else scores
 
     def export(self, network: nn.Module, path: Path, info: Mapping[str, Any]) -> None:
-        """Write the refiner alone."""
         assert isinstance(network, RefinerNetworks)
         save_network(
             network.refiner,

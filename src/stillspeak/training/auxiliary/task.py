@@ -83,14 +83,7 @@ class AuxiliaryTrainingConfig:
 
 
 class AuxiliaryTraining:
-    """See :class:`~stillspeak.training.loop.Task`.
-
-    Args:
-        objective: what is learned.
-        config: how.
-        fabric: device and precision, launched; one process.
-        table: the whole configuration, as JSON values.
-    """
+    """See :class:`~stillspeak.training.loop.Task`; in one process."""
 
     patience: tuple[int, str] = (0, "")
 
@@ -120,12 +113,9 @@ class AuxiliaryTraining:
         self._optimizer = OptimizerState(objective.name, network, optimizer, config.clip_norm)
 
     def batches(self, steps: range) -> Iterator[tuple[Tensor, ...]]:
-        """The examples of each step."""
-        for step in steps:
-            yield self.objective.batch(step)
+        yield from map(self.objective.batch, steps)
 
     def train_step(self, batch: tuple[Tensor, ...]) -> dict[str, float]:
-        """One step. Returns the losses and the gradient's norm."""
         network, optimizer, config = self.objective.network, self._optimizer, self.schedule
         network.train()
         # What is random within the network depends on seed and step alone, so that a resumed
@@ -145,20 +135,16 @@ class AuxiliaryTraining:
         return values
 
     def validation_is_due(self) -> bool:
-        """Every few steps, and after the last."""
         return self.step % self.schedule.validate_every == 0 or self.step == self.schedule.steps
 
     def validate(self, log: RunLog) -> tuple[Mapping[str, float], float | None]:
-        """The objective's numbers of the averaged network."""
         scores = self.objective.validate(self.ema.module)
         return scores, scores.get(self.objective.score)
 
     def export(self, path: Path, info: Mapping[str, Any]) -> None:
-        """Write the averaged network."""
         self.objective.export(self.ema.module, path, info)
 
     def state(self) -> dict[str, Any]:
-        """Network, its average and optimizer."""
         return {
             "network": self.objective.network.state_dict(),
             "average": self.ema.module.state_dict(),
@@ -166,7 +152,6 @@ class AuxiliaryTraining:
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Take over a checkpoint's state."""
         self.objective.network.load_state_dict(state["network"])
         self.ema.module.load_state_dict(state["average"])
         load_optimizer(self._optimizer.optimizer, state["optimizer"], fused=False)
@@ -175,25 +160,13 @@ class AuxiliaryTraining:
 def hold_out(
     examples: Sequence[T], count: int, clip_of: Callable[[T], CachedClip]
 ) -> tuple[list[T], list[T]]:
-    """Some clips of the speaker who has the most, and all others.
-
-    Args:
-        examples: clips, or what was loaded of them.
-        count: how many to hold out; never more than a quarter of the speaker's.
-        clip_of: the clip of an example.
-
-    Returns:
-        Those held out, which depend on the clips' names alone, and the rest in their order.
-    """
+    """``count`` examples of the speaker who has the most, at most a quarter of these, and the rest
+    in their order. Which are held out depends on the clips' names alone."""
     by_speaker: dict[str, list[T]] = defaultdict(list)
     for example in examples:
         by_speaker[clip_of(example).speaker].append(example)
-    deepest = max(sorted(by_speaker), key=lambda speaker: len(by_speaker[speaker]))
-
-    def order(example: T) -> str:
-        return hashlib.sha256(clip_of(example).name.encode()).hexdigest()
-
-    group = sorted(by_speaker[deepest], key=order)
+    group = max((by_speaker[speaker] for speaker in sorted(by_speaker)), key=len)
+    group.sort(key=lambda one: hashlib.sha256(clip_of(one).name.encode()).hexdigest())
     apart = group[: min(count, len(group) // 4)]
     taken = {id(example) for example in apart}
     return apart, [example for example in examples if id(example) not in taken]

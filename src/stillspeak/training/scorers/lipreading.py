@@ -1,8 +1,8 @@
 """What the lip reader learns: real mouths and the words that were said, whole sentences.
 
-CTC says which words come in which order and leaves open when. Where a corpus has word timings,
-that is known too, so a second head names the word of each frame while training (it is not
-released): with few speakers CTC alone stays for long at sentences that need no picture.
+CTC says which words come in which order and leaves open when. Word timings say when, so a second
+head names the word of each frame while training (it is not released): with few speakers CTC alone
+stays for long at sentences that need no picture.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from stillspeak.constants import FRAME_HEIGHT, FRAME_WIDTH, VIDEO_FPS
-from stillspeak.data.augment import changed_grid
+from stillspeak.data.augment import changed_grid, draw_factor
 from stillspeak.data.cache import CachedClip, open_clip
 from stillspeak.data.config import AugmentConfig
 from stillspeak.data.layouts.grid import GRID_WORDS, PAUSES
@@ -100,15 +100,8 @@ class Reader(nn.Module):
 
 
 class LipReadingObjective:
-    """See :class:`~stillspeak.training.auxiliary.task.AuxiliaryObjective`.
-
-    Args:
-        config: of the network.
-        data: how examples are drawn.
-        augment: how pictures are changed.
-        training: clips to learn from; those without word timings are left out.
-        validation: clips of other speakers.
-        seed: decides each example, with the step.
+    """See :class:`~stillspeak.training.auxiliary.task.AuxiliaryObjective`. Clips without word
+    timings are left out.
 
     Raises:
         DataError: no clip has word timings.
@@ -131,13 +124,11 @@ class LipReadingObjective:
     ) -> None:
         self._config, self._data, self._augment, self._seed = config, data, augment, seed
         self._steps = steps
-        spoken = [c for c in (_load(clip, config.colours) for clip in training) if c is not None]
+        spoken = _load_spoken(training, config.colours)
         if not spoken:
             raise DataError("no training clip has word timings; prepare some with alignments")
         self._held_out, self._clips = hold_out(spoken, data.held_out, lambda s: s.clip)
-        self._validation = [
-            c for c in (_load(clip, config.colours) for clip in validation) if c is not None
-        ]
+        self._validation = _load_spoken(validation, config.colours)
         self.places = known_places({word for clip in spoken for *_, word in clip.words})
         self._vocabulary = Vocabulary(self.places[0] if len(self.places) == 1 else self.places)
         self._words = sorted({word for place in self.places for word in place})
@@ -162,8 +153,7 @@ class LipReadingObjective:
             times = first + speed * np.arange(length)
             lost = random.random(length) < self._data.drop
             lost[0] = False
-            for index in np.flatnonzero(lost):
-                times[index] = times[index - 1]
+            times = times[np.maximum.accumulate(np.where(lost, 0, np.arange(length)))]
             frames = np.clip(np.rint(times), 0, len(clip.frames) - 1).astype(np.int64)
             mouths.append(self._mouths(clip, frames, random))
             labels.append(torch.tensor(spell(sentence(clip.words))))
@@ -174,7 +164,7 @@ class LipReadingObjective:
 
     def _span(self, clip: SpokenClip, random: np.random.Generator) -> tuple[float, float, int]:
         """First frame, frames a step, and how many steps: the words with some silence."""
-        speed = float(np.exp(random.uniform(-1, 1) * np.log1p(self._data.speed)))
+        speed = draw_factor(self._data.speed, random)
         before, after = random.uniform(*self._data.margin, 2)
         first = max((clip.words[0][0] - before) * VIDEO_FPS, 0.0)
         last = min((clip.words[-1][1] + after) * VIDEO_FPS, len(clip.frames) - 1.0)
@@ -205,7 +195,6 @@ class LipReadingObjective:
     def loss(
         self, network: nn.Module, batch: tuple[Tensor, ...], step: int
     ) -> Mapping[str, Tensor]:
-        """CTC, and cross-entropy of each frame's word."""
         mouths, labels, lengths, words = batch
         characters, named = network(mouths)
         frames = torch.full_like(lengths, characters.shape[1])
@@ -247,16 +236,11 @@ class LipReadingObjective:
         return wrong / count, float(torch.stack(losses).mean())
 
     def export(self, network: nn.Module, path: Path, info: Mapping[str, Any]) -> None:
-        """Write the lip reader without the head for words."""
         assert isinstance(network, Reader)
         save_network(
             network.lipnet,
             path,
-            {
-                **info,
-                "speakers": self.speakers,
-                "held_out": [c.clip.name for c in self._held_out],
-            },
+            {**info, "speakers": self.speakers, "held_out": [c.clip.name for c in self._held_out]},
             format_name=LIPNET_FORMAT,
             config={"network": asdict(self._config), "places": self.places},
             rounded=LipNet(self._config),
@@ -265,7 +249,6 @@ class LipReadingObjective:
 
 
 def sentence(words: Sequence[tuple[float, float, str]]) -> str:
-    """The words in a row."""
     return " ".join(word for *_, word in words)
 
 
@@ -275,6 +258,11 @@ def known_places(words: set[str]) -> Places:
     if words <= {word for place in grid for word in place}:
         return grid
     return [sorted(words)]
+
+
+def _load_spoken(clips: Sequence[CachedClip], colours: int) -> list[SpokenClip]:
+    loaded = (_load(clip, colours) for clip in clips)
+    return [clip for clip in loaded if clip is not None]
 
 
 def _load(clip: CachedClip, colours: int) -> SpokenClip | None:

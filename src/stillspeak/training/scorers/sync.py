@@ -20,7 +20,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from stillspeak.constants import FRAME_HEIGHT, FRAME_WIDTH, SAMPLE_RATE
-from stillspeak.data.augment import augment_audio, changed_grid, other_voice
+from stillspeak.data.augment import augment_audio, changed_grid, draw_factor, other_voice
 from stillspeak.data.cache import CachedClip, open_clip
 from stillspeak.data.config import AugmentConfig
 from stillspeak.data.sampling import SpeakerSampler
@@ -89,15 +89,8 @@ class Matcher(nn.Module):
 
 
 class SyncObjective:
-    """See :class:`~stillspeak.training.auxiliary.task.AuxiliaryObjective`.
-
-    Args:
-        config: of the network.
-        data: how examples are drawn.
-        augment: how pictures and sound are changed.
-        training: clips to learn from; those shorter than ``data.frames`` are left out.
-        validation: clips of other speakers.
-        seed: decides each example, with the step.
+    """See :class:`~stillspeak.training.auxiliary.task.AuxiliaryObjective`. Training clips shorter
+    than ``data.frames`` are left out.
 
     Raises:
         DataError: no clip is long enough, or they were prepared at another size.
@@ -153,9 +146,8 @@ class SyncObjective:
         self, clip: SyncClip, random: np.random.Generator
     ) -> tuple[Tensor, npt.NDArray[np.float32]]:
         count, length = self._data.frames, len(clip.grey)
-        speed = 1.0
-        if self._augment.speed and random.random() < 0.5:
-            speed = float(np.exp(random.uniform(-1, 1) * np.log1p(self._augment.speed)))
+        changed = self._augment.speed and random.random() < 0.5
+        speed = draw_factor(self._augment.speed, random) if changed else 1.0
         speed = min(speed, (length - 1) / (count - 1))
         first = random.uniform(0, length - 1 - (count - 1) * speed)
         if speed == 1.0:
@@ -164,8 +156,7 @@ class SyncObjective:
         where = first * FRAME_SAMPLES + speed * np.arange(count * FRAME_SAMPLES)
         audio = np.interp(where, np.arange(len(clip.audio)), clip.audio).astype(np.float32)
         if self._augment.pitch and random.random() < self._data.voice:
-            factor = float(np.exp(random.uniform(-1, 1) * np.log1p(self._augment.pitch)))
-            audio = other_voice(audio, factor)
+            audio = other_voice(audio, draw_factor(self._augment.pitch, random))
         audio = augment_audio(audio, SAMPLE_RATE, self._augment, random)
         return self._mouths(clip.grey[frames], random), audio
 
@@ -177,9 +168,8 @@ class SyncObjective:
         picture = picture.clamp(0, 1).pow(gamma)
         if augment.gain:
             # Cameras hiss too, and compress.
-            noise = np.float32(random.uniform(0, 0.02)) * random.standard_normal(
-                picture.shape, np.float32
-            )
+            strength = np.float32(random.uniform(0, 0.02))
+            noise = strength * random.standard_normal(picture.shape, np.float32)
             picture = picture + torch.from_numpy(noise)
         return moving_parts(picture[None])[0]
 
@@ -234,16 +224,11 @@ class SyncObjective:
         return float(loss), float(abs(offset) <= 1), float(offset == 0), confidence
 
     def export(self, network: nn.Module, path: Path, info: Mapping[str, Any]) -> None:
-        """Write the sync network."""
         assert isinstance(network, Matcher)
         save_network(
             network.sync,
             path,
-            {
-                **info,
-                "speakers": self.speakers,
-                "held_out": [c.clip.name for c in self._held_out],
-            },
+            {**info, "speakers": self.speakers, "held_out": [c.clip.name for c in self._held_out]},
             format_name=SYNC_FORMAT,
             config=asdict(self._config),
             rounded=SyncNet(self._config),
@@ -254,12 +239,8 @@ class SyncObjective:
 def window_loss(seen: Tensor, heard: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
     """How well each window picks its own among those up to MAX_SHIFT away, in both directions.
 
-    Args:
-        seen, heard: (B, T, D) of length 1; windows of the same number belong together.
-        scale: of the cosines, before the softmax.
-
-    Returns:
-        Mean cross-entropy, and the share of windows of pictures that choose right up to +-1.
+    Features are (B, T, D) of length 1, their cosines scaled before the softmax. Returns the mean
+    cross-entropy, and the share of windows of pictures that choose right up to +-1.
     """
     clips, count = seen.shape[:2]
     index = torch.arange(count, device=seen.device)
@@ -294,7 +275,5 @@ def _load(clip: CachedClip) -> SyncClip:
         raise DataError(f"{clip.file}: the sync network wants crops of 128 x 96; prepare again")
     if len(audio) != len(frames) * FRAME_SAMPLES:
         raise DataError(f"{clip.file}: holds another sound than 16 kHz at 25 fps; prepare again")
-    grey = np.rint(frames[:, _TOP:_BOTTOM, _LEFT:_RIGHT] @ np.array(GREY, np.float32)).astype(
-        np.uint8
-    )
-    return SyncClip(clip, grey, audio)
+    grey = np.rint(frames[:, _TOP:_BOTTOM, _LEFT:_RIGHT] @ np.array(GREY, np.float32))
+    return SyncClip(clip, grey.astype(np.uint8), audio)
