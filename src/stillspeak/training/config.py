@@ -221,9 +221,5 @@ class RunConfig:
 
 
 def run_config(table: Mapping[str, Any], *, name: str) -> RunConfig:
-    """Build and check a run's configuration.
-
-    Raises:
-        ConfigError: an unknown key or a wrong value, with the key's name.
-    """
+    """Build and check a run's configuration; raises as ``build``."""
     return build(RunConfig, table, name=name)

@@ -29,13 +29,8 @@ _COMPARED = (1, 3, 6)
 
 
 class PerceptualDistance(nn.Module):
-    """Mean absolute difference of unit-length VGG-16 features.
-
-    The weights are the user's file, not a run's state: they are buffers that no checkpoint
-    holds.
-
-    Args:
-        weights: safetensors file; other tensors in it are left alone.
+    """Mean absolute difference of unit-length VGG-16 features. The weights are the user's file, not
+    a run's state: they are buffers that no checkpoint holds.
 
     Raises:
         ConfigError: the file cannot be read or lacks a layer.

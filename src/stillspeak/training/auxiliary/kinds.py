@@ -121,22 +121,15 @@ def auxiliary_kind(table: Mapping[str, Any]) -> str | None:
 
 
 def auxiliary_config(table: Mapping[str, Any], *, name: str) -> AuxiliaryRunConfig:
-    """Build and check an auxiliary network's configuration.
-
-    Raises:
-        ConfigError: an unknown key or a wrong value, with the key's name.
-    """
+    """Build and check an auxiliary network's configuration; raises as ``build``."""
     kind = auxiliary_kind(table)
     assert kind is not None
     return build(_KINDS[kind], table, name=name)
 
 
 def real_clips(cache: Path) -> tuple[list[CachedClip], list[CachedClip]]:
-    """Clips of a prepared cache's training and validation speakers.
-
-    Raises:
-        DataError: no clip of a training speaker.
-    """
+    """Clips of a prepared cache's training and validation speakers; ``DataError`` if there are
+    none of a training speaker."""
     clips = load_manifest(cache)
     training = [clip for clip in clips if clip.split == "train"]
     if not training:

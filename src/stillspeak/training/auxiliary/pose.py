@@ -215,14 +215,6 @@ class PoseNetworks(nn.Module):
 class PoseObjective:
     """See :class:`~stillspeak.training.auxiliary.task.AuxiliaryObjective`.
 
-    Args:
-        config: of the predictor.
-        data: how examples are drawn.
-        channel: what happens to the sound.
-        training: clips to learn from.
-        validation: clips of other speakers.
-        seed: decides each example.
-
     Raises:
         ConfigError: no speech encoder is named.
         DataError: no clips.
