@@ -1,7 +1,6 @@
-"""Speech in: any sound file, bytes or array becomes one mono waveform at one rate.
+"""Speech in: any sound file, bytes or array becomes one waveform (S,) float32 in [-1, 1].
 
-A waveform is (S,) float32 in [-1, 1]. Files are decoded and resampled chunk by chunk, so
-memory holds the result and a few frames, whatever the file's rate and channel count.
+Files are decoded and resampled chunk by chunk: memory holds the result and a few frames.
 """
 
 from __future__ import annotations
@@ -109,9 +108,7 @@ def load_track(
 ) -> tuple[Waveform, float]:
     """Like ``load_audio`` for files, and the time of sample 0 on the container's clock.
 
-    Returns:
-        The waveform (S,) float32 in [-1, 1] and its start in seconds, which a video's
-        first frame need not share.
+    That start is in seconds, and a video's first frame need not share it.
 
     Raises:
         AudioError: as ``load_audio``.
@@ -150,14 +147,8 @@ def load_stretch(
 ) -> Waveform:
     """What sounds from ``start`` to ``end``, by the file's time stamps.
 
-    What comes before is skipped, not decoded, where the file allows it; the rest of the
-    file is not read.
-
-    Args:
-        path: a sound or video file.
-        start: seconds on the container's clock; ``load_track`` returns where that begins.
-        end: likewise.
-        sample_rate: samples a second of the result.
+    What comes before is skipped, not decoded, where the file allows it. Times are seconds on the
+    container's clock; ``load_track`` returns where that begins.
 
     Returns:
         (S,) float32 mono in [-1, 1] with S = round((end - start) * sample_rate), zeros
@@ -288,12 +279,7 @@ def mono_chunk(samples: npt.NDArray[Any], *, name: str) -> Waveform:
 
 
 class ChunkResampler:
-    """Resamples sound that comes in chunks; joined, they are what ``load_audio`` gives.
-
-    Args:
-        rate: samples a second of what comes in.
-        sample_rate: of what goes out.
-    """
+    """Resamples sound in chunks from one rate to another; joined, they are as ``load_audio``'s."""
 
     def __init__(self, rate: int, sample_rate: int) -> None:
         self._rates = (rate, sample_rate)

@@ -31,13 +31,10 @@ class MovieEncoder:
     """One file with H.264 or VP9 pictures in BT.709, and the sound that belongs to them.
 
     Args:
-        place: a file's path, or an open file that a player reads while it is written.
-        muxer: FFmpeg's name of the container.
+        place: as of :func:`open_output`, with ``muxer``, FFmpeg's name of the container.
         picture: FFmpeg's name of the encoder, and its options.
         size: height and width of the frames in pixels, even numbers.
-        fps: frames a second.
         sound: FFmpeg's name of the encoder, and samples a second; None: no sound.
-        metadata: texts such as ``comment``.
     """
 
     def __init__(

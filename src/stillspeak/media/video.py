@@ -135,9 +135,8 @@ def read_clip(
 
     Args:
         path: a video file with a sound track.
-        fps: frames a second, as in ``iter_frames``.
+        fps, start: as in ``iter_frames``.
         sample_rate: audio samples a second.
-        start: seconds from the first frame, as in ``iter_frames``.
         end: likewise. Where it is given, memory holds the sound up to there from ``start``
             on and no more, however long the video.
 
@@ -176,10 +175,7 @@ def sound_lead(path: str | Path, sound_start: float) -> float:
 def clock_set_back(path: str | Path) -> float | None:
     """Where a video's clock jumps back by more than a second, as in files joined end to end.
 
-    Such a file has no one time for each frame, so no stretch of it can be found again.
-
-    Returns:
-        Seconds on the container's clock just before the first such place, or None.
+    In seconds on the container's clock, or None. No stretch of such a file can be found again.
 
     Raises:
         VideoError: the picture cannot be read.

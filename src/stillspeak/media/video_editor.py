@@ -56,29 +56,21 @@ _PARTLY_SYNTHETIC = "Partly synthetic video: frames or parts of frames made with
 
 @dataclass(frozen=True)
 class VideoScan:
-    """What the packets say, without decoding. Times are seconds on the container's clock.
-
-    start: of the first frame.
-    end: of the last frame, its own duration included.
-    fps: frames a second that the time stamps keep to where none is lost.
-    frames: how many there are.
-    sound_start, sound_end: of the first sound track; None without one.
-    """
+    """What the packets say, without decoding. Times are seconds on the container's clock."""
 
     start: float
     end: float
+    """Of the last frame, its own duration included."""
     fps: Fraction
+    """Frames a second that the time stamps keep to where none is lost."""
     frames: int
     sound_start: float | None
+    """Of the first sound track; None without one."""
     sound_end: float | None
 
 
 def scan_video(path: str | Path, *, fps: Fraction | None = None) -> VideoScan:
-    """Read a video's time stamps.
-
-    Args:
-        path: the video.
-        fps: its true frame rate, where too little is left of it to tell.
+    """Read a video's time stamps; ``fps`` is its true rate, where too little is left to tell.
 
     Raises:
         VideoError: missing, empty, text or damaged file, no picture track, or a clock that is

@@ -45,11 +45,7 @@ _OWN_FILE = re.compile(r"\d{6,}\.png|audio\.wav")
 
 
 def check_output(path: str | Path, *, overwrite: bool) -> Path:
-    """Find out before the work begins whether a video can be written to ``path``.
-
-    Args:
-        path: what ``write_video`` is going to be given.
-        overwrite: accept a video that is there already.
+    """The path, if ``write_video`` can write a video there; ask before the work begins.
 
     Raises:
         OutputExistsError: there is something already and ``overwrite`` is False.
@@ -191,8 +187,8 @@ def _feed(frames: Iterable[Frame], add: Callable[[Frame], None]) -> int:
                 # A copy: the next frame may be drawn into the same array.
                 waiting.append(thread.submit(add, frame.copy()))
                 count += 1
-            while waiting:
-                waiting.popleft().result()
+            for one in waiting:
+                one.result()
         finally:
             thread.shutdown(cancel_futures=True)
     return count

@@ -166,11 +166,6 @@ def _read_identity(path: Path) -> Identity | None:
     return None if chain[0].not_valid_after_utc < soon else _identity(chain, key)
 
 
-@cache
-def _passing_identity() -> Identity:
-    return _make_identity()
-
-
 def _keep_identity(folder: Path, identity: Identity) -> None:
     """Write the identity so that nobody reads half a file, and nobody else reads it at all."""
     with whole_file(folder / _IDENTITY, mode=0o600) as partial, partial.open("w") as file:
@@ -183,10 +178,9 @@ def _keep_identity(folder: Path, identity: Identity) -> None:
 
 
 def _make_identity() -> Identity:
-    """A root and a signing certificate, and the latter's key. The root's key is thrown away.
+    """A root and a signing certificate, as C2PA wants two, and the latter's key alone.
 
-    C2PA refuses certificates that sign themselves, hence two. They name no person and no
-    machine, only a random number.
+    They name no person and no machine, only a random number.
     """
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes
@@ -235,6 +229,9 @@ def _make_identity() -> Identity:
             builder = builder.add_extension(purpose, critical=False)
         made.append(builder.sign(keys[0], hashes.SHA256()))
     return _identity(made[::-1], keys[1])
+
+
+_passing_identity = cache(_make_identity)
 
 
 def _identity(chain: list[x509.Certificate], key: PrivateKeyTypes) -> Identity:

@@ -109,18 +109,14 @@ def _judge(
             "format without a place for them, such as WebM"
         )
     elif credentials is None:
-        verdict = "unmarked"
-        summary = "neither credentials nor stillspeak's watermark were found"
+        verdict, summary = "unmarked", "neither credentials nor stillspeak's watermark were found"
     elif not credentials.intact:
-        verdict = "tampered"
-        summary = "changed after it was signed: its credentials do not fit it"
+        verdict, summary = "tampered", "changed after it was signed: its credentials do not fit it"
     elif None not in (named := {credentials.watermark, watermark.identifier}) and len(named) == 2:
-        verdict = "tampered"
-        summary = "its credentials name another watermark than its pixels bear"
+        verdict, summary = "tampered", "its credentials name another watermark than its pixels bear"
     elif asked and not credentials.trusted:
         verdict = "untrusted"
         summary = "unchanged since it was signed, but not by anyone whom the given root vouches for"
     else:
-        verdict = "intact"
-        summary = "unchanged since it was signed"
+        verdict, summary = "intact", "unchanged since it was signed"
     return Inspection(path, verdict, summary, credentials, watermark)

@@ -100,7 +100,7 @@ class Marking:
         if self._first:
             self._first = False
             height, width = frame.shape[:2]
-            if self.identifier is not None and min(height, width) < SMALLEST:
+            if min(height, width) < SMALLEST:
                 self.identifier = None  # there is no room in so few pixels
             if self.identifier is not None:
                 self._watermarker = Watermarker(self.identifier)
@@ -113,11 +113,7 @@ class Marking:
         return frame
 
     def sign_file(self, path: Path, name: str) -> None:
-        """Sign a finished file in place; ``name`` is what messages call it.
-
-        Raises:
-            OutputError: it cannot be signed.
-        """
+        """Sign a finished file in place, or raise OutputError; messages call it ``name``."""
         if self.signer is None:
             return
         signed = path.with_suffix(".signed")

@@ -261,27 +261,15 @@ def _manifest(
     for about, source in ingredients:
         generation[about["label"]] = {"sha256": source.sha256, "of": source.kind}
     inputs = {"ingredientIds": [about["label"] for about, _ in ingredients]}
-    actions: list[dict[str, Any]]
+    made: dict[str, Any] = {"softwareAgent": agent}
     if origin.edited is None:
-        actions = [
-            {
-                "action": "c2pa.created",
-                "digitalSourceType": SOURCE_TYPE,
-                "softwareAgent": agent,
-                "description": "A still made to speak by a trained model; nobody said this.",
-                "parameters": inputs,
-            }
-        ]
+        made |= {"action": "c2pa.created", "digitalSourceType": SOURCE_TYPE, "parameters": inputs}
+        made["description"] = "A still made to speak by a trained model; nobody said this."
+        actions = [made]
     else:
-        actions = [
-            {"action": "c2pa.opened", "softwareAgent": agent, "parameters": inputs},
-            {
-                "action": "c2pa.edited",
-                "digitalSourceType": PARTLY,
-                "softwareAgent": agent,
-                "description": "Some frames, or parts of frames, made by a trained model.",
-            },
-        ]
+        made |= {"action": "c2pa.edited", "digitalSourceType": PARTLY}
+        made["description"] = "Some frames, or parts of frames, made by a trained model."
+        actions = [{"action": "c2pa.opened", "softwareAgent": agent, "parameters": inputs}, made]
     assertions: list[dict[str, Any]] = [{"label": GENERATION, "data": generation}]
     if watermark is not None:
         value = f"{watermark:08x}"
