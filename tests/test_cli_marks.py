@@ -142,7 +142,7 @@ def test_whom_to_trust_can_be_said(run, examples, tmp_path, monkeypatch):
     assert code == 5 and "untrusted" in out
     # Without --trust it is what it is: unchanged, by somebody.
     code, out, _ = run("inspect", examples / "intact.mp4")
-    assert code == 0 and "a self-made certificate, which anybody can make" in out
+    assert code == 0 and "a self-made certificate, which anyone can make" in out
     for text, said in (("words", "holds no certificate"), (None, "cannot be read")):
         wrong = tmp_path / "wrong.pem"
         wrong.unlink(missing_ok=True)
