@@ -258,7 +258,7 @@ def test_prepare_keeps_its_clips_where_the_machine_has_nothing_left(
         def close(self) -> None:
             pass
 
-    def full(path: Path) -> str:
+    def full(path: Path, *_: object) -> str:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
 
     monkeypatch.setattr(prepare_module, "_sha256", full)
