@@ -153,18 +153,15 @@ def test_lags_leave_out_frames_that_the_other_lacks():
 
 
 def test_mismatched_is_the_mean_over_the_others_that_can_be_compared():
-    def agree(a, b):
-        return lip_agreement(a, b).correlation
-
     made = np.array([1.0, 2.0, 3.0, 4.0])
     others = [
         np.array([1.0, 3.0, 2.0, 4.0, 9.0, 9.0]),  # 4 / 5, cut to four frames
         np.array([3.0, 2.0, 1.0]),  # -1
         np.full(4, math.nan),
     ]
-    value, count = mismatched_agreement(agree, made, others)
+    value, count = mismatched_agreement(lip_agreement, made, others)
     assert (value, count) == (pytest.approx((0.8 - 1) / 2), 2)
-    value, count = mismatched_agreement(agree, made, [])
+    value, count = mismatched_agreement(lip_agreement, made, [])
     assert math.isnan(value)
     assert count == 0
 

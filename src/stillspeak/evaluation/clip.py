@@ -43,10 +43,8 @@ class Sync(NamedTuple):
 
 
 class Mouth(NamedTuple):
-    """What a mouth does over time, (T,) each, NaN where there is no face.
-
-    opening: between the inner lips. width: between the corners. Pixels of the aligned crop, in
-    which the eyes and the nose stay in place: the face's own frame.
+    """What a mouth does over time, (T,) in pixels of the aligned crop, NaN where there is no face:
+    the distances of the inner lips and of the corners.
     """
 
     opening: Curve
@@ -61,12 +59,7 @@ class Silence(NamedTuple):
 
 
 class ObservedFrames:
-    """The generated or the real frames of a clip, and the face in each of them.
-
-    Args:
-        frames: (T, H, W, 3) uint8, aligned crops at 25 frames a second.
-        detect: finds T faces in them.
-    """
+    """The generated or the real frames (T, H, W, 3) of a clip, and the face in each of them."""
 
     def __init__(self, frames: Frames, detect: Callable[[], list[Face | None]]) -> None:
         self.frames = frames
@@ -81,8 +74,7 @@ class ObservedFrames:
     def points(self) -> npt.NDArray[np.float64]:
         """(T, 478, 2) landmarks, NaN where there is no face."""
         missing = np.full((LANDMARKS, 2), np.nan)
-        found = [missing if f is None else f.points.astype(np.float64) for f in self.faces]
-        return np.stack(found)
+        return np.array([missing if f is None else f.points for f in self.faces], np.float64)
 
     @cached_property
     def opening(self) -> Curve:
@@ -97,11 +89,9 @@ class ObservedFrames:
     @cached_property
     def eye_closure(self) -> Curve:
         """(T,) mean of the two eyeBlink blendshapes in [0, 1], NaN where there is no face."""
-        both = ("eyeBlinkLeft", "eyeBlinkRight")
-        shapes = (
-            [np.nan] * 2 if f is None else [f.blendshapes[b] for b in both] for f in self.faces
-        )
-        return np.array([(left + right) / 2 for left, right in shapes])
+        nowhere = {"eyeBlinkLeft": np.nan, "eyeBlinkRight": np.nan}
+        shapes = [nowhere if f is None else f.blendshapes for f in self.faces]
+        return np.array([(s["eyeBlinkLeft"] + s["eyeBlinkRight"]) / 2 for s in shapes])
 
     @cached_property
     def brow(self) -> Curve:
@@ -204,23 +194,15 @@ class EvaluationClip:
     def embeddings(self) -> tuple[Embeddings, Embeddings]:
         """Vectors of the generated (T, D) and of the real frames (T, D)."""
         assert self.tools.embedding is not None
-        embed = self.tools.embedding.embed
+        embed, cache = self.tools.embedding.embed, self._cache
         frames = self.real.frames
-        real = _kept(
-            self._cache.embeddings,
-            lambda: np.stack(_once(frames, embed)),
-            self._cache.keep_embeddings,
-        )
+        real = _kept(cache.embeddings, lambda: _once(frames, embed), cache.keep_embeddings)
         rows = {_digest(frame): row for frame, row in zip(frames, real, strict=True)}
-        return np.stack(_once(self.generated.frames, embed, rows)), real
+        return _once(self.generated.frames, embed, rows), real
 
     @cached_property
     def generated_sync(self) -> Sync:
-        """Offset between the generated frames and the sound.
-
-        Raises:
-            VideoError: the clip is too short.
-        """
+        """Offset between the generated frames and the sound; VideoError if they are too short."""
         return self.real_sync if self.is_real else self._sync(self.generated.frames)
 
     @cached_property
@@ -245,7 +227,7 @@ class EvaluationClip:
 
     @cached_property
     def silence(self) -> Silence:
-        """Which frames are silent: by word timings where there are some, else by energy."""
+        """By word timings where there are some, else by energy."""
         if self.words:
             return Silence(silent_frames(self.words, len(self), VIDEO_FPS), "word timings")
         return Silence(quiet_frames(self.audio, len(self)), "energy")
@@ -308,18 +290,17 @@ def _once(
     frames: Iterable[npt.NDArray[np.uint8]],
     work: Callable[[Sequence[npt.NDArray[np.uint8]]], npt.NDArray[np.float64]],
     known: Mapping[bytes, npt.NDArray[np.float64]] | None = None,
-) -> list[npt.NDArray[np.float64]]:
+) -> npt.NDArray[np.float64]:
     """Rows of ``work`` for frames, of which equal ones are given to it once and known ones not."""
     keys = [(_digest(frame), frame) for frame in frames]
     rows = dict(known or {})
     new = {key: frame for key, frame in keys if key not in rows}
     if new:
         rows.update(zip(new, work(list(new.values())), strict=True))
-    return [rows[key] for key, _ in keys]
+    return np.stack([rows[key] for key, _ in keys])
 
 
 def _digest(frame: npt.NDArray[np.uint8]) -> bytes:
-    """What equal frames have in common and others not, in few bytes."""
     return hashlib.sha256(frame.tobytes()).digest()
 
 

@@ -7,7 +7,6 @@ What is written is described in :mod:`~stillspeak.evaluation.results`, how value
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -28,14 +27,8 @@ from stillspeak.errors import (
 )
 from stillspeak.evaluation.metrics import all_metrics, find_metrics
 from stillspeak.evaluation.options import EvaluationOptions
-from stillspeak.evaluation.results import (
-    Evaluation,
-    Failure,
-    claimed,
-    write_lines,
-    write_summary,
-)
-from stillspeak.evaluation.scoring import ClipPair, ClipResult, Run, results
+from stillspeak.evaluation.results import Evaluation, Failure, claimed, write_lines, write_summary
+from stillspeak.evaluation.scoring import ClipPair, Run, results
 from stillspeak.evaluation.summary import summarise
 from stillspeak.evaluation.systems import OneFaceDetector, Recording, System, open_system
 from stillspeak.evaluation.tools import TOOLS, Tool, load_tools
@@ -79,10 +72,9 @@ def evaluate_model(
 
     Raises:
         DataError: no cache, no clips in it that were asked for, or a model of other sizes.
-        WeightsError: the model's weights cannot be used.
         ConfigError: an unknown metric, split or embedder.
-        MissingDependencyError, WeightsError: a metric asked for by name lacks a package or
-            the weights of its network.
+        MissingDependencyError, WeightsError: the model, or a metric asked for by name, lacks a
+            package or weights.
         OutputExistsError: ``output`` holds results of another system.
         OutputError: it cannot be written.
     """
@@ -92,10 +84,10 @@ def evaluate_model(
     chosen = [clip for clip in load_manifest(data) if clip.split == split]
     if not chosen:
         raise DataError(f"{data}: holds no clips of the split {split!r}")
-    pairs = []
-    for clip in chosen:
-        real = Recording(clip.file, f"{clip.key} {clip.frames}", frames=clip.frames)
-        pairs.append(ClipPair(clip.speaker, clip.name, real))
+    pairs = [
+        ClipPair(c.speaker, c.name, Recording(c.file, f"{c.key} {c.frames}", frames=c.frames))
+        for c in chosen
+    ]
     pairs = _with_others(_select(pairs, asked, str(data)), pairs)
     run = _plan(open_system(model), output, asked, asked.real_cache or Path(data) / REAL_CACHE)
     with claimed(run.output, run.system, overwrite=asked.overwrite):
@@ -208,15 +200,13 @@ def evaluate_videos(
     run = _plan(System("videos", str(videos), "videos"), output, asked, kept)
     with claimed(run.output, run.system, overwrite=asked.overwrite):
         usable, failures = _usable(found, check, "checking", asked)
+
+        def aligned(clips: list[Clip], folder: str) -> dict[str, Recording | str]:
+            return align(clips, cache / folder, OneFaceDetector, asked.workers, asked.progress)
+
         sides = {
-            name: align(
-                [clips[place] for clips in usable],  # type: ignore[misc]
-                cache / folder,
-                OneFaceDetector,
-                asked.workers,
-                asked.progress,
-            )
-            for place, name, folder in ((1, "real", "real"), (2, "generated", "videos"))
+            "real": aligned([clip for _, clip, _ in usable], "real"),
+            "generated": aligned([clip for _, _, clip in usable], "videos"),
         }
         pairs = _aligned([pair for pair, *_ in usable], failures, **sides)
         facts = {"command": asked.command, "videos": str(videos), "real": str(real)}
@@ -228,30 +218,23 @@ def evaluate_videos(
 
 def _select(pairs: Sequence[ClipPair], asked: EvaluationOptions, where: str) -> list[ClipPair]:
     """The clips asked for, speaker by speaker; a limited number is drawn from all in turn."""
-    by_speaker: dict[str, list[ClipPair]] = defaultdict(list)
-    for pair in sorted(pairs, key=lambda pair: pair.name):
-        by_speaker[pair.speaker].append(pair)
-    chosen = set(by_speaker) if asked.speakers is None else set(asked.speakers)
-    if unknown := sorted(chosen - set(by_speaker)):
-        raise DataError(
-            f"{where}: has no clips of {', '.join(unknown)}; there are "
-            f"{', '.join(sorted(by_speaker))}"
-        )
-    turns = [
-        (turn, speaker, pair)
-        for speaker in sorted(chosen)
-        for turn, pair in enumerate(by_speaker[speaker])
-    ]
+    speakers = {pair.speaker for pair in pairs}
+    chosen = speakers if asked.speakers is None else set(asked.speakers)
+    if unknown := ", ".join(sorted(chosen - speakers)):
+        known = ", ".join(sorted(speakers))
+        raise DataError(f"{where}: has no clips of {unknown}; there are {known}")
+    turns = []
+    for speaker in chosen:
+        own = sorted((p for p in pairs if p.speaker == speaker), key=lambda pair: pair.name)
+        turns += [(turn, speaker, pair) for turn, pair in enumerate(own)]
     turns = sorted(turns, key=lambda one: one[:2])[: asked.clips]
     return [pair for _, _, pair in sorted(turns, key=lambda one: (one[1], one[0]))]
 
 
 def _with_others(pairs: Sequence[ClipPair], among: Sequence[ClipPair]) -> list[ClipPair]:
-    """Clips with those that their lips should not fit, always the same ones.
-
-    Clips of other people; where there are none, other clips of the same person. Of these the ones
-    that last three seconds or half of the clip; where there are none, any. Of these eight, by a
-    hash of both clips' names.
+    """Clips with those that their lips should not fit, always the same ones: of other people, else
+    of the same person; that last three seconds or half of the clip, else any; of these eight, by
+    a hash of both clips' names.
     """
     found = []
     for pair in pairs:
@@ -332,30 +315,28 @@ def _score(
     asked: EvaluationOptions,
     facts: dict[str, Any],
 ) -> Evaluation:
-    found: dict[int, ClipResult] = {}
     # Nothing is loaded, and no process started, for clips whose values are all there.
-    for index, pair in enumerate(pairs):
-        if (stored := run.stored(pair)) is not None:
-            found[index] = stored
-    todo = [index for index in range(len(pairs)) if index not in found]
-    for position, result in results([pairs[index] for index in todo], run, asked.workers):
+    found = {pair: stored for pair in pairs if (stored := run.stored(pair)) is not None}
+    todo = [pair for pair in pairs if pair not in found]
+    for position, result in results(todo, run, asked.workers):
         found[todo[position]] = result
         if asked.progress is not None:
             asked.progress("evaluating", len(found), len(pairs))
-    ordered = [found[index] for index in range(len(pairs))]
+    ordered = [found[pair] for pair in pairs]
     lines = [line for result in ordered for line in result.lines]
     failed = [*failures, *(r.failure for r in ordered if r.failure is not None)]
     scored = sum(result.computed for result in ordered)
+    summaries = (
+        summarise([line for line in lines if line["metric"] == metric.name], metric.about)
+        for metric in run.chosen
+    )
     evaluation = Evaluation(
         run.system,
         scored=scored,
         reused=sum(result.failure is None for result in ordered) - scored,
         failed=tuple(sorted(failed, key=lambda failure: failure.clip)),
         left_out=run.left_out,
-        metrics=tuple(
-            summarise([line for line in lines if line["metric"] == metric.name], metric.about)
-            for metric in run.chosen
-        ),
+        metrics=tuple(summaries),
     )
     write_lines(run.output / "values.jsonl", lines)
     write_summary(run.output, evaluation, run.versions, facts)

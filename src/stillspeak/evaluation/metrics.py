@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from stillspeak.constants import VIDEO_FPS
 from stillspeak.errors import ConfigError
@@ -44,14 +45,11 @@ def find_metrics(names: Iterable[str]) -> list[Metric]:
         ConfigError: an unknown name, or none.
     """
     wanted = set(names)
-    unknown = sorted(wanted - set(METRICS))
-    if unknown:
-        raise ConfigError(
-            f"there is no metric {', '.join(unknown)}; there are {', '.join(METRICS)}"
-        )
+    if unknown := ", ".join(sorted(wanted - set(METRICS))):
+        raise ConfigError(f"there is no metric {unknown}; there are {', '.join(METRICS)}")
     if not wanted:
         raise ConfigError("no metric was asked for")
-    wanted |= {name for asked in list(wanted) for name in METRICS[asked].beside}
+    wanted.update(*[METRICS[asked].beside for asked in wanted])
     return [m for m in all_metrics() if m.name in wanted]
 
 
@@ -111,9 +109,9 @@ _near(
 # --- sharpness ----------------------------------------------------------------------------------
 
 
-def _cpbd(frames: image_quality.Frames) -> float:
-    shares = [cpbd(image_quality.grey(some)) for (some,) in image_quality.pieces(frames)]
-    return float(np.concatenate(shares).mean())
+def _cpbd(clip: EvaluationClip) -> float:
+    pieces = image_quality.pieces(clip.generated.frames)
+    return float(np.concatenate([cpbd(image_quality.grey(some)) for (some,) in pieces]).mean())
 
 
 def _sharpness(clip: EvaluationClip) -> float | Score:
@@ -132,7 +130,7 @@ _of_frames(
 )
 metric(
     "cpbd",
-    lambda clip: _cpbd(clip.generated.frames),
+    _cpbd,
     f"""Cumulative probability of blur detection (Narvekar and Karam 2009): Canny edges,
     Marziliano widths w of near-vertical edges, whole 64 x 64 blocks from the top left with more
     than 0.2 % Canny pixels, w_JNB = 5 if the block's contrast is at most 50 else 3; share of edge
@@ -158,29 +156,24 @@ _EMBEDDING = (
 def _acd(clip: EvaluationClip, kind: identity.DistanceName, *, ratio: bool) -> Score:
     generated, real = clip.embeddings
     value = float(identity.distances(real[0], generated, kind).mean())
-    note = f"embedder {clip.tools.versions['embedding']}"
-    if not ratio:
-        return Score(value, note)
-    own = float(identity.distances(real[0], real, kind).mean())
+    own = float(identity.distances(real[0], real, kind).mean()) if ratio else 1.0
     if own == 0:
         return Score(None, "the real video does not move")
-    return Score(value / own, note)
+    return Score(value / own, f"embedder {clip.tools.versions['embedding']}")
 
 
 def _register_acd(name: str, kind: identity.DistanceName, words: str) -> None:
-    about: Any = {"better": "lower", "tools": ("embedding",)}
-    metric(
+    content = partial(metric, better="lower", tools=("embedding",))
+    content(
         name,
         partial(_acd, kind=kind, ratio=False),
         f"""Average content distance: {words} between the embeddings of the still (the real
         video's first frame) and of each generated frame, mean over all frames. {_EMBEDDING}""",
-        **about,
     )
-    metric(
+    content(
         f"{name}_ratio",
         partial(_acd, kind=kind, ratio=True),
         f"{name} over the same number of the real video, which has 1. {_EMBEDDING}",
-        **about,
     )
 
 
@@ -204,21 +197,13 @@ _OTHERS = (
 )
 
 
-def _at_lag_0(generated: Curve, real: Curve) -> float:
-    return lips.lip_agreement(generated, real).correlation
-
-
-def _at_best_lag(generated: Curve, real: Curve) -> float:
-    return lips.lagged_agreement(generated, real).correlation
-
-
 def _register_correlation(
     name: str, curve: str, agree: lips.Agree, definition: str, *beside: str
 ) -> None:
     """A correlation of a curve of the mouth, and its control with other clips' lips."""
 
     def own(clip: EvaluationClip) -> float:
-        return agree(getattr(clip.generated, curve), getattr(clip.real, curve))
+        return agree(getattr(clip.generated, curve), getattr(clip.real, curve)).correlation
 
     def mismatched(clip: EvaluationClip) -> Score:
         others = [getattr(mouth, curve) for mouth in clip.other_mouths]
@@ -252,7 +237,7 @@ _of_faces(
 _register_correlation(
     "lip_correlation",
     "opening",
-    _at_lag_0,
+    lips.lip_agreement,
     """Pearson's r of the generated and the real opening of the inner lips (points 13 and 14) over
     the frames where both are found; 0 if one does not move.""",
 )
@@ -265,7 +250,7 @@ _amplitude(
 _register_correlation(
     "lip_correlation_lagged",
     "opening",
-    _at_best_lag,
+    lips.lagged_agreement,
     f"The largest of lip_correlation {_LAGS}, for videos whose sound and picture are apart.",
     "lip_lag",
 )
@@ -279,14 +264,14 @@ _of_faces(
 _register_correlation(
     "width_correlation",
     "width",
-    _at_lag_0,
+    lips.lip_agreement,
     f"""Pearson's r of the generated and the real width of the mouth over the frames where both are
     found; 0 if one does not move. Width is {_WIDTH}.""",
 )
 _register_correlation(
     "width_correlation_lagged",
     "width",
-    _at_best_lag,
+    lips.lagged_agreement,
     f"The largest of width_correlation {_LAGS}.",
 )
 _amplitude(
@@ -363,7 +348,7 @@ _register_closures(
 
 def _register_while_closed(
     name: str,
-    compute: Callable[[EvaluationClip, closures.Levels], Curve],
+    compute: Callable[[EvaluationClip, closures.Levels], npt.NDArray[Any]],
     definition: str,
     **about: Any,
 ) -> None:
@@ -398,9 +383,7 @@ _register_while_closed(
 )
 _register_while_closed(
     "closed_open_share",
-    lambda clip, levels: (clip.generated.opening / clip.face_height > levels.closed).astype(
-        np.float64
-    ),
+    lambda clip, levels: clip.generated.opening / clip.face_height > levels.closed,
     """Share of the frames in which the real mouth is closed and the generated one is not, by the
     same limit, of all in which the real one is.""",
     better="lower",
@@ -413,28 +396,28 @@ _REST = (
 
 
 def _at_rest(clip: EvaluationClip, *, real: bool, deviation: bool) -> Score:
-    silence = clip.silence
+    source = f"silence by {clip.silence.source}"
     opening = (clip.real if real else clip.generated).opening / clip.face_height
-    quiet = opening[silence.frames & np.isfinite(opening)]
+    quiet = opening[clip.silence.frames & np.isfinite(opening)]
     if len(quiet) < 2:
-        return Score(None, f"fewer than two silent frames (silence by {silence.source})")
+        return Score(None, f"fewer than two silent frames ({source})")
     if deviation:
-        return Score(float(quiet.std()), f"silence by {silence.source}")
+        return Score(float(quiet.std()), source)
     rest = clip.real.opening[0] / clip.face_height
     if np.isnan(rest):
         return Score(None, "no face is found in the still")
-    return Score(float(quiet.mean() - rest), f"silence by {silence.source}")
+    return Score(float(quiet.mean() - rest), source)
 
 
 def _register_rest(name: str, words: str, *, deviation: bool) -> None:
-    for real in (False, True):
-        whose = "real" if real else "generated"
+    control = f"{name}_real"
+    for own, whose, beside in ((name, "generated", (control,)), (control, "real", ())):
         _of_faces(
-            f"{name}_real" if real else name,
-            partial(_at_rest, real=real, deviation=deviation),
+            own,
+            partial(_at_rest, real=whose == "real", deviation=deviation),
             f"{words} of the {whose} opening {_REST} {lips.SILENCE_DEFINITION}",
             unit="face heights",
-            beside=() if real else (f"{name}_real",),
+            beside=beside,
         )
 
 

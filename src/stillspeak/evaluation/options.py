@@ -24,8 +24,7 @@ class EvaluationOptions:
         clips: at most so many, drawn from the speakers in turn.
         metrics: by name; None takes all whose packages and weights are there.
         embedder: ONNX file for the identity metrics instead of dlib's network.
-        lip_reader: weights file for the word error rate instead of the released one.
-        sync: weights file for the audio-visual offset instead of the released one.
+        lip_reader, sync: weights files instead of the released ones.
         real_cache: folder that keeps what is found in the real frames for the next system.
             Numbers do not depend on it, and nothing fails where it cannot be written.
         workers: processes; 0 works in this one. Numbers do not depend on it.

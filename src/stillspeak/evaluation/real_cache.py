@@ -1,12 +1,9 @@
 """What tools found in the real frames of a clip, kept for the next system.
 
-Every system of a test set is compared with the same real videos, and looking at those costs as
-much as looking at generated ones. The folder holds one file a clip and tool,
-``FOLDER/SPEAKER/NAME.TOOL.safetensors`` (landmarks, embedding) or ``.json`` (sync, lipreader),
-and in each the key of all that it depends on: the clip's key, its number of frames, the tool and
-its version. A file with another key is replaced, so the folder stays below half a megabyte for a
-clip of three seconds. Numbers are those that would be computed, bit by bit. A folder that cannot
-be read or written is no error: things are computed.
+The folder holds one file a clip and tool, ``SPEAKER/NAME.TOOL.safetensors`` (landmarks,
+embedding) or ``.json`` (sync, lipreader), and in each the key of all that it depends on: the
+clip's key, its number of frames, the tool and its version. A file with another key is replaced.
+A folder that cannot be read or written is no error: things are computed.
 """
 
 from __future__ import annotations
@@ -15,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -31,13 +29,8 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 
 class RealCache:
-    """What is kept of one clip's real frames.
-
-    Args:
-        folder: of all clips; None keeps nothing.
-        clip: ``SPEAKER/NAME``.
-        key: of the real clip as it is compared: everything that its frames and sound depend on.
-        versions: of the tools.
+    """What is kept of one clip's real frames (``SPEAKER/NAME``); ``key`` stands for everything that
+    they and the sound depend on. Without a folder nothing is kept.
     """
 
     def __init__(
@@ -45,11 +38,11 @@ class RealCache:
         folder: Path | None = None,
         clip: str = "",
         key: str = "",
-        versions: Mapping[Tool, str] | None = None,
+        versions: Mapping[Tool, str] = MappingProxyType({}),
     ) -> None:
         self._stem = None if folder is None else folder / clip
         self._key = key
-        self._versions = versions or {}
+        self._versions = versions
 
     def faces(self) -> list[Face | None] | None:
         """The faces (T) as they were found, None where there was none; None if not kept."""
@@ -57,13 +50,12 @@ class RealCache:
         if kept is None:
             return None
         arrays, names = kept
+        rows = zip(*(arrays[name] for name in ("found", "points", "shapes", "pose")), strict=True)
         return [
             Face(points, dict(zip(names, shapes.tolist(), strict=True)), *pose.tolist())
             if found
             else None
-            for found, points, shapes, pose in zip(
-                arrays["found"], arrays["points"], arrays["shapes"], arrays["pose"], strict=True
-            )
+            for found, points, shapes, pose in rows
         ]
 
     def keep_faces(self, faces: Sequence[Face | None]) -> None:
@@ -71,15 +63,17 @@ class RealCache:
         names = next((list(face.blendshapes) for face in faces if face is not None), [])
         if any(face is not None and list(face.blendshapes) != names for face in faces):
             return  # not what a detector does
-        points = np.zeros((len(faces), LANDMARKS, 2), np.float32)
-        shapes, pose = np.zeros((len(faces), len(names))), np.zeros((len(faces), 3))
+        arrays: Arrays = {
+            "found": np.array([face is not None for face in faces]),
+            "points": np.zeros((len(faces), LANDMARKS, 2), np.float32),
+            "shapes": np.zeros((len(faces), len(names))),
+            "pose": np.zeros((len(faces), 3)),
+        }
         for t, face in enumerate(faces):
             if face is not None:
-                points[t] = face.points
-                shapes[t] = list(face.blendshapes.values())
-                pose[t] = face.yaw, face.pitch, face.roll
-        found = np.array([face is not None for face in faces])
-        arrays: Arrays = {"found": found, "points": points, "shapes": shapes, "pose": pose}
+                arrays["points"][t] = face.points
+                arrays["shapes"][t] = list(face.blendshapes.values())
+                arrays["pose"][t] = face.yaw, face.pitch, face.roll
         self._write_arrays("landmarks", arrays, names)
 
     def embeddings(self) -> npt.NDArray[np.float64] | None:

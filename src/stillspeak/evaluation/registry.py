@@ -33,13 +33,9 @@ Measure = Callable[[EvaluationClip], float | Score]
 
 @dataclass(frozen=True)
 class Metric:
-    """One registered metric.
+    """One registered metric; its ``definition`` suffices to measure it again.
 
     Attributes:
-        name: by which it is asked for.
-        compute: gives the value of a clip; call :meth:`measure`.
-        definition: what is measured, in words that suffice to measure it again.
-        better: which values are.
         unit: of its values; ``1`` for pure numbers.
         version: raised whenever values would change.
         tools: what has to be loaded for it.

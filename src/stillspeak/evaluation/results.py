@@ -16,7 +16,7 @@ import json
 import platform
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -49,10 +49,8 @@ class Evaluation:
     """What an evaluation did.
 
     Attributes:
-        system: what was evaluated.
-        scored: clips for which something was computed.
-        reused: clips whose values were all there.
-        failed: clips that were skipped.
+        scored, reused, failed: clips for which something was computed, whose values were all
+            there, and that were skipped.
         left_out: metrics that were not asked for by name and lack a package, with the reason.
         metrics: summaries, in the order of registration.
     """
@@ -67,16 +65,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class RunSummary:
-    """``summary.json``, as a report reads it.
-
-    Attributes:
-        clips: that were scored.
-        metrics: summaries by name.
-        failed: clips that were skipped.
-        left_out: metrics without a value, with the reason.
-        versions: of packages and tools.
-        split, data, command: of the prepared cache, as they were given.
-    """
+    """``summary.json``, as a report reads it; see :class:`Evaluation`."""
 
     clips: int
     metrics: dict[str, MetricSummary]
@@ -96,10 +85,8 @@ def claimed(output: Path, system: System, *, overwrite: bool) -> Iterator[None]:
         OutputExistsError: it holds another system's results, and ``overwrite`` is not set.
         OutputError: another evaluation writes there, or the disk refuses.
     """
-    try:
+    with _refusals(output, "made"):
         output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{output}: cannot be made ({error.strerror or error})") from error
     busy = OutputError(
         f"{output}: another evaluation is writing there; wait for it, or give another folder"
     )
@@ -137,16 +124,12 @@ def _identity(system: dict[str, Any]) -> tuple[Any, ...]:
 def write_summary(
     output: Path, evaluation: Evaluation, versions: dict[Tool, str], facts: dict[str, Any]
 ) -> None:
-    """Write ``summary.json``.
-
-    Raises:
-        OutputError: the disk refuses.
-    """
+    """Write ``summary.json``; raises as :func:`write_text`."""
     table = {
         "system": _about(evaluation.system),
         **facts,
         "clips": evaluation.scored + evaluation.reused,
-        "failed": [{"clip": f.clip, "reason": f.reason} for f in evaluation.failed],
+        "failed": [asdict(failure) for failure in evaluation.failed],
         "left_out": evaluation.left_out,
         "metrics": {m.name: as_json(m) for m in evaluation.metrics},
         "versions": {
@@ -169,11 +152,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def write_lines(path: Path, lines: Iterable[dict[str, Any]]) -> None:
-    """Write values, one a line.
-
-    Raises:
-        OutputError: the disk refuses.
-    """
+    """Write values, one a line; raises as :func:`write_text`."""
     write_text(path, "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines))
 
 
@@ -183,9 +162,15 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         OutputError: the disk refuses.
     """
-    try:
+    with _refusals(path, "written"):
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as partial:
             partial.write_text(text, "utf-8")
+
+
+@contextmanager
+def _refusals(path: Path, what: str) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
+        raise OutputError(f"{path}: cannot be {what} ({error.strerror or error})") from error

@@ -26,13 +26,12 @@ from stillspeak.evaluation.results import Failure, read_lines, write_lines, writ
 from stillspeak.evaluation.summary import write_number
 from stillspeak.evaluation.systems import (
     SEED,
-    FrameSource,
     Recording,
     System,
     frame_source,
     load_recording,
 )
-from stillspeak.evaluation.tools import Tool, ToolFiles, Tools, load_tools
+from stillspeak.evaluation.tools import Tool, ToolFiles, load_tools
 from stillspeak.evaluation.traces import is_trace, trace
 from stillspeak.evaluation.videos import LENGTH_TOLERANCE
 from stillspeak.system.workers import WorkerPool
@@ -61,16 +60,8 @@ class ClipPair:
 
 @dataclass(frozen=True)
 class Run:
-    """What all clips of an evaluation have in common.
-
-    Attributes:
-        system: what is evaluated.
-        output: the folder of results.
-        metrics: names of those to compute.
-        versions: of the tools that they need.
-        files: of tools that were named.
-        real_cache: the folder that keeps what is found in real frames.
-        left_out: metrics that lack a package, with the reason.
+    """What all clips of an evaluation have in common: ``metrics`` to compute, ``versions`` of the
+    tools that they need, ``files`` of tools that were named, and why metrics are ``left_out``.
     """
 
     system: System
@@ -137,21 +128,16 @@ class ClipResult:
     failure: Failure | None = None
 
 
-@dataclass
 class _Worker:
     """What is loaded once in a process."""
 
-    run: Run
-    metrics: list[Metric]
-    source: FrameSource
-    tools: Tools
-    mouths: dict[str, Mouth | None] = field(default_factory=dict)
-    """Real mouths of other clips by their keys; None: the clip cannot be read."""
-
-    @classmethod
-    def load(cls, run: Run) -> _Worker:
-        tools = load_tools(run.versions, run.files)
-        return cls(run, run.chosen, frame_source(run.system), tools)
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.tools = load_tools(run.versions, run.files)
+        self.metrics = run.chosen
+        self.source = frame_source(run.system)
+        self.mouths: dict[str, Mouth | None] = {}
+        """Real mouths of other clips by their keys; None: the clip cannot be read."""
 
 
 _worker: _Worker | None = None
@@ -165,8 +151,8 @@ def results(pairs: Sequence[ClipPair], run: Run, workers: int) -> Iterator[tuple
         pool = WorkerPool(_work, _start_worker, (run,), min(workers, len(pairs)), _died)
         yield from pool.results(pairs)
         return
-    with one_thread():
-        worker = _Worker.load(run)
+    with _one_thread():
+        worker = _Worker(run)
         try:
             for index, pair in enumerate(pairs):
                 yield index, _score_clip(pair, worker)
@@ -175,7 +161,7 @@ def results(pairs: Sequence[ClipPair], run: Run, workers: int) -> Iterator[tuple
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
+def _one_thread() -> Iterator[None]:
     """One thread for OpenCV and torch: clips run in parallel, and sums have one order."""
     import cv2
     import torch
@@ -199,7 +185,7 @@ def _set_threads(opencv: int, pytorch: int) -> None:
 def _start_worker(run: Run) -> None:
     global _worker
     _set_threads(1, 1)
-    _worker = _Worker.load(run)
+    _worker = _Worker(run)
 
 
 def _work(pair: ClipPair) -> ClipResult:
@@ -280,17 +266,16 @@ def _load_clip(pair: ClipPair, worker: _Worker) -> EvaluationClip:
 
 def _other_mouths(pair: ClipPair, worker: _Worker) -> list[Mouth]:
     """Real mouths of the clips that this one's lips should not fit, as far as they can be read."""
+    mouths = []
     for clip, real in pair.others:
         if real.key not in worker.mouths:
             try:
-                loaded = load_recording(real)
+                frames, audio, *_ = load_recording(real)
             except (StillspeakError, OSError):
                 worker.mouths[real.key] = None
                 continue
-            cache = worker.run.cache_of(clip, real, len(loaded.frames))
-            found = EvaluationClip(
-                *(loaded.frames, loaded.frames, loaded.audio), tools=worker.tools, real_cache=cache
-            ).real
-            worker.mouths[real.key] = Mouth(found.opening, found.width)
-    mouths = (worker.mouths[real.key] for _, real in pair.others)
+            cache = worker.run.cache_of(clip, real, len(frames))
+            other = EvaluationClip(frames, frames, audio, tools=worker.tools, real_cache=cache)
+            worker.mouths[real.key] = Mouth(other.real.opening, other.real.width)
+        mouths.append(worker.mouths[real.key])
     return [mouth for mouth in mouths if mouth is not None]

@@ -37,11 +37,7 @@ SECOND_FACE = 0.25
 class System:
     """What is evaluated, in a form that worker processes can be given.
 
-    Attributes:
-        kind: how its frames come about.
-        label: what results call it.
-        sha256: of the weights; for what has none, its kind.
-        weights: the weights file of a model.
+    ``sha256`` is that of the weights; for what has none, its kind.
     """
 
     kind: SystemKind
@@ -145,11 +141,8 @@ def frame_source(system: System) -> FrameSource:
 
 
 class CropAnimator:
-    """Makes aligned crops speak as ``animate`` makes pictures speak, eyes and brows included.
-
-    Args:
-        generator: the model.
-        detector: finds the eyes; MediaPipe by default, loaded when first needed.
+    """Makes aligned crops speak as ``animate`` makes pictures speak, eyes and brows included. The
+    detector finds the eyes: MediaPipe by default, loaded when first needed.
     """
 
     def __init__(self, generator: Generator, detector: LandmarkDetector | None = None) -> None:

@@ -28,7 +28,7 @@ RATE_TOLERANCE = 0.01
 """Largest relative difference of frame rates that counts as none (29.97 and 30)."""
 
 LONGEST = 600.0
-"""Seconds of a video of a folder at most: two times 36 KB a frame, and what is found in them."""
+"""Seconds of a video of a folder at most."""
 
 FIRST_FACE = 2.0
 """Seconds in which such a video has to show a face; what comes before the face is cut off."""
@@ -115,16 +115,12 @@ def align(
     aligned: dict[str, Recording | str] = {}
     clips: dict[Path, Clip] = {}
     for clip in videos:
-        info = probe_video(clip.path)
+        info, words = probe_video(clip.path), clip.alignment
         if _is_crop(info):
-            files = [clip.path] if clip.alignment is None else [clip.path, clip.alignment]
-            aligned[f"{clip.speaker}/{clip.name}"] = Recording(
-                clip.path,
-                f"crop {' '.join(map(file_sha256, files))}",
-                prepared=False,
-                alignment=clip.alignment,
-                frames=round(info.duration * VIDEO_FPS),
-            )
+            files = [clip.path] if words is None else [clip.path, words]
+            key, frames = " ".join(map(file_sha256, files)), round(info.duration * VIDEO_FPS)
+            recording = Recording(clip.path, f"crop {key}", False, words, frames)
+            aligned[f"{clip.speaker}/{clip.name}"] = recording
         else:
             clips[clip.path] = clip
     if not clips:
@@ -134,13 +130,8 @@ def align(
         if progress is not None:
             progress(f"aligning {cache.name}", event.done, event.total)
 
-    outcome = prepare(
-        list(clips.values()),
-        cache,
-        detector_factory=detector_factory,
-        workers=workers,
-        progress=advance,
-    )
+    given: dict[str, Any] = {"detector_factory": detector_factory, "workers": workers}
+    outcome = prepare(list(clips.values()), cache, progress=advance, **given)
     for rejected in outcome.rejected:
         reason, clip = rejected.reason, clips[rejected.path]
         named = reason if str(rejected.path) in reason else f"{rejected.path}: {reason}"

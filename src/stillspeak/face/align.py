@@ -36,10 +36,8 @@ _MAX_OVERSAMPLING = 8
 
 @dataclass(frozen=True)
 class CanonicalFace:
-    """Where the stable points lie in the aligned crop.
-
-    ``indices`` (5,) are rows of the 478-point mesh, ``points`` (5, 2) float64 their positions
-    (x, y) in a crop of ``height`` x ``width`` pixels.
+    """The stable points: rows ``indices`` (5,) of the 478-point mesh and their positions ``points``
+    (5, 2) float64 (x, y) in an aligned crop of ``height`` x ``width`` pixels.
     """
 
     indices: tuple[int, ...]
@@ -62,16 +60,9 @@ def canonical_face() -> CanonicalFace:
 
 
 def similarity_transform(source: FloatArray, target: FloatArray) -> Transform:
-    """The rotation, scale and shift that bring ``source`` closest to ``target``.
+    """The rotation, scale and shift that bring ``source`` closest to ``target``, both (K, 2).
 
     Closed-form least squares (Umeyama 1991 for two dimensions), never a reflection.
-
-    Args:
-        source: (K, 2) points (x, y), at least two different ones.
-        target: (K, 2) points (x, y).
-
-    Returns:
-        (2, 3) float64 transform from source to target coordinates.
 
     Raises:
         ValueError: if the shapes differ or all source points coincide.
@@ -94,15 +85,8 @@ def similarity_transform(source: FloatArray, target: FloatArray) -> Transform:
 
 
 def face_transform(points: FloatArray, *, scale: float = 1.0) -> Transform:
-    """The transform from photo pixels to pixels of the aligned crop.
-
-    Args:
-        points: (478, 2) landmarks in photo pixels.
-        scale: size of the crop relative to 128x96; 4 stands for a 512x384 crop of the same
-            region. Pixel edges, not centres, are kept in place by scaling.
-
-    Returns:
-        (2, 3) float64 transform.
+    """The transform from photo pixels to pixels of the aligned crop, by (478, 2) landmarks. A
+    ``scale`` of 4 stands for a 512x384 crop of the same region, see :func:`scale_transform`.
     """
     if not scale > 0:
         raise ValueError(f"scale must be positive, got {scale}")
@@ -141,16 +125,9 @@ def transform_points(points: FloatArray, transform: Transform) -> FloatArray:
 def crop_box_in_photo(
     transform: Transform, edges: tuple[float, float, float, float], height: int, width: int
 ) -> tuple[int, int, int, int]:
-    """The photo pixels that a rectangle of the crop touches, cut to the photo.
-
-    Args:
-        transform: (2, 3) photo pixels -> crop pixels.
-        edges: x0, y0, x1, y1 of the rectangle in crop pixels.
-        height: rows of the photo.
-        width: columns of the photo.
-
-    Returns:
-        x0, y0, x1, y1, ends excluded; empty where the rectangle lies outside.
+    """The photo pixels that a rectangle of the crop touches, cut to the photo of ``height`` x
+    ``width``: x0, y0, x1, y1, ends excluded; empty where it lies outside. ``edges`` are x0, y0,
+    x1, y1 in crop pixels.
     """
     left, top, right, bottom = edges
     edge = np.array([(left, top), (right, top), (left, bottom), (right, bottom)])
@@ -163,16 +140,8 @@ def crop_box_in_photo(
 
 
 def smooth_landmarks(points: FloatArray, window: int = SMOOTHING_WINDOW) -> FloatArray:
-    """Centred moving average over time.
-
+    """Centred moving average of landmarks (T, K, 2) over an odd number of frames, the dtype kept.
     Near the ends the window holds the frames that exist, so no frame is lost and none lags.
-
-    Args:
-        points: (T, K, 2) landmarks.
-        window: odd number of frames.
-
-    Returns:
-        (T, K, 2) of the same dtype.
     """
     if window < 1 or window % 2 == 0:
         raise ValueError(f"window must be a positive odd number of frames, got {window}")
@@ -188,19 +157,9 @@ def smooth_landmarks(points: FloatArray, window: int = SMOOTHING_WINDOW) -> Floa
 
 
 def crop_face(image: Image, transform: Transform, height: int, width: int) -> Image:
-    """Cut the aligned face out of a picture.
-
-    Shrinking is anti-aliased; where the crop runs over the picture's edge the edge pixels are
-    repeated. A pure shift by whole pixels copies pixels unchanged.
-
-    Args:
-        image: (H, W, 3) uint8.
-        transform: (2, 3) photo pixels -> crop pixels, from :func:`face_transform`.
-        height: rows of the crop.
-        width: columns of the crop.
-
-    Returns:
-        (height, width, 3) uint8, contiguous.
+    """Cut the aligned face out of a picture, as :func:`resample` does, with a transform of photo
+    pixels to crop pixels: (height, width, 3) uint8, contiguous. A pure shift by whole pixels
+    copies pixels unchanged.
     """
     out = resample(image, invert_transform(transform), height, width)
     return np.ascontiguousarray(out, dtype=np.uint8)
@@ -209,16 +168,8 @@ def crop_face(image: Image, transform: Transform, height: int, width: int) -> Im
 def resample(
     image: npt.NDArray[Any], to_source: Transform, height: int, width: int
 ) -> npt.NDArray[Any]:
-    """Draw a picture on a new pixel grid, anti-aliased, edges repeated.
-
-    Args:
-        image: (H, W, C) uint8 or float32, C at most 4.
-        to_source: (2, 3) output pixels -> pixels of ``image``.
-        height: rows of the output.
-        width: columns of the output.
-
-    Returns:
-        (height, width, C) of the same dtype.
+    """Draw a picture (H, W, C), uint8 or float32 and C at most 4, on a new grid of ``height`` x
+    ``width`` pixels, which ``to_source`` maps to the picture's: anti-aliased, edges repeated.
     """
     import cv2
 
@@ -238,13 +189,8 @@ def resample(
         fine[:, :2] /= n
         fine[:, 2] += to_source[:, :2] @ np.full(2, 0.5 / n - 0.5)
         to_source = fine
-    out = cv2.warpAffine(
-        image,
-        to_source,
-        (width * n, height * n),
-        flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
-        borderMode=cv2.BORDER_REPLICATE,
-    )
+    size, flags = (width * n, height * n), cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+    out = cv2.warpAffine(image, to_source, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
     if n > 1:
         out = cv2.resize(out, (width, height), interpolation=cv2.INTER_AREA)
     return np.asarray(out).reshape(height, width, -1)

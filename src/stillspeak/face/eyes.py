@@ -26,13 +26,8 @@ EYE_CORNERS = (33, 263)
 
 
 def brow_heights(points: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-    """Height of the eyebrows above the line through the outer eye corners.
-
-    Args:
-        points: (T, 478, 2) landmarks in pixels; NaN: no face found.
-
-    Returns:
-        (T, 2) pixels, the brow at the picture's left first; positive is up.
+    """Height of the eyebrows above the line through the outer eye corners, up positive: (T, 2), the
+    brow at the picture's left first, from (T, 478, 2) landmarks and in their unit.
     """
     p = np.asarray(points, np.float64)
     left, right = p[:, EYE_CORNERS[0]], p[:, EYE_CORNERS[1]]
@@ -52,13 +47,8 @@ Outline = npt.NDArray[np.float64]
 def eye_outlines(
     points: npt.NDArray[np.floating],
 ) -> tuple[tuple[Outline, Outline, Outline], tuple[Outline, Outline, Outline]]:
-    """Of each eye, image left first, the upper lid's rim, the lower one's, and the brow.
-
-    Args:
-        points: (478, 2) landmarks.
-
-    Returns:
-        Twice three arrays (K, 2) float64, in the same unit.
+    """Of each eye, image left first, the upper lid's rim, the lower one's, and the brow: (K, 2)
+    float64 each, from (478, 2) landmarks and in their unit.
     """
     p = np.asarray(points, np.float64)
     return (

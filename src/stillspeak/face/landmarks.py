@@ -14,6 +14,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from importlib import import_module, metadata, resources
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -64,8 +65,7 @@ class Face:
         points: (478, 2) float32, pixels (x, y); integer coordinates are pixel centres.
         blendshapes: the 52 expression coefficients by name, in [0, 1], in the model's order.
         yaw: degrees; positive = the nose points to the picture's right.
-        pitch: degrees; positive = the face looks down. A face straight to the camera measures
-            a few degrees, people differ.
+        pitch: degrees; positive = the face looks down.
         roll: degrees; positive = the head is turned clockwise in the picture.
     """
 
@@ -78,9 +78,7 @@ class Face:
     @property
     def box(self) -> tuple[float, float, float, float]:
         """Smallest upright rectangle around the points: x0, y0, x1, y1 in pixels."""
-        x0, y0 = self.points.min(axis=0)
-        x1, y1 = self.points.max(axis=0)
-        return float(x0), float(y0), float(x1), float(y1)
+        return (*self.points.min(axis=0).tolist(), *self.points.max(axis=0).tolist())
 
     @property
     def area(self) -> float:
@@ -213,10 +211,8 @@ class MediaPipeDetector:
         """
         if max_faces < 1:
             raise ValueError(f"max_faces must be at least 1, got {max_faces}")
-        self._max_faces = max_faces
-        self._video = video
-        self._search = search and not video
-        self._any_way_up = any_way_up and not video
+        self._max_faces, self._video = max_faces, video
+        self._search, self._any_way_up = search and not video, any_way_up and not video
         self._timestamp = -_FRAME_MS
         self._lock = threading.Lock()
         self._landmarker, self._make_image = _create(1 if video else max_faces, video)
@@ -290,12 +286,8 @@ class MediaPipeDetector:
             result = self._landmarker.detect(frame)
         else:
             result = self._landmarker.detect_for_video(frame, timestamp_ms)
-        found = zip(
-            result.face_landmarks,
-            result.face_blendshapes,
-            result.facial_transformation_matrixes,
-            strict=True,
-        )
+        poses = result.facial_transformation_matrixes
+        found = zip(result.face_landmarks, result.face_blendshapes, poses, strict=True)
         faces = []
         for marks, shapes, matrix in found:
             points = np.array([(p.x, p.y) for p in marks], dtype=np.float64)
@@ -328,9 +320,8 @@ class MediaPipeDetector:
     def _put_upright(self, image: npt.NDArray[np.uint8], faces: list[Face]) -> list[Face]:
         """Replace what was taken for a face upside down, and look again at what lies on a side.
 
-        In a face that stands on its head the model often sees one that does not, with the mouth
-        on its forehead. Seen the other way up there is then a face too, and of the two the true
-        one is found at the same place again when the picture is turned a little.
+        In a face that stands on its head the model often sees an upright one, with the mouth on
+        its forehead. Of the two the true one is found again when the picture is turned a little.
         """
         kept: list[Face] = []
         for face in faces:
@@ -438,17 +429,14 @@ def _overlap(a: Face, b: Face) -> float:
     """Intersection over union of two faces' boxes."""
     ax0, ay0, ax1, ay1 = a.box
     bx0, by0, bx1, by1 = b.box
-    width = max(0.0, min(ax1, bx1) - max(ax0, bx0))
-    height = max(0.0, min(ay1, by1) - max(ay0, by0))
-    common = width * height
+    width, height = min(ax1, bx1) - max(ax0, bx0), min(ay1, by1) - max(ay0, by0)
+    common = max(0.0, width) * max(0.0, height)
     return common / (a.area + b.area - common)
 
 
 def _angles(rotation: npt.NDArray[np.float64]) -> tuple[float, float, float]:
-    """Yaw, pitch and roll in degrees of MediaPipe's head matrix (x right, y up, z to the viewer).
-
-    The rotation is read as roll * yaw * pitch, so that turning the picture in its plane changes
-    the roll alone.
+    """Yaw, pitch and roll in degrees of MediaPipe's head matrix (x right, y up, z to the viewer),
+    read as roll * yaw * pitch, so that turning the picture in its plane changes the roll alone.
     """
     r = rotation / np.linalg.norm(rotation, axis=0)
     yaw = math.asin(max(-1.0, min(1.0, -r[2, 0])))
@@ -474,10 +462,9 @@ def _create(max_faces: int, video: bool) -> tuple[Any, Any]:
                 VisionTaskRunningMode,
             )
 
-            mode = VisionTaskRunningMode.VIDEO if video else VisionTaskRunningMode.IMAGE
             options = face_landmarker.FaceLandmarkerOptions(
                 base_options=BaseOptions(model_asset_buffer=model),
-                running_mode=mode,
+                running_mode=VisionTaskRunningMode["VIDEO" if video else "IMAGE"],
                 num_faces=max_faces,
                 output_face_blendshapes=True,
                 output_facial_transformation_matrixes=True,
@@ -493,15 +480,10 @@ def _create(max_faces: int, video: bool) -> tuple[Any, Any]:
     except OSError as error:
         raise _missing_library(error) from error
 
-    def make_image(array: npt.NDArray[np.uint8]) -> Any:
-        return Image(image_format=ImageFormat.SRGB, data=array)
-
-    return landmarker, make_image
+    return landmarker, lambda array: Image(image_format=ImageFormat.SRGB, data=array)
 
 
 class _Later(ModuleType):
-    """Stands for a module until something of it is used."""
-
     def __getattr__(self, name: str) -> Any:
         return getattr(import_module(self.__name__), name)
 
@@ -549,11 +531,7 @@ _stderr_lock = threading.Lock()
 
 @contextlib.contextmanager
 def _quiet_stderr() -> Iterator[None]:
-    """Send file descriptor 2 to nowhere for a moment: the C++ start-up log ignores every flag.
-
-    Python's own ``sys.stderr`` shares the descriptor, so what other threads write in this
-    moment is lost too.
-    """
+    """Send file descriptor 2 to nowhere for a moment: the C++ start-up log ignores every flag."""
     with _stderr_lock:
         try:
             saved = os.dup(2)
@@ -561,9 +539,8 @@ def _quiet_stderr() -> Iterator[None]:
             yield
             return
         try:
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, 2)
-            os.close(nowhere)
+            with Path(os.devnull).open("wb") as nowhere:
+                os.dup2(nowhere.fileno(), 2)
             yield
         finally:
             os.dup2(saved, 2)

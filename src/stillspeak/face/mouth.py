@@ -1,9 +1,8 @@
 """The mouth in the 478-point mesh: its points, the distances that tell speech, and its pose.
 
 A pose is how 40 points of the lips and the chin differ from the person's rest pose, lips closed,
-in the face's own frame and in units of the distance between the eyes' middles. It lies between
-hearing and drawing: the model predicts it from sound, and the renderer adds it to the rest pose of
-a reference image. Turns, tilts and the size of the head have no part in it.
+in the face's own frame and in units of the distance between the eyes' middles. The model predicts
+it from sound, and the renderer adds it to the rest pose of a reference image.
 """
 
 from __future__ import annotations
@@ -13,12 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stillspeak.face.align import (
-    canonical_face,
-    face_transform,
-    smooth_landmarks,
-    transform_points,
-)
+from stillspeak.face.align import canonical_face, face_transform, smooth_landmarks, transform_points
 
 OUTER_LIPS = (
     61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0, 37, 39, 40, 185,
@@ -59,8 +53,7 @@ _LEFT, _RIGHT = POSE_POINTS.index(OUTER_LIPS[0]), POSE_POINTS.index(OUTER_LIPS[1
 
 def mouth_distances(points: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
     """Distances of :data:`MOUTH_PAIRS`. (..., 478, 2) pixels -> (..., 7) float32 pixels."""
-    first, second = np.asarray(MOUTH_PAIRS).T
-    return _lengths(points[..., first, :] - points[..., second, :])
+    return _between(points, *np.asarray(MOUTH_PAIRS).T)
 
 
 def lip_opening(points: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
@@ -91,24 +84,18 @@ def mirrored_points() -> npt.NDArray[np.int64]:
 
 
 def mouth_shapes(points: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float32]:
-    """Lips and chin in the face's own frame.
-
-    Args:
-        points: (T, 478, 2) landmarks of one face in consecutive frames, in any pixels.
-
-    Returns:
-        (T, 41, 2) float32, x to the right and y down from the middle between the eyes, 1 being
-        the distance between the eyes' middles. The frame is that of landmarks averaged over
-        seven frames, so that their noise does not shake it.
+    """Lips and chin in the face's own frame, from landmarks (T, 478, 2) of consecutive frames:
+    (T, 41, 2) float32, x to the right and y down from the middle between the eyes, 1 being the
+    distance between the eyes' middles. The frame is that of landmarks averaged over seven frames,
+    so that their noise does not shake it.
     """
     points = np.asarray(points, np.float64)
     canonical = canonical_face().points
     left, right = canonical[1:3].mean(0), canonical[3:5].mean(0)
     unit, middle = float(np.linalg.norm(right - left)), (left + right) / 2
-    smooth = smooth_landmarks(points)
     shapes = [
         transform_points(frame[list(POSE_POINTS)], face_transform(steady))
-        for frame, steady in zip(points, smooth, strict=True)
+        for frame, steady in zip(points, smooth_landmarks(points), strict=True)
     ]
     scaled = (np.array(shapes) - middle) / unit
     return np.asarray(scaled, np.float32).reshape(-1, 41, 2)
@@ -132,9 +119,6 @@ def width_of(poses: Any) -> Any:
     return poses[..., _RIGHT, 0] - poses[..., _LEFT, 0]
 
 
-def _between(points: npt.NDArray[np.floating], a: int, b: int) -> npt.NDArray[np.float32]:
-    return _lengths(points[..., a, :] - points[..., b, :])
-
-
-def _lengths(differences: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
-    return np.asarray(np.linalg.norm(differences, axis=-1), np.float32)
+def _between(points: npt.NDArray[np.floating], a: Any, b: Any) -> npt.NDArray[np.float32]:
+    """Lengths from the points ``a`` to the points ``b``."""
+    return np.asarray(np.linalg.norm(points[..., a, :] - points[..., b, :], axis=-1), np.float32)

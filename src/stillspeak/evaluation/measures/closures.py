@@ -94,11 +94,8 @@ def closing_levels(real: Curve) -> Levels | None:
 
 
 def bilabial_times(words: Iterable[tuple[float, float, str]]) -> list[float]:
-    """Seconds at which words close the lips, by their spelling: where a word begins with b, p or m
-    (not ph, pn, ps, pt) or ends with one (or with be, me, pe behind another letter).
-
-    The letter m is spoken em and ends with it; b and p begin with it. Words are (start s, end s,
-    word), silences included.
+    """Seconds at which words (start s, end s, word) close the lips, by their spelling: see
+    :data:`CLOSURE_DEFINITION`. The letter m is spoken em and ends with it; b and p begin with it.
     """
     times = []
     for start, end, word in words:
@@ -116,10 +113,9 @@ def bilabial_times(words: Iterable[tuple[float, float, str]]) -> list[float]:
 def real_closures(
     real: Curve, levels: Levels, silent: npt.NDArray[np.bool_]
 ) -> list[tuple[int, int]]:
-    """Closures amid speech: first frame and the one after the last of each.
-
-    Frames in a row in which the mouth is closed, :data:`LONGEST` at most, with an open mouth within
-    :data:`OPENS_WITHIN` frames before and after, and not all of it in silence (T,).
+    """Closures amid speech, first frame and the one after the last: runs of closed frames,
+    :data:`LONGEST` at most, with an open mouth within :data:`OPENS_WITHIN` frames before and
+    after, and not all in silence (T,).
     """
     found = []
     for first, stop in runs(real <= levels.closed):
@@ -150,13 +146,10 @@ def compare_closures(
     levels: Levels,
     silent: npt.NDArray[np.bool_],
 ) -> Closures:
-    """Look for the generated lips' closures where the real ones are, and where they are not.
-
-    A closure is found if the generated mouth is closed in one of its frames or in one of the
-    :data:`NEAR` frames before and after. For the chance, the same is asked of every other stretch
-    of that many frames (by the closures' median): between the first and the last frame with
-    speech, not silent altogether, and free of those frames and of pauses, in which the real mouth
-    is closed for longer than :data:`LONGEST`.
+    """Look for the generated lips' closures where the real ones are, :data:`NEAR` frames before and
+    after included, and for the chance in every other stretch of that many frames (by the closures'
+    median): amid speech, not silent altogether, and free of those frames and of pauses, in which
+    the real mouth is closed for longer than :data:`LONGEST`.
     """
     shut = generated <= levels.closed
     places = [(max(first - NEAR, 0), stop + NEAR) for first, stop in closures]

@@ -38,13 +38,8 @@ def cpbd(levels: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
     An edge of width w in a block of just noticeable width j is seen as blurred with the
     probability 1 - exp(-(w / j)^3.6), and CPBD is the share of edge pixels where that is at
-    most 63 %: exactly those with w <= j, since widths are whole numbers.
-
-    Args:
-        levels: (T, H, W) grey in [0, 255].
-
-    Returns:
-        (T,) in [0, 1], higher is sharper; 0 where no edge is found.
+    most 63 %: exactly those with w <= j, since widths are whole numbers. (T, H, W) grey levels in
+    [0, 255] give (T,) in [0, 1], higher is sharper; 0 where no edge is found.
 
     Raises:
         VideoError: frames smaller than one block.
@@ -55,7 +50,6 @@ def cpbd(levels: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
             f"frames of {levels.shape[1]} x {levels.shape[2]} pixels hold no block of "
             f"{BLOCK} x {BLOCK}: CPBD is not defined for them"
         )
-    levels = np.asarray(levels, np.float64)
     blocks = _blocks(levels)
     counted = np.stack([_edge_blocks(frame) for frame in levels])
     contrast = (blocks.max(axis=(-2, -1)) - blocks.min(axis=(-2, -1))).astype(int)
@@ -70,10 +64,8 @@ def cpbd(levels: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 def edge_widths(levels: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
     """Widths of near-vertical edges, after Marziliano et al. 2002: (T, H, W) grey levels to
-    (T, H, W) pixels, 0 where there is no edge.
-
-    From an edge pixel the grey level is followed along the row to both sides for as long as it
-    keeps falling on the dark side and rising on the bright side.
+    (T, H, W) pixels, 0 where there is no edge. The grey level is followed along the row for as
+    long as it keeps falling on the dark side and rising on the bright side.
     """
     edges = _sobel_edges(levels)
     edges[:, [0, -1], :] = False
@@ -136,9 +128,8 @@ def _sobel_edges(levels: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
     limit = 2 * np.sqrt(strength.mean(axis=(-2, -1), keepdims=True))
     strength[strength <= limit] = 0
     padded = np.pad(strength, ((0, 0), (1, 1), (1, 1)))
-    inner = padded[:, 1:-1, 1:-1]
-    beside = (inner > padded[:, 1:-1, :-2]) & (inner > padded[:, 1:-1, 2:])
-    above = (inner > padded[:, :-2, 1:-1]) & (inner > padded[:, 2:, 1:-1])
+    beside = (strength > padded[:, 1:-1, :-2]) & (strength > padded[:, 1:-1, 2:])
+    above = (strength > padded[:, :-2, 1:-1]) & (strength > padded[:, 2:, 1:-1])
     edges: npt.NDArray[np.bool_] = beside | above
     return edges
 

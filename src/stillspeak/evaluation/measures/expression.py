@@ -25,15 +25,8 @@ BLINK_DEFINITION = (
 
 
 def find_blinks(closure: npt.NDArray[np.float64]) -> list[tuple[int, int]]:
-    """Blinks in a clip.
-
-    Args:
-        closure: (T,) mean of the two eyeBlink blendshapes, in [0, 1]; NaN: no face found. The
-            clip's median stands for open eyes. Frames without a face end a blink.
-
-    Returns:
-        First and last frame (exclusive) of each stretch in which the eyes are closed further by
-        more than :data:`BLINK_EDGE` throughout and by :data:`BLINK_PEAK` or more somewhere.
+    """First and last frame (exclusive) of each blink, see :data:`BLINK_DEFINITION`, in a clip's
+    mean eyeBlink blendshapes (T,) in [0, 1]. NaN, no face found, ends a blink.
     """
     if not np.isfinite(closure).any():
         return []
@@ -49,13 +42,8 @@ def brow_curve(points: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
 
 
 def brow_motion(points: npt.NDArray[np.floating]) -> float:
-    """How much the eyebrows move: deviation of their heights over time, mean of the two brows.
-
-    Args:
-        points: as in :func:`brow_heights`; frames without a face are left out.
-
-    Returns:
-        Pixels; NaN if there is a face in fewer than two frames.
+    """How much the eyebrows move: deviation of their heights over time in pixels, mean of the two
+    brows, frames without a face left out; NaN if fewer than two remain.
     """
     heights = brow_heights(points)
     heights = heights[np.isfinite(heights).all(axis=1)]

@@ -41,10 +41,8 @@ _ARCFACE_SIZE = 112
 class Embedder(Protocol):
     """Turns faces into vectors that are near for one person and far for two."""
 
-    @property
-    def version(self) -> str:
-        """Everything that decides the vectors, in a few words: part of cache keys."""
-        ...
+    version: str
+    """Everything that decides the vectors, in a few words: part of cache keys."""
 
     def embed(self, crops: Sequence[npt.NDArray[np.uint8]]) -> Embeddings:
         """Aligned crops, each (H, W, 3) uint8, to vectors (T, D) float64."""
@@ -113,9 +111,8 @@ class OnnxEmbedder:
     def embed(self, crops: Sequence[npt.NDArray[np.uint8]]) -> Embeddings:
         """Aligned crops, each (H, W, 3) uint8, to (T, D) float64."""
         vectors = []
+        places = (_ARCFACE_POINTS + 0.5) * (self._size / _ARCFACE_SIZE) - 0.5
         for crop in crops:
-            scale = self._size / _ARCFACE_SIZE
-            places = (_ARCFACE_POINTS + 0.5) * scale - 0.5
             points = (_CROP_POINTS + 0.5) * (crop.shape[1] / 96) - 0.5
             chip = crop_face(crop, similarity_transform(points, places), self._size, self._size)
             picture = (chip.astype(np.float32).transpose(2, 0, 1) - 127.5) / 127.5
@@ -135,9 +132,8 @@ def load_embedder(file: Path | None = None) -> Embedder:
 
 
 def distances(still: npt.NDArray[np.float64], frames: Embeddings, kind: DistanceName) -> Embeddings:
-    """Distances between the still's vector (D,) and each frame's (T, D): (T,).
-
-    ``l2`` is Euclidean, ``squared`` its square, ``cosine`` one minus the cosine.
+    """Distances between the still's vector (D,) and each frame's (T, D): (T,), Euclidean, its
+    square, or one minus the cosine.
     """
     if kind == "cosine":
         norms = np.linalg.norm(frames, axis=1) * np.linalg.norm(still)

@@ -6,6 +6,8 @@ Frames are (T, H, W, 3) uint8 RGB; grey is 0.2125 R + 0.7154 G + 0.0721 B, in [0
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,27 +36,21 @@ def grey(frames: Frames) -> npt.NDArray[np.float64]:
 
 
 def pieces(*videos: Frames, overlap: int = 0) -> Iterator[tuple[Frames, ...]]:
-    """The same :data:`PIECE` frames of each video (T, ...), piece by piece; pieces have ``overlap``
-    frames in common with the one before.
-    """
+    """The same :data:`PIECE` frames of each video (T, ...), and ``overlap`` of the next ones."""
     for start in range(0, max(len(videos[0]) - overlap, 1), PIECE):
         yield tuple(video[start : start + PIECE + overlap] for video in videos)
 
 
 def psnr(generated: Frames, real: Frames) -> float:
-    """Peak signal-to-noise ratio in dB of grey frames, from the error over the whole video;
-    infinite for equal videos.
-    """
+    """Peak signal-to-noise ratio in dB over the whole grey video; infinite for equal videos."""
     total = sum(float(_squares(a, b).sum()) for a, b in pieces(generated, real))
     error = total / generated[..., 0].size
     return float("inf") if error == 0 else float(10 * np.log10(255**2 / error))
 
 
 def psnr_frames(generated: Frames, real: Frames) -> float:
-    """The same in dB frame by frame, then the mean over frames that differ.
-
-    A frame without any error would make the mean infinite: a system that shows the still as its
-    first frame has one. Infinite if no frame differs.
+    """The same frame by frame, then the mean over frames that differ: a system that shows the still
+    as its first frame has one without any error. Infinite if no frame differs.
     """
     errors = np.concatenate([_squares(a, b).mean(axis=(1, 2)) for a, b in pieces(generated, real)])
     errors = errors[errors > 0]
@@ -71,28 +67,22 @@ def mouth(frames: Frames) -> Frames:
 
 
 def ssim(generated: Frames, real: Frames, *, gaussian: bool = False) -> float:
-    """Structural similarity of grey frames, mean over frames.
-
-    scikit-image's, with its uniform window of 7 x 7 pixels and the sample covariance; or, as
-    Wang et al. 2004 had it, with a Gaussian window of 11 x 11 pixels (sigma 1.5).
+    """Structural similarity, mean over grey frames: scikit-image's, with its uniform window of
+    7 x 7 pixels and the sample covariance; or as Wang et al. 2004 had it, with a Gaussian window.
     """
     from skimage.metrics import structural_similarity
 
-    settings = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
-    values = [
-        structural_similarity(  # type: ignore[no-untyped-call]
-            grey(a), grey(b), data_range=255.0, **(settings if gaussian else {})
-        )
-        for a, b in zip(generated, real, strict=True)
-    ]
-    return float(np.mean(values))
+    settings: dict[str, Any] = {"data_range": 255.0}
+    if gaussian:
+        settings |= {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    compare: Any = partial(structural_similarity, **settings)
+    pairs = zip(generated, real, strict=True)
+    return float(np.mean([compare(grey(a), grey(b)) for a, b in pairs]))
 
 
 def fdbm(frames: Frames) -> float:
-    """Frequency domain blurriness (De and Masilamani 2013): mean over grey frames, in [0, 1].
-
-    The share of a frame's Fourier coefficients that are larger than a thousandth of the largest
-    one. A black frame has none.
+    """Frequency domain blurriness (De and Masilamani 2013): the share in [0, 1] of a grey frame's
+    Fourier coefficients that are larger than a thousandth of the largest one, mean over frames.
     """
 
     def count(some: Frames) -> float:
@@ -104,10 +94,7 @@ def fdbm(frames: Frames) -> float:
 
 
 def sharpness(frames: Frames) -> float:
-    """Mean magnitude of the grey level's gradient, in levels a pixel: edges, not contrast alone.
-
-    Only relative to other frames of the same clip does it say something.
-    """
+    """Mean magnitude of the grey level's gradient, in levels a pixel; to compare within a clip."""
 
     def steepness(some: Frames) -> float:
         down, across = np.gradient(grey(some), axis=(-2, -1))

@@ -127,8 +127,7 @@ def _words(place: object) -> bool:
 
 
 def _public_network(path: Path) -> LipNet:
-    """The published network. ``weights_only`` admits tensors and plain containers; whatever else
-    a pickle would call is refused."""
+    """The published network; ``weights_only`` refuses what is no tensor or plain container."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # there is no end to the ways in which a damaged pickle fails
@@ -137,19 +136,13 @@ def _public_network(path: Path) -> LipNet:
             f"{path}: not a file of tensors alone ({reason}); give LipNet's published weights"
         ) from error
     network = LipNet(LipNetConfig())
-    if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
+    state = state if isinstance(state, Mapping) else {}
+    if isinstance(state.get("state_dict"), Mapping):
         state = state["state_dict"]
     own = network.state_dict()
-    given = (
-        {str(name).removeprefix("module."): value for name, value in state.items()}
-        if isinstance(state, Mapping)
-        else {}
-    )
-    wrong = [
-        name
-        for name, value in own.items()
-        if not isinstance(given.get(name), Tensor) or given[name].shape != value.shape
-    ]
+    given = {str(name).removeprefix("module."): value for name, value in state.items()}
+    shapes = {name: value.shape for name, value in given.items() if isinstance(value, Tensor)}
+    wrong = [name for name, value in own.items() if shapes.get(name) != value.shape]
     if wrong:
         raise WeightsError(
             f"{path}: {len(wrong)} of LipNet's {len(own)} tensors are missing or of another "

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,9 +25,7 @@ BORDER = 0.25
 def track_lips(
     frames: Iterable[npt.NDArray[np.uint8]], detector: LandmarkDetector
 ) -> npt.NDArray[np.float64]:
-    """Lip opening in aligned crops, each (H, W, 3) uint8: (T,) float64 in their pixels; NaN where
-    no face was found.
-    """
+    """Lip opening in crops (H, W, 3) uint8: (T,) float64 in pixels; NaN where no face was found."""
     faces = (find_in_crop(frame, detector) for frame in frames)
     return np.array([np.nan if f is None else float(lip_opening(f.points)) for f in faces])
 
@@ -36,16 +35,13 @@ def find_in_crop(crop: npt.NDArray[np.uint8], detector: LandmarkDetector) -> Fac
     import cv2
 
     border = round(BORDER * crop.shape[0])
-    shown = cv2.copyMakeBorder(
-        crop, border, border, border, border, cv2.BORDER_CONSTANT, value=(128, 128, 128)
-    )
+    shown: npt.NDArray[Any] = np.pad(crop, ((border,) * 2,) * 2 + ((0, 0),), constant_values=128)
     shown = cv2.resize(shown, None, fx=ENLARGE, fy=ENLARGE, interpolation=cv2.INTER_CUBIC)
     faces = detector.detect(np.ascontiguousarray(shown, dtype=np.uint8))
     if not faces:
         return None
-    face = faces[0]
-    points = (face.points + 0.5) / ENLARGE - 0.5 - border
-    return Face(points.astype(np.float32), face.blendshapes, face.yaw, face.pitch, face.roll)
+    points = (faces[0].points + 0.5) / ENLARGE - 0.5 - border
+    return replace(faces[0], points=points.astype(np.float32))
 
 
 class LipAgreement(NamedTuple):
@@ -102,8 +98,8 @@ def lagged_agreement(generated: npt.NDArray[np.float64], real: npt.NDArray[np.fl
     return max(found, key=lambda one: one.correlation)
 
 
-Agree = Callable[[npt.NDArray[np.float64], npt.NDArray[np.float64]], float]
-"""How much two curves (T,) have in common; raises VideoError where they cannot be compared."""
+Agree = Callable[[npt.NDArray[np.float64], npt.NDArray[np.float64]], LipAgreement | Lagged]
+""":func:`lip_agreement` or :func:`lagged_agreement`."""
 
 
 def mismatched_agreement(
@@ -111,17 +107,14 @@ def mismatched_agreement(
     generated: npt.NDArray[np.float64],
     others: Sequence[npt.NDArray[np.float64]],
 ) -> tuple[float, int]:
-    """What a correlation gives where it should give nothing: with real lips of other clips, each
-    pair cut to the shorter one, beginnings together.
-
-    Returns:
-        Mean over those that can be compared, and how many can; NaN for none.
+    """The mean correlation with the real lips of other clips, each pair cut to the shorter one, and
+    with how many it could be computed; NaN for none.
     """
     values = []
     for other in others:
         length = min(len(generated), len(other))
         try:
-            values.append(agree(generated[:length], other[:length]))
+            values.append(agree(generated[:length], other[:length]).correlation)
         except VideoError:
             continue
     return (float(np.mean(values)) if values else float("nan")), len(values)
@@ -130,19 +123,16 @@ def mismatched_agreement(
 def lip_landmark_distance(
     generated: npt.NDArray[np.floating], real: npt.NDArray[np.floating]
 ) -> float:
-    """How far the generated lips' points are from the real ones' (LMD, Chen et al. 2018).
-
-    The mean distance over 40 lip points and the frames where both were found, from (T, 478, 2)
-    landmarks in pixels of the aligned crop, NaN where no face was found. The lips' middle is
-    taken out of each frame first, so that shape counts and not place.
+    """How far the generated lips' points are from the real ones' (LMD, Chen et al. 2018): the mean
+    over 40 points and the frames where both were found, each frame's lips moved to a common
+    middle. Landmarks are (T, 478, 2) in pixels of the aligned crop, NaN where there is no face.
 
     Raises:
         VideoError: fewer than half of the frames have a face.
     """
     a, b = (np.asarray(points, np.float64)[:, list(LIPS)] for points in (generated, real))
-    distance = np.linalg.norm(
-        (a - a.mean(axis=1, keepdims=True)) - (b - b.mean(axis=1, keepdims=True)), axis=-1
-    ).mean(axis=1)
+    apart = (a - a.mean(axis=1, keepdims=True)) - (b - b.mean(axis=1, keepdims=True))
+    distance = np.linalg.norm(apart, axis=-1).mean(axis=1)
     return float(distance[_found(np.isfinite(distance))].mean())
 
 
@@ -167,17 +157,9 @@ SILENCE_DEFINITION = (
 
 
 def quiet_frames(audio: npt.NDArray[np.float32], frames: int) -> npt.NDArray[np.bool_]:
-    """Which frames are silent by the sound's energy, for clips without word timings.
-
-    A frame is silent if the RMS of its 40 ms lies :data:`QUIET_DB` or more below that of the
-    clip's loud frames. In a clip that is one even noise no frame is; in digital silence all are.
-
-    Args:
-        audio: (S,) float in [-1, 1] at 16 kHz; too short: the rest is silent.
-        frames: T.
-
-    Returns:
-        (T,) bool.
+    """Which of T frames are silent by the energy of a sound (S,) in [-1, 1] at 16 kHz, see
+    :data:`SILENCE_DEFINITION`: (T,) bool. Even noise has no silent frame; what a short sound
+    lacks is silent.
     """
     hop = SAMPLE_RATE // VIDEO_FPS
     sound = np.zeros(frames * hop, np.float64)
@@ -191,15 +173,8 @@ def quiet_frames(audio: npt.NDArray[np.float32], frames: int) -> npt.NDArray[np.
 def silent_frames(
     words: Iterable[tuple[float, float, str]], frames: int, fps: float
 ) -> npt.NDArray[np.bool_]:
-    """Which frames lie wholly in silence by a clip's word timings.
-
-    Args:
-        words: (start s, end s, word); ``sil`` and ``sp`` are silence, as is time without words.
-        frames: T.
-        fps: frames a second.
-
-    Returns:
-        (T,) bool.
+    """Which of T frames lie wholly in silence by word timings (start s, end s, word), of which
+    ``sil`` and ``sp`` are silence: (T,) bool.
     """
     silent = np.ones(frames, bool)
     for start, end, word in words:

@@ -59,12 +59,7 @@ def score_distances(distances: npt.NDArray[np.float32]) -> SyncScore:
 
 
 class SyncScorer:
-    """Finds the shift between sound and aligned crops.
-
-    Args:
-        network: in evaluation mode.
-        sha256: of the weights file.
-    """
+    """Finds the shift between sound and aligned crops, with a network in evaluation mode."""
 
     def __init__(self, network: SyncNet, sha256: str) -> None:
         self._network = network
@@ -77,8 +72,8 @@ class SyncScorer:
 
         Args:
             frames: (T, H, W, 3) uint8 aligned crops of 4 : 3, 25 a second.
-            audio: (S,) float32 in [-1, 1] at 16 kHz, beginning with the first frame. What goes
-                on after the last frame is left out, as are frames that have no sound any more.
+            audio: (S,) float32 in [-1, 1] at 16 kHz, beginning with the first frame. The longer
+                of the two is cut.
 
         Raises:
             VideoError: picture or sound is shorter than one second.
@@ -116,9 +111,6 @@ class SyncScorer:
 
 def load_sync_scorer(file: str | Path | None = None) -> SyncScorer:
     """The released sync network, or another one trained with ``configs/sync.toml``.
-
-    Args:
-        file: a weights file; None: the released one.
 
     Raises:
         WeightsError: no such file, or no sync network in it.

@@ -40,14 +40,14 @@ def write_report(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> EvaluationReport:
-    """Write a report on folders of results.
+    """Write a report on folders of results, one a system.
 
     Args:
-        results: folders that ``stillspeak evaluate`` wrote, one a system.
+        results: folders that ``stillspeak evaluate`` wrote.
         output: folder of the report; it appears whole or not at all.
         data: the prepared cache, instead of those that the results name.
         title: of the page.
-        clips: clips whose lips and blinks are drawn; the speakers in turn, by name.
+        clips: how many have their lips and blinks drawn; the speakers in turn, by name.
         overwrite: replace a report that is there.
         progress: called after each step.
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -54,21 +56,17 @@ def draw_plots(systems: Sequence[SystemResults], figures: Figures, count: int) -
     """Plots of every clip's values and of curves over time, by the templates' names for them."""
     distributions = []
     for name in metric_names(systems):
-        rows = []
+        rows, said = [], []
         for system in systems:
-            values = system.values.get(name, {})
-            finite = [values[clip] for clip in sorted(values) if math.isfinite(values[clip])]
-            if finite:
+            values = sorted(system.values.get(name, {}).items())
+            if finite := [v for _, v in values if math.isfinite(v)]:
                 rows.append(Curve(system.name, system.colour, finite))
+                median = number(float(np.median(finite)))
+                said.append(f"{system.name}: median {median}, {len(finite)} clips")
         if rows:
             metric = next(s.metrics[name] for s in systems if name in s.metrics)
-            said = "; ".join(
-                f"{row.name}: median {number(float(np.median(np.array(row.values, float))))}, "
-                f"{len(row.values)} clips"
-                for row in rows
-            )
             plot = distribution(name, metric.unit, rows)
-            picture = figures.plot(plot, f"{name}, every clip. {said}.")
+            picture = figures.plot(plot, f"{name}, every clip. {'; '.join(said)}.")
             distributions.append({"picture": picture, "better": BETTER[metric.better]})
     traced = [s for s in systems if s.traces]
     reasons = [
@@ -93,15 +91,13 @@ def _in_turn(traced: Sequence[SystemResults], count: int) -> list[str]:
         return []
     common = set.intersection(*(set(s.traces) for s in traced)) or set(traced[0].traces)
     speakers = traced[0].speakers
-    groups: dict[str, list[str]] = {}
+    turns: Counter[str] = Counter()
+    order = []
     for clip in sorted(common):
-        groups.setdefault(speakers.get(clip, ""), []).append(clip)
-    order = sorted(
-        (turn, natural(speaker), clip)
-        for speaker, group in groups.items()
-        for turn, clip in enumerate(group)
-    )
-    return [clip for _, _, clip in order[:count]]
+        speaker = speakers.get(clip, "")
+        order.append((turns[speaker], natural(speaker), clip))
+        turns[speaker] += 1
+    return [clip for *_, clip in sorted(order)[:count]]
 
 
 def _lip_plot(clip: str, traced: Sequence[SystemResults], figures: Figures) -> dict[str, Any]:
@@ -116,10 +112,8 @@ def _lip_plot(clip: str, traced: Sequence[SystemResults], figures: Figures) -> d
     plot = lip_opening(real, curves, trace["words"], trace["fps"])
     said = " ".join(word for _, _, word in trace["words"]) or "no word timings"
     shown = ", ".join(c.name for c in curves) or "the real video alone"
-    picture = figures.plot(
-        plot, f"Lip opening over time in {clip} ({said}): the real video, and {shown}."
-    )
-    return {"clip": clip, "words": said, "picture": picture}
+    alt = f"Lip opening over time in {clip} ({said}): the real video, and {shown}."
+    return {"clip": clip, "words": said, "picture": figures.plot(plot, alt)}
 
 
 def _blink_plot(clips: Sequence[str], traced: Sequence[SystemResults], figures: Figures) -> Picture:
@@ -145,9 +139,8 @@ def _blink_counts(traced: Sequence[SystemResults]) -> list[dict[str, Any]]:
     for s in traced:
         entry: dict[str, Any] = {"name": s.name, "clips": len(s.traces)}
         for side in ("generated", "real"):
-            entry[side] = sum(
-                len(find_blinks(curve(t[side]["closure"]))) for t in s.traces.values()
-            )
+            closures = [curve(trace[side]["closure"]) for trace in s.traces.values()]
+            entry[side] = sum(len(find_blinks(closure)) for closure in closures)
             entry[f"{side}_brows"] = len(brow_movements(s.traces, side))
         rows.append(entry)
     return rows
@@ -156,30 +149,19 @@ def _blink_counts(traced: Sequence[SystemResults]) -> list[dict[str, Any]]:
 def lip_opening(
     real: Curve, curves: Sequence[Curve], words: Sequence[tuple[float, float, str]], fps: float
 ) -> Plot:
-    """Opening of the inner lips over time, words shaded.
-
-    Args:
-        real, curves: (T,) pixels; None where no face was found leaves a gap.
-        words: (start s, end s, word).
-        fps: frames a second.
+    """Opening of the inner lips over time in pixels, words (start s, end s, word) shaded; None
+    leaves a gap.
     """
     with canvas(4.7, 2.35) as axes:
         everything = [v for c in (real, *curves) for v in c.values if v is not None]
-        top = 1.38 * max([1.0, *everything])
+        top = 1.38 * max(1.0, *everything)
         seconds = len(real.values) / fps
         for number, (start, end, word) in enumerate(words):
             end = min(end, seconds)
             axes.axvspan(start, end, color=SHADE, linewidth=0, alpha=1 if number % 2 else 0.55)
-            axes.text(
-                (start + end) / 2,
-                top * (0.965 if number % 2 else 0.885),
-                word,
-                ha="center",
-                va="center",
-                fontsize=7.5,
-                color=MUTED,
-                clip_on=True,
-            )
+            middle, height = (start + end) / 2, top * (0.965 if number % 2 else 0.885)
+            style: Any = {"ha": "center", "va": "center", "fontsize": 7.5, "color": MUTED}
+            axes.text(middle, height, word, clip_on=True, **style)
         for number, curve in enumerate((real, *curves)):
             axes.plot(
                 [(i + 0.5) / fps for i in range(len(curve.values))],
@@ -201,23 +183,17 @@ def lip_opening(
 
 
 def blink_timeline(rows: Sequence[Events], seconds: float) -> Plot:
-    """When the eyes are closed: one row a system, grouped by clip.
-
-    Args:
-        rows: those of one clip follow each other.
-        seconds: length of the time axis.
-    """
+    """When the eyes are closed: one row a system, grouped by clip."""
     places: list[float] = []
     heads: list[tuple[float, str]] = []
-    y, before = 0.0, None
-    for row in rows:
-        if row.group != before:
-            y += 0.6 if before is None else 1.25
-            heads.append((y, row.group))
-            before = row.group
-            y += 0.85
-        places.append(y)
-        y += 0.8
+    y = 0.0
+    for clip, group in groupby(rows, key=lambda row: row.group):
+        y += 1.25 if heads else 0.6
+        heads.append((y, clip))
+        y += 0.85
+        for _ in group:
+            places.append(y)
+            y += 0.8
     with canvas(4.7, 0.55 + 0.185 * (y + 0.4)) as axes:
         for place, row in zip(places, rows, strict=True):
             axes.plot([0, seconds], [place, place], color=RULE, linewidth=0.8, zorder=0)
@@ -233,37 +209,23 @@ def blink_timeline(rows: Sequence[Events], seconds: float) -> Plot:
 
 
 def distribution(title: str, unit: str, rows: Sequence[Curve]) -> Plot:
-    """All clips' values, a dot each, and their median, a bar; one row a system.
-
-    Args:
-        title: the metric.
-        unit: of the values.
-        rows: finite values; None is left out.
-    """
+    """All clips' finite values, a dot each, and their median, a bar; one row a system."""
     with canvas(3.5, 0.78 + 0.3 * len(rows)) as axes:
         for place, row in enumerate(rows):
             values = sorted(v for v in row.values if v is not None)
             # Equal numbers of dots above and below the row, in an order that is always the same.
             lift = [0.17 * ((number * 0.618034) % 1 - 0.5) * 2 for number in range(len(values))]
-            axes.scatter(
-                values,
-                [place + offset for offset in lift],
-                s=13,
-                color=row.colour,
-                alpha=0.6,
-                linewidths=0,
-                marker=_MARKERS[place % len(_MARKERS)],
-            )
+            marker = _MARKERS[place % len(_MARKERS)]
+            style: Any = {"color": row.colour, "alpha": 0.6, "linewidths": 0, "marker": marker}
+            axes.scatter(values, [place + offset for offset in lift], s=13, **style)
             if values:
-                middle = len(values) // 2
-                median = (values[middle] + values[-middle - 1]) / 2
+                median = float(np.median(values))
                 axes.plot([median] * 2, [place - 0.34, place + 0.34], color=INK, linewidth=1.6)
         name_rows(axes, [row.name for row in rows], [row.colour for row in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.margins(x=0.06)
         axes.locator_params(axis="x", nbins=5)
         rule_values(axes)
-        axes.set_title(
-            title if unit == "1" else f"{title}, {unit}", loc="left", fontsize=9.5, color=INK
-        )
+        heading = title if unit == "1" else f"{title}, {unit}"
+        axes.set_title(heading, loc="left", fontsize=9.5, color=INK)
         return Plot.of(axes)

@@ -20,18 +20,8 @@ from stillspeak.system.configuration import build
 
 @dataclass(frozen=True)
 class SystemResults:
-    """One folder of results.
-
-    Attributes:
-        folder: where it is.
-        name: what the report calls the system; no two have the same.
-        system: what was evaluated.
-        colour: in every plot.
-        summary: ``summary.json``.
-        values: metric, then clip, to the value; undefined ones are not in it.
-        speakers: clip to speaker.
-        keys: clip to the key of the real clip.
-        traces: clip to its curves over time.
+    """One folder of results. ``name`` is unique in the report, ``values`` holds the defined ones by
+    metric and clip; ``speakers``, ``keys`` (of the real clips) and ``traces`` are by clip.
     """
 
     folder: Path
@@ -127,12 +117,7 @@ def read_all(folders: Sequence[str | Path]) -> list[SystemResults]:
 
 
 def read_results(folder: Path, name: str, number: int) -> SystemResults:
-    """One folder of results.
-
-    Args:
-        folder: that ``stillspeak evaluate`` wrote.
-        name: what to call the system.
-        number: place among the systems that generate something, for the colour.
+    """One folder of results; ``number`` counts the systems that generate something before it.
 
     Raises:
         DataError: files are missing or damaged.

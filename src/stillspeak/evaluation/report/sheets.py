@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from stillspeak.constants import VIDEO_FPS
 from stillspeak.data.cache import CachedClip, load_manifest
 from stillspeak.errors import DataError, StillspeakError, WeightsError
 from stillspeak.evaluation.measures.expression import find_blinks
@@ -71,8 +72,8 @@ class Sheet:
 
 @dataclass(frozen=True)
 class Movement:
-    """A blink or a movement of the eyebrows in one clip: frames ``start`` to ``stop``
-    (exclusive), strongest at ``peak``, with ``size`` (blendshape units, or pixels, up positive).
+    """A blink or a movement of the eyebrows: frames ``start`` to ``stop`` (exclusive), strongest
+    at ``peak``, with ``size`` (blendshape units, or pixels, up positive).
     """
 
     clip: str
@@ -83,14 +84,9 @@ class Movement:
 
 
 class SystemFrames:
-    """Frames of one system's results, made when first asked for. All methods raise
-    StillspeakError where frames cannot be read or made again.
-
-    Args:
-        system: that was evaluated.
-        data: the prepared cache; None for what has none.
-        folder: of the results.
-        keys: of the clips, as the values have them.
+    """Frames of one system's results, made when first asked for. ``data`` is the prepared cache,
+    ``keys`` are those of the clips as scored. All methods raise StillspeakError where frames
+    cannot be read or made again.
     """
 
     def __init__(
@@ -164,7 +160,8 @@ def draw_sheets(
             reasons.append(f"{system.name}, {what}: {' '.join(str(error).split())}")
 
     if system.kind == "model":
-        faces = _one_a_speaker(system)[:FACES]
+        first = {system.speakers[clip]: clip for clip in sorted(system.speakers, reverse=True)}
+        faces = [first[speaker] for speaker in sorted(first, key=natural)][:FACES]
         add("the same sound on several faces", partial(same_sound, frames, faces, system.name))
     if system.kind == "videos":
         reasons.append(
@@ -177,18 +174,16 @@ def draw_sheets(
         reasons.append(f"{system.name}, blinks and brows: its results hold no traces")
         return made, reasons
     fps = next(iter(system.traces.values()))["fps"]
-    found = blinks(system.traces, "generated")
     moves = brow_movements(system.traces, "generated")
-    directions = (("lowered (a frown)", -1), ("raised", 1))
     many = f"in {len(system.traces)} clips"
-    if found:
+    if found := blinks(system.traces, "generated"):
         add("a blink", partial(blink_sheet, frames, found[0], system.name, fps))
     else:
         reasons.append(f"{system.name}: no whole blink was found {many}, so none is shown")
-    for way, sign in directions:
-        first = next((move for move in moves if sign * move.size > 0), None)
-        if first is not None:
-            add("brows", partial(brow_sheet, frames, first, system.name, fps))
+    for way, sign in (("lowered (a frown)", -1), ("raised", 1)):
+        move = next((move for move in moves if sign * move.size > 0), None)
+        if move is not None:
+            add("brows", partial(brow_sheet, frames, move, system.name, fps))
         else:
             reasons.append(
                 f"{system.name}: no brows {way} by more than {BROW_EXCURSION:g} px for "
@@ -197,36 +192,17 @@ def draw_sheets(
     return made, reasons
 
 
-def _one_a_speaker(system: SystemResults) -> list[str]:
-    first: dict[str, str] = {}
-    for clip in sorted(system.speakers):
-        first.setdefault(system.speakers[clip], clip)
-    return [first[speaker] for speaker in sorted(first, key=natural)]
-
-
 def _sheet(sheet: Sheet, figures: Figures) -> dict[str, Any]:
-    headings = ", ".join(sheet.columns)
-    return {
-        "title": sheet.title,
-        "caption": sheet.caption,
-        "columns": sheet.columns,
-        "strips": [
-            {
-                "label": strip.label,
-                "picture": figures.png(strip.png, f"{strip.label}. Frames: {headings}."),
-            }
-            for strip in sheet.strips
-        ],
-    }
+    strips = []
+    for row in sheet.strips:
+        picture = figures.png(row.png, f"{row.label}. Frames: {', '.join(sheet.columns)}.")
+        strips.append({"label": row.label, "picture": picture})
+    return vars(sheet) | {"strips": strips}
 
 
 def same_sound(frames: SystemFrames, clips: Sequence[str], name: str) -> Sheet:
-    """One sentence spoken by several faces, and by its own speaker in truth (paper, Figure 4).
-
-    Args:
-        frames: of a model's results.
-        clips: the first gives sound and words; each gives a face.
-        name: of the system.
+    """One sentence spoken by several faces, and by its own speaker in truth (paper, Figure 4); the
+    first clip gives sound and words, each gives a face.
     """
     sound = clips[0]
     truth = frames.real(sound)
@@ -250,20 +226,17 @@ def same_sound(frames: SystemFrames, clips: Sequence[str], name: str) -> Sheet:
 
 
 def _moments(truth: Loaded) -> tuple[list[str], list[int]]:
-    from stillspeak.constants import VIDEO_FPS
-
+    """Column headings and frames: words and their middles, or equal distances."""
     last = len(truth.frames) - 1
     chosen = spoken(truth.words)
-    if chosen:
-        if len(chosen) > MOMENTS - 1:
-            places = np.linspace(0, len(chosen) - 1, MOMENTS - 1).round().astype(int)
-            chosen = [chosen[i] for i in places]
-        return (
-            [word for _, _, word in chosen],
-            [min(last, int((start + end) / 2 * VIDEO_FPS)) for start, end, _ in chosen],
-        )
-    places = np.linspace(0, last, MOMENTS)[1:].round().astype(int)
-    return [f"{place / VIDEO_FPS:.2f} s" for place in places], [int(p) for p in places]
+    if not chosen:
+        places = np.linspace(0, last, MOMENTS)[1:].round().astype(int)
+        return [f"{place / VIDEO_FPS:.2f} s" for place in places], [int(p) for p in places]
+    if len(chosen) > MOMENTS - 1:
+        places = np.linspace(0, len(chosen) - 1, MOMENTS - 1).round().astype(int)
+        chosen = [chosen[i] for i in places]
+    middles = [min(last, int((start + end) / 2 * VIDEO_FPS)) for start, end, _ in chosen]
+    return [word for _, _, word in chosen], middles
 
 
 def blinks(traces: Mapping[str, Mapping[str, Any]], side: str) -> list[Movement]:
@@ -301,18 +274,13 @@ def brow_movements(traces: Mapping[str, Mapping[str, Any]], side: str) -> list[M
 
 def blink_sheet(frames: SystemFrames, blink: Movement, name: str, fps: float) -> Sheet:
     """A blink from open over closed to open (paper, Figure 5 b)."""
-    places = (
-        blink.start - 1,
-        (blink.start + blink.peak) // 2,
-        blink.peak,
-        (blink.peak + blink.stop) // 2,
-        blink.stop,
-    )
+    start, peak, stop = blink.start, blink.peak, blink.stop
+    places = (start - 1, (start + peak) // 2, peak, (peak + stop) // 2, stop)
     words = ("open", "closing", "closed", "opening", "open")
     title = f"A blink: {name}, {blink.clip}"
     caption = (
         f"Frames around the {'deepest' if name != 'real' else 'deepest real'} blink found, "
-        f"{blink.start / fps:.2f} to {blink.stop / fps:.2f} s; the eyes' closure (mean eyeBlink "
+        f"{start / fps:.2f} to {stop / fps:.2f} s; the eyes' closure (mean eyeBlink "
         f"blendshape) rises by {blink.size:.2f} above the clip's median."
     )
     return _moving(frames, blink.clip, places, words, name, fps, title, caption)
@@ -321,8 +289,7 @@ def blink_sheet(frames: SystemFrames, blink: Movement, name: str, fps: float) ->
 def brow_sheet(frames: SystemFrames, move: Movement, name: str, fps: float) -> Sheet:
     """A movement of the eyebrows (paper, Figure 5 a)."""
     way = "raised" if move.size > 0 else "lowered"
-    before, after = max(0, move.start - 3), move.stop + 2
-    places = (before, move.start, move.peak, move.stop - 1, after)
+    places = (max(0, move.start - 3), move.start, move.peak, move.stop - 1, move.stop + 2)
     words = ("before", "begins", way, "ends", "after")
     title = f"Brows {way}: {name}, {move.clip}"
     caption = (
@@ -360,13 +327,8 @@ def strip(frames: Sequence[npt.NDArray[np.uint8]] | Frames) -> bytes:
     """Frames (H, W, 3) uint8 side by side as a PNG, a transparent gap between them."""
     from PIL import Image
 
-    height, width = frames[0].shape[:2]
-    full = len(frames) * (width + GAP) - GAP
-    board = np.zeros((height, full, 4), np.uint8)
-    for number, frame in enumerate(frames):
-        left = number * (width + GAP)
-        board[:, left : left + width, :3] = frame
-        board[:, left : left + width, 3] = 255
+    opaque = np.pad(frames, ((0, 0), (0, 0), (0, 0), (0, 1)), constant_values=255)
+    board = np.concatenate(np.pad(opaque, ((0, 0), (0, 0), (0, GAP), (0, 0))), axis=1)
     buffer = io.BytesIO()
-    Image.fromarray(board).save(buffer, "PNG", optimize=True)
+    Image.fromarray(board[:, :-GAP]).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()

@@ -24,9 +24,9 @@ PAPER = {
     "TCD-TIMIT proposed": (23.54, 0.697, 0.102, 0.253, 2.06, None, None),
     "TCD-TIMIT baseline": (23.01, 0.654, 0.097, 0.252, 2.29, None, None),
 }
-"""The paper's Table 1 (Vougioukas, Petridis and Pantic 2018): corpus and method, to the metrics of
-:data:`PAPER_FORMATS`. ACD is in 1e-4, WER in percent; None: not printed. Ratios are over the real
-videos' ACD, 0.74e-4 on GRID by the paper's text; it prints none for TCD-TIMIT."""
+"""The paper's Table 1 (Vougioukas, Petridis and Pantic 2018), metrics as in :data:`PAPER_FORMATS`.
+ACD is in 1e-4, WER in percent; None: not printed. Ratios are over the real videos' ACD, 0.74e-4 on
+GRID by the paper's text."""
 
 PAPER_FORMATS = {
     "psnr": "{:.2f}",
@@ -59,14 +59,7 @@ PERCENT = ("wer", "wer_real")
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean of A minus B over the clips that both have a finite value for.
-
-    Attributes:
-        clips: so many.
-        infinite: clips left out because a value is infinite.
-        mean: None without clips.
-        interval_clips, interval_speakers: 95 % bootstrap, clips or speakers drawn.
-    """
+    """Mean of A minus B over ``clips`` with two finite values; ``infinite`` more are left out."""
 
     clips: int
     infinite: int
@@ -84,12 +77,7 @@ class Difference:
 def paired_difference(
     a: Mapping[str, float], b: Mapping[str, float], speakers: Mapping[str, str]
 ) -> Difference:
-    """A minus B, clip by clip.
-
-    Args:
-        a, b: values by clip; clips that one lacks are left out.
-        speakers: clip to speaker.
-    """
+    """A minus B, values by clip; clips that one lacks are left out."""
     common = sorted(set(a) & set(b))
     finite = [clip for clip in common if math.isfinite(a[clip]) and math.isfinite(b[clip])]
     groups: dict[str, list[float]] = {}
@@ -111,12 +99,7 @@ def best(metric: str, systems: Sequence[SystemResults]) -> str | None:
     Marked is a system that generates something (never the floor or the ceiling) if there are two
     of them or more, its 95 % intervals of the paired difference to each of the others (over clips
     and over speakers) leave out zero, and the repeated still, where it was scored, does not do
-    as well. Where the best value is the real video's, distances from the real video's values
-    count, clip by clip.
-
-    Args:
-        metric: its name.
-        systems: all of the report.
+    as well. Where the best value is the real video's, distances from it count, clip by clip.
     """
     have = [s for s in systems if metric in s.values]
     rivals = [s for s in have if s.generates]
@@ -138,8 +121,7 @@ def best(metric: str, systems: Sequence[SystemResults]) -> str | None:
         against = [ahead(one, other) for other in rivals if other is not one]
         if all(d.clear and d.mean is not None and d.mean < 0 for d in against):
             floors = [ahead(one, s).mean for s in have if s.kind == "still"]
-            beaten = all(floor is None or floor < 0 for floor in floors)
-            return one.name if beaten else None
+            return one.name if all(floor is None or floor < 0 for floor in floors) else None
     return None
 
 
@@ -197,14 +179,8 @@ def _first_row(
         span, over = metric.interval_speakers, "speakers"
         if span is None:
             span, over = metric.interval_clips, "clips"
-        cells.append(
-            {
-                "value": write(metric.mean),
-                "interval": "" if span is None else interval(span, write),
-                "over": over,
-                "best": marked[name] == system.name,
-            }
-        )
+        cell = {"value": write(metric.mean), "over": over, "best": marked[name] == system.name}
+        cells.append({**cell, "interval": "" if span is None else interval(span, write)})
     return cells
 
 
@@ -219,21 +195,16 @@ def _pairs(systems: Sequence[SystemResults], names: Sequence[str]) -> list[dict[
     for a, b in combinations(systems, 2):
         # What claims something comes first, so that plus means more of it.
         one, other = (a, b) if a.generates or not b.generates else (b, a)
-        rows = [
-            {
-                **_about(one.metrics[name]),
-                "difference": _difference(
-                    one, other, one.values.get(name, {}), other.values.get(name, {})
-                ),
-            }
-            for name in names
-            if name in one.metrics
-            and name in other.metrics
-            and one.definition(name) == other.definition(name)
-        ]
+        rows = []
+        for name in names:
+            both = name in one.metrics and name in other.metrics
+            if both and one.definition(name) == other.definition(name):
+                values = one.values.get(name, {}), other.values.get(name, {})
+                difference = _difference(one, other, *values)
+                rows.append({**_about(one.metrics[name]), "difference": difference})
         if rows:
-            both = one.generates and other.generates
-            pairs.append({"a": one.name, "b": other.name, "rows": rows, "made": both})
+            made = one.generates and other.generates
+            pairs.append({"a": one.name, "b": other.name, "rows": rows, "made": made})
     return sorted(pairs, key=lambda pair: not pair["made"])
 
 
@@ -255,13 +226,9 @@ def _by_speaker(name: str, systems: Sequence[SystemResults]) -> dict[str, Any] |
     people = sorted({p for s in have for p in s.metrics[name].speakers}, key=natural)
     if not people:
         return None
-    return {
-        **_about(have[0].metrics[name]),
-        "systems": [s.name for s in have],
-        "rows": [
-            (person, [s.metrics[name].speakers.get(person) for s in have]) for person in people
-        ],
-    }
+    rows = [(person, [s.metrics[name].speakers.get(person) for s in have]) for person in people]
+    names = [s.name for s in have]
+    return {**_about(have[0].metrics[name]), "systems": names, "rows": rows}
 
 
 def _definitions(name: str, systems: Sequence[SystemResults]) -> list[dict[str, Any]]:
@@ -276,14 +243,9 @@ def _definitions(name: str, systems: Sequence[SystemResults]) -> list[dict[str, 
         for system in users:
             notes.update(system.metrics[name].notes)
         metric = users[0].metrics[name]
-        found.append(
-            {
-                "summary": metric,
-                "better": BETTER[metric.better],
-                "users": [system.name for system in users] if len(seen) > 1 else [],
-                "notes": sorted(notes.items()),
-            }
-        )
+        about = {"summary": metric, "better": BETTER[metric.better]}
+        names = [system.name for system in users] if len(seen) > 1 else []
+        found.append({**about, "users": names, "notes": sorted(notes.items())})
     return found
 
 
@@ -298,14 +260,13 @@ def _versions(systems: Sequence[SystemResults]) -> list[tuple[str, list[str], bo
 
 
 def _left_out(systems: Sequence[SystemResults]) -> list[dict[str, Any]]:
-    found: dict[tuple[str, str], list[str]] = {}
+    rows = []
     for system in systems:
+        found: dict[str, list[str]] = {}
         for metric, reason in system.summary.left_out.items():
-            found.setdefault((system.name, reason), []).append(metric)
-    return [
-        {"system": system, "metrics": metrics, "reason": reason}
-        for (system, reason), metrics in found.items()
-    ]
+            found.setdefault(reason, []).append(metric)
+        rows += [{"system": system.name, "metrics": m, "reason": r} for r, m in found.items()]
+    return rows
 
 
 def notes(systems: Sequence[SystemResults]) -> list[str]:
