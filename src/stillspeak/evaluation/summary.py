@@ -61,12 +61,7 @@ class MetricSummary:
 
 
 def summarise(rows: Sequence[Mapping[str, Any]], metric: Mapping[str, Any]) -> MetricSummary:
-    """One metric's values over clips.
-
-    Args:
-        rows: the metric's lines; of each ``value``, ``speaker`` and ``note`` are read.
-        metric: name, version, definition, definition_hash, unit and better.
-    """
+    """One metric's values over clips, from its lines and :attr:`Metric.about`."""
     by_speaker: dict[str, list[float]] = defaultdict(list)
     notes: dict[str, int] = defaultdict(int)
     for row in rows:
