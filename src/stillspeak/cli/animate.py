@@ -106,7 +106,8 @@ def _animate_one(photo: str, speech: str, output: str, stdout_format: str, how: 
         raise OutputError("standard output: is closed; give the name of a file")
     from stillspeak.animate import Animator
 
-    photo_name, speech_name = _name(photo), _name(speech)
+    photo_name = "standard input" if photo == "-" else photo
+    speech_name = "standard input" if speech == "-" else speech
     with Animator(how.model, device=how.device) as animator:
         animation = animator.animate(
             _source(photo),
@@ -158,10 +159,6 @@ def _source(argument: str) -> str | bytes:
     return data
 
 
-def _name(argument: str) -> str:
-    return "standard input" if argument == "-" else argument
-
-
 def _animate_table(table: Path, part: str, skip_existing: bool, how: _How) -> None:
     from stillspeak.animate import Animator
     from stillspeak.batch import read_jobs, run_jobs, shard
@@ -187,8 +184,7 @@ def _animate_table(table: Path, part: str, skip_existing: bool, how: _How) -> No
     tell_unmarked(choices, how.quiet)
     for result in results:
         tell_warnings(result.warnings, f"{table}, line {result.job.line}", how.quiet)
-    if how.as_json:
-        for result in results:
+        if how.as_json:
             row = {
                 "line": result.job.line,
                 "output": str(result.job.output),
@@ -200,8 +196,8 @@ def _animate_table(table: Path, part: str, skip_existing: bool, how: _How) -> No
             print(json.dumps(row))
     failed = [result for result in results if result.error]
     if not (how.as_json or how.quiet):
-        made = sum(1 for result in results if result.frames)
-        there = sum(1 for result in results if result.skipped)
+        made = sum(bool(result.frames) for result in results)
+        there = sum(result.skipped for result in results)
         print(f"{made} videos made, {there} were there already, {len(failed)} failed")
     for result in failed:
         tell(f"{table}, line {result.job.line}: {result.error}")

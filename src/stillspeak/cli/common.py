@@ -30,9 +30,6 @@ if TYPE_CHECKING:
     from stillspeak.rendering.check import StillWarning
 
 
-# --- options ----------------------------------------------------------------------------------
-
-
 def known_device(name: str | None) -> str | None:
     if name is not None and name not in get_args(DeviceName):
         raise typer.BadParameter(f"{name!r} is not one of {', '.join(get_args(DeviceName))}")
@@ -54,11 +51,11 @@ Quiet = Annotated[bool, "--quiet", "-q", "Only errors."]
 Overwrite = Annotated[bool, "Replace an existing output."]
 Model = Annotated[str, "A released model's name, or a weights file."]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", callback=known_device)]
-Seed = Annotated[int, OPTIONS["seed"]]
 FaceIndex = Annotated[int | None, OPTIONS["face"]]
-Blink = Annotated[float, OPTIONS["blink"]]
-Expression = Annotated[float, OPTIONS["expression"]]
 AsJson = Annotated[bool, "--json", "Print the result as JSON."]
+
+NAMES = tuple[str, ...] | None
+"""The type of a field that is given as names separated by commas."""
 
 
 @configuration()
@@ -121,10 +118,10 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
 
     ``Annotated[int, "help text"]`` is an option, ``Annotated[int, Field(ge=1), "help text"]`` one
     with a range, ``Annotated[str, "-o", "--output", "help text"]`` one with names of its own. A
-    parameter whose type is a configuration, such as ``AnimateOptions``, becomes one option a
-    field. What typer itself understands stays as it is.
+    parameter whose type is a configuration, such as ``AnimateOptions``, becomes one option for
+    each field with a description. What typer itself understands stays as it is.
     """
-    groups: dict[str, Any] = {}
+    groups: dict[str, tuple[Any, dict[str, FieldInfo]]] = {}
     shown: list[Parameter] = []
     hints = get_type_hints(command, include_extras=True)
 
@@ -134,9 +131,11 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
     for name, parameter in signature(command).parameters.items():
         kind, *about = get_args(hints[name]) or (hints[name],)
         if is_dataclass(kind):
-            groups[name] = kind
-            for each, field in fields_of(groups[name]).items():
-                show(each, flag(each, field.annotation, field.default, [field]), field.default)
+            fields = {k: f for k, f in fields_of(kind).items() if f.description}  # type: ignore[arg-type]
+            groups[name] = kind, fields
+            for each, field in fields.items():
+                one = str | None if field.annotation == NAMES else field.annotation
+                show(each, flag(each, one, field.default, [field]), field.default)
         elif about and isinstance(about[-1], str | FieldInfo):
             show(name, flag(name, kind, parameter.default, about), parameter.default)
         else:
@@ -144,11 +143,11 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def run(**arguments: Any) -> None:
-        values = {
-            name: group(**{each: arguments.pop(each) for each in fields_of(group)})
-            for name, group in groups.items()
-        }
-        command(**arguments, **values)
+        for name, (group, fields) in groups.items():
+            values = {each: arguments.pop(each) for each in fields}
+            lists = {k: listed(v) for k, v in values.items() if fields[k].annotation == NAMES}
+            arguments[name] = group(**values | lists)
+        command(**arguments)
 
     run.__signature__ = Signature(shown)  # type: ignore[attr-defined]
     run.__annotations__ = {one.name: one.annotation for one in shown}
@@ -170,9 +169,6 @@ def listed(text: str | None) -> list[str] | None:
 def command_line() -> str:
     """The command line as it was given, fit for a shell."""
     return " ".join(["stillspeak", *map(shlex.quote, sys.argv[1:])])
-
-
-# --- messages ---------------------------------------------------------------------------------
 
 
 def tell(message: str, quiet: bool = False) -> None:
@@ -206,9 +202,6 @@ def in_time(seconds: float) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.3g} {unit}"
     return f"{seconds:.3g} s"
-
-
-# --- progress ---------------------------------------------------------------------------------
 
 
 class Advance(Protocol):

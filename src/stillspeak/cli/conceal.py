@@ -5,33 +5,26 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from pydantic import Field
 
 from stillspeak.cli.common import (
-    Advance,
     AsJson,
-    Blink,
     Device,
-    Expression,
-    FaceIndex,
     Model,
     Overwrite,
     Quiet,
-    Seed,
     SigningOptions,
     progress_bar,
     tell_unmarked,
     usage,
 )
-from stillspeak.options import AnimateOptions
+from stillspeak.conceal.options import GapOptions, MotionOptions
+from stillspeak.system.configuration import fields_of
 
-if TYPE_CHECKING:
-    from stillspeak.conceal.concealer import Concealer
-    from stillspeak.conceal.occlusion import DeoccludedVideo
-    from stillspeak.conceal.video import ConcealedVideo
+GAPS = fields_of(GapOptions)
 
 
 def conceal(
@@ -43,10 +36,8 @@ def conceal(
         ".json or .txt file.",
     ] = None,
     detect: Annotated[bool, "Frozen, black and damaged frames count as lost."] = False,
-    online: Annotated[bool, "Each frame from the past alone, as in a call."] = False,
-    ease: Annotated[
-        int, Field(ge=0, le=25), "With --online: good frames over which the picture returns."
-    ] = 0,
+    online: Annotated[bool, GAPS["online"]] = GapOptions.online,
+    ease: Annotated[int, GAPS["ease"]] = GapOptions.ease,
     extend: Annotated[bool, "Frames before and after the picture while sound goes on."] = True,
     fps: Annotated[
         float | None, Field(ge=1, le=240), "True frame rate, if too few frames are left."
@@ -62,13 +53,10 @@ def conceal(
         float | None, Field(ge=0, le=1), "Face widths to widen the mask by; 0.04 by default."
     ] = None,
     model: Model = "default",
-    seed: Seed = AnimateOptions.seed,
-    face: FaceIndex = None,
     device: Device = "auto",
-    blink: Blink = AnimateOptions.blink,
-    expression: Expression = AnimateOptions.expression,
-    crf: Annotated[int, Field(ge=0, le=51), "Picture quality; 0 lossless, more is smaller."] = 12,
     *,
+    motion: MotionOptions,
+    crf: Annotated[int, Field(ge=0, le=51), "Picture quality; 0 lossless, more is smaller."] = 12,
     marks: SigningOptions,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
@@ -90,38 +78,34 @@ def conceal(
 
     check_rewrite(video, output, overwrite=overwrite)  # before the slow part
     from stillspeak.conceal.concealer import Concealer
+    from stillspeak.conceal.occlusion import DeoccludedVideo, uncover_video
+    from stillspeak.conceal.video import ConcealedVideo, conceal_video
 
     marking = marks.choices()
-    motion: dict[str, Any] = {"seed": seed, "face": face, "blink": blink, "expression": expression}
-    written = {"crf": crf, "overwrite": overwrite, "mark": marking.mark}
-    signed = {"certificate": marks.certificate, "key": marks.key}
-    lost_frames = {"lost": lost, "detect": detect, "extend": extend, "fps": fps}
-    lost_frames |= {"online": online, "ease": ease}
-    hidden = {"reference": reference} | ({} if grow is None else {"grow": grow})
-    choices = motion | written | signed | (lost_frames if occlusion is None else hidden)
-    with progress_bar("concealing", None, quiet) as advance:
-        result = _edit(video, output, occlusion, Concealer(model, device=device), advance, choices)
+    with progress_bar("concealing", None, quiet) as advance, Concealer(model, device=device) as own:
+        common: dict[str, Any] = {
+            **vars(motion),
+            "crf": crf,
+            "overwrite": overwrite,
+            "mark": marking.mark,
+            "certificate": marks.certificate,
+            "key": marks.key,
+            "concealer": own,
+            "progress": advance,
+        }
+        result: ConcealedVideo | DeoccludedVideo
+        if occlusion is None:
+            common |= {"lost": lost, "detect": detect, "extend": extend, "fps": fps}
+            common |= {"online": online, "ease": ease}
+            result = conceal_video(video, output, **common)
+        else:
+            if grow is not None:
+                common["grow"] = grow
+            result = uncover_video(video, output, occlusion, reference=reference, **common)
     tell_unmarked(marking, quiet)
     if as_json:
         took = round(time.perf_counter() - started, 3)
-        print(json.dumps({**result.as_dict(), "model": model, "seed": seed, "took": took}))
+        record = {**result.as_dict(), "model": model, "seed": motion.seed, "took": took}
+        print(json.dumps(record))
     elif not quiet:
         print(f"{Path(output)}: {result.summary()}")
-
-
-def _edit(
-    video: str,
-    output: str,
-    occlusion: str | None,
-    concealer: Concealer,
-    progress: Advance,
-    choices: dict[str, Any],
-) -> ConcealedVideo | DeoccludedVideo:
-    from stillspeak.conceal.occlusion import uncover_video
-    from stillspeak.conceal.video import conceal_video
-
-    with concealer:
-        choices = {**choices, "concealer": concealer, "progress": progress}
-        if occlusion is not None:
-            return uncover_video(video, output, occlusion, **choices)
-        return conceal_video(video, output, **choices)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from pydantic import Field
 
-from stillspeak.cli.common import Quiet, command_line, listed, progress_stages, tell, usage
+from stillspeak.cli.common import Quiet, command_line, progress_stages, tell, usage
+from stillspeak.evaluation.options import EvaluationOptions
 
 if TYPE_CHECKING:
     from stillspeak.evaluation.results import Evaluation
@@ -32,22 +33,10 @@ def evaluate(
     split: Annotated[str, "train, validation or test."] = "test",
     videos: Annotated[Path | None, "Videos of any other system, instead of --model."] = None,
     real: Annotated[Path | None, "The real videos, named as those of --videos."] = None,
-    speakers: Annotated[str | None, "Only these, separated by commas."] = None,
-    clips: Annotated[
-        int | None, Field(ge=1), "At most this many, from the speakers in turn."
-    ] = None,
-    metrics: Annotated[str | None, "Only these, separated by commas; see --list."] = None,
-    embedder: Annotated[Path | None, "ONNX face embedder for acd, instead of dlib's."] = None,
-    lip_reader: Annotated[Path | None, "Weights of a lip reader for wer, instead of ours."] = None,
-    sync: Annotated[Path | None, "Weights of a sync scorer for av_offset, instead of ours."] = None,
-    real_cache: Annotated[
-        Path | None,
-        "Keeps what is found in real frames for the next system, with --layout folder "
-        "their aligned crops too; in --data, or in the results, by default.",
-    ] = None,
+    *,
+    options: EvaluationOptions,
     workers: Annotated[int, Field(ge=1, le=64), "Processes."] = 2,
     list_only: Annotated[bool, "--list", "Only list the metrics."] = False,
-    overwrite: Annotated[bool, "Replace results of another system."] = False,
     quiet: Quiet = False,
 ) -> None:
     """Score a model on a test set or a folder of videos, or the videos of any other system."""
@@ -73,15 +62,8 @@ def evaluate(
     )
     with progress_stages(quiet) as progress:
         common: dict[str, Any] = {
-            "speakers": listed(speakers),
-            "clips": clips,
-            "metrics": listed(metrics),
-            "embedder": embedder,
-            "lip_reader": lip_reader,
-            "sync": sync,
-            "real_cache": real_cache,
+            **vars(options),
             "workers": workers,
-            "overwrite": overwrite,
             "command": command_line(),
             "progress": progress,
         }

@@ -7,16 +7,16 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, TypedDict, Unpack
+from typing import Any, Unpack
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import Field
 
-from stillspeak.conceal.gap import MEMORY, Anchor, AnchorRenderer, End, GapFiller, pass_over
+from stillspeak.conceal.gap import Anchor, AnchorRenderer, End, GapFiller, pass_over
 from stillspeak.conceal.optical_flow import RIGID, eye_region, pull, rigid_flow
+from stillspeak.conceal.options import GapKeywords, GapOptions
 from stillspeak.conceal.speech_features import HeardPoses
 from stillspeak.errors import ConfigError, FaceError, NoFaceError, VideoError
 from stillspeak.face.align import similarity_transform, smoothstep, transform_points
@@ -35,7 +35,6 @@ from stillspeak.models.generator import Generator
 from stillspeak.options import AnimateOptions
 from stillspeak.rendering.expression import ExpressionProcess
 from stillspeak.rendering.raster import Picture
-from stillspeak.system.configuration import configuration
 from stillspeak.system.runtime import choose_device
 from stillspeak.weights import DEFAULT_MODEL, identify_model, load_model
 
@@ -58,73 +57,8 @@ RECENT = 12
 LOOK = 3
 """Which of them are looked at: every third, the nearest first."""
 
-MAX_EASE = 25
-"""Most frames over which a return may be eased."""
-
 _SAME_FACE = 1.0  # widths of a face by which it may move within a gap and still be the same
 _SAME_SCENE = 45.0  # levels of 255 by which pictures of one scene may differ in the mean
-
-
-class MotionKeywords(TypedDict, total=False):
-    """The fields of :class:`MotionOptions` as keywords."""
-
-    seed: int
-    face: int | None
-    blink: float
-    expression: float
-
-
-class GapKeywords(MotionKeywords, total=False):
-    """The fields of :class:`GapOptions` as keywords."""
-
-    online: bool
-    memory: float
-    ease: int
-
-
-@configuration("conceal")
-class MotionOptions:
-    """How a generated face moves."""
-
-    seed: int = AnimateOptions.seed
-    """Decides when it blinks and moves its brows."""
-    face: int | None = None
-    """Which face speaks, 0 being the largest of the first frame looked at."""
-    blink: float = AnimateOptions.blink
-    """Times as many blinks as people make, in gaps long enough for one; 0: none."""
-    expression: float = AnimateOptions.expression
-    """Size of the movements of brows and gaze there, 1 being people's."""
-
-    def __post_init__(self) -> None:
-        _ = self.motion
-
-    @property
-    def motion(self) -> AnimateOptions:
-        """The same as options of ``animate``."""
-        return AnimateOptions(
-            face=self.face, seed=self.seed, blink=self.blink, expression=self.expression
-        )
-
-
-@configuration("conceal")
-class GapOptions(MotionOptions):
-    """How the frames of gaps are made."""
-
-    online: bool = False
-    """Make each lost frame from the past alone, at once, as a telephone must."""
-    memory: Annotated[float, Field(ge=0)] = MEMORY
-    """Seconds in which the difference between sound and camera fades, see
-    :func:`~stillspeak.conceal.gap.fading`; 0: at once."""
-    ease: Annotated[int, Field(ge=0, le=MAX_EASE)] = 0
-    """With ``online``, good frames after a gap over which the picture passes from the generated
-    one to the real one."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.ease and not self.online:
-            raise ConfigError(
-                "ease goes with online: otherwise gaps already end at the real picture"
-            )
 
 
 @dataclass(frozen=True, eq=False)

@@ -37,9 +37,6 @@ Times = npt.NDArray[np.float64]
 CurvesAt = Callable[[Times, float | None, float | None], Tensor]
 """Curves (T, 4) of eyes and brows at places (T,), told where the good frames are."""
 
-MEMORY = 0.4
-"""Seconds in which the difference between the model and the camera loses all but 1/e."""
-
 SHORT = 0.12
 """Seconds from good frame to good frame up to which the picture's own movement between them says
 more than the sound does: gaps of two frames at 25 a second."""

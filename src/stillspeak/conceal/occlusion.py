@@ -23,12 +23,11 @@ from stillspeak.conceal.compositing import GROW, blend, head_place, lay_over
 from stillspeak.conceal.concealer import (
     Concealer,
     GapExpression,
-    MotionKeywords,
-    MotionOptions,
     model_place,
 )
-from stillspeak.conceal.gap import MEMORY, Anchor, AnchorRenderer, fading
+from stillspeak.conceal.gap import Anchor, AnchorRenderer, fading
 from stillspeak.conceal.masks import HIDDEN, Mask, MaskSource, values_at
+from stillspeak.conceal.options import MEMORY, MotionKeywords, MotionOptions
 from stillspeak.conceal.speech_features import HeardPoses, joined_shapes
 from stillspeak.conceal.video import (
     EditedVideo,

@@ -14,13 +14,12 @@ import numpy as np
 
 from stillspeak.conceal.concealer import (
     Concealer,
-    GapKeywords,
-    GapOptions,
     GapStats,
     InputFrame,
     model_place,
 )
 from stillspeak.conceal.lost_frames import Interval, PictureCheck, lost_from
+from stillspeak.conceal.options import GapKeywords, GapOptions
 from stillspeak.errors import AudioError, ConfigError, InputError, VideoError
 from stillspeak.media.audio import Waveform, read_track
 from stillspeak.media.marks.marking import MarkChoices
@@ -163,7 +162,7 @@ def conceal_video(
         concealer: with the model; by default one is made.
         progress: told of every frame.
         options: seed, face, blink, expression, online, memory, ease: see
-            :class:`~stillspeak.conceal.concealer.GapOptions`; crf, overwrite, mark, certificate,
+            :class:`~stillspeak.conceal.options.GapOptions`; crf, overwrite, mark, certificate,
             key: see :class:`OutputOptions`.
 
     Raises:

@@ -63,11 +63,8 @@ def whole_file(path: Path, *, mode: int = 0o666) -> Iterator[Path]:
     """A file to write to, which becomes ``path`` if nothing goes wrong and is gone otherwise.
 
     A reader of ``path`` meanwhile finds the old file or the new one, and of several writers one
-    wins. The writer must not replace the file it is given.
-
-    Args:
-        path: the file; its folder exists.
-        mode: permissions, less the process's mask.
+    wins. The folder exists. The writer must not replace the file it is given. ``mode`` is its
+    permissions, less the process's mask.
 
     Raises:
         OSError: the disk refuses.

@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, field
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, dataclass_transform
+from typing import Annotated, Any, TypeVar, cast, dataclass_transform
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
@@ -39,20 +39,17 @@ DEEPEST = 16
 """Tables inside each other, as in ``a.b.c = 1``."""
 
 
-def read_toml(path: str | Path) -> Table:
+def read_toml(path: str | Path, _seen: tuple[Path, ...] = ()) -> Table:
     """Read a configuration file with everything that it extends.
 
     Raises:
         ConfigError: the file is missing, is not TOML, or extends itself.
     """
-    return _read(Path(path), ())
-
-
-def _read(path: Path, seen: tuple[Path, ...]) -> Table:
+    path = Path(path)
     try:
         path = path.resolve()
-        if path in seen:
-            raise ConfigError(f"{path.name}: extends itself through {seen[-1].name}")
+        if path in _seen:
+            raise ConfigError(f"{path.name}: extends itself through {_seen[-1].name}")
         # A device or a pipe, which extends may name as well, may have no end.
         if path.exists() and not path.is_dir() and not path.is_file():
             raise ConfigError(f"{path}: not a file; name a TOML file")
@@ -74,7 +71,7 @@ def _read(path: Path, seen: tuple[Path, ...]) -> Table:
         return table
     if not isinstance(parent, str):
         raise ConfigError(f"{path}: extends must name one TOML file")
-    return merge(_read(path.parent / parent, (*seen, path)), table)
+    return merge(read_toml(path.parent / parent, (*_seen, path)), table)
 
 
 def _depth(value: Any) -> int:
@@ -124,28 +121,23 @@ def parse_overrides(overrides: Iterable[str]) -> Table:
 def build(kind: type[T], table: Mapping[str, Any], *, name: str) -> T:
     """Make a frozen configuration dataclass from a table.
 
-    Unknown keys and values of a wrong type are refused.
-
     Args:
         kind: the dataclass; nested dataclasses become nested tables.
         table: plain values.
         name: what the error message calls the table's origin.
 
     Raises:
-        ConfigError: which key of ``name`` is wrong, and why.
+        ConfigError: which key of ``name`` is unknown or has a wrong value, and why.
     """
     if not isinstance(table, Mapping):
         raise ConfigError(f"{name}: not a table of keys and values")
     try:
-        built: T = _adapter(kind).validate_python(dict(table))  # type: ignore[arg-type]
-        return built
+        return cast("T", _adapter(kind).validate_python(dict(table)))
     except ValidationError as error:
         raise ConfigError(f"{name}: {_first(error)}") from error
 
 
-@functools.cache
-def _adapter(kind: type[T]) -> TypeAdapter[T]:
-    return TypeAdapter(kind)
+_adapter: Callable[[Any], TypeAdapter[Any]] = functools.cache(TypeAdapter)
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(Field, field))
@@ -202,24 +194,19 @@ _ARGUMENTS = ("unexpected_keyword_argument", "unexpected_positional_argument", "
 _REASONS = {
     "unexpected_keyword_argument": "no such setting",
     "missing": "is missing",
-    "missing_argument": "is missing",
     "greater_than_equal": "must be at least {ge}",
     "less_than_equal": "must be at most {le}",
     "greater_than": "must be greater than {gt}",
     "less_than": "must be less than {lt}",
     "finite_number": "must be a finite number",
-    "int_type": "must be a whole number",
-    "int_parsing": "must be a whole number",
-    "int_from_float": "must be a whole number",
-    "float_type": "must be a number",
-    "float_parsing": "must be a number",
-    "bool_type": "must be true or false",
-    "bool_parsing": "must be true or false",
+    "int": "must be a whole number",
+    "float": "must be a number",
+    "bool": "must be true or false",
     "string_type": "must be a string",
     "tuple_type": "must be a list",
     "dataclass_type": "must be a table of keys and values",
 }
-"""What is wrong, by pydantic's name for it, where its own words are a programmer's."""
+"""What is wrong, by pydantic's name for it or that name's first word."""
 
 
 def _first(error: ValidationError) -> str:
@@ -231,11 +218,10 @@ def _first(error: ValidationError) -> str:
 def first_mistake(error: ValidationError) -> str:
     """Why the first value that is wrong is wrong, such as ``must be at least 0, not -1``."""
     first = error.errors()[0]
-    known = _REASONS.get(first["type"])
+    known = _REASONS.get(first["type"]) or _REASONS.get(first["type"].split("_")[0])
     limits = first.get("ctx", {}).items()
-    if known is None:
-        reason = first["msg"].replace("Input should be", "must be", 1)
-    else:
+    reason = first["msg"].replace("Input should be", "must be", 1)
+    if known is not None:
         reason = known.format_map({k: f"{v:g}" if type(v) is float else v for k, v in limits})
     given = first["input"]
     if "must be" in reason and isinstance(given, bool | int | float | str):

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 Task = TypeVar("Task")
@@ -27,6 +28,7 @@ def _start_in_worker(start: Callable[..., None], arguments: tuple[Any, ...]) -> 
     start(*arguments)
 
 
+@dataclass
 class WorkerPool(Generic[Task, Result]):
     """Runs a function over jobs in processes that were started with a common initialiser.
 
@@ -38,20 +40,12 @@ class WorkerPool(Generic[Task, Result]):
         died: the result of a job whose process died over it.
     """
 
-    def __init__(
-        self,
-        work: Callable[[Task], Result],
-        start: Callable[..., None],
-        arguments: tuple[Any, ...],
-        workers: int,
-        died: Callable[[Task], Result],
-    ) -> None:
-        self._work = work
-        self._start = start
-        self._arguments = arguments
-        self._workers = workers
-        self._died = died
-        self._executor: ProcessPoolExecutor | None = None
+    work: Callable[[Task], Result]
+    start: Callable[..., None]
+    arguments: tuple[Any, ...]
+    workers: int
+    died: Callable[[Task], Result]
+    _executor: ProcessPoolExecutor | None = field(default=None, init=False)
 
     def results(self, jobs: Sequence[Task]) -> Iterator[tuple[int, Result]]:
         """Index and result of every job, as they get ready; few are in flight at a time."""
@@ -59,7 +53,7 @@ class WorkerPool(Generic[Task, Result]):
         running: dict[Future[Result], int] = {}
         try:
             while waiting or running:
-                while waiting and len(running) < 2 * self._workers:
+                while waiting and len(running) < 2 * self.workers:
                     try:
                         running[self._submit(jobs[waiting[-1]])] = waiting[-1]
                     except BrokenProcessPool:
@@ -79,20 +73,20 @@ class WorkerPool(Generic[Task, Result]):
                         yield index, self._submit(jobs[index]).result()
                     except BrokenProcessPool:
                         self._close()
-                        yield index, self._died(jobs[index])
+                        yield index, self.died(jobs[index])
         finally:
             self._close()
 
     def _submit(self, job: Task) -> Future[Result]:
         if self._executor is None:
             self._executor = ProcessPoolExecutor(
-                self._workers,
+                self.workers,
                 # Forking a process that runs MediaPipe's or torch's threads can hang.
                 mp_context=multiprocessing.get_context("spawn"),
                 initializer=_start_in_worker,
-                initargs=(self._start, self._arguments),
+                initargs=(self.start, self.arguments),
             )
-        return self._executor.submit(self._work, job)
+        return self._executor.submit(self.work, job)
 
     def _close(self) -> None:
         if self._executor is not None:
