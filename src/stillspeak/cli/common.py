@@ -74,13 +74,8 @@ class SigningOptions:
     ] = None
     key: Annotated[Path | None, Field(description="The certificate's private key (PEM).")] = None
 
-    @property
-    def text(self) -> str | None:
-        """The visible label."""
-        return None
-
-    def choices(self) -> MarkChoices:
-        """The choices, checked before anything slow begins.
+    def choices(self, text: str | None = None) -> MarkChoices:
+        """The choices, with a visible label, checked before anything slow begins.
 
         Raises:
             ConfigError: the label or the certificate cannot be used.
@@ -89,7 +84,7 @@ class SigningOptions:
 
         signed = self.certificate or self.key
         usage({"--certificate and --key sign, which --no-mark forbids": self.no_mark and signed})
-        choices = MarkChoices(not self.no_mark, self.text, self.certificate, self.key)
+        choices = MarkChoices(not self.no_mark, text, self.certificate, self.key)
         choices.check()
         return choices
 
@@ -103,14 +98,12 @@ class MarkOptions(SigningOptions):
     )
     label_text: Annotated[str | None, Field(description="Show this text there instead.")] = None
 
-    @property
-    def text(self) -> str | None:
-        """The visible label."""
+    def choices(self, text: str | None = None) -> MarkChoices:
+        """The same, with the label that was asked for."""
         from stillspeak.media.marks.label import DEFAULT_TEXT
 
-        if self.label_text is None and self.label:
-            return DEFAULT_TEXT
-        return self.label_text
+        label = DEFAULT_TEXT if self.label else None
+        return super().choices(label if self.label_text is None else self.label_text)
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -197,7 +190,6 @@ def in_bytes(number: int) -> str:
 
 
 def in_time(seconds: float) -> str:
-    """In the unit that fits."""
     for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:.3g} {unit}"
@@ -216,18 +208,17 @@ def progress_bar(what: str, total: int | None, quiet: bool) -> Iterator[Advance]
     if quiet or not sys.stderr.isatty():
         yield lambda done, text="": None
         return
+    from rich import progress
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
 
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[text]}"),
+        "{task.description}",
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TimeRemainingColumn(),
+        "{task.fields[text]}",
     )
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+    with progress.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=total, text="")
         yield lambda done, text="": bar.update(task, completed=done, text=text)
 

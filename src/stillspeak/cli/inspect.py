@@ -13,6 +13,7 @@ from stillspeak.cli.common import AsJson, tell
 from stillspeak.errors import InputError, StillspeakError
 
 if TYPE_CHECKING:
+    from stillspeak.media.marks.credentials import Credentials
     from stillspeak.media.marks.inspection import Inspection
 
 EXIT_CODES = {"intact": 0, "re-encoded": 3, "unmarked": 4, "untrusted": 5, "tampered": 6}
@@ -49,43 +50,40 @@ def inspect(
             continue
         code = max(code, EXIT_CODES[found.verdict])
         if as_json:
-            print(json.dumps(as_table(found)))
+            print(json.dumps(_table(found)))
         else:
-            print(("\n" if number else "") + as_text(found))
+            print(("\n" if number else "") + _text(found))
     if unread or code:
         raise SystemExit(1 if unread else code)
 
 
-def as_table(found: Inspection) -> dict[str, Any]:
-    """One JSON object of an inspection."""
-    table: dict[str, Any] = {
+def _table(found: Inspection) -> dict[str, Any]:
+    mark, credentials = found.watermark, found.credentials
+    return {
         "file": str(found.path),
         "verdict": found.verdict,
         "summary": found.summary,
-        "watermark": {**asdict(found.watermark), "identifier": _hex(found.watermark.identifier)},
-        "credentials": None,
+        "watermark": {**asdict(mark), "identifier": _hex(mark.identifier)},
+        "credentials": credentials
+        and {**asdict(credentials), "watermark": _hex(credentials.watermark)},
     }
-    if found.credentials is not None:
-        named = _hex(found.credentials.watermark)
-        table["credentials"] = {**asdict(found.credentials), "watermark": named}
-    return table
 
 
 def _hex(identifier: int | None) -> str | None:
     return None if identifier is None else f"{identifier:08x}"
 
 
-def as_text(found: Inspection) -> str:
-    """An inspection for people, a line for each thing that is known."""
+def _text(found: Inspection) -> str:
     lines = [f"{found.path}: {found.verdict} ({found.summary})"]
 
     def add(name: str, value: object) -> None:
-        if value:
-            lines.append(f"  {name:12}{_plain(value)}")
+        if value:  # a file may say of itself what would steer a terminal
+            plain = "".join(c if c.isprintable() else "?" for c in str(value))
+            lines.append(f"  {name:12}{plain}")
 
     mark, credentials = found.watermark, found.credentials
     if credentials is not None:
-        add("signed by", _signer(found))
+        add("signed by", _signer(credentials))
         add("time stamp", credentials.signed_at)
         add("tool", credentials.tool)
         add("actions", ", ".join(credentials.actions))
@@ -109,24 +107,16 @@ def as_text(found: Inspection) -> str:
     return "\n".join(lines)
 
 
-def _signer(found: Inspection) -> str:
-    credentials = found.credentials
-    assert credentials is not None
+def _signer(credentials: Credentials) -> str:
     name = credentials.signer or "an unknown signer"
     if credentials.organisation and not credentials.self_made:
         name += f" of {credentials.organisation}"
-    if credentials.trusted and credentials.self_made:
-        return f"{name}: a self-made certificate that is trusted here"
+    if credentials.self_made:
+        whose = " that is trusted here" if credentials.trusted else ", which anyone can make"
+        return f"{name}: a self-made certificate{whose}"
     if credentials.trusted:
         return f"{name}: trusted"
-    if credentials.self_made:
-        return f"{name}: a self-made certificate, which anyone can make"
     return f"{name}: not trusted here; --trust ROOT.pem says whom to trust"
-
-
-def _plain(value: object) -> str:
-    """What a file says about itself, without characters that steer a terminal."""
-    return "".join(c if c.isprintable() else "?" for c in str(value))
 
 
 def _read(path: Path) -> str:

@@ -97,7 +97,6 @@ def _cut_folder(
     rejected: Callable[[Rejected], None],
     quiet: bool,
 ) -> list[Clip]:
-    """Clips of a folder of videos, with a progress bar of its own."""
     from stillspeak.data.layouts.folder import find_folder
     from stillspeak.data.segments import SegmentRules
 
@@ -116,10 +115,7 @@ def _cut_folder(
 
 
 def _listing(clips: Sequence[Clip], splits: Sequence[str]) -> Iterator[str]:
-    """A line for each speaker, by split: clips, their length and emotions where known.
-
-    Speakers of ``splits`` alone unless that is empty.
-    """
+    """A line for each speaker of ``splits``, or of all if that is empty."""
     groups: dict[tuple[str, str], list[Clip]] = {}
     for clip in clips:
         if not splits or clip.split in splits:

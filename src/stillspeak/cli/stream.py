@@ -120,15 +120,12 @@ def stream(
     tell_unmarked(choices, quiet)
     if not quiet:
         where = f"{record}: " if record is not None else ""
-        print(f"{where}{_summary(stats, face.fps)}", file=sys.stderr)
-
-
-def _summary(stats: dict[str, Any], fps: int) -> str:
-    pictures, lost = stats["pictures"], stats["sound"]["dropped"] / RATE
-    return (
-        f"{stats['frames'] / fps:.2f} s, {pictures['shown']} pictures, "
-        f"{pictures['dropped']} left out, {lost:.2f} s of sound lost"
-    )
+        pictures, lost = stats["pictures"], stats["sound"]["dropped"] / RATE
+        print(
+            f"{where}{stats['frames'] / face.fps:.2f} s, {pictures['shown']} pictures, "
+            f"{pictures['dropped']} left out, {lost:.2f} s of sound lost",
+            file=sys.stderr,
+        )
 
 
 async def _play(

@@ -134,33 +134,30 @@ def export(
     overwrite: Overwrite = False,
 ) -> None:
     """Write all answers as CSV or JSON, one row a trial and question."""
+    from stillspeak.errors import OutputError, OutputExistsError
     from stillspeak.study.export import as_csv, as_json
     from stillspeak.study.kinds import Study
     from stillspeak.study.store import AnswerStore
+    from stillspeak.system.atomic import whole_file
 
     usage({"--csv FILE or --json FILE is needed": to_csv is None and to_json is None})
     study = Study.load(directory)
     with AnswerStore(study, database, create=False) as store:
         data = store.read()
     for path, make in ((to_csv, as_csv), (to_json, as_json)):
-        if path is not None:
-            _write_text(path, make(study, data), overwrite=overwrite)
-
-
-def _write_text(path: Path, text: str, *, overwrite: bool) -> None:
-    from stillspeak.errors import OutputError, OutputExistsError
-    from stillspeak.system.atomic import whole_file
-
-    if str(path) == "-":
-        print(text, end="")
-        return
-    if path.exists() and not overwrite:
-        raise OutputExistsError(f"{path}: is there already; give another name, or --overwrite")
-    try:
-        with whole_file(path) as partial:
-            partial.write_text(text, "utf-8")
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
+        if path is None:
+            continue
+        text = make(study, data)
+        if str(path) == "-":
+            print(text, end="")
+            continue
+        if path.exists() and not overwrite:
+            raise OutputExistsError(f"{path}: is there already; give another name, or --overwrite")
+        try:
+            with whole_file(path) as partial:
+                partial.write_text(text, "utf-8")
+        except OSError as error:
+            raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
 @app.command("simulate")
