@@ -41,7 +41,7 @@ from stillspeak.errors import (
     WeightsError,
 )
 from stillspeak.evaluation.measures.lipreading import load_lip_reader
-from stillspeak.media.audio import MAX_RATE, _silence, load_audio
+from stillspeak.media.audio import MAX_RATE, load_audio
 from stillspeak.media.image import load_image
 from stillspeak.media.video import iter_frames
 from stillspeak.models.generator import Generator
@@ -483,15 +483,6 @@ def test_a_sound_file_with_such_a_rate() -> None:
     body = b"WAVE" + form + struct.pack("<4sI", b"data", 1000) + bytes(1000)
     with pytest.raises(AudioError, match="the sample rate is 2147483647; give at most"):
         load_audio(struct.pack("<4sI", b"RIFF", len(body)) + body)
-
-
-def test_silence_that_a_file_leaves_out_comes_by_the_second() -> None:
-    pieces = list(_silence(2_500, 1000, 3.0))
-    assert [(len(piece.samples), piece.start) for piece in pieces] == [
-        (1000, 3.0),
-        (1000, 4.0),
-        (500, 5.0),
-    ]
 
 
 def test_a_video_with_a_sound_track_of_no_known_kind(tmp_path: Path) -> None:
