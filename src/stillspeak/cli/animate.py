@@ -185,15 +185,9 @@ def _animate_table(table: Path, part: str, skip_existing: bool, how: _How) -> No
     for result in results:
         tell_warnings(result.warnings, f"{table}, line {result.job.line}", how.quiet)
         if how.as_json:
-            row = {
-                "line": result.job.line,
-                "output": str(result.job.output),
-                "frames": result.frames,
-                "skipped": result.skipped,
-                "error": result.error,
-                "warnings": [asdict(warning) for warning in result.warnings],
-            }
-            print(json.dumps(row))
+            row = asdict(result)
+            job = row.pop("job")
+            print(json.dumps({"line": job["line"], "output": str(job["output"]), **row}))
     failed = [result for result in results if result.error]
     if not (how.as_json or how.quiet):
         made = sum(bool(result.frames) for result in results)

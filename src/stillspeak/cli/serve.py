@@ -52,12 +52,9 @@ def serve(
         "key": marks.key,
         "keep_seconds": None if keep_minutes is None else 60 * keep_minutes,
     }
-    table = merge(
-        read_toml(config) if config else {},
-        {key: value for key, value in given.items() if value is not None},
-    )
+    given = {key: value for key, value in given.items() if value is not None}
+    table = merge(read_toml(config) if config else {}, given)
     settings = build(ServeSettings, table, name=str(config or "serve"))
-
     tell_unmarked(settings.choices, quiet)
 
     def ready(url: str) -> None:

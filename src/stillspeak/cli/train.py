@@ -55,23 +55,20 @@ def train(
         return
 
     with progress_bar("training", None, quiet) as advance:
-
-        def progress(step: int, steps: int, values: Mapping[str, float]) -> None:
-            advance(step, f"of {steps}  loss {values['loss']:.4f}")
-
         reason = run_training(
             options,
             minutes=minutes,
             info={"command": command_line()},
             report=report,
-            progress=progress,
+            progress=lambda step, steps, values: advance(
+                step, f"of {steps}  loss {values['loss']:.4f}"
+            ),
         )
     if first:
         print(f"stopped: {reason}; the run is in {run}")
 
 
 def _print_plan(plan: Plan, minutes: float | None) -> None:
-    """A dry run for people: a table, one row a number."""
     from rich.console import Console
     from rich.table import Table
 
@@ -103,8 +100,7 @@ def _print_plan(plan: Plan, minutes: float | None) -> None:
             f"{in_time(phase.seconds_left)} left",
         )
     if plan.validations_left:
-        each = f"{plan.validation_seconds:.3g} s"
-        add("validations", f"{plan.validations_left} left, each {each}")
+        add("validations", f"{plan.validations_left} left, each {plan.validation_seconds:.3g} s")
     add(
         "memory",
         f"{in_bytes(memory.total)}: parameters {in_bytes(memory.parameters)}, gradients "

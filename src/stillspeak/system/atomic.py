@@ -1,12 +1,8 @@
 """Files and folders that are there whole or not at all, and folders that one process fills.
 
-What is being written stands in a hidden folder beside its place, ``.stillspeak.RANDOM.partial``,
-and is renamed when it is whole. Meanwhile its process holds the lock ``.lock`` in that folder,
-which the system takes back when the process ends, however it ends: a partial folder whose lock is
-free was left by a killed process, and the next one that writes there removes it. A claimed folder
-has such a lock too. The file stays there: removing the file of a lock can let two in.
-
-On file systems without locks, files are written as carefully, but no leftovers
+What is being written stands in ``.stillspeak.RANDOM.partial`` beside its place, with a lock that
+ends with its process: the next process that writes there removes a partial folder whose lock is
+free. A lock's file stays: removing it can let two in. On file systems without locks no leftovers
 are removed and no process is refused.
 """
 
@@ -33,14 +29,11 @@ class LockedError(Exception):
 
 
 def lock_file(path: Path, *, wait: bool = False) -> BaseFileLock | None:
-    """Hold a lock until its ``release()`` or the end of the process.
+    """Hold a lock until its ``release()`` or the end of the process; None: no locks here.
 
     Args:
         path: the lock's file, which is made and stays; never one that holds anything.
         wait: until the lock is free.
-
-    Returns:
-        The lock; None where the file system has none.
 
     Raises:
         LockedError: it is held, and ``wait`` is False.

@@ -145,15 +145,9 @@ def configuration(section: str = "") -> Callable[[type[T]], type[T]]:
     """Make a class a frozen dataclass whose values pydantic checks, wherever it is made.
 
     Ranges stand with the fields, ``Annotated[float, Field(ge=0)]``; what concerns several fields
-    is checked in ``__post_init__``, which raises :class:`ConfigError`. Tables with unknown keys
-    are refused. Lists become tuples, whole numbers floats, where the field is one.
-
-    Args:
-        section: what error messages put before the field's name, such as ``training``.
-
-    Returns:
-        The decorator. Making an instance raises ConfigError for a wrong value and, as with any
-        class, TypeError for arguments that it does not have or that are missing.
+    is checked in ``__post_init__``. A wrong value raises :class:`ConfigError`, whose message puts
+    ``section`` before the field's name; an unknown or missing argument raises TypeError. Lists
+    become tuples, whole numbers floats, where the field is one.
     """
 
     def decorate(cls: type[T]) -> type[T]:
