@@ -45,9 +45,7 @@ def stream(
     mic: Annotated[bool, "Take the sound of a microphone."] = False,
     mic_device: Annotated[str | None, "Its number, or a part of its name."] = None,
     sound: Annotated[
-        str | None,
-        "--input",
-        "A sound file, in real time; - is raw 16-bit PCM on stdin.",
+        str | None, "--input", "A sound file, in real time; - is raw 16-bit PCM on stdin."
     ] = None,
     rate: Annotated[int, Field(ge=1000, le=1_000_000), "Samples a second of the PCM."] = 16_000,
     channels: Annotated[int, Field(ge=1, le=32), "Channels of the PCM."] = 1,
@@ -55,9 +53,7 @@ def stream(
     record: Annotated[Path | None, "Write an MP4."] = None,
     output: Annotated[str | None, "-o", "--output", "- writes to stdout, for a player."] = None,
     form: Annotated[
-        str,
-        "--format",
-        "What -o - writes: mkv with sound, mjpeg or rgb24 without.",
+        str, "--format", "What -o - writes: mkv with sound, mjpeg or rgb24 without."
     ] = "mkv",
     seconds: Annotated[float | None, Field(ge=0.04), "Stop after this many seconds."] = None,
     model: Model = "default",

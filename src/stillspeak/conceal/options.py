@@ -66,9 +66,7 @@ class GapOptions(MotionOptions):
     ease: Annotated[
         int,
         Field(
-            ge=0,
-            le=25,
-            description="With --online: good frames over which the picture returns.",
+            ge=0, le=25, description="With --online: good frames over which the picture returns."
         ),
     ] = 0
     """With ``online``, good frames after a gap over which the picture passes from the generated

@@ -39,8 +39,7 @@ class EvaluationOptions:
         int | None, Field(ge=1, description="At most this many, from the speakers in turn.")
     ] = None
     metrics: Annotated[
-        tuple[str, ...] | None,
-        Field(description="Only these, separated by commas; see --list."),
+        tuple[str, ...] | None, Field(description="Only these, separated by commas; see --list.")
     ] = None
     embedder: Annotated[
         Path | None, Field(description="ONNX face embedder for acd, instead of dlib's.")

@@ -160,7 +160,7 @@ def configuration(section: str = "") -> Callable[[type[T]], type[T]]:
                 check(self, *args, **values)
             except ValidationError as error:
                 first = error.errors()[0]
-                if first["type"] in _ARGUMENTS and len(first["loc"]) == 1:
+                if first["type"].endswith("_argument") and len(first["loc"]) == 1:
                     raise TypeError(f"{cls.__name__}: {_first(error)}") from error
                 prefix = f"{section}." if section else ""
                 raise ConfigError(prefix + _first(error)) from error
@@ -173,8 +173,7 @@ def configuration(section: str = "") -> Callable[[type[T]], type[T]]:
 
 def fields_of(kind: type[Any]) -> dict[str, FieldInfo]:
     """The fields of a configuration: their types, defaults, ranges and descriptions."""
-    fields: dict[str, FieldInfo] = kind.__pydantic_fields__
-    return fields
+    return cast("dict[str, FieldInfo]", kind.__pydantic_fields__)
 
 
 def range_of(field: FieldInfo) -> tuple[Any, Any]:
@@ -182,8 +181,6 @@ def range_of(field: FieldInfo) -> tuple[Any, Any]:
     limits = {type(one).__name__: one for one in field.metadata}
     return getattr(limits.get("Ge"), "ge", None), getattr(limits.get("Le"), "le", None)
 
-
-_ARGUMENTS = ("unexpected_keyword_argument", "unexpected_positional_argument", "missing_argument")
 
 _REASONS = {
     "unexpected_keyword_argument": "no such setting",
@@ -237,5 +234,4 @@ def read_json(text: str | bytes) -> Any:
 
 def to_table(config: Any) -> Table:
     """The plain values of a configuration, fit for JSON; the inverse of :func:`build`."""
-    table: Table = json.loads(json.dumps(asdict(config)))
-    return table
+    return cast("Table", json.loads(json.dumps(asdict(config))))
