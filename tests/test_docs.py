@@ -128,6 +128,11 @@ def test_the_index_names_every_page() -> None:
             assert page.removeprefix("docs/") in named, f"docs/index.md does not name {page}"
 
 
+def test_the_pages_stay_few_and_short() -> None:
+    written = [text(str(path.relative_to(ROOT))) for path in (ROOT / "docs").rglob("*.md")]
+    assert len(written) <= 14 and sum(len(page.split()) for page in written) <= 25_000
+
+
 def test_every_picture_is_shown_somewhere() -> None:
     shown = {
         ((ROOT / page).parent / link).resolve()
