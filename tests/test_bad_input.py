@@ -252,21 +252,16 @@ def test_a_disk_that_fills_up(refused, files, monkeypatch, output, there):
         (files / output / "000000.png").write_bytes(b"mine")
     elif there:
         (files / output).write_bytes(b"mine")
-    start = video_writer._start_writer
+    kind = {"out.gif": "_GifWriter", "frames": "_FolderWriter"}.get(output, "_MovieWriter")
+    writer, added = getattr(video_writer, kind), []
+    add = writer.add
 
-    def start_full(*arguments, **options):
-        writer = start(*arguments, **options)
-        add = writer.add
+    def add_some(self, frame):
+        if len(added) == 5:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        added.append(add(self, frame))
 
-        def add_some(frame):
-            if writer.count == 5:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            add(frame)
-
-        writer.add = add_some
-        return writer
-
-    monkeypatch.setattr(video_writer, "_start_writer", start_full)
+    monkeypatch.setattr(writer, "add", add_some)
     line = refused(*into(output), "--overwrite")
     assert line == f"{output}: the disk is full; free some space or write elsewhere"
 

@@ -105,7 +105,6 @@ def conceal(
     tell_unmarked(marking, quiet)
     if as_json:
         took = round(time.perf_counter() - started, 3)
-        record = {**result.as_dict(), "model": model, "seed": motion.seed, "took": took}
-        print(json.dumps(record))
+        print(json.dumps({**result.as_dict(), "model": model, "seed": motion.seed, "took": took}))
     elif not quiet:
         print(f"{Path(output)}: {result.summary()}")

@@ -229,7 +229,7 @@ class _MovieWriter(_Writer):
 
     def __init__(self, output: _Output, kind: str, height: int, width: int) -> None:
         self.output = output
-        self.pad = ((0, height % 2), (0, width % 2), (0, 0))
+        self.odd = ((0, height % 2), (0, width % 2), (0, 0)) if (height | width) % 2 else None
         self.fed = 0
         self.resampler = ChunkResampler(output.sample_rate, _SOUND_RATE)
         sound = ("aac" if kind == ".mp4" else "libopus", _SOUND_RATE)
@@ -244,7 +244,8 @@ class _MovieWriter(_Writer):
         )
 
     def add(self, frame: Frame) -> None:
-        self.movie.write(self.movie.convert(np.pad(frame, self.pad, mode="edge")))
+        even = frame if self.odd is None else np.pad(frame, self.odd, mode="edge")
+        self.movie.write(self.movie.convert(even))
         if self.movie.sound is None or self.output.audio is None:
             return
         # The sound of the frames so far, silence where it has ended.
