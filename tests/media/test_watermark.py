@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from stillspeak.media.marks import watermark
+from stillspeak.media.marks.marking import Marking, Marks
 from stillspeak.media.marks.watermark import SMALLEST, Watermarker, read_watermark, symbol_bits
 from support.faces import face_pictures
 from support.marks import encoded, speaking, speaking_photo
@@ -166,3 +167,10 @@ def test_the_chips_are_what_they_were():
     assert np.array_equal(
         tables.sequences @ tables.sequences.T, 2048 * np.eye(256, dtype=np.float32)
     )
+
+
+@pytest.mark.parametrize(("side", "room"), [(SMALLEST - 1, False), (SMALLEST, True)])
+def test_only_a_picture_without_room_goes_without(side: int, room: bool) -> None:
+    marking = Marking(Marks(credentials=False), ".png")
+    marking.frame(np.full((side, 2 * side, 3), 90, np.uint8))
+    assert (marking.identifier is not None) == room

@@ -64,6 +64,19 @@ def test_the_end_of_a_sound_does_not_wait_for_more():
     assert buffer.take().heard == HOP  # the next utterance begins with a frame of its own
 
 
+def test_only_what_is_missing_inside_an_utterance_counts_as_filled():
+    buffer = JitterBuffer(RATE, FPS)
+    buffer.take()
+    assert buffer.counts.filled == 0  # nobody speaks yet
+    buffer.push(levels(1)[:100], RATE)
+    buffer.take()
+    buffer.take()
+    assert buffer.counts.filled == HOP - 100
+    buffer.clear()
+    buffer.take()
+    assert buffer.counts.filled == HOP - 100
+
+
 @pytest.mark.parametrize("rate", [8_000, 11_025, 22_050, 44_100, 48_000, 96_000])
 @pytest.mark.parametrize("channels", [1, 2])
 def test_any_rate_keeps_pitch_and_length(rate, channels):
