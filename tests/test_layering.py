@@ -18,31 +18,35 @@ RULE: dict[str, set[str]] = {
     "errors": set(),
     "constants": set(),
     "system": {"errors"},
-    "options": {"system"},
+    "options": {"system", "motion"},
     "media": BASE | {VERSION},
     "face": BASE,
     "models": {"errors", "constants", "system.configuration"},
     "weights": BASE | {"models"},
-    "rendering": BASE | {"media", "face", "models", "weights"},
-    "synthesis": BASE | {"media", "models", "options", "rendering"},
-    "animate": BASE | {"media", "face", "models", "options", "weights", "rendering", "synthesis"},
-    "stream": BASE | {"media", "models", "options", "weights", "rendering", "animate"},
+    "motion": BASE | {"media", "models", "weights"},
+    "rendering": BASE | {"media", "face", "models", "motion", "weights"},
+    "synthesis": BASE | {"media", "models", "motion", "options", "rendering"},
+    "animate": BASE
+    | {"media", "face", "models", "motion", "options", "weights", "rendering", "synthesis"},
+    "stream": BASE | {"media", "models", "motion", "options", "weights", "rendering", "animate"},
     "batch": BASE | {"media", "options", "rendering", "animate"},
     "data": BASE
     | {"media", "face"}
     | {f"models.{name}" for name in ("config", "layers", "pixels", "regions")},
-    "training": BASE | {"media", "face", "models", "weights", "rendering", "data", VERSION},
+    "training": BASE
+    | {"media", "face", "models", "motion", "weights", "rendering", "data", VERSION},
     "reporting": BASE | {VERSION},
     "evaluation": BASE
-    | {"media", "face", "models", "options", "weights", "rendering", "synthesis", "data"}
+    | {"media", "face", "models", "motion", "options", "weights", "rendering", "synthesis", "data"}
     | {"reporting", VERSION},
-    "conceal": BASE | {"media", "face", "models", "options", "weights", "rendering", "synthesis"},
+    "conceal": BASE
+    | {"media", "face", "models", "motion", "options", "weights", "rendering", "synthesis"},
     "export": BASE | {"media", "face", "models", "weights", VERSION},
-    "realtime": BASE | {"media", "animate", "stream"},
+    "realtime": BASE | {"media", "motion", "animate", "stream"},
     "integrations": BASE | {"realtime", "stream"},
     "web": BASE
-    | {"media", "face", "options", "weights", "rendering", "animate", "stream", "realtime"}
-    | {VERSION},
+    | {"media", "face", "motion", "options", "weights", "rendering", "animate", "stream"}
+    | {"realtime", VERSION},
     "study": BASE | {"media", "data", "reporting", "web"},
     "__main__": {"cli"},
 }

@@ -1,0 +1,1 @@
+"""How a face moves: head, eyes, brows and mood, from the sound; as numbers, without a picture."""
