@@ -25,8 +25,8 @@ UNITS = (
     "lip_tightener",
     "jaw_drop",
 )
-"""Action units 1, 2, 4, 5, 6, 7, 9, 10, 12, 15, 17, 20, 23 and 26 of the Facial Action Coding System
-(Ekman, Friesen, Hager 2002), in this order."""
+"""Action units 1, 2, 4, 5, 6, 7, 9, 10, 12, 15, 17, 20, 23 and 26, in this order, of the Facial
+Action Coding System (Ekman, Friesen, Hager 2002)."""
 
 _INDEX = {name: index for index, name in enumerate(UNITS)}
 
