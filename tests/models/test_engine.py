@@ -160,6 +160,36 @@ def test_poses_are_the_same_whatever_their_number() -> None:
     assert torch.equal(poses(engine, [5, 1, 6]), whole)
 
 
+@torch.inference_mode()
+def test_features_are_handed_out_and_change_no_pose() -> None:
+    generator = lively("layers")
+    engine, config = InferenceEngine(generator), generator.config
+    windows = 0.1 * torch.randn(1, 5, config.window, generator=torch.Generator().manual_seed(2))
+    noise, still = torch.zeros(1, 5, 0), torch.zeros(1, 3, config.height, config.width)
+    for runs, encoder in ((generator, generator.context_encoder), (engine, engine.audio)):
+        decoded, _ = runs.step(runs.prepare_still(still), windows, noise, runs.initial_state())
+        alone, _ = encoder(windows, runs.initial_state().context)  # as before there were any
+        assert decoded.pose is not None and decoded.features is not None
+        assert torch.equal(decoded.pose.flatten(2), alone)
+        assert decoded.features.shape == (1, 2 * 5, config.speech.width)
+        assert runs.speech is generator.speech is not None
+    state, parts = engine.initial_state(), []
+    for at in range(5):
+        one, state = engine.step(None, windows[:, at : at + 1], noise[:, :1], state)
+        parts.append(one.features)
+    whole, _ = engine.step(None, windows, noise, engine.initial_state())
+    assert torch.equal(torch.cat(parts, 1), whole.features)
+    painter = lively("unet")
+    random = torch.Generator().manual_seed(2)
+    made, _ = painter.step(
+        painter.prepare_still(torch.zeros(1, 3, 128, 96)),
+        torch.randn(1, 5, painter.config.window, generator=random),
+        painter.draw_noise(1, 5, random),
+        painter.initial_state(),
+    )
+    assert made.features is None and painter.speech is None and made.frames.shape[1] == 5
+
+
 def test_poses_without_eight_bits_are_the_generators() -> None:
     generator = lively("layers")
     engine = InferenceEngine(generator, packed=False)

@@ -28,13 +28,20 @@ class Decoded:
     Args:
         frames: (B, T, 3, H, W) in [-1, 1].
         pose: (B, T, 41, 2), see :mod:`stillspeak.face.mouth`.
+        features: (B, 2 T, D) what the speech encoder heard, two tokens a frame, if there is one.
     """
 
-    __slots__ = ("_frames", "pose")
+    __slots__ = ("_frames", "features", "pose")
 
-    def __init__(self, frames: Tensor | None = None, *, pose: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        frames: Tensor | None = None,
+        *,
+        pose: Tensor | None = None,
+        features: Tensor | None = None,
+    ) -> None:
         assert (frames is None) != (pose is None)
-        self._frames, self.pose = frames, pose
+        self._frames, self.pose, self.features = frames, pose, features
 
     @property
     def frames(self) -> Tensor:

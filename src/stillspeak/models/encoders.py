@@ -87,11 +87,18 @@ class SpeechContextEncoder(nn.Module):
 
     def forward(self, windows: Tensor, state: ContextState) -> tuple[Tensor, ContextState]:
         """(B, T, N) in [-1, 1] -> poses (B, T, 82) in distances between the eyes, new state."""
+        poses, _, state = self.listen(windows, state)
+        return poses, state
+
+    def listen(self, windows: Tensor, state: ContextState) -> tuple[Tensor, Tensor, ContextState]:
+        """As :meth:`forward`, with the speech encoder's features of the frames' tokens, two each,
+        (B, 2 T, D), in between."""
         first = not state.speech.spectra.shape[2]
         features, speech = self.speech(self.sound(windows, first=first), state.speech)
         # The first window yields tokens before its frame as well.
-        coefficients, pose = self.pose(features[:, -2 * windows.shape[1] :], state.pose)
-        return self.pose.shapes(coefficients).flatten(2), ContextState(speech, pose)
+        features = features[:, -2 * windows.shape[1] :]
+        coefficients, pose = self.pose(features, state.pose)
+        return self.pose.shapes(coefficients).flatten(2), features, ContextState(speech, pose)
 
 
 class ContextEncoder(nn.Module):

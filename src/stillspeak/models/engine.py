@@ -24,7 +24,7 @@ from stillspeak.models.decoders import Decoded, StillContext, UNetDecoder
 from stillspeak.models.encoders import ContextEncoder, ContextState, SpeechContextEncoder
 from stillspeak.models.generator import Generator, GeneratorState
 from stillspeak.models.layers import SkipFusion
-from stillspeak.models.speech import AttentionLayer
+from stillspeak.models.speech import AttentionLayer, SpeechEncoder
 
 TOLERANCE = {torch.float32: 0.05, torch.bfloat16: 2.0}
 """Largest difference of a frame from the generator's own, in levels of 255. Measured on the
@@ -49,6 +49,9 @@ class Engine(Protocol[Still]):
 
     @property
     def device(self) -> torch.device: ...
+
+    @property
+    def speech(self) -> SpeechEncoder | None: ...
 
     def prepare_still(self, still: Tensor) -> Still: ...
 
@@ -118,6 +121,11 @@ class InferenceEngine:
             if isinstance(decoder, UNetDecoder):
                 self.unet = _FoldedUNet(decoder, self.config, dtype, packed=self.packed)
 
+    @property
+    def speech(self) -> SpeechEncoder | None:
+        """See :attr:`Generator.speech`."""
+        return self.generator.speech
+
     def initial_state(self, clips: int = 1) -> GeneratorState:
         """The state before the first window: zeros."""
         return self.generator.initial_state(clips)
@@ -140,10 +148,12 @@ class InferenceEngine:
         """The next T frames or poses and the new state, as :meth:`Generator.step` makes them, from
         windows (1, T, N) float32 in [-1, 1] and noise (1, T, noise_dim)."""
         context_state, noise_state = state
+        if isinstance(self.audio, _PackedSpeech):
+            poses, features, context_state = self.audio.listen(windows, context_state)
+            pose = torch.unflatten(poses, 2, (-1, 2))
+            return Decoded(pose=pose, features=features), GeneratorState(context_state, noise_state)
+        assert still is not None and self.unet is not None
         encoded, context_state = self.audio(windows, context_state)
-        state = GeneratorState(context_state, noise_state)
-        if still is None or self.unet is None:
-            return Decoded(pose=torch.unflatten(encoded, 2, (-1, 2))), state
         coded, noise_state = self.generator.noise_generator(noise, noise_state)
         frames = self.unet(still, torch.cat((encoded[0], coded[0]), 1))
         return Decoded(frames[None]), GeneratorState(context_state, noise_state)
@@ -215,14 +225,22 @@ class _PackedSpeech:
         self, windows: Tensor, state: Tensor | ContextState
     ) -> tuple[Tensor, Tensor | ContextState]:
         """See :attr:`InferenceEngine.audio`."""
+        poses, _, state = self.listen(windows, state)
+        return poses, state
+
+    def listen(
+        self, windows: Tensor, state: Tensor | ContextState
+    ) -> tuple[Tensor, Tensor, ContextState]:
+        """See :meth:`~stillspeak.models.encoders.SpeechContextEncoder.listen`."""
         assert isinstance(state, ContextState)
         if not self._one_by_one:
-            return self._encoder(windows, state)  # type: ignore[no-any-return]
-        encoded = []
+            return self._encoder.listen(windows, state)
+        poses, features = [], []
         for window in torch.split(windows, 1, 1):
-            one, state = self._encoder(window, state)
-            encoded.append(one)
-        return torch.cat(encoded, 1), state
+            pose, heard, state = self._encoder.listen(window, state)
+            poses.append(pose)
+            features.append(heard)
+        return torch.cat(poses, 1), torch.cat(features, 1), state
 
 
 class _EightBit(nn.Module):

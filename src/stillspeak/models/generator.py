@@ -16,6 +16,7 @@ from stillspeak.models.encoders import (
     NoiseGenerator,
     SpeechContextEncoder,
 )
+from stillspeak.models.speech import SpeechEncoder
 
 
 class GeneratorState(NamedTuple):
@@ -56,6 +57,12 @@ class Generator(nn.Module):
     def device(self) -> torch.device:
         """Where the parameters are."""
         return next(self.parameters()).device
+
+    @property
+    def speech(self) -> SpeechEncoder | None:
+        """What :attr:`Decoded.features` come from, if they do."""
+        encoder = self.context_encoder
+        return encoder.speech if isinstance(encoder, SpeechContextEncoder) else None
 
     def initial_state(self, clips: int = 1) -> GeneratorState:
         """The state before the first window: nothing was heard."""
@@ -108,6 +115,12 @@ class Generator(nn.Module):
     ) -> tuple[Decoded, GeneratorState]:
         """The next T frames, with the state handed on. Shapes as in :meth:`encode` and
         :meth:`decode`."""
+        if isinstance(self.context_encoder, SpeechContextEncoder):
+            poses, features, heard = self.context_encoder.listen(
+                windows, cast(ContextState, state.context)
+            )
+            pose = torch.unflatten(poses, 2, (-1, 2))
+            return Decoded(pose=pose, features=features), state._replace(context=heard)
         context, noise_encoding, new_state = self.encode(windows, noise, state)
         return self.decode(still, context, noise_encoding), new_state
 
