@@ -36,10 +36,10 @@ ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("steps", "cold", "sessions", "webrtc", "memory")
 MODELS = ("default", "temporal")
 VIEWS: dict[str, dict[str, Any]] = {
-    "crop": {"crop": True},
-    "photo, 512 lines": {"size": 512},
+    "crop": {"crop": True, "head_motion": 0.0},
+    "photo, 512 lines": {"size": 512, "head_motion": 0.0},
     "photo, 512 lines, head motion": {"size": 512, "head_motion": 1.0},
-    "photo, 1024 lines": {"size": 1024},
+    "photo, 1024 lines": {"size": 1024, "head_motion": 0.0},
     "photo, 1024 lines, head motion": {"size": 1024, "head_motion": 1.0},
 }
 REFERENCE = "reference"
@@ -443,7 +443,8 @@ def sessions(model: str, most: int, seconds: float) -> list[Row]:
     photo = astronaut()  # type: ignore[no-untyped-call]
     rows: list[Row] = []
     with Animator(model, device="cpu") as animator:
-        for view, options in (("crop", {"crop": True}), ("photo, 512 lines", {"size": 512})):
+        for view in ("crop", "photo, 512 lines"):
+            options = VIEWS[view]
             for count in range(1, most + 1):
                 faces = [
                     StreamSession(photo, animator=animator, seed=seed, **options)

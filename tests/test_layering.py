@@ -18,7 +18,7 @@ RULE: dict[str, set[str]] = {
     "errors": set(),
     "constants": set(),
     "system": {"errors"},
-    "options": {"system", "motion"},
+    "options": {"errors", "system", "motion"},
     "media": BASE | {VERSION},
     "face": BASE,
     "models": {"errors", "constants", "system.configuration"},

@@ -27,6 +27,12 @@ from stillspeak.web.studio.schemas import JobIn
         ({"blink": "often"}, "blink: must be a number, not 'often'"),
         ({"expression": 3.01}, "expression: must be at most 3, not 3.01"),
         ({"head_motion": 4.0}, "head_motion: must be at most 3, not 4.0"),
+        (
+            {"mood": "happy,sadly@2"},
+            "mood: 'sadly': name: must be 'neutral', 'happy', 'sad', 'angry', 'surprised', "
+            "'fearful', 'disgusted' or 'auto', not 'sadly'",
+        ),
+        ({"mood": 3}, "mood: must be a string, not 3"),
         ({"size": 63}, "size: must be at least 64, not 63"),
         ({"size": 4097}, "size: must be at most 4096, not 4097"),
     ],

@@ -44,7 +44,7 @@ def test_a_restarted_one_leaves_the_first_alone():
 
 
 def test_moments_move_eyes_and_head_alone():
-    still = AnimateOptions(crop=True, seed=3, blink=0.0, expression=0.0)
+    still = AnimateOptions(crop=True, seed=3, blink=0.0, expression=0.0, head_motion=0.0)
     assert np.array_equal(frames(face(lively(), still)), frames(face(lively(), still, moments=9)))
     assert not np.array_equal(frames(face(lively())), frames(face(lively(), moments=9)))
 

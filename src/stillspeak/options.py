@@ -13,6 +13,8 @@ from typing import Annotated, Any, TypedDict, TypeVar
 
 from pydantic import Field
 
+from stillspeak.errors import ConfigError
+from stillspeak.motion.moods import MoodPlan
 from stillspeak.system.configuration import configuration, fields_of
 
 MAX_SEED = 2**63 - 1
@@ -29,6 +31,7 @@ class OptionKeywords(TypedDict, total=False):
     blink: float
     expression: float
     head_motion: float
+    mood: str
 
 
 @configuration()
@@ -56,10 +59,24 @@ class AnimateOptions:
     """Times as many blinks as people make."""
     expression: Annotated[float, Field(ge=0, le=3, description="Movement of brows and gaze.")] = 1.0
     """1 is people's."""
-    head_motion: Annotated[float, Field(ge=0, le=3, description="Small movements of the head.")] = (
-        0.0
-    )
-    """0: it rests."""
+    head_motion: Annotated[float, Field(ge=0, le=3, description="Movement of the head.")] = 1.0
+    """1 is people's; 0: it rests."""
+    mood: Annotated[
+        str,
+        Field(
+            max_length=1000,
+            description="auto hears it; neutral, happy, sad, angry, surprised, fearful, disgusted; "
+            "happy:0.5 is half as strong, happy,sad@2.5 is sad from 2.5 s on.",
+        ),
+    ] = "neutral"
+    """As :meth:`MoodPlan.parse <stillspeak.motion.moods.MoodPlan.parse>` reads it. A video begins
+    with the picture's own face, and has the mood within half a second."""
+
+    def __post_init__(self) -> None:
+        try:
+            MoodPlan.parse(self.mood)
+        except ConfigError as error:
+            raise ConfigError(f"mood: {error}") from error
 
     def record(self, *names: str) -> dict[str, Any]:
         """Options, all unless named, as content credentials state them."""

@@ -233,7 +233,8 @@ def test_all_but_the_first_frame_lost_is_an_animation(strengths):
     made = concealer().conceal(clip, lost, sound(1.6), memory=0.0, **strengths)
     same = {"device": "cpu", "precision": "float32", "detector": shared_detector()}
     with Animator(talker(), **same) as animator:
-        animation = animator.animate(portrait(), (sound(1.6), RATE), **strengths).frames
+        speech = sound(1.6), RATE
+        animation = animator.animate(portrait(), speech, head_motion=0.0, **strengths).frames
     first = 1 if strengths else 22  # eyes and brows rest beside a good frame
     # The animation hears in eight bits, and the first frames take on what the drawing missed.
     far = [jump(made[k], animation[k]) for k in range(max(first, 4), 40)]
@@ -245,7 +246,8 @@ def test_with_a_memory_it_becomes_one():
     clip = np.repeat(portrait()[None], 75, axis=0)
     made = concealer().conceal(clip, lost_places(75, (1, 75)), sound(3.0), memory=0.2, **STILL)
     with Animator(talker(), device="cpu", detector=shared_detector()) as animator:
-        animation = animator.animate(portrait(), (sound(3.0), RATE), **STILL).frames
+        speech = sound(3.0), RATE
+        animation = animator.animate(portrait(), speech, head_motion=0.0, **STILL).frames
     distance = [jump(a, b) for a, b in zip(made, animation, strict=True)]
     assert distance[1] > 0.05
     assert max(distance[40:]) < 0.05

@@ -151,6 +151,7 @@ def test_the_command_line_makes_the_same_video(
     monkeypatch: pytest.MonkeyPatch,
 ):
     wish = {"crop": True, "size": 192, "seed": 7, "blink": 2.5, "expression": 0, "head_motion": 1.3}
+    wish["mood"] = "happy:0.5, sad@0.6"
     # Without marks: the watermark's identifier depends on the bytes of the picture's file.
     with TestClient(make_app(mark=False), base_url=URL) as client:
         both = uploaded(client, picture_bytes, sound_bytes)
@@ -275,6 +276,7 @@ def test_which_of_several_faces(client: TestClient, sound_bytes: bytes, picture_
         ({"blink": 3.1}, "blink"),
         ({"expression": -0.1}, "expression"),
         ({"head_motion": "Infinity"}, "head_motion"),
+        ({"mood": "sadly"}, "sadly"),
         ({"size": 63}, "size"),
         ({"size": 2000}, "size 2000 is more"),
         ({"size": 100_000}, "size"),

@@ -48,7 +48,11 @@ class MotionOptions:
     def motion(self) -> AnimateOptions:
         """The same as options of ``animate``."""
         return AnimateOptions(
-            face=self.face, seed=self.seed, blink=self.blink, expression=self.expression
+            face=self.face,
+            seed=self.seed,
+            blink=self.blink,
+            expression=self.expression,
+            head_motion=0.0,  # the head is where the video has it
         )
 
 

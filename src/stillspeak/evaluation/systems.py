@@ -166,7 +166,8 @@ class CropAnimator:
         found = self._detector.detect(still)
         face = Portrait.of_crop(still, found[0].points if found else None, self._generator)
         moments = seed + zlib.crc32(audio.tobytes())
-        options = AnimateOptions(crop=True, seed=seed)
+        # Real crops follow the head, so that it rests in them.
+        options = AnimateOptions(crop=True, seed=seed, head_motion=0.0)
         speaking = Synthesizer(self._generator, face, options, moments=moments)
         return np.stack(list(speaking.speak(audio)))
 

@@ -225,7 +225,9 @@ def command_lines(
         words += ["--model", file_argument(model)]
     for name, value in options.changed().items():
         words.append(f"--{name.replace('_', '-')}")
-        if value is not True:
+        if isinstance(value, str):
+            words.append(value)
+        elif value is not True:
             words.append(f"{value:g}" if float(f"{value:g}") == value else repr(value))
     if not choices.mark:
         words.append("--no-mark")

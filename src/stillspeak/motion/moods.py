@@ -1,0 +1,214 @@
+"""Moods: what they do to a face, how they are asked for, and how one becomes another.
+
+A mood is a set of action units, the combinations that the EMFACS dictionary lists for it (Friesen
+and Ekman, EMFACS-7, 1983; Ekman, Friesen and Hager, FACS Investigator's Guide, 2002). How far each
+goes at strength 1 is ours.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from stillspeak.errors import ConfigError
+from stillspeak.motion.frames import UNITS, Floats, unit
+from stillspeak.system.configuration import configuration
+
+MoodName = Literal["neutral", "happy", "sad", "angry", "surprised", "fearful", "disgusted"]
+
+MOODS: tuple[MoodName, ...] = get_args(MoodName)
+"""The columns of what is heard, in this order."""
+
+AUTO: Literal["auto"] = "auto"
+"""The mood that is heard in the speech."""
+
+MOST = 2.0
+"""The largest strength."""
+
+SPEED = 8.0
+"""How fast a mood comes and goes, 1/s: half of the way after 0.21 s, 90 % after 0.49 s and 98 %
+after 0.73 s."""
+
+LOOKS: dict[str, dict[str, float]] = {
+    "neutral": {},
+    "happy": {"cheek_raiser": 0.6, "lip_corner_puller": 0.8},
+    "sad": {
+        "inner_brow_raiser": 0.8,
+        "brow_lowerer": 0.4,
+        "lip_corner_depressor": 0.6,
+        "chin_raiser": 0.3,
+    },
+    "angry": {
+        "brow_lowerer": 0.8,
+        "upper_lid_raiser": 0.4,
+        "lid_tightener": 0.6,
+        "lip_tightener": 0.4,
+    },
+    "surprised": {
+        "inner_brow_raiser": 0.8,
+        "outer_brow_raiser": 0.8,
+        "upper_lid_raiser": 0.7,
+        "jaw_drop": 0.3,
+    },
+    "fearful": {
+        "inner_brow_raiser": 0.8,
+        "outer_brow_raiser": 0.5,
+        "brow_lowerer": 0.4,
+        "upper_lid_raiser": 0.7,
+        "lip_stretcher": 0.5,
+        "jaw_drop": 0.2,
+    },
+    "disgusted": {
+        "nose_wrinkler": 0.7,
+        "upper_lip_raiser": 0.6,
+        "lip_corner_depressor": 0.4,
+        "chin_raiser": 0.3,
+    },
+}
+"""Action units of each mood at strength 1."""
+
+
+def looks() -> npt.NDArray[np.float64]:
+    """:data:`LOOKS` as a matrix: (len(MOODS), len(UNITS))."""
+    table = np.zeros((len(MOODS), len(UNITS)))
+    for row, mood in zip(table, MOODS, strict=True):
+        for name, value in LOOKS[mood].items():
+            row[unit(name)] = value
+    return table
+
+
+@configuration()
+class Mood:
+    """A mood and how strongly it shows."""
+
+    name: Literal[MoodName, "auto"] = "neutral"
+    """``auto`` is what is heard in the speech."""
+    strength: Annotated[float, Field(ge=0, le=MOST)] = 1.0
+    """1: as clearly as people show it; of ``auto``, a factor on what is heard."""
+
+    @classmethod
+    def parse(cls, text: str) -> Mood:
+        """From ``name`` or ``name:strength``, such as ``happy:0.5``.
+
+        Raises:
+            ConfigError: there is no such mood, or the strength is none.
+        """
+        name, colon, given = (part.strip() for part in text.partition(":"))
+        values: dict[str, Any] = {"name": name, "strength": given if colon else 1.0}
+        try:
+            return cls(**values)
+        except ConfigError as error:
+            raise ConfigError(f"{text.strip()!r}: {error}") from error
+
+
+@dataclass(frozen=True)
+class MoodPlan:
+    """Which mood a face is in from when on."""
+
+    changes: tuple[tuple[float, Mood], ...] = ((0.0, Mood()),)
+    """Seconds, rising from 0 on, and the mood from then on."""
+
+    @classmethod
+    def parse(cls, text: str, face: int = 0) -> MoodPlan:
+        """The plan of one face, such as ``happy:0.5``, or ``happy,sad@2.5,1=angry``.
+
+        Parts are separated by commas or, where a comma means something else, semicolons. A part
+        is a mood as :meth:`Mood.parse` reads it, then ``@`` and the second from which it holds;
+        without, from the beginning. ``N=`` before it gives it to face ``N`` alone, for whom the
+        parts without a number then do not hold.
+
+        Raises:
+            ConfigError: which part is wrong, and why.
+        """
+        plans: dict[int | None, list[tuple[float, Mood]]] = {}
+        for part in re.split("[,;]", text):
+            whose, mood, start = _parts(part)
+            plan = plans.setdefault(whose, [])
+            if plan and start <= plan[-1][0]:
+                raise ConfigError(
+                    f"{part.strip()!r}: begins no later than the mood before it; give a time, "
+                    f"such as {mood.name}@{math.floor(plan[-1][0]) + 1}"
+                )
+            plan.append((start, mood))
+        changes = plans.get(face, plans.get(None, []))
+        if not changes or changes[0][0] > 0:
+            changes.insert(0, (0.0, Mood()))
+        return cls(tuple(changes))
+
+
+def _parts(part: str) -> tuple[int | None, Mood, float]:
+    """Which face a part of a plan is for, its mood, and from which second on it holds."""
+    whose, equals, rest = part.partition("=")
+    if equals and not whose.strip().isdecimal():
+        raise ConfigError(f"{part.strip()!r}: no number of a face before =")
+    text, at, seconds = (rest if equals else part).partition("@")
+    mood = Mood.parse(text)
+    if at and not re.fullmatch(r"\d{1,9}(\.\d*)?|\.\d+", seconds.strip()):
+        raise ConfigError(f"{part.strip()!r}: give seconds after @, such as {mood.name}@2.5")
+    return int(whose) if equals else None, mood, float(seconds) if at else 0.0
+
+
+class MoodTrack:
+    """The action units of a mood, frame by frame; how many are asked for at a time is the same.
+
+    The first frame is neutral, as the reference image is. From there each mood is approached
+    without a jump in value or speed, and never overshot: a critically damped spring of rate
+    :data:`SPEED` follows what is asked for.
+    """
+
+    def __init__(self, plan: MoodPlan, *, fps: float) -> None:
+        self._fps = fps
+        self._changes = list(plan.changes)
+        self._mood = Mood()
+        self._frame = 0
+        self._decay = math.exp(-SPEED / fps)
+        self._place = np.zeros(len(MOODS))
+        self._speed = np.zeros(len(MOODS))
+        self._looks = looks()
+
+    @property
+    def hears(self) -> bool:
+        """Whether any mood from now on is the one that is heard."""
+        return AUTO in {self._mood.name, *(mood.name for _, mood in self._changes)}
+
+    def set(self, mood: Mood) -> None:
+        """Be in this mood from the next frame on, whatever the plan was."""
+        self._mood, self._changes = mood, []
+
+    def draw(self, frames: int, heard: npt.NDArray[np.floating] | None = None) -> Floats:
+        """The next frames' action units: (T, len(UNITS)) float32, from 0 on.
+
+        Args:
+            frames: T.
+            heard: (T, len(MOODS)) in [0, 1], how strongly each mood is heard; None: none is.
+        """
+        rows = np.zeros((frames, len(UNITS)), np.float32)
+        for index in range(frames):
+            while self._changes and self._changes[0][0] * self._fps <= self._frame + 1e-6:
+                self._mood = self._changes.pop(0)[1]
+            rows[index] = self._place @ self._looks
+            self._follow(self._wanted(None if heard is None else heard[index]))
+            self._frame += 1
+        return rows
+
+    def _wanted(self, heard: npt.NDArray[np.floating] | None) -> npt.NDArray[np.float64]:
+        """What is asked for in this frame: (len(MOODS),)."""
+        wanted = np.zeros(len(MOODS))
+        if self._mood.name != AUTO:
+            wanted[MOODS.index(self._mood.name)] = self._mood.strength
+        elif heard is not None:
+            wanted[:] = self._mood.strength * np.clip(heard, 0.0, 1.0)
+        return wanted
+
+    def _follow(self, wanted: npt.NDArray[np.float64]) -> None:
+        """One frame of the spring, solved exactly."""
+        time, away = 1 / self._fps, self._place - wanted
+        push = self._speed + SPEED * away
+        self._place = wanted + self._decay * (away + time * push)
+        self._speed = self._decay * (self._speed - SPEED * time * push)
