@@ -386,6 +386,18 @@ def test_reset_is_a_new_session_whose_time_goes_on(decoder, rate):
     assert live.idle(1)[0].index == frames[-1].index + 1
 
 
+def test_head_eyes_and_mood_may_go_on_through_a_reset():
+    rest = {"crop": True, "blink": 0.0, "expression": 0.0}
+    live, fresh = session("layers", **rest), session("layers", **rest)
+    before = live.idle(40)
+    live.reset(motion=False)
+    after = live.idle(2)
+    assert [frame.index for frame in after] == [40, 41]
+    step = np.abs(after[0].picture.astype(int) - before[-1].picture).mean()
+    away = np.abs(after[0].picture.astype(int) - fresh.idle(1)[0].picture).mean()
+    assert step < away / 3
+
+
 # --- what may be pushed -------------------------------------------------------------------------
 
 

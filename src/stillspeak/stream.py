@@ -24,6 +24,7 @@ from stillspeak.errors import AudioError, ConfigError
 from stillspeak.media.audio import ChunkResampler, Waveform, mono_chunk, whole_rate
 from stillspeak.media.marks.marking import Marks
 from stillspeak.models.generator import Generator
+from stillspeak.motion.moods import Mood
 from stillspeak.options import AnimateOptions, OptionKeywords, takes_options
 from stillspeak.rendering.check import StillWarning
 from stillspeak.system.runtime import torch_threads
@@ -141,14 +142,14 @@ class StreamSession:
         self._before = 0  # frames before the last reset
         self._begin()
 
-    def _begin(self) -> None:
+    def _begin(self, motion: bool = True) -> None:
         """Everything that sound and time have changed, as at the start."""
         self._made = 0  # frames
         self._heard = 0  # samples at the input's rate, or as much silence
         # At the model's rate, from the beginning of the next frame's window on.
         self._sound: Waveform = np.zeros(self._left, np.float32)
         self._resampler.clear()
-        self._face.reset()
+        self._face.reset(motion=motion)
 
     @property
     def height(self) -> int:
@@ -248,13 +249,29 @@ class StreamSession:
         self._heard = max(self._heard, -(-self._made * self.sample_rate // self.fps))
         return made
 
-    def reset(self) -> None:
+    def set_mood(self, mood: str) -> None:
+        """Change the mood from the next frame on, smoothly; it stays after :meth:`reset` too.
+
+        Args:
+            mood: such as ``happy``, ``happy:0.5`` or ``auto``; takes the place of the option's
+                whole plan.
+
+        Raises:
+            ConfigError: there is no such mood, or its strength is out of range.
+        """
+        self._face.set_mood(Mood.parse(mood))
+
+    def reset(self, *, motion: bool = True) -> None:
         """Interrupt: what has been heard and not yet shown is dropped, and the state with it.
 
         The frames that follow are those of a new session, but their time stamps go on.
+
+        Args:
+            motion: False lets head, eyes and mood go on from where they are; only the mouth begins
+                anew.
         """
         self._before += self._made
-        self._begin()
+        self._begin(motion)
 
     def _hear(self, piece: Waveform) -> None:
         """Append (S,) float32 at the input's rate, S not 0, to the sound that waits."""

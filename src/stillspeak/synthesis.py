@@ -18,6 +18,7 @@ from stillspeak.media.audio import Waveform, frame_windows
 from stillspeak.models.decoders import Decoded
 from stillspeak.models.engine import Engine
 from stillspeak.models.generator import GeneratorState
+from stillspeak.motion.moods import Mood, MoodPlan, MoodTrack
 from stillspeak.options import AnimateOptions
 from stillspeak.rendering.check import StillWarning
 from stillspeak.rendering.expression import ExpressionProcess, HeadProcess
@@ -63,16 +64,25 @@ class Synthesizer:
         self.engine, self.portrait, self.options = engine, portrait, options
         self.renderer = FaceRenderer(portrait, crop=options.crop, size=options.size)
         self._moments = options.seed if moments is None else moments
+        self._plan = MoodPlan.parse(options.mood, options.face or 0)
         self.reset()
 
-    def reset(self) -> None:
-        """As before the first window."""
+    def reset(self, *, motion: bool = True) -> None:
+        """As before the first window; without ``motion``, head, eyes and mood go on."""
         options, fps = self.options, self.engine.config.fps
         self._heard = Recurrence(self.engine, options.seed)
+        if not motion:
+            return
+        self._mood = MoodTrack(self._plan, fps=fps)
         self._expression = ExpressionProcess(
             self._moments, fps=fps, blink=options.blink, strength=options.expression
         )
         self._head = HeadProcess(self._moments, fps=fps, strength=options.head_motion)
+
+    def set_mood(self, mood: Mood) -> None:
+        """Be in this mood from the next frame on, and after a reset too."""
+        self._plan = MoodPlan(((0.0, mood),))
+        self._mood.set(mood)
 
     @property
     def warnings(self) -> tuple[StillWarning, ...]:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from stillspeak.animate import Animator
+from stillspeak.errors import ConfigError
 from stillspeak.realtime.session import (
     MAX_FREEZE,
     MAX_PENDING,
@@ -55,9 +56,12 @@ class Level:
         self.calls.append(("idle", frames))
         return [self.picture(0.0) for _ in range(frames)]
 
-    def reset(self) -> None:
-        self.calls.append("reset")
+    def reset(self, motion: bool = True) -> None:
+        self.calls.append("reset" if motion else "hush")
         self.blocks.clear()
+
+    def set_mood(self, mood: str) -> None:
+        self.calls.append((mood, self.made))
 
 
 def talk(clock: Clock, face: Any = None, **options: Any) -> RealtimeSession:
@@ -286,10 +290,28 @@ def test_an_interruption_drops_what_was_not_played_and_closes_the_mouth():
     assert not any(b.sound.any() or b.heard or b.speaking for b in frames[21:41])
     assert all(b.picture is None or not b.picture.any() for b in frames[21:41])
     assert sum(b.picture is None for b in frames[21:60]) <= DELAY
-    assert face.calls == [*START, "reset", ("idle", DELAY)]
+    assert face.calls == [*START, "hush", ("idle", DELAY)]
     again = [b for b in frames[41:] if b.heard]
     assert np.array_equal(np.concatenate([b.sound for b in again]), levels(10, 3))
     assert all(b.picture is None or int(b.picture[0, 0, 0]) == level(b) for b in again)
+
+
+def test_a_mood_is_set_between_two_steps():
+    clock = Clock()
+    face = Level()
+    source = talk(clock, face)
+    source.push(levels(40), RATE)
+
+    async def each(frame: AVFrame) -> None:
+        if frame.index == 20:
+            source.set_mood("happy:0.5")
+            with pytest.raises(ConfigError, match="'hapy': name: must be 'neutral'"):
+                source.set_mood("hapy")
+
+    run(take(source, 30, each))
+    (asked,) = face.calls[len(START) :]
+    assert asked[0] == "happy:0.5"
+    assert 20 < asked[1] < 27  # pictures made before it
 
 
 def test_an_interruption_discards_what_is_being_computed():

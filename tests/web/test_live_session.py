@@ -84,7 +84,7 @@ class PitchFace:
         )
         self.reset()
 
-    def reset(self) -> None:
+    def reset(self, motion: bool = True) -> None:
         self.sound = np.zeros(0, np.float32)
         self.waiting: list[int] = []
 
@@ -200,6 +200,30 @@ def test_while_nobody_speaks_the_picture_goes_on_and_the_state_is_told():
             await peer.heard(type="hello", fps=25)
             stats = await peer.heard(type="stats")
             assert stats["delay_seconds"] == 0.12 and stats["rate"] == RATE
+            await peer.close()
+
+    asyncio.run(work())
+
+
+def test_the_mood_is_changed_by_a_message():
+    async def work() -> None:
+        async with live() as (url, hub):
+            peer = Peer(url, voice())
+            await peer.connect(crop=True)
+            await peer.heard(type="hello")
+            (session,) = hub.sessions.values()
+            set_to: list[str] = []
+            session.talk._source.set_mood = set_to.append
+            peer.send({"type": "mood", "mood": "happy:0.5"})
+            await peer.heard(type="mood", mood="happy:0.5")
+            await until(lambda: set_to == ["happy:0.5"], "the mood to reach the face")
+            for wrong, said in (
+                ({"mood": "happy:3"}, "mood: 'happy:3': strength"),
+                ({}, "mood: ''"),
+            ):
+                peer.messages.clear()
+                peer.send({"type": "mood", **wrong})
+                assert (await peer.heard(type="error"))["message"].startswith(said)
             await peer.close()
 
     asyncio.run(work())

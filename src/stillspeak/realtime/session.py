@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stillspeak.media.audio import Waveform, whole_rate
+from stillspeak.motion.moods import Mood
 from stillspeak.realtime.jitter_buffer import QUIET, SOUND, AudioBlock, JitterBuffer, rms
 from stillspeak.realtime.resample import BlockResampler
 
@@ -81,7 +82,7 @@ class RealtimeSession:
 
         async with RealtimeSession(session, rate=48_000) as talk:
             async for frame in talk:  # meanwhile: talk.push(samples, rate), talk.interrupt()
-                ...
+                ...  # or talk.set_mood("happy:0.5")
 
     The face computes in ``executor``, one step at a time, and never blocks the event loop.
 
@@ -126,6 +127,7 @@ class RealtimeSession:
         # indexes of the frames that were not shown yet.
         self._tasks: deque[tuple[Waveform | None, list[int]]] = deque()
         self._wake, self._warm, self._room = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._mood: str | None = None  # for the thread, which takes it before its next step
         self._generation = 0
         self._unseen: deque[int] = deque()  # frames whose block was heard, without a picture yet
         self._worker: asyncio.Task[None] | None = None
@@ -162,6 +164,11 @@ class RealtimeSession:
         """No sound follows: the frames end when all of it has been played."""
         self.buffer.end()
         self._finishing = True
+
+    def set_mood(self, mood: str) -> None:
+        """See :meth:`StreamSession.set_mood <stillspeak.stream.StreamSession.set_mood>`."""
+        Mood.parse(mood)
+        self._mood = mood
 
     def interrupt(self) -> None:
         """Drop all sound that was not played yet, and close the mouth."""
@@ -309,10 +316,13 @@ class RealtimeSession:
 
     def _compute(self, block: Waveform | None, indexes: list[int]) -> list[tuple[int, Picture]]:
         """In the thread: pictures by frame."""
+        mood, self._mood = self._mood, None
+        if mood is not None:
+            self._source.set_mood(mood)
         if block is None:
             self._unseen.clear()
             self._resampler.clear()
-            self._source.reset()
+            self._source.reset(motion=False)
             idle = self._source.idle(len(indexes))
             return [(i, frame.picture) for i, frame in zip(indexes, idle, strict=True)]
         self._unseen.extend(indexes)

@@ -21,7 +21,7 @@ from aiortc import (
 )
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
-from stillspeak.errors import StillspeakError
+from stillspeak.errors import ConfigError, StillspeakError
 from stillspeak.realtime.session import RealtimeSession
 from stillspeak.web.errors import ApiError, log
 from stillspeak.web.live.tracks import PictureTrack, SoundTrack
@@ -167,6 +167,8 @@ class LiveSession:
         if kind == "reset":
             self.talk.interrupt()
             self._send({"type": "reset"})
+        elif kind == "mood":
+            self._set_mood(asked.get("mood"))
         elif kind == "stats":
             self._send(self._stats())
         elif kind == "ping":
@@ -174,8 +176,16 @@ class LiveSession:
         elif kind == "end":
             self.close("ended by the peer")
         else:
-            known = "reset, stats, ping and end"
+            known = "reset, mood, stats, ping and end"
             self._send({"type": "error", "message": f"no such type; there are {known}"})
+
+    def _set_mood(self, mood: Any) -> None:
+        try:
+            self.talk.set_mood(mood if isinstance(mood, str) else "")
+        except ConfigError as error:
+            self._send({"type": "error", "message": f"mood: {error}"})
+        else:
+            self._send({"type": "mood", "mood": mood})
 
     def _send(self, message: Mapping[str, Any]) -> None:
         channel = self._channel
