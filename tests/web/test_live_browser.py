@@ -157,6 +157,31 @@ def test_the_microphone_speaks_and_the_picture_moves(browser, server):
         assert page.text_content("#message") == ""
 
 
+def test_mood_and_head_are_chosen_and_the_mood_changed(browser, server):
+    with page_of(browser, server) as page:
+        assert page.is_disabled("#strength")  # nothing to strengthen
+        page.select_option("#mood", label="Sad")
+        page.fill("#head-motion", "0.5")
+        with page.expect_request("**/live/offer") as offer:
+            page.click("#start")
+        asked = offer.value.post_data_json
+        assert (asked["mood"], asked["head_motion"]) == ("sad:1", 0.5)
+        plays(page, 3)
+        assert page.is_disabled("#head-motion")
+        page.evaluate(
+            "live.channel.addEventListener('message', (event) => {"
+            "const told = JSON.parse(event.data); if (told.type === 'mood') live.told = told.mood})"
+        )
+        page.get_by_label("Mood").select_option("happy")
+        page.wait_for_function("() => live.told === 'happy:1'")
+        page.get_by_label("Strength").fill("0.5")
+        page.wait_for_function("() => live.told === 'happy:0.5'")
+        assert page.text_content("#strength-value") == "× 0.5"
+        plays(page, 3)
+        assert page.text_content("#message") == ""
+        page.click("#stop")
+
+
 def test_a_sound_file_and_a_picture_of_ones_own(browser, server, files):
     with page_of(browser, server) as page:
         page.check("input[value=own]")

@@ -271,6 +271,21 @@ def test_one_of_two_faces(visit: Any, files: dict[str, Path]):
         assert "--face 1" in page.text_content("#command-text")
 
 
+def test_a_mood_is_chosen(visit: Any, files: dict[str, Path]):
+    with visit() as page:
+        prepare(page, files)
+        page.click("#options summary")
+        assert page.is_disabled("#strength")
+        page.get_by_label("Mood", exact=True).select_option(label="Happy")
+        page.get_by_label("Strength of the mood").fill("0.5")
+        assert page.text_content("#strength-value") == "× 0.5"
+        assert page.text_content("#head-motion-value") == "as people do"
+        make(page)
+        assert "--mood happy:0.5 " in page.text_content("#command-text")
+        page.click("#usual")
+        assert page.input_value("#mood") == "neutral" and page.is_disabled("#strength")
+
+
 def test_dropped_files_find_their_place(visit: Any, files: dict[str, Path]):
     with visit() as page:
         for kind, mime in (("picture", "image/png"), ("sound", "audio/wav")):

@@ -22,12 +22,24 @@ function complain(text) {
   byId("message").textContent = text;
 }
 
+/** The mood as the server takes it, such as "happy:0.5". */
+function mood() {
+  return `${byId("mood").value}:${byId("strength").value}`;
+}
+
 function update() {
   byId("start").disabled = live !== null;
   byId("stop").disabled = live === null;
   byId("interrupt").disabled = live === null || !live.connected;
   byId("picture-set").disabled = live !== null;
   byId("sound-set").disabled = live !== null;
+  byId("head-motion").disabled = live !== null;
+  byId("strength").disabled = byId("mood").value === "neutral";
+  for (const name of ["strength", "head-motion"]) {
+    const text = `× ${byId(name).value}`;
+    byId(`${name}-value`).textContent = text;
+    byId(name).setAttribute("aria-valuetext", text);
+  }
   byId("picture-set").classList.toggle("with-file", chosen("picture") === "own");
   byId("sound-set").classList.toggle("with-file", chosen("sound") === "file");
   byId("numbers").hidden = live === null;
@@ -121,6 +133,8 @@ async function start() {
     await peer.setLocalDescription(await peer.createOffer());
     await gathered(peer);
     const body = { sdp: peer.localDescription.sdp, type: "offer" };
+    session.mood = body.mood = mood();
+    body.head_motion = Number(byId("head-motion").value);
     if (picture !== null) body.picture = picture;
     const answer = await fetch("offer", {
       method: "POST",
@@ -155,6 +169,7 @@ function gathered(peer) {
 function connected(session) {
   session.connected = true;
   say("Listening");
+  tellMood(session);
   if (session.source) session.source.start();
   let frames = 0;
   let time = performance.now();
@@ -174,6 +189,16 @@ function connected(session) {
 function send(session, message) {
   if (session.channel && session.channel.readyState === "open") {
     session.channel.send(JSON.stringify(message));
+  }
+}
+
+/** Tells a mood that was chosen since the offer; the channel may open after the connection. */
+function tellMood(session) {
+  if (session.channel.readyState !== "open") {
+    session.channel.onopen = () => tellMood(session);
+  } else if (mood() !== session.mood) {
+    session.mood = mood();
+    send(session, { type: "mood", mood: session.mood });
   }
 }
 
@@ -223,6 +248,10 @@ controls.addEventListener("submit", (event) => {
   if (live === null) start();
 });
 controls.addEventListener("change", update);
+controls.addEventListener("input", update);
+for (const name of ["mood", "strength"]) {
+  byId(name).addEventListener("change", () => live && live.connected && tellMood(live));
+}
 byId("stop").addEventListener("click", () => live && stop(live));
 byId("interrupt").addEventListener("click", () => {
   if (!live) return;

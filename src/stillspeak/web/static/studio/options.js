@@ -2,7 +2,7 @@
 
 import { $ } from "./dom.js";
 
-const STRENGTHS = { blink: 1, expression: 1, "head-motion": 0 };
+const STRENGTHS = { blink: 1, expression: 1, "head-motion": 1, strength: 1 };
 const WHOLE = [480, 720, 1080];
 const CROP = [128, 256, 512];
 
@@ -23,6 +23,7 @@ export class Options {
       };
     }
     for (const name of Object.keys(STRENGTHS)) $(name).oninput = () => this.#tell();
+    $("mood").onchange = () => this.#tell();
     $("size").onchange = () => this.#tell();
     $("seed").oninput = () => this.#tell();
     $("dice").onclick = () => this.nextSeed();
@@ -34,6 +35,7 @@ export class Options {
     $("model").selectedIndex = 0;
     document.querySelector("input[name=frame][value=whole]").checked = true;
     for (const [name, value] of Object.entries(STRENGTHS)) $(name).value = value;
+    $("mood").selectedIndex = 0;
     $("seed").value = 0;
     this.#sizes();
     this.#tell();
@@ -66,7 +68,14 @@ export class Options {
       blink: Number($("blink").value),
       expression: Number($("expression").value),
       head_motion: Number($("head-motion").value),
+      mood: this.#mood,
     };
+  }
+
+  /** As the command line takes it, such as "happy:0.5". */
+  get #mood() {
+    const [name, strength] = [$("mood").value, Number($("strength").value)];
+    return name === "neutral" || strength === 1 ? name : `${name}:${strength}`;
   }
 
   #sizes() {
@@ -83,9 +92,10 @@ export class Options {
     const model = this.#models[$("model").selectedIndex];
     const summary = model.summary;
     $("model-summary").textContent = summary[0].toUpperCase() + summary.slice(1) + ".";
-    for (const [name, usual] of Object.entries(STRENGTHS)) {
+    $("strength").disabled = $("mood").value === "neutral";
+    for (const name of Object.keys(STRENGTHS)) {
       const value = Number($(name).value);
-      const text = value === 0 ? "none" : value === 1 && usual === 1 ? "as people do" : `× ${value}`;
+      const text = value === 0 ? "none" : value === 1 ? "as people do" : `× ${value}`;
       $(`${name}-value`).textContent = text;
       $(name).setAttribute("aria-valuetext", text);
     }
