@@ -5,8 +5,8 @@
 Test clips that are not prepared yet are prepared from the GRID that STILLSPEAK_GRID names, else
 ../shared/grid. The wild is a folder of talking videos of people outside GRID: --wild, else the one
 that STILLSPEAK_WILD names, else ../shared/wild; where there is none it is left out, and the
-command says so. Numbers about mouths stand in one table for both. Each system gets a folder of
-results, from which a stopped run goes on; then the part of docs/results.md between its two
+command says so. Numbers about what faces do stand in one table for both. Each system gets a folder
+of results, from which a stopped run goes on; then the part of docs/results.md between its two
 markers is written anew from those folders, and what stands around it stays. --tables writes the
 tables alone. --lip-reader FILE and --sync FILE are those of stillspeak evaluate.
 """
@@ -70,19 +70,15 @@ PER_SPEAKER = ("psnr", "lip_correlation", "lip_amplitude", "acd_ratio", "wer")
 WILD = "wild"
 """Folder of the results outside GRID, in that of all results."""
 
-MOUTHS = (
+FACES = (
     *("lip_", "width_", "jaw_", "closures_", "closed_", "silent_lip", "silent_opening"),
-    *("mouth_psnr", "av_offset", "av_confidence"),
+    *("silent_share", "mouth_psnr", "av_offset", "av_confidence"),
+    *("head_", "nod_", "brow_", "blink_"),
 )
-"""How names of metrics of lips and mouths begin: none of them is shown for GRID alone."""
+"""How names of metrics of what faces do begin: none of them is shown for GRID alone."""
 
 PERCENT = ("wer", "wer_real")
 
-EQUAL = (
-    *("closures_missed", "closed_opening_real", "silent_opening_real"),
-    *("silent_opening_deviation_real", "av_confidence_real", "wer_real"),
-)
-"""Left out of the tables of all metrics: the real video's row has them, or one minus another."""
 
 ARROWS = {"higher": "higher", "lower": "lower", "real": "as real"}
 
@@ -179,7 +175,7 @@ def evaluate_systems(arguments: argparse.Namespace, wild: Path | None = None) ->
             else:
                 result = evaluate_folder(
                     *(name, wild, results / name),
-                    metrics=[m.name for m in all_metrics() if about_mouths(m.name)],
+                    metrics=[m.name for m in all_metrics() if about_faces(m.name)],
                     real_cache=results / "aligned",
                     **common,
                 )
@@ -206,9 +202,14 @@ def report(folders: Sequence[Path], results: Path) -> None:
     print(f"{results / 'report'} written", file=sys.stderr)
 
 
-def about_mouths(metric: str) -> bool:
-    """Whether a metric is about lips or mouths."""
-    return metric.startswith(MOUTHS)
+def about_faces(metric: str) -> bool:
+    """Whether a metric is about what faces do."""
+    return metric.startswith(FACES)
+
+
+def said_elsewhere(metric: str) -> bool:
+    """Whether the tables show it anyway: in the real video's column, or as one minus another."""
+    return metric.endswith("_real") or metric == "closures_missed"
 
 
 def summaries(results: Path, systems: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -222,7 +223,7 @@ def tables(results: Path, systems: Sequence[str]) -> str:
     of, wild = summaries(results, systems), summaries(results / WILD, systems)
     if not of:
         raise DataError(f"{results}: holds no results")
-    blocks = [about(of, wild), table_1(of), mouths_table(of, wild), all_metrics_table(of)]
+    blocks = [about(of, wild), table_1(of), faces_table(of, wild), all_metrics_table(of)]
     blocks += [speakers_table(of, wild), missing(of, wild)]
     return "\n\n".join(block for block in blocks if block)
 
@@ -262,10 +263,10 @@ def about_wild(wild: dict[str, dict[str, Any]]) -> str:
     return f"Outside GRID: {first['clips']} videos of {people} people, from their first frames."
 
 
-def mouths_table(of: dict[str, dict[str, Any]], wild: dict[str, dict[str, Any]]) -> str:
-    """Lips and mouths, GRID and outside of it: means, intervals and medians."""
+def faces_table(of: dict[str, dict[str, Any]], wild: dict[str, dict[str, Any]]) -> str:
+    """What faces do, GRID and outside of it: means, intervals and medians."""
     lines = [
-        "### Mouths: GRID and in the wild",
+        "### Faces: GRID and in the wild",
         "",
         "Means over clips, in brackets 95 % of bootstrap means (GRID: speakers drawn with all "
         "their clips; wild: clips drawn), then medians. A correlation says as much as it is above "
@@ -275,7 +276,7 @@ def mouths_table(of: dict[str, dict[str, Any]], wild: dict[str, dict[str, Any]])
         "| --- | --- | --- | --- |" + " ---: |" * len(of),
     ]
     for key, metric in known_metrics(of).items():
-        if not about_mouths(key) or key in EQUAL:
+        if not about_faces(key) or said_elsewhere(key):
             continue
         start = f"| `{key}` | {metric['unit']} | {ARROWS[metric['better']]}"
         for where, side, interval in (
@@ -321,8 +322,8 @@ def table_1(of: dict[str, dict[str, Any]]) -> str:
 
 def all_metrics_table(of: dict[str, dict[str, Any]]) -> str:
     """Every other metric of every system: means, 95 % over speakers in brackets."""
-    known = {key: m for key, m in known_metrics(of).items() if not about_mouths(key)}
-    known = {key: m for key, m in known.items() if key not in EQUAL}
+    known = {key: m for key, m in known_metrics(of).items() if not about_faces(key)}
+    known = {key: m for key, m in known.items() if not said_elsewhere(key)}
     lines = [
         "### All metrics",
         "",
@@ -339,14 +340,14 @@ def all_metrics_table(of: dict[str, dict[str, Any]]) -> str:
 
 
 def speakers_table(of: dict[str, dict[str, Any]], wild: dict[str, dict[str, Any]]) -> str:
-    """Means of each speaker; of mouths outside GRID, too."""
+    """Means of each speaker; of what faces do outside GRID, too."""
     lines = ["### By speaker", "", "Means over each speaker's clips; wild: over all outside GRID."]
     for key in PER_SPEAKER:
         there = {n: s["metrics"][key]["speakers"] for n, s in of.items() if key in s["metrics"]}
         speakers = sorted({speaker for means in there.values() for speaker in means})
         if not speakers:
             continue
-        outside = ["wild"] if about_mouths(key) else []
+        outside = ["wild"] if about_faces(key) else []
         lines += ["", f"| `{key}` | " + " | ".join(speakers + outside) + " |"]
         lines.append("| --- |" + " ---: |" * len(speakers + outside))
         for name, means in there.items():
@@ -370,7 +371,7 @@ def missing(of: dict[str, dict[str, Any]], wild: dict[str, dict[str, Any]]) -> s
         undefined = [
             f"{key} for {metric['undefined']}"
             for key, metric in summary["metrics"].items()
-            if metric["undefined"] and key not in EQUAL
+            if metric["undefined"] and not said_elsewhere(key)
         ]
         if undefined:
             text = f"not defined, of {summary['clips']} clips: {'; '.join(undefined)}"

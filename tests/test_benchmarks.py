@@ -58,7 +58,7 @@ def test_tables_of_results_are_written_between_their_markers(
     assert "| `psnr` | a | b |" in rows
     results.main()
     assert page.read_text() == text
-    assert "Mouths" not in text
+    assert "### Faces" not in text
     assert "Outside GRID nothing was measured." in text
     page.write_text("no markers")
     with pytest.raises(SystemExit):
@@ -99,8 +99,8 @@ def test_grid_and_the_wild_stand_beside_each_other(tmp_path: Path) -> None:
         (tmp_path / place / "summary.json").write_text(json.dumps(one))
     text = results.tables(tmp_path, ["m"])
     assert "Outside GRID: 5 videos of 5 people" in text
-    mouths = text[text.index("### Mouths") : text.index("### All metrics")].splitlines()
-    rows = [line for line in mouths if line.startswith("| `")]
+    faces = text[text.index("### Faces") : text.index("### All metrics")].splitlines()
+    rows = [line for line in faces if line.startswith("| `")]
     assert rows == [
         "| `lip_correlation` | 1 | higher | GRID | 0.800 (0.200 to 0.600), 0.700 |",
         "| `lip_correlation` | 1 | higher | wild | 0.200 (0.250 to 0.500), 0.100 |",
@@ -131,7 +131,7 @@ def test_where_the_wild_is_looked_for(
     assert results.wild_folder(shared) == shared
     with pytest.raises(results.DataError, match="no such folder of videos"):
         results.wild_folder(tmp_path / "none")
-    # What is asked of the folder: mouths alone, and the crops once for all systems.
+    # What is asked of the folder: what faces do alone, and the crops once for all systems.
     asked = []
     monkeypatch.setattr(
         results, "evaluate_folder", lambda *a, **k: asked.append((a, k)) or failed_one()
@@ -142,7 +142,7 @@ def test_where_the_wild_is_looked_for(
     assert results.evaluate_systems(arguments, shared) == ["still, outside GRID: a/b: no face"]
     ((place, options),) = asked
     assert place == ("still", shared, tmp_path / "r" / "wild" / "still")
-    assert {"closures_found", "width_correlation", "lip_lag"} <= set(options["metrics"])
+    assert {"closures_found", "lip_lag", "head_amplitude"} <= set(options["metrics"])
     assert "psnr" not in options["metrics"]
     assert options["real_cache"] == tmp_path / "r" / "wild" / "aligned"
     assert "still, outside GRID: 1 clips scored" in capsys.readouterr().err

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from stillspeak.errors import ConfigError, VideoError
-from stillspeak.evaluation.clip import EvaluationClip, Mouth
+from stillspeak.evaluation.clip import EvaluationClip, OtherClip
 from stillspeak.evaluation.metrics import all_metrics, find_metrics
 from stillspeak.evaluation.registry import METRICS, Score, metric
 from stillspeak.evaluation.tools import Tools
@@ -68,6 +68,41 @@ DEFINITIONS = {
         "av_offset": "57289fb0d8a6",
         "av_confidence": "9f8184b2cb23",
         "av_confidence_real": "69c29134842b",
+        "blink_rate_real": "890967acfaf3",
+        "blink_duration_real": "947bd6e97a9a",
+        "blink_interval_variation": "69661f0510d5",
+        "blink_interval_variation_real": "3cf356edc01e",
+        "blink_pause_share": "1c55e6d1cb56",
+        "blink_pause_share_real": "1d8e7f01adc3",
+        "silent_share": "88b658d93acc",
+        "brow_motion_real": "911bf3967683",
+        "brow_amplitude": "3849e4baabfa",
+        "brow_accent_correlation": "689093d0bbb6",
+        "brow_accent_correlation_real": "0a8f53b032e0",
+        "brow_accent_correlation_mismatched": "30751157e76b",
+        "head_turn": "8d598cac5dde",
+        "head_turn_real": "f18a3c376fcd",
+        "head_nod": "c3b358f147fd",
+        "head_nod_real": "852cfba913c9",
+        "head_tilt": "f4ef460d6731",
+        "head_tilt_real": "e1a32c04d227",
+        "head_amplitude": "f79f832302fc",
+        "head_speed": "050761a948cc",
+        "head_speed_real": "20a40c0e8b4b",
+        "head_power_quarter_hz": "5e010b7b60af",
+        "head_power_quarter_hz_real": "521310e9ca2b",
+        "head_power_half_hz": "09996f2b9984",
+        "head_power_half_hz_real": "e60e396ec370",
+        "head_power_1_hz": "eb7bb1c3ad1f",
+        "head_power_1_hz_real": "a875be8e96b9",
+        "head_power_2_hz": "d342bc886687",
+        "head_power_2_hz_real": "295740157891",
+        "head_power_4_hz": "cc687fe57b29",
+        "head_power_4_hz_real": "d1921b4809e2",
+        "head_spectrum_distance": "c3c29dfbb202",
+        "nod_accent_correlation": "97cd9ba0246b",
+        "nod_accent_correlation_real": "f2c09c2d7192",
+        "nod_accent_correlation_mismatched": "5818d2b042fe",
     }.items()
 }
 
@@ -191,8 +226,9 @@ def test_numbers_of_a_small_clip() -> None:
     assert got["acd_ratio"] == pytest.approx(5 / 7.5)
 
 
-def mouths(**curves: list[float]) -> Mouth:
-    return Mouth(np.array(curves["opening"], float), np.array(curves["width"], float))
+def mouths(**curves: list[float]) -> OtherClip:
+    opening, width = (np.array(curves[name], float) for name in ("opening", "width"))
+    return OtherClip(opening, width, np.zeros(len(opening)))
 
 
 def test_lips_beside_their_mismatched_control() -> None:
@@ -223,7 +259,9 @@ def test_a_correlation_comes_with_its_control() -> None:
     names = {m.name for m in all_metrics()}
     for name in ("lip_correlation", "width_correlation", "lip_correlation_lagged"):
         assert f"{name}_mismatched" in {m.name for m in find_metrics([name])}
-    correlations = {n for n in names if "_correlation" in n and not n.endswith("_mismatched")}
+    correlations = {
+        n for n in names if "_correlation" in n and not n.endswith(("_mismatched", "_real"))
+    }
     assert {f"{n}_mismatched" for n in correlations} <= names
 
 
@@ -285,9 +323,51 @@ def test_blinks_are_in_seconds() -> None:
     levels[10:15] = [200] * 5
     levels[30:33] = [200] * 3
     levels[48:] = [200] * 2
-    got = values(clip(frames(*levels), frames(*levels)))
+    material = clip(frames(*levels), frames(*[100] * 50))
+    material.audio[: 20 * 640] = 0.5
+    got = values(material)
     assert got["blink_rate"] == pytest.approx(3 / 2)
     assert got["blink_duration"] == pytest.approx(4 / 25)
+    assert got["blink_rate_real"] == 0
+    assert got["blink_duration_real"] is got["blink_pause_share_real"] is None
+    # They begin 20 and 18 frames apart, two of them after the sound.
+    assert got["blink_interval_variation"] == pytest.approx(1 / 19)
+    assert got["blink_pause_share"] == pytest.approx(2 / 3)
+    assert got["silent_share"] == pytest.approx(30 / 50)
+
+
+def test_heads_are_measured_before_alignment_where_they_were_seen() -> None:
+    real = frames(*[40, 60] * 20)
+    still = frames(*[40] * 40)
+    turning = np.zeros((40, 3), np.float32)
+    turning[:, 0] = np.sin(np.arange(40) / 3)
+    of_a_model, ceiling, others = (clip(made, real) for made in (still, real, still))
+    of_a_model.track_heads(None, turning)
+    ceiling.track_heads(None, turning)
+    others.track_heads(2 * turning, turning)
+    assert values(of_a_model)["head_amplitude"] == 0  # nothing turns in the frames themselves
+    assert values(of_a_model)["head_turn_real"] > 0.5
+    assert values(ceiling)["head_amplitude"] == pytest.approx(1)
+    assert values(ceiling)["head_spectrum_distance"] == pytest.approx(0)
+    got = values(others)
+    assert got["head_amplitude"] == pytest.approx(2)
+    assert got["head_turn"] == pytest.approx(2 * got["head_turn_real"])
+    assert got["head_speed"] == pytest.approx(2 * got["head_speed_real"])
+    assert (got["head_nod"], got["nod_accent_correlation"]) == (0, 0)
+
+
+def test_movement_with_the_accents_beside_those_of_others() -> None:
+    real = frames(*[40] * 60)
+    material = clip(real, real, others=lambda: [OtherClip(*[np.zeros(60)] * 2, np.zeros(50))])
+    material.audio[20 * 640 : 25 * 640] = 0.5
+    nods = np.zeros((60, 3))
+    nods[:, 1] = material.accents
+    material.track_heads(nods, None)
+    got = {m.name: m.measure(material) for m in all_metrics()}
+    assert got["nod_accent_correlation"].value > 0.9
+    assert got["nod_accent_correlation_real"].value == 0
+    assert got["nod_accent_correlation_mismatched"] == Score(0, "mean over 1 other clip")
+    assert got["brow_accent_correlation"].value == 0
 
 
 def test_frames_without_a_face() -> None:

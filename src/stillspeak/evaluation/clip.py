@@ -13,6 +13,7 @@ import numpy.typing as npt
 from stillspeak.constants import SAMPLE_RATE, VIDEO_FPS
 from stillspeak.data.layouts.grid import PAUSES
 from stillspeak.errors import VideoError
+from stillspeak.evaluation.measures.accents import accents
 from stillspeak.evaluation.measures.closures import (
     Closures,
     Levels,
@@ -33,6 +34,7 @@ from stillspeak.face.mouth import face_height, lip_opening, mouth_width
 
 T = TypeVar("T")
 Curve = npt.NDArray[np.float64]
+Head = npt.NDArray[np.floating]
 
 
 class Sync(NamedTuple):
@@ -42,13 +44,14 @@ class Sync(NamedTuple):
     confidence: float
 
 
-class Mouth(NamedTuple):
-    """What a mouth does over time, (T,) in pixels of the aligned crop, NaN where there is no face:
-    the distances of the inner lips and of the corners.
+class OtherClip(NamedTuple):
+    """What a generated video should not fit, (T,) each: the real mouth's opening and width in
+    pixels of the aligned crop, NaN where there is no face, and the voice's accents.
     """
 
     opening: Curve
     width: Curve
+    accents: Curve
 
 
 class Silence(NamedTuple):
@@ -64,6 +67,8 @@ class ObservedFrames:
     def __init__(self, frames: Frames, detect: Callable[[], list[Face | None]]) -> None:
         self.frames = frames
         self._detect = detect
+        self.tracked_head: Head | None = None
+        """The head as it was found before frames were aligned, like :attr:`head`."""
 
     @cached_property
     def faces(self) -> list[Face | None]:
@@ -94,6 +99,17 @@ class ObservedFrames:
         return np.array([(s["eyeBlinkLeft"] + s["eyeBlinkRight"]) / 2 for s in shapes])
 
     @cached_property
+    def head(self) -> Curve:
+        """(T, 3) turn, nod and tilt in degrees, NaN where there is no face: as they were found
+        before alignment, else in these frames.
+        """
+        if self.tracked_head is not None:
+            return np.asarray(self.tracked_head, np.float64)
+        missing = (np.nan,) * 3
+        poses = [missing if f is None else (f.yaw, f.pitch, f.roll) for f in self.faces]
+        return np.array(poses, np.float64).reshape(-1, 3)
+
+    @cached_property
     def brow(self) -> Curve:
         """(T,) height of the brows above the eyes in pixels, NaN where there is no face."""
         return brow_curve(self.points)
@@ -113,7 +129,7 @@ class EvaluationClip:
         text: the sentence, for clips without word timings.
         tools: what the metrics need, loaded.
         real_cache: what earlier evaluations found in the real frames.
-        others: gives the real mouths of other clips, when they are asked for.
+        others: gives what is known of other clips, when it is asked for.
 
     Raises:
         VideoError: the numbers or sizes of the frames differ.
@@ -128,7 +144,7 @@ class EvaluationClip:
         text: str | None = None,
         tools: Tools | None = None,
         real_cache: RealCache | None = None,
-        others: Callable[[], Sequence[Mouth]] = tuple,
+        others: Callable[[], Sequence[OtherClip]] = tuple,
     ) -> None:
         if generated.shape != real.shape:
             raise VideoError(
@@ -144,6 +160,13 @@ class EvaluationClip:
         self._cache = real_cache or RealCache()
         self._others = others
         self._faces: dict[bytes, Face | None] = {}
+
+    def track_heads(self, generated: Head | None, real: Head | None) -> None:
+        """Take the heads' poses, (T, 3) turn, nod and tilt in degrees, from where alignment has not
+        changed them; None: find them in the frames.
+        """
+        self.real.tracked_head = real
+        self.generated.tracked_head = real if generated is None and self.is_real else generated
 
     def __len__(self) -> int:
         return len(self.real.frames)
@@ -161,9 +184,14 @@ class EvaluationClip:
         return " ".join(text.lower().split()) or None
 
     @cached_property
-    def other_mouths(self) -> Sequence[Mouth]:
-        """Real mouths of other clips."""
+    def others(self) -> Sequence[OtherClip]:
+        """What is known of other clips."""
         return self._others()
+
+    @cached_property
+    def accents(self) -> Curve:
+        """(T,) how much each frame's sound is accented."""
+        return accents(self.audio, len(self))
 
     @cached_property
     def face_height(self) -> float:

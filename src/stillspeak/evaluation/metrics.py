@@ -9,28 +9,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stillspeak.constants import VIDEO_FPS
 from stillspeak.errors import ConfigError
+from stillspeak.evaluation import motion_metrics
 from stillspeak.evaluation.clip import Curve, EvaluationClip
-from stillspeak.evaluation.measures import (
-    closures,
-    expression,
-    identity,
-    image_quality,
-    lips,
-    stability,
-)
+from stillspeak.evaluation.measures import closures, identity, image_quality, lips, stability
 from stillspeak.evaluation.measures.cpbd import cpbd
-from stillspeak.evaluation.registry import METRICS, Measure, Metric, Score, metric
+from stillspeak.evaluation.registry import LOST, METRICS, Metric, Score, metric, of_faces
 from stillspeak.face.mouth import jaw_drop
 
 _GREY = "Frames are aligned 128 x 96 crops, grey = 0.2125 R + 0.7154 G + 0.0721 B in [0, 255]."
-_FACES = (
-    "Landmarks are MediaPipe's, found frame by frame in the crop (with a grey border, enlarged "
-    "three times), in the same way for generated and real frames; pixels are those of the "
-    "128 x 96 crop."
-)
-_LOST = Score(None, "fewer than half of the frames show a face")
 
 
 def all_metrics() -> list[Metric]:
@@ -63,11 +50,6 @@ def _of_frames(
         return compute(frames, clip.real.frames) if pair else compute(frames)
 
     metric(name, of, f"{definition} {_GREY}", **about)
-
-
-def _of_faces(name: str, compute: Measure, definition: str, **about: Any) -> None:
-    """A metric that looks at landmarks."""
-    metric(name, compute, f"{definition} {_FACES}", tools=("landmarks",), **about)
 
 
 # --- nearness to the real video -----------------------------------------------------------------
@@ -206,29 +188,29 @@ def _register_correlation(
         return agree(getattr(clip.generated, curve), getattr(clip.real, curve)).correlation
 
     def mismatched(clip: EvaluationClip) -> Score:
-        others = [getattr(mouth, curve) for mouth in clip.other_mouths]
+        others = [getattr(mouth, curve) for mouth in clip.others]
         if not others:
             return Score(None, "there is no other clip to compare with")
         value, count = lips.mismatched_agreement(agree, getattr(clip.generated, curve), others)
         if not count:
-            return _LOST
+            return LOST
         return Score(value, f"mean over {count} other {'clip' if count == 1 else 'clips'}")
 
     control = f"{name}_mismatched"
-    _of_faces(name, own, definition, better="higher", beside=(control, *beside))
-    _of_faces(control, mismatched, f"{name} with {_OTHERS}.", others=True)
+    of_faces(name, own, definition, better="higher", beside=(control, *beside))
+    of_faces(control, mismatched, f"{name} with {_OTHERS}.", others=True)
 
 
 def _amplitude(name: str, curve: Callable[[Any], Curve], words: str) -> None:
     """How far something moves, over how far it moves in the real video."""
-    _of_faces(
+    of_faces(
         name,
         lambda clip: lips.lip_agreement(curve(clip.generated), curve(clip.real)).amplitude,
         f"Standard deviation over time of the generated {words}",
     )
 
 
-_of_faces(
+of_faces(
     "face_found",
     lambda clip: float(np.mean([face is not None for face in clip.generated.faces])),
     "Share of generated frames in which a face is found.",
@@ -254,7 +236,7 @@ _register_correlation(
     f"The largest of lip_correlation {_LAGS}, for videos whose sound and picture are apart.",
     "lip_lag",
 )
-_of_faces(
+of_faces(
     "lip_lag",
     lambda clip: float(lips.lagged_agreement(clip.generated.opening, clip.real.opening).lag),
     f"""The lag at which lip_correlation is largest, {_LAGS}; the smallest of equally good ones.
@@ -305,7 +287,7 @@ def _register_closures(
 
     def checked(clip: EvaluationClip) -> Score:
         if not _seen(clip):
-            return _LOST
+            return LOST
         found = clip.closures
         if found is None:
             return Score(None, _NEVER)
@@ -318,7 +300,7 @@ def _register_closures(
         return Score(value, f"{found.real} closures by {by}")
 
     words = f"{closures.CLOSURE_DEFINITION} {closures.CLOSED_DEFINITION} {lips.SILENCE_DEFINITION}"
-    _of_faces(name, checked, f"{definition} {words}", **about)
+    of_faces(name, checked, f"{definition} {words}", **about)
 
 
 _register_closures(
@@ -356,7 +338,7 @@ def _register_while_closed(
 
     def mean(clip: EvaluationClip) -> Score:
         if not _seen(clip):
-            return _LOST
+            return LOST
         if clip.levels is None:
             return Score(None, _NEVER)
         known = np.isfinite(clip.generated.opening)
@@ -365,7 +347,7 @@ def _register_while_closed(
             return Score(None, "no frame shows the real mouth closed and the generated one at all")
         return Score(float(compute(clip, clip.levels)[where].mean()))
 
-    _of_faces(name, mean, f"{definition} {closures.CLOSED_DEFINITION}", **about)
+    of_faces(name, mean, f"{definition} {closures.CLOSED_DEFINITION}", **about)
 
 
 _register_while_closed(
@@ -412,7 +394,7 @@ def _at_rest(clip: EvaluationClip, *, real: bool, deviation: bool) -> Score:
 def _register_rest(name: str, words: str, *, deviation: bool) -> None:
     control = f"{name}_real"
     for own, whose, beside in ((name, "generated", (control,)), (control, "real", ())):
-        _of_faces(
+        of_faces(
             own,
             partial(_at_rest, real=whose == "real", deviation=deviation),
             f"{words} of the {whose} opening {_REST} {lips.SILENCE_DEFINITION}",
@@ -435,7 +417,7 @@ def _in_silence(clip: EvaluationClip, value: float, frames: str) -> Score:
     return Score(value, source)
 
 
-_of_faces(
+of_faces(
     "lip_landmark_distance",
     lambda clip: lips.lip_landmark_distance(clip.generated.points, clip.real.points),
     """Mean Euclidean distance between generated and real lip landmarks (40 points), each frame's
@@ -444,7 +426,7 @@ _of_faces(
     unit="px",
     better="lower",
 )
-_of_faces(
+of_faces(
     "silent_lip_stability",
     lambda clip: _in_silence(
         clip, stability.lip_unrest(clip.generated.opening, clip.silence.frames), "two"
@@ -534,7 +516,7 @@ metric(
     {lips.SILENCE_DEFINITION} {_GREY}""",
     unit="levels",
 )
-_of_faces(
+of_faces(
     "lip_jitter",
     lambda clip: stability.lip_jitter(clip.generated.opening),
     """Mean absolute second difference over time of the opening of the inner lips (points 13 and
@@ -542,41 +524,4 @@ _of_faces(
     unit="px",
 )
 
-# --- expression ---------------------------------------------------------------------------------
-
-
-def _if_seen(compute: Measure) -> Measure:
-    """Only where half of the generated frames or more show a face."""
-    return lambda clip: (
-        _LOST if np.isfinite(clip.generated.eye_closure).mean() < 0.5 else compute(clip)
-    )
-
-
-def _blink_duration(clip: EvaluationClip) -> float | Score:
-    blinks = expression.find_blinks(clip.generated.eye_closure)
-    whole = [stop - start for start, stop in blinks if start > 0 and stop < len(clip)]
-    if not whole:
-        return Score(None, "no whole blink")
-    return float(np.mean(whole)) / VIDEO_FPS
-
-
-_of_faces(
-    "blink_rate",
-    _if_seen(lambda clip: len(expression.find_blinks(clip.generated.eye_closure)) / clip.seconds),
-    f"Blinks a second of video. {expression.BLINK_DEFINITION}",
-    unit="1/s",
-)
-_of_faces(
-    "blink_duration",
-    _blink_duration,
-    f"""Mean length of the clip's blinks that neither begin with its first nor end with its last
-    frame. {expression.BLINK_DEFINITION}""",
-    unit="s",
-)
-_of_faces(
-    "brow_motion",
-    _if_seen(lambda clip: expression.brow_motion(clip.generated.points)),
-    """Standard deviation over time of the eyebrows' height (middle of ten points) above the line
-    through the outer eye corners, mean of both brows.""",
-    unit="px",
-)
+motion_metrics.register()

@@ -86,3 +86,17 @@ def metric(name: str, compute: Measure, definition: str, **about: Any) -> None:
     if name in METRICS:
         raise ValueError(f"there are two metrics with the name {name}")
     METRICS[name] = Metric(name, compute, " ".join(definition.split()), **about)
+
+
+FACES = (
+    "Landmarks are MediaPipe's, found frame by frame in the crop (with a grey border, enlarged "
+    "three times), in the same way for generated and real frames; pixels are those of the "
+    "128 x 96 crop."
+)
+
+LOST = Score(None, "fewer than half of the frames show a face")
+
+
+def of_faces(name: str, compute: Measure, definition: str, **about: Any) -> None:
+    """Register a metric that looks at landmarks."""
+    metric(name, compute, f"{definition} {FACES}", tools=("landmarks",), **about)

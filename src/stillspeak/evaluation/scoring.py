@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from stillspeak.errors import StillspeakError, VideoError
-from stillspeak.evaluation.clip import EvaluationClip, Mouth
+from stillspeak.evaluation.clip import EvaluationClip, OtherClip
 from stillspeak.evaluation.metrics import all_metrics
 from stillspeak.evaluation.real_cache import RealCache
 from stillspeak.evaluation.registry import Metric
@@ -136,8 +136,8 @@ class _Worker:
         self.tools = load_tools(run.versions, run.files)
         self.metrics = run.chosen
         self.source = frame_source(run.system)
-        self.mouths: dict[str, Mouth | None] = {}
-        """Real mouths of other clips by their keys; None: the clip cannot be read."""
+        self.others: dict[str, OtherClip | None] = {}
+        """Other clips by their keys; None: the clip cannot be read."""
 
 
 _worker: _Worker | None = None
@@ -244,11 +244,12 @@ def _score_clip(pair: ClipPair, worker: _Worker) -> ClipResult:
 
 def _load_clip(pair: ClipPair, worker: _Worker) -> EvaluationClip:
     real = load_recording(pair.real)
-    frames, audio = real.frames, real.audio
+    frames, audio, head = real.frames, real.audio, None
     if pair.generated is None:
         generated = worker.source(frames, audio)
     else:
-        generated = load_recording(pair.generated).frames
+        made = load_recording(pair.generated)
+        generated, head = made.frames, made.head
         if abs(len(generated) - len(frames)) > LENGTH_TOLERANCE:
             raise VideoError(
                 f"{pair.generated.file}: {len(generated)} frames at 25 a second, the real video "
@@ -257,25 +258,28 @@ def _load_clip(pair: ClipPair, worker: _Worker) -> EvaluationClip:
             )
         length = min(len(generated), len(frames))
         generated, frames = generated[:length], frames[:length]
-    return EvaluationClip(
+    clip = EvaluationClip(
         *(generated, frames, audio, real.words, real.text, worker.tools),
         real_cache=worker.run.cache_of(pair.clip, pair.real, len(frames)),
-        others=lambda: _other_mouths(pair, worker),
+        others=lambda: _others(pair, worker),
     )
+    heads = (None if one is None else one[: len(frames)] for one in (head, real.head))
+    clip.track_heads(*heads)
+    return clip
 
 
-def _other_mouths(pair: ClipPair, worker: _Worker) -> list[Mouth]:
-    """Real mouths of the clips that this one's lips should not fit, as far as they can be read."""
-    mouths = []
-    for clip, real in pair.others:
-        if real.key not in worker.mouths:
+def _others(pair: ClipPair, worker: _Worker) -> list[OtherClip]:
+    """The clips that this one's video should not fit, as far as they can be read."""
+    found = []
+    for name, real in pair.others:
+        if real.key not in worker.others:
             try:
                 frames, audio, *_ = load_recording(real)
             except (StillspeakError, OSError):
-                worker.mouths[real.key] = None
+                worker.others[real.key] = None
                 continue
-            cache = worker.run.cache_of(clip, real, len(frames))
-            other = EvaluationClip(frames, frames, audio, tools=worker.tools, real_cache=cache)
-            worker.mouths[real.key] = Mouth(other.real.opening, other.real.width)
-        mouths.append(worker.mouths[real.key])
-    return [mouth for mouth in mouths if mouth is not None]
+            cache = worker.run.cache_of(name, real, len(frames))
+            clip = EvaluationClip(frames, frames, audio, tools=worker.tools, real_cache=cache)
+            worker.others[real.key] = OtherClip(clip.real.opening, clip.real.width, clip.accents)
+        found.append(worker.others[real.key])
+    return [other for other in found if other is not None]

@@ -63,14 +63,16 @@ class Recording:
 
 
 class Loaded(NamedTuple):
-    """frames (T, H, W, 3) uint8, audio (S,) float32, words as (start s, end s, word), and the
-    transcript, if there is one.
+    """frames (T, H, W, 3) uint8, audio (S,) float32, words as (start s, end s, word), the
+    transcript, if there is one, and the head before alignment, if there was one: (T, 3) turn, nod
+    and tilt in degrees.
     """
 
     frames: Frames
     audio: npt.NDArray[np.float32]
     words: list[tuple[float, float, str]]
     text: str | None = None
+    head: npt.NDArray[np.floating] | None = None
 
 
 def open_system(model: str | Path) -> System:
@@ -115,7 +117,8 @@ def load_recording(recording: Recording) -> Loaded:
             words = [(float(a), float(b), str(w)) for a, b, w in clip.metadata.get("words") or []]
             text = clip.metadata.get("text")
             text = text if isinstance(text, str) else None
-            return Loaded(clip.get_tensor("frames"), clip.get_tensor("audio"), words, text)
+            head = clip.get_tensor("head_pose") if clip.has("head_pose") else None
+            return Loaded(clip.get_tensor("frames"), clip.get_tensor("audio"), words, text, head)
     except (SafetensorError, ValueError, TypeError) as error:
         raise DataError(
             f"{recording.file}: the prepared clip is damaged ({error}); run stillspeak prepare "

@@ -35,6 +35,22 @@ def find_blinks(closure: npt.NDArray[np.float64]) -> list[tuple[int, int]]:
     return [(start, stop) for start, stop in closed if above[start:stop].max() >= BLINK_PEAK]
 
 
+def blink_duration(closure: npt.NDArray[np.float64]) -> float:
+    """Mean length in frames of the blinks that neither begin with the first nor end with the last;
+    NaN if there is none.
+    """
+    whole = [b - a for a, b in find_blinks(closure) if a > 0 and b < len(closure)]
+    return float(np.mean(whole)) if whole else float("nan")
+
+
+def interval_variation(closure: npt.NDArray[np.float64]) -> float:
+    """Standard deviation over mean of the times between the beginnings of blinks; NaN for fewer
+    than three blinks.
+    """
+    intervals = np.diff([start for start, _ in find_blinks(closure)])
+    return float(intervals.std() / intervals.mean()) if len(intervals) > 1 else float("nan")
+
+
 def brow_curve(points: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
     """Mean height of the two eyebrows over time, as in :func:`brow_heights`: (T,) pixels."""
     curve: npt.NDArray[np.float64] = brow_heights(points).mean(axis=1)

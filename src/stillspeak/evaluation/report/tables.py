@@ -51,6 +51,7 @@ TABLE = {
     "av_confidence": "AV confidence",
     "av_confidence_real": "AV confidence, real clips",
     "blink_rate": "blinks, 1/s",
+    "head_amplitude": "head / real",
 }
 """Columns of the first table."""
 
