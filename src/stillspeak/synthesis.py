@@ -19,9 +19,10 @@ from stillspeak.models.decoders import Decoded
 from stillspeak.models.engine import Engine
 from stillspeak.models.generator import GeneratorState
 from stillspeak.motion.moods import Mood, MoodPlan, MoodTrack
+from stillspeak.motion.process import MotionProcess
 from stillspeak.options import AnimateOptions
 from stillspeak.rendering.check import StillWarning
-from stillspeak.rendering.expression import ExpressionProcess, HeadProcess
+from stillspeak.rendering.curves import eye_curves, head_poses
 from stillspeak.rendering.portrait import Portrait
 from stillspeak.rendering.raster import Picture
 from stillspeak.rendering.renderer import FaceRenderer
@@ -69,15 +70,18 @@ class Synthesizer:
 
     def reset(self, *, motion: bool = True) -> None:
         """As before the first window; without ``motion``, head, eyes and mood go on."""
-        options, fps = self.options, self.engine.config.fps
+        options, config = self.options, self.engine.config
         self._heard = Recurrence(self.engine, options.seed)
         if not motion:
             return
-        self._mood = MoodTrack(self._plan, fps=fps)
-        self._expression = ExpressionProcess(
-            self._moments, fps=fps, blink=options.blink, strength=options.expression
+        self._mood = MoodTrack(self._plan, fps=config.fps)
+        self._motion = MotionProcess(
+            self._moments,
+            config,
+            blink=options.blink,
+            expression=options.expression,
+            head_motion=options.head_motion,
         )
-        self._head = HeadProcess(self._moments, fps=fps, strength=options.head_motion)
 
     def set_mood(self, mood: Mood) -> None:
         """Be in this mood from the next frame on, and after a reset too."""
@@ -115,8 +119,9 @@ class Synthesizer:
         They are drawn one by one as they are taken.
         """
         decoded = self.decode(windows)
-        poses = self._head.draw(len(windows)) if self.options.head_motion else None
-        return self.renderer.render(decoded, poses, self._expression.draw(len(windows))[0])
+        motion = self._motion.draw(windows)
+        poses = head_poses(motion) if self.options.head_motion else None
+        return self.renderer.render(decoded, poses, eye_curves(motion))
 
     def speak(self, audio: Waveform) -> Iterator[Picture]:
         """The next frames of a sound (S,) float32 in [-1, 1] at the engine's rate."""

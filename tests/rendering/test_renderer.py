@@ -9,7 +9,6 @@ import torch
 from stillspeak.face.align import crop_face, face_transform, transform_points
 from stillspeak.models.decoders import Decoded
 from stillspeak.models.generator import Generator
-from stillspeak.rendering.expression import HeadProcess
 from stillspeak.rendering.head import HEAD, HeadWarper, Reach
 from stillspeak.rendering.portrait import Portrait, fit_picture
 from stillspeak.rendering.renderer import FaceRenderer
@@ -129,7 +128,7 @@ def test_the_change_has_no_edge(decoder):
 def test_head_motion_takes_the_head_along_and_fades_out(decoder):
     generator = lively(decoder)
     renderer = renderer_of(generator)
-    poses = HeadProcess(0, strength=3).draw(40)[[-1]]
+    poses = torch.tensor([[2.5, 1.5, -1.0]])
     (frame,) = renderer.render(decode(renderer, generator, 1), poses)
     rows, columns = box_of(HEAD if decoder == "layers" else (1.0, 1.0))
     outside = np.ones((256, 256), bool)

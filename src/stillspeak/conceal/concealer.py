@@ -31,9 +31,10 @@ from stillspeak.face.landmarks import (
 from stillspeak.media.audio import Waveform
 from stillspeak.media.marks.marking import MarkChoices, Marks
 from stillspeak.media.marks.origin import Origin, describe_video
+from stillspeak.models.config import GeneratorConfig
 from stillspeak.models.generator import Generator
+from stillspeak.motion.process import MotionProcess
 from stillspeak.options import AnimateOptions
-from stillspeak.rendering.expression import ExpressionProcess
 from stillspeak.rendering.raster import Picture
 from stillspeak.system.runtime import choose_device
 from stillspeak.weights import DEFAULT_MODEL, identify_model, load_model
@@ -210,7 +211,9 @@ class Concealer:
             VideoError: not one good frame.
             NoFaceError: no usable face beside any gap.
         """
-        heard, given = HeardPoses(self.generator, sound), GapOptions(**options)
+        given = GapOptions(**options)
+        motion = eyes_and_brows(given.motion, self.generator.config)
+        heard = HeardPoses(self.generator, sound, motion)
         yield from _GapRun(self, heard, given, stats or GapStats(), name).all(frames)
 
 
@@ -219,34 +222,15 @@ def model_place(seconds: float, fps: float, generator: Generator) -> float:
     return (seconds + 0.5 / fps) * generator.config.fps - 0.5
 
 
-class GapExpression:
-    """Blinks and brows within gaps: the curves of ``animate``, at rest beside good frames."""
-
-    def __init__(self, options: AnimateOptions, fps: int) -> None:
-        self._process = ExpressionProcess(
-            options.seed, fps=fps, blink=options.blink, strength=options.expression
-        )
-        self._fps = fps
-        self._latest: deque[torch.Tensor] = deque(maxlen=2)
-        self._drawn = 0
-
-    def at(
-        self, places: npt.NDArray[np.float64], before: float | None, after: float | None
-    ) -> torch.Tensor:
-        """Curves (T, 4) at places in order; ``before`` and ``after`` are the good frames'."""
-        share = np.ones(len(places))
-        if before is not None:
-            share *= smoothstep(((places - before) / self._fps - REST) / REST)
-        if after is not None:
-            share *= smoothstep(((after - places) / self._fps - REST) / REST)
-        curves = torch.stack([self._frame(max(round(place), 0)) for place in places])
-        return curves * torch.from_numpy(share).float()[:, None]
-
-    def _frame(self, index: int) -> torch.Tensor:
-        while index >= self._drawn:
-            self._latest.append(self._process.draw(1)[0, 0])
-            self._drawn += 1
-        return self._latest[max(index - self._drawn, -len(self._latest))]
+def eyes_and_brows(options: AnimateOptions, config: GeneratorConfig) -> MotionProcess:
+    """What moves them as in ``animate``; where the head is, the video says."""
+    return MotionProcess(
+        options.seed,
+        config,
+        blink=options.blink,
+        expression=options.expression,
+        head_motion=0.0,
+    )
 
 
 class _GapRun:
@@ -262,7 +246,6 @@ class _GapRun:
     ) -> None:
         self._concealer, self._generator = concealer, concealer.generator
         self._heard, self._options, self._stats, self._name = heard, options, stats, name
-        self._curves_at = GapExpression(options.motion, self._generator.config.fps).at
         self._good: InputFrame | None = None  # the last good frame
         self._end: AnchorRenderer | Anchor | None = None  # the same, ready to be drawn from
         self._place: tuple[float, float] | None = None  # of the face last seen
@@ -314,6 +297,18 @@ class _GapRun:
             self._pending = self._pending[len(early) :]
             yield from self._draw(early, None)
             self._mixing_from = early[-1]
+
+    def _curves_at(
+        self, places: npt.NDArray[np.float64], before: float | None, after: float | None
+    ) -> torch.Tensor:
+        """Eyes and brows (T, 4) at places in order, at rest beside the good frames ``before`` and
+        ``after``."""
+        share, fps = np.ones(len(places)), self._generator.config.fps
+        if before is not None:
+            share *= smoothstep(((places - before) / fps - REST) / REST)
+        if after is not None:
+            share *= smoothstep(((after - places) / fps - REST) / REST)
+        return self._heard.curves(places) * torch.from_numpy(share).float()[:, None]
 
     def _filler(self, before: End, after: End) -> GapFiller:
         return GapFiller(

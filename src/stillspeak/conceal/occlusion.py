@@ -20,11 +20,7 @@ import numpy.typing as npt
 import torch
 
 from stillspeak.conceal.compositing import GROW, blend, head_place, lay_over
-from stillspeak.conceal.concealer import (
-    Concealer,
-    GapExpression,
-    model_place,
-)
+from stillspeak.conceal.concealer import Concealer, eyes_and_brows, model_place
 from stillspeak.conceal.gap import Anchor, AnchorRenderer, fading
 from stillspeak.conceal.masks import HIDDEN, Mask, MaskSource, values_at
 from stillspeak.conceal.options import MEMORY, MotionKeywords, MotionOptions
@@ -44,7 +40,6 @@ from stillspeak.face.eyes import EYELIDS
 from stillspeak.face.landmarks import Face, check_face, choose_face
 from stillspeak.media.image import load_image
 from stillspeak.media.video_editor import TimedFrame, check_rewrite, scan_video, timed_frames
-from stillspeak.options import AnimateOptions
 from stillspeak.rendering.raster import Picture
 
 STEADY = 5
@@ -149,10 +144,10 @@ def uncover_video(
     }
     with rewriting(video, output, scan, concealer, settings, written) as (own, writer):
         chosen = _choose_reference(video, source, reference, own, motion.face)
-        deoccluder = _Deoccluder(own, chosen, motion, grow)
+        deoccluder = _Deoccluder(own, chosen, grow)
         generator, fps = own.generator, float(scan.fps)
         sound = picture_sound(video, scan.start, generator.config.sample_rate)
-        heard = HeardPoses(generator, sound)
+        heard = HeardPoses(generator, sound, eyes_and_brows(motion, generator.config))
         writer.start(first)
 
         def located() -> Iterator[_LocatedFrame]:
@@ -247,9 +242,7 @@ def _first_clean(
 class _Deoccluder:
     """One video on its way through."""
 
-    def __init__(
-        self, concealer: Concealer, reference: _Reference, options: AnimateOptions, grow: float
-    ) -> None:
+    def __init__(self, concealer: Concealer, reference: _Reference, grow: float) -> None:
         self._grow, self._concealer = grow, concealer
         self._points = reference.face.points
         self._width = float(np.ptp(self._points[:, 0]))
@@ -258,7 +251,6 @@ class _Deoccluder:
             Anchor(reference.picture, self._points, 0.0), concealer.generator
         )
         self._fps = concealer.generator.config.fps
-        self._expression = GapExpression(options, self._fps)
         self._last: Transform | None = None
         self._age = 1  # frames since then
         self._reference = reference.picture
@@ -333,7 +325,7 @@ class _Deoccluder:
                 since = (places - self._renderer.anchor.place) / self._fps
             ends = self._renderer.end(fading(since, None, MEMORY)[0])
             shapes = joined_shapes(heard.at(places), ends, [self._renderer.seen])
-            curves = self._expression.at(places, None, None)
+            curves = heard.curves(places)
             if not self._eyes_hidden(one):
                 curves = torch.zeros_like(curves)
             (face,) = self._renderer.render(shapes, curves, since)

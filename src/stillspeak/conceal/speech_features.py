@@ -14,11 +14,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from stillspeak.face.align import Transform, invert_transform
 from stillspeak.face.mouth import CHIN, LIPS, POSE_POINTS
 from stillspeak.media.audio import Waveform
 from stillspeak.models.generator import Generator
+from stillspeak.motion.process import MotionProcess
+from stillspeak.rendering.curves import eye_curves
 from stillspeak.rendering.mesh import AROUND, face_frame, rest_pose
 from stillspeak.synthesis import CHUNK, Recurrence
 
@@ -38,21 +41,32 @@ class HeardPoses:
     Args:
         generator: in evaluation mode, with decoder = "layers".
         sound: pieces (S,) float32 in [-1, 1] at the generator's rate; sample 0 is at place 0.
+        motion: draws how eyes and brows move with it; None: they rest.
     """
 
-    def __init__(self, generator: Generator, sound: Iterable[Waveform]) -> None:
+    def __init__(
+        self,
+        generator: Generator,
+        sound: Iterable[Waveform],
+        motion: MotionProcess | None = None,
+    ) -> None:
         config = generator.config
         self._generator = generator
         self._sound: Iterator[Waveform] = iter(sound)
         self._heard = Recurrence(generator, 0)
         self._waiting: Waveform = np.zeros((config.window - config.hop) // 2, np.float32)
-        self._kept: deque[Poses] = deque()
+        self._motion = motion
+        self._kept: deque[tuple[Poses, Tensor]] = deque()
         self._first = 0
 
     def at(self, places: npt.NDArray[np.float64]) -> Poses:
         """Poses (T, 41, 2), see :mod:`stillspeak.face.mouth`, at places (T,) in model frames, none
         before what :meth:`forget` was given; mixed between two frames."""
         return np.stack([self._mixed(max(float(place), 0.0)) for place in places])
+
+    def curves(self, places: npt.NDArray[np.float64]) -> Tensor:
+        """Eyes and brows (T, 4), see ``rendering.curves``, at the frames nearest to places."""
+        return torch.stack([self._frame(max(round(place), 0))[1] for place in places.tolist()])
 
     def forget(self, place: float) -> None:
         """Nothing before this place will be asked for any more."""
@@ -68,12 +82,12 @@ class HeardPoses:
     def _mixed(self, place: float) -> Poses:
         nearest = round(place)
         if abs(place - nearest) <= _ON_THE_GRID:
-            return self._frame(nearest)
+            return self._frame(nearest)[0]
         first = int(np.floor(place))
-        a, b = self._frame(first), self._frame(first + 1)
+        a, b = self._frame(first)[0], self._frame(first + 1)[0]
         return a + (place - first) * (b - a)
 
-    def _frame(self, index: int) -> Poses:
+    def _frame(self, index: int) -> tuple[Poses, Tensor]:
         if index < self._first:
             raise ValueError(f"frame {index} was forgotten, the first one kept is {self._first}")
         while index >= self._first + len(self._kept):
@@ -94,10 +108,14 @@ class HeardPoses:
             length += len(piece)
         heard = np.concatenate(pieces)
         windows = np.lib.stride_tricks.sliding_window_view(heard[:needed], config.window)
-        inputs = self._heard.inputs(windows[:: config.hop])
-        poses, _, self._heard.state = self._generator.encode(*inputs)
+        windows = windows[:: config.hop]
+        poses, _, self._heard.state = self._generator.encode(*self._heard.inputs(windows))
         self._waiting = heard[CHUNK * config.hop :].copy()
-        self._kept.extend(poses[0].double().cpu().numpy().reshape(CHUNK, -1, 2))
+        curves = torch.zeros(CHUNK, 4)
+        if self._motion is not None:
+            curves = eye_curves(self._motion.draw(windows))
+        shapes = poses[0].double().cpu().numpy().reshape(CHUNK, -1, 2)
+        self._kept.extend(zip(shapes, curves, strict=True))
 
 
 @dataclass(frozen=True, eq=False)

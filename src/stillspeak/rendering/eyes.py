@@ -31,7 +31,7 @@ from stillspeak.rendering.mesh import FaceFrame, face_frame
 from stillspeak.rendering.raster import Box, Floats, Picture, Points, box_of, soft
 
 SHUT = BLINK_PEAK[0]
-"""Closure, in the measure of ``rendering.expression``, from which the eyes are shut."""
+"""Closure, in the measure of ``motion.frames``, from which the eyes are shut."""
 
 # Lengths are in distances between the eyes.
 _CREASE_DOWN = 0.15  # share of the lid's way that its crease comes down
@@ -306,7 +306,7 @@ class EyeLayers:
 
         Args:
             curves: (4,) closure, height of the brows, and gaze, relative to the still's, as
-                ``rendering.expression`` draws them.
+                ``rendering.curves`` makes them.
             out: (H, W, 3) uint8 to draw into, the still or a frame drawn before; a new copy of
                 the still if None.
 

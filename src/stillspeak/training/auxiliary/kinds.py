@@ -12,12 +12,14 @@ from stillspeak.data.channel import ChannelConfig
 from stillspeak.data.config import AugmentConfig
 from stillspeak.errors import DataError
 from stillspeak.models.lipnet import LipNetConfig
+from stillspeak.models.motion import MotionConfig
 from stillspeak.models.pose import PoseConfig
 from stillspeak.models.refiner import RefinerConfig
 from stillspeak.models.speech import SpeechEncoderConfig
 from stillspeak.models.syncnet import SyncNetConfig
 from stillspeak.system.configuration import build, configuration
 from stillspeak.training.auxiliary.distillation import DistillationObjective, SpeechDataConfig
+from stillspeak.training.auxiliary.motion import MotionDataConfig, MotionObjective
 from stillspeak.training.auxiliary.pose import PoseDataConfig, PoseObjective
 from stillspeak.training.auxiliary.refiner import RefinerDataConfig, RefinerObjective
 from stillspeak.training.auxiliary.task import AuxiliaryObjective, AuxiliaryTrainingConfig
@@ -105,12 +107,26 @@ class RefinerRunConfig:
         return RefinerObjective(self.refiner, self.refiner_data, *real_clips(data), seed=seed)
 
 
+@configuration()
+class MotionRunConfig:
+    """Of the motion generator."""
+
+    motion: MotionConfig = field(default_factory=MotionConfig)
+    motion_data: MotionDataConfig = field(default_factory=MotionDataConfig)
+    training: AuxiliaryTrainingConfig = field(default_factory=AuxiliaryTrainingConfig)
+
+    def objective(self, data: Path) -> MotionObjective:
+        seed = self.training.seed
+        return MotionObjective(self.motion, self.motion_data, *real_clips(data), seed=seed)
+
+
 _KINDS: dict[str, type[AuxiliaryRunConfig]] = {
     "lipnet": LipReadingConfig,
     "sync": SyncConfig,
     "speech": SpeechConfig,
     "pose": PoseRunConfig,
     "refiner": RefinerRunConfig,
+    "motion": MotionRunConfig,
 }
 """What is trained, by the table that its configuration has."""
 
