@@ -165,9 +165,11 @@ class Animator:
         size = options.size
         picture = fit_picture(loaded, None if options.crop else size)
         shown = name if options.crop or size is None else f"{name} at size {size}"
-        found = choose_face(self.detector.detect(picture), options.face, name=shown)
+        faces = self.detector.detect(picture)
+        found = choose_face(faces, options.face, name=shown)
         warnings = check_still(picture, found, name=shown)
-        portrait = Portrait.of(picture, found.points, self.engine, still, warnings)
+        others = tuple(face.points for face in faces if face is not found)
+        portrait = Portrait.of(picture, found.points, self.engine, still, warnings, others)
         return Synthesizer(self.engine, portrait, options)
 
 

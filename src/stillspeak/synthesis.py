@@ -22,7 +22,6 @@ from stillspeak.motion.moods import Mood, MoodPlan, MoodTrack
 from stillspeak.motion.process import MotionProcess
 from stillspeak.options import AnimateOptions
 from stillspeak.rendering.check import StillWarning
-from stillspeak.rendering.curves import eye_curves, head_poses
 from stillspeak.rendering.portrait import Portrait
 from stillspeak.rendering.raster import Picture
 from stillspeak.rendering.renderer import FaceRenderer
@@ -120,8 +119,7 @@ class Synthesizer:
         """
         decoded = self.decode(windows)
         motion = self._motion.draw(windows)
-        poses = head_poses(motion) if self.options.head_motion else None
-        return self.renderer.render(decoded, poses, eye_curves(motion))
+        return self.renderer.render(decoded, motion)
 
     def speak(self, audio: Waveform) -> Iterator[Picture]:
         """The next frames of a sound (S,) float32 in [-1, 1] at the engine's rate."""

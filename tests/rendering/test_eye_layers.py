@@ -1,4 +1,4 @@
-"""Lids before the eyeball, a gaze that turns, brows that rise, and nothing else that moves."""
+"""Lids before the eyeball, a gaze that turns, and nothing else that moves."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from stillspeak.face.eyes import (
     LEFT_UPPER_LID,
     RIGHT_LOWER_LID,
     RIGHT_UPPER_LID,
-    brow_heights,
 )
 from stillspeak.face.landmarks import Face, MediaPipeDetector
 from stillspeak.rendering.eyes import EyeLayers
@@ -24,8 +23,8 @@ from stillspeak.rendering.mesh import face_frame
 SHUT = BLINK_PEAK[1]
 
 
-def curves(closed: float = 0.0, brows: float = 0.0, right: float = 0.0) -> np.ndarray:
-    return np.array([closed, brows, right, 0.0])
+def state(closed: float = 0.0, right: float = 0.0) -> tuple[float, np.ndarray]:
+    return closed, np.array([right, 0.0])
 
 
 class Still(NamedTuple):
@@ -50,9 +49,9 @@ def patch(picture: np.ndarray, place: np.ndarray, reach: int = 2) -> np.ndarray:
 
 
 def test_what_does_not_move_is_the_photo(still: Still) -> None:
-    np.testing.assert_array_equal(still.eyes.draw(curves()), still.picture)
+    np.testing.assert_array_equal(still.eyes.draw(*state()), still.picture)
     assert still.eyes.blink == 1 and still.eyes.notes == ()
-    out = still.eyes.draw(curves(SHUT, right=2))
+    out = still.eyes.draw(*state(SHUT, right=2))
     changed = np.argwhere((out != still.picture).any(axis=2))[:, ::-1]
     unit = face_frame(still.points).scale
     lids = still.points[[*LEFT_UPPER_LID, *LEFT_LOWER_LID, *RIGHT_UPPER_LID, *RIGHT_LOWER_LID]]
@@ -63,7 +62,7 @@ def test_what_does_not_move_is_the_photo(still: Still) -> None:
 
 def test_a_detector_sees_the_eyes_close(still: Still, detector: MediaPipeDetector) -> None:
     opened, half, shut = (
-        detector.detect(still.eyes.draw(curves(closed)))[0] for closed in (0, 0.25, SHUT)
+        detector.detect(still.eyes.draw(*state(closed)))[0] for closed in (0, 0.25, SHUT)
     )
     gaps = [np.linalg.norm(f.points[159] - f.points[145]) for f in (opened, half, shut)]
     assert gaps[2] < 0.5 * gaps[0] and gaps[2] < gaps[1] < gaps[0]
@@ -74,14 +73,14 @@ def test_a_detector_sees_the_eyes_close(still: Still, detector: MediaPipeDetecto
 
 
 def test_the_iris_is_covered_and_not_squeezed(still: Still) -> None:
-    part = still.eyes.draw(curves(0.25 * BLINK_PEAK[0]))
+    part = still.eyes.draw(*state(0.25 * BLINK_PEAK[0]))
     radius = np.linalg.norm(still.points[469] - still.points[468])
     iris = still.points[468]
     np.testing.assert_allclose(patch(part, iris), patch(still.picture, iris), atol=2)
     above = iris - (0, 0.75 * radius)
     assert np.abs(patch(part, above) - patch(still.picture, above)).mean() > 15
     # Where the eyeball was there is skin, once the eye is shut.
-    shut = still.eyes.draw(curves(SHUT))
+    shut = still.eyes.draw(*state(SHUT))
     skin = patch(still.picture, still.points[223]).mean(axis=(0, 1))
     for place in (still.points[468], still.points[468] - (0, 0.4 * radius)):
         before = np.abs(patch(still.picture, place).mean(axis=(0, 1)) - skin).sum()
@@ -95,32 +94,22 @@ def test_the_iris_is_covered_and_not_squeezed(still: Still) -> None:
 
 def test_there_is_nothing_beyond_shut(still: Still) -> None:
     np.testing.assert_array_equal(
-        still.eyes.draw(curves(BLINK_PEAK[0])), still.eyes.draw(curves(0.9))
+        still.eyes.draw(*state(BLINK_PEAK[0])), still.eyes.draw(*state(0.9))
     )
 
 
-def test_a_frame_depends_on_its_curves_alone(still: Still) -> None:
-    first = still.eyes.draw(curves(0.2, 0.3, 1.0))
-    still.eyes.draw(curves(SHUT, -0.5))
-    np.testing.assert_array_equal(still.eyes.draw(curves(0.2, 0.3, 1.0)), first)
+def test_a_frame_depends_on_its_numbers_alone(still: Still) -> None:
+    first = still.eyes.draw(*state(0.2, 1.0))
+    still.eyes.draw(*state(SHUT, -0.5))
+    np.testing.assert_array_equal(still.eyes.draw(*state(0.2, 1.0)), first)
     frame = still.picture.copy()
-    assert still.eyes.draw(curves(0.2, 0.3, 1.0), frame) is frame
+    assert still.eyes.draw(*state(0.2, 1.0), frame) is frame
     np.testing.assert_array_equal(frame, first)
-
-
-def test_brows_go_up_and_down(still: Still, detector: MediaPipeDetector) -> None:
-    heights = [
-        brow_heights(detector.detect(still.eyes.draw(curves(brows=b)))[0].points[None]).mean()
-        for b in (-1.0, 0.0, 1.0)
-    ]
-    # Two pixels of the crop each way; a detector smooths.
-    pixel = face_frame(still.points).scale / 35.4
-    assert heights[2] - heights[1] > 0.4 * pixel and heights[1] - heights[0] > 0.4 * pixel
 
 
 @pytest.mark.parametrize("degrees", [-2.0, 1.0, 2.0])
 def test_the_iris_turns_and_the_lids_stay(still: Still, degrees: float) -> None:
-    out = still.eyes.draw(curves(right=degrees))
+    out = still.eyes.draw(*state(right=degrees))
     moved = 0.19 * face_frame(still.points).scale * np.radians(degrees)
     for iris in (468, 473):
         radius = np.linalg.norm(still.points[iris + 1] - still.points[iris])
@@ -163,9 +152,9 @@ def with_rims(still: Still, above: float, dark: bool = False) -> tuple[np.ndarra
 def test_spectacles_stay_where_they_are(still: Still, above: float) -> None:
     picture, rims = with_rims(still, above)
     eyes = EyeLayers(picture, still.points)
-    assert "brows behind spectacles" in eyes.notes
+    assert eyes.spectacles and not still.eyes.spectacles
     for closed in (0.15, 0.3, SHUT):
-        out = eyes.draw(curves(closed, 1.0, 2.0)).astype(int)
+        out = eyes.draw(*state(closed, 2.0)).astype(int)
         # Less than half a pixel: in fact not at all.
         np.testing.assert_allclose(out[rims], picture[rims], atol=2)
     assert eyes.blink == 1
@@ -177,14 +166,14 @@ def test_a_rim_before_the_lid_drops_the_blink(still: Still) -> None:
     picture, _ = with_rims(still, 0.1)
     eyes = EyeLayers(picture, still.points)
     assert eyes.blink == 0 and "a spectacle rim before a lid" in eyes.notes
-    np.testing.assert_array_equal(eyes.draw(curves(SHUT)), picture)
+    np.testing.assert_array_equal(eyes.draw(*state(SHUT)), picture)
 
 
 def test_nothing_is_drawn_on_dark_glasses(still: Still) -> None:
     picture, _ = with_rims(still, 0.25, dark=True)
     eyes = EyeLayers(picture, still.points)
     assert eyes.blink == 0 and eyes.notes[0] == "dark glasses"
-    np.testing.assert_array_equal(eyes.draw(curves(SHUT, 1.0, 2.0)), picture)
+    np.testing.assert_array_equal(eyes.draw(*state(SHUT, 2.0)), picture)
 
 
 def test_eyes_that_are_shut_stay_so(still: Still) -> None:
@@ -193,7 +182,7 @@ def test_eyes_that_are_shut_stay_so(still: Still) -> None:
     eyes = EyeLayers(still.picture, points)
     # Neither does the other eye wink.
     assert eyes.blink == 0 and eyes.notes == ("eyes shut",)
-    np.testing.assert_array_equal(eyes.draw(curves(SHUT)), still.picture)
+    np.testing.assert_array_equal(eyes.draw(*state(SHUT)), still.picture)
 
 
 def test_an_eye_at_the_picture_s_edge_does_not_blink(still: Still) -> None:
@@ -203,7 +192,7 @@ def test_an_eye_at_the_picture_s_edge_does_not_blink(still: Still) -> None:
         part = np.ascontiguousarray(still.picture[cut[0] :, cut[1] :])
         eyes = EyeLayers(part, still.points - cut[::-1])
         assert eyes.blink == 0 and eyes.notes == ("an eye at the picture's edge",)
-        assert eyes.draw(curves(SHUT, 1.0, 2.0)).shape == part.shape
+        assert eyes.draw(*state(SHUT, 2.0)).shape == part.shape
 
 
 @pytest.mark.parametrize("turns", [1, 2, 3])
@@ -212,8 +201,8 @@ def test_a_face_may_lie_on_its_side(still: Still, turns: int) -> None:
     for _ in range(turns):
         points = np.column_stack([points[:, 1], picture.shape[1] - 1 - points[:, 0]])
         picture = np.rot90(picture)
-    out = EyeLayers(np.ascontiguousarray(picture), points).draw(curves(SHUT, 0.5, 1.0))
-    upright = still.eyes.draw(curves(SHUT, 0.5, 1.0)).astype(int)
+    out = EyeLayers(np.ascontiguousarray(picture), points).draw(*state(SHUT, 1.0))
+    upright = still.eyes.draw(*state(SHUT, 1.0)).astype(int)
     difference = np.abs(np.rot90(out, -turns).astype(int) - upright)
     assert np.quantile(difference, 0.999) <= 6
 
@@ -222,6 +211,6 @@ def test_a_face_may_lie_on_its_side(still: Still, turns: int) -> None:
 def test_faces_of_any_size(still: Still, scale: float) -> None:
     small = cv2.resize(still.picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     points = transform_points(still.points, np.array([[scale, 0, 0], [0, scale, 0]]))
-    out = EyeLayers(small, points).draw(curves(SHUT))
+    out = EyeLayers(small, points).draw(*state(SHUT))
     x, y = np.rint(points[468]).astype(int)
     assert out[y, x].sum() > small[y, x].sum() + 60

@@ -1,220 +1,220 @@
-"""The head's movement: it goes where it should, and the border of the crop stays."""
+"""A head that moves in depth, and skin that action units displace."""
 
+from __future__ import annotations
+
+import cv2
 import numpy as np
 import pytest
-import torch
 
-from stillspeak.face.align import invert_transform, transform_points
-from stillspeak.rendering.head import (
-    EDGE,
-    HEAD,
-    SHOULDERS,
-    HeadWarper,
-    head_field,
-    move_head_in_frames,
+from stillspeak.face.landmarks import Face, MediaPipeDetector
+from stillspeak.motion.frames import UNITS, unit
+from stillspeak.rendering.head import FaceMover, rotation, unit_fields
+from stillspeak.rendering.mesh import face_frame
+
+STILL = np.zeros(len(UNITS))
+REST = np.zeros(3)
+NOSE, CHIN, LEFT_EAR, RIGHT_EAR = 1, 152, 234, 454
+
+
+def units(**intensities: float) -> np.ndarray:
+    values = STILL.copy()
+    for name, intensity in intensities.items():
+        values[unit(name)] = intensity
+    return values
+
+
+def ramp(axis: int, size: tuple[int, int] = (512, 512)) -> np.ndarray:
+    """A picture whose colour says where a pixel is along x (0) or y (1): 16 bits in two channels
+    would not survive interpolation, so every other pixel is one level more."""
+    place = np.arange(size[1 - axis]) / 2
+    line = np.repeat(place.astype(np.uint8)[..., None], 3, axis=-1)
+    return np.ascontiguousarray(
+        np.broadcast_to(line[None] if axis == 0 else line[:, None], (*size, 3))
+    )
+
+
+def moved_from(mover: FaceMover, head: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """(K, 2) by how much what is seen at places (K, 2) was moved, to about a pixel."""
+    x, y = np.rint(places).astype(int).T
+    found = []
+    for axis, place in ((0, x), (1, y)):
+        before = ramp(axis)
+        after = mover.draw(head, STILL, before.copy())
+        found.append(2 * (before[y, x, 0].astype(float) - after[y, x, 0]))
+        assert len(place)
+    return np.stack(found, axis=-1)
+
+
+@pytest.fixture(scope="module")
+def mover(portrait: np.ndarray, portrait_face: Face) -> FaceMover:
+    return FaceMover(portrait.shape[:2], portrait_face.points)
+
+
+def test_at_rest_the_photo_is_unchanged(portrait: np.ndarray, mover: FaceMover) -> None:
+    frame = portrait.copy()
+    assert mover.draw(REST, STILL, frame) is frame
+    np.testing.assert_array_equal(frame, portrait)
+
+
+def test_rotations_go_the_ways_they_are_named_after() -> None:
+    front = np.array([0.0, 0.0, -1.0])  # what is nearest to the viewer
+    assert (rotation(np.array([8.0, 0, 0])) @ front)[0] > 0.1  # turned to the right
+    assert (rotation(np.array([0, 8.0, 0])) @ front)[1] > 0.1  # the chin goes down
+    assert (rotation(np.array([0, 0, 8.0])) @ (1, 0, 0))[1] > 0.1  # clockwise
+    both = rotation(np.array([5.0, -4.0, 3.0]))
+    np.testing.assert_allclose(both @ both.T, np.eye(3), atol=1e-12)
+
+
+def test_what_is_nearer_moves_further(portrait_face: Face, mover: FaceMover) -> None:
+    points, scale = portrait_face.points, face_frame(portrait_face.points).scale
+    outline = points[LEFT_EAR] - (0.15 * scale, 0)
+    turned = moved_from(mover, np.array([8.0, 0, 0]), np.stack([points[NOSE], outline]))
+    assert turned[0, 0] > 0.12 * scale and abs(turned[0, 1]) < 0.05 * scale
+    assert abs(turned[1, 0]) < 0.3 * turned[0, 0]
+    nodded = moved_from(mover, np.array([0, 8.0, 0]), points[[NOSE]])
+    assert nodded[0, 1] > 0.12 * scale
+    tilted = moved_from(mover, np.array([0, 0, 8.0]), points[[LEFT_EAR, RIGHT_EAR]])
+    assert tilted[0, 1] < -0.08 * scale and tilted[1, 1] > 0.08 * scale
+
+
+def test_shoulders_and_surroundings_stay(portrait_face: Face) -> None:
+    """In a picture large enough nothing moves far from the head."""
+    points = portrait_face.points + np.float32((300, 200))
+    scale = face_frame(points).scale
+    noise = np.random.default_rng(0).integers(0, 256, (1000, 1100, 3), np.uint8)
+    mover = FaceMover(noise.shape[:2], points)
+    frame = mover.draw(np.array([8.0, 8.0, 8.0]), STILL, noise.copy())
+    still = (frame == noise).all(axis=2)
+    chin = points[CHIN]
+    assert still[round(chin[1] + 2.3 * scale) :].all()
+    assert still[:, : round(points[LEFT_EAR, 0] - 2 * scale)].all()
+    assert not still[round(points[NOSE, 1]), round(points[NOSE, 0])]
+
+
+@pytest.mark.parametrize(
+    "head", [(8, 0, 0), (-8, 0, 0), (0, 8, 0), (0, -8, 0), (0, 0, 8), (0, 0, -8), (6, -6, 6)]
 )
+def test_nothing_tears_or_folds(mover: FaceMover, head: tuple[float, ...]) -> None:
+    """Neighbours stay neighbours, and in their order."""
+    across, down = (mover.draw(np.array(head, float), STILL, ramp(axis)) for axis in (0, 1))
+    for picture, axis in ((across, 1), (down, 0)):
+        steps = np.diff(picture[..., 0].astype(int), axis=axis)
+        assert steps.min() >= 0
+        assert steps.max() <= 2
 
 
-def spot(x: int, y: int) -> torch.Tensor:
-    """A picture (1, 3, 128, 96) that is dark but for a soft spot."""
-    ys, xs = torch.meshgrid(torch.arange(128.0), torch.arange(96.0), indexing="ij")
-    light = torch.exp(-((xs - x) ** 2 + (ys - y) ** 2) / 8)
-    return (2 * light - 1).expand(1, 3, -1, -1)
-
-
-def middle(picture: torch.Tensor) -> tuple[float, float]:
-    light = (picture[0] + 1).clamp_min(0)
-    ys, xs = torch.meshgrid(torch.arange(128.0), torch.arange(96.0), indexing="ij")
-    return float((light * xs).sum() / light.sum()), float((light * ys).sum() / light.sum())
-
-
-def test_no_pose_no_field() -> None:
-    assert not head_field(torch.zeros(2, 3), 32, 24).any()
-
-
-def test_the_border_stays() -> None:
-    field = head_field(torch.tensor([[3.0, 2.0, -2.0]]), 128, 96)[0]
-    assert field.abs().max() > 0.02
-    for edge in (field[:, 0], field[:, -1], field[:, :, 0], field[:, :, -1]):
-        assert edge.abs().max() < 1e-3
-
-
-@pytest.mark.parametrize(("dx", "dy"), [(2.0, 0.0), (0.0, -2.0), (1.5, 1.0)])
-def test_a_shift_is_that_many_pixels(dx: float, dy: float) -> None:
-    still = spot(48, 60)
-    moved = move_head_in_frames(still, torch.tensor([[0.0, dx, dy]]))
-    x, y = middle(moved[0])
-    assert (x - 48, y - 60) == pytest.approx((dx, dy), abs=0.1)
-
-
-def test_a_tilt_turns_about_the_neck() -> None:
-    # The pivot lies at x 47.5, y 111.5; a spot 51.5 px above it goes 51.5 sin(2 degrees) aside.
-    x, y = middle(move_head_in_frames(spot(48, 60), torch.tensor([[2.0, 0.0, 0.0]]))[0])
-    assert x - 48 == pytest.approx(51.5 * 0.0349, abs=0.15)
-    assert y == pytest.approx(60, abs=0.1)
-
-
-@pytest.mark.parametrize("reach", [(1.0, 1.0), HEAD])
-def test_nothing_moves_on_the_grid_s_outermost_places(reach: tuple[float, float]) -> None:
-    field = head_field(torch.tensor([[4.0, 3.0, -3.0]]), 64, 48, reach)
-    for edge in (field[..., 0, :], field[..., -1, :], field[..., 0], field[..., -1]):
-        assert not edge.any()
-    assert field.abs().max() > 0.05
-
-
-def test_a_wider_reach_moves_the_whole_head_alike_and_not_the_shoulders() -> None:
-    shift = head_field(torch.tensor([[0.0, 2.0, 0.0]]), 128, 96, HEAD)[0, 0]
-    rows = (torch.arange(128) + 0.5) / 64 * HEAD[1] - HEAD[1]
-    columns = (torch.arange(96) + 0.5) / 48 * HEAD[0] - HEAD[0]
-    head = shift[(rows > -1.25) & (rows < 0.6)][:, columns.abs() < 1.2]
-    assert torch.allclose(head, torch.tensor(-2 * 2 / 96), atol=1e-5)
-    assert not shift[rows > SHOULDERS].any()
-
-
-def test_the_field_never_folds() -> None:
-    """Three times people's motion, and what lies side by side still does."""
-    poses = torch.tensor([[10.0, 0.0, 0.0], [0.0, 8.0, 0.0], [0.0, 0.0, -8.0], [6.0, 5.0, 5.0]])
-    field = head_field(poses, 128, 96, HEAD)
-    # In cells of the grid; a slope of -1 lays two places on one.
-    x = field[:, 0] * 96 / (2 * HEAD[0])
-    y = field[:, 1] * 128 / (2 * HEAD[1])
-    assert x.diff(dim=2).min() > -1
-    assert y.diff(dim=1).min() > -1
-
-
-# --- drawn into the picture --------------------------------------------------------------------
-
-
-def turned(degrees: float, scale: float, centre: tuple[float, float]) -> np.ndarray:
-    """Photo -> 128x96 crop: the crop's middle at ``centre``, turned and scaled."""
-    angle = np.radians(degrees)
-    c, s = scale * np.cos(angle), scale * np.sin(angle)
-    matrix = np.array([[c, -s], [s, c]])
-    return np.column_stack([matrix, (47.5, 63.5) - matrix @ np.array(centre)])
-
-
-def shift(dx: float = 0, dy: float = 0, size: tuple[int, int] = (64, 48)) -> np.ndarray:
-    """Motion by (dx, dy) pixels of the 128 x 96 crop, the outermost cells at rest."""
-    inside = np.zeros(size, np.float32)
-    inside[1:-1, 1:-1] = 1
-    return inside[..., None] * np.array([2 * dx / 96, 2 * dy / 128], np.float32)
-
-
-@pytest.fixture(
-    params=[
-        (0, 0.5, (256, 256)),
-        (30, 0.7, (220, 120)),
-        (-90, 0.3, (300, 300)),
-        (180, 0.6, (250, 200)),
-        (12, 2.0, (222, 110)),
-        (17, 0.6, (20, 30)),
-        (0, 0.2, (480, 500)),
-    ],
-    ids=["upright", "30", "-90", "180", "small", "over the edge", "mostly outside"],
-)
-def transform(request: pytest.FixtureRequest) -> np.ndarray:
-    return turned(*request.param)
-
-
-def test_without_motion_the_photo_is_unchanged(portrait: np.ndarray, transform: np.ndarray) -> None:
-    out = HeadWarper(portrait.shape[:2], transform).draw(shift(), portrait.copy())
-    np.testing.assert_array_equal(out, portrait)
-
-
-def test_outside_the_crop_the_photo_is_unchanged(
-    portrait: np.ndarray, transform: np.ndarray
+def test_a_detector_sees_the_head_turn(
+    portrait: np.ndarray, mover: FaceMover, detector: MediaPipeDetector
 ) -> None:
-    out = HeadWarper(portrait.shape[:2], transform).draw(shift(3, 4), portrait.copy())
-    y, x = np.mgrid[:512, :512]
-    u, v = np.moveaxis(transform_points(np.stack([x, y], -1).astype(float), transform), -1, 0)
-    outside = (u < -0.5) | (u > 95.5) | (v < -0.5) | (v > 127.5)
-    np.testing.assert_array_equal(out[outside], portrait[outside])
-    inside = (u > 4) & (u < 91) & (v > 4) & (v < 123)
-    assert inside.any()
-    assert (out[inside] != portrait[inside]).mean() > 0.5
+    yaw = [
+        detector.detect(mover.draw(np.array([turn, 0.0, 0.0]), STILL, portrait.copy()))[0].yaw
+        for turn in (-8.0, 0.0, 8.0)
+    ]
+    steps = np.abs(np.diff(yaw))
+    assert (np.sign(np.diff(yaw)) == np.sign(yaw[2] - yaw[0])).all()
+    assert (steps > 4).all() and (steps < 14).all()
 
 
-@pytest.mark.parametrize("degrees", [0, 30, -30, 90, 180])
-@pytest.mark.parametrize("scale", [0.25, 1.5])
-def test_motion_goes_the_way_the_face_stands(degrees: float, scale: float) -> None:
-    """What the crop fetches from 3 pixels below its place lies there in the turned face."""
-    y, x = np.mgrid[:600, :600].astype(float)
-    photo = np.stack([80 + 0.2 * x, 80 + 0.2 * y, 0 * x], -1).round().astype(np.uint8)
-    transform = turned(degrees, scale, (300, 300))
-    out = HeadWarper(photo.shape[:2], transform).draw(shift(0, 3), photo.copy())
-    back = invert_transform(transform)
-    at, source = transform_points(np.array([(40.0, 60.0), (40.0, 63.0)]), back)
-    column, row = np.rint(at).astype(int)
-    assert out[row, column, :2] == pytest.approx(80 + 0.2 * source, abs=1.5)
-
-
-def test_the_grid_s_fineness_does_not_matter(portrait: np.ndarray) -> None:
-    for scale in (0.4, 2.0):  # a face of 320 and of 64 lines
-        warper = HeadWarper((512, 512), turned(20, scale, (220, 130)))
-        coarse, fine = (
-            warper.draw(shift(2, 2, size), portrait.copy()).astype(float)
-            for size in ((64, 48), (256, 192))
-        )
-        y, x = np.rint(np.array([130, 220])).astype(int)
-        reach = int(30 / scale)
-        near = np.s_[y - reach : y + reach, x - reach : x + reach]
-        assert np.abs(coarse - fine)[near].mean() < 0.2
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_a_face_may_lie_on_its_side(
+    portrait: np.ndarray, portrait_face: Face, mover: FaceMover, turns: int
+) -> None:
+    picture, points = portrait, portrait_face.points
+    for _ in range(turns):
+        points = np.column_stack([points[:, 1], picture.shape[1] - 1 - points[:, 0]])
+        picture = np.rot90(picture)
+    head, skin = np.array([5.0, 4.0, 3.0]), units(lip_corner_puller=0.5)
+    lying = FaceMover(picture.shape[:2], points).draw(head, skin, picture.copy())
+    upright = mover.draw(head, skin, portrait.copy()).astype(int)
+    assert np.quantile(np.abs(np.rot90(lying, -turns).astype(int) - upright), 0.99) <= 12
 
 
 @pytest.mark.parametrize("side", ["left", "right", "top", "bottom"])
-@pytest.mark.parametrize("sign", [-1, 1])
-def test_nothing_is_fetched_across_the_photo_s_edge(side: str, sign: int) -> None:
-    """A ramp from black to white stays one without flat places: no repeated edge pixels."""
-    ramp = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 256, axis=0).repeat(3, axis=2)
-    across = side in ("left", "right")
-    photo = np.ascontiguousarray(ramp if across else ramp.transpose(1, 0, 2))
-    end = 0 if side in ("left", "top") else 255
-    centre = (end, 128) if across else (128, end)
-    move = (8 * sign, 0) if across else (0, 8 * sign)
-    out = HeadWarper(photo.shape[:2], turned(0, 0.5, centre)).draw(shift(*move), photo.copy())
-    line = out[128, :, 0] if across else out[:, 128, 0]
-    assert line[end] == end
-    near = line[: int(EDGE)] if end == 0 else line[-int(EDGE) :]
-    steps = np.diff(near.astype(int))
-    assert steps.min() >= 0  # never back
-    assert np.count_nonzero(steps == 0) < len(steps) / 2
-    # Away from the edge it moves in full, 16 pixels of the photo.
-    far = 80 if end == 0 else 175
-    assert line[far] == pytest.approx(far + 16 * sign, abs=1)
+def test_nothing_is_fetched_across_the_photo_s_edge(portrait_face: Face, side: str) -> None:
+    """A ramp stays one without flat places, whatever the edge cuts off: no repeated pixels."""
+    points = portrait_face.points
+    low, high = points.min(axis=0), points.max(axis=0)
+    shift = {"left": (-low[0], 0), "right": (511 - high[0], 0)}
+    shift |= {"top": (0, -low[1]), "bottom": (0, 511 - high[1])}
+    mover = FaceMover((512, 512), points + np.float32(shift[side]))
+    axis = 0 if side in ("left", "right") else 1
+    for sign in (-1, 1):
+        head = sign * np.array([6.0, 6.0, 6.0])
+        moved = mover.draw(head, STILL, ramp(axis))[..., 0].astype(int)
+        edge = np.moveaxis(moved, 1 - axis, 0)[0 if side in ("left", "top") else -1]
+        assert (edge == (0 if side in ("left", "top") else 255)).all()
+        assert np.diff(moved, axis=1 - axis).min() >= 0
 
 
-def test_motion_along_the_photo_s_edge_is_whole() -> None:
-    ramp = np.repeat(np.arange(256, dtype=np.uint8)[:, None, None], 256, axis=1).repeat(3, axis=2)
-    out = HeadWarper(ramp.shape[:2], turned(0, 0.5, (0, 128))).draw(shift(0, 5), ramp.copy())
-    np.testing.assert_array_equal(out[128, :60, 0], 138)
+def test_another_face_in_the_picture_stays(portrait: np.ndarray, portrait_face: Face) -> None:
+    """Its landmarks, a head's width away, do not move."""
+    points = portrait_face.points
+    other = points + np.float32((2.6 * face_frame(points).scale, 0))
+    mover = FaceMover(portrait.shape[:2], points, others=[other])
+    frame = mover.draw(np.array([6.0, 6.0, 6.0]), STILL, portrait.copy())
+    x, y = np.rint(other).astype(int).clip(0, 511).T
+    np.testing.assert_array_equal(frame[y, x], portrait[y, x])
+    x, y = np.rint(points[NOSE]).astype(int)
+    assert (frame[y - 5 : y + 5, x - 5 : x + 5] != portrait[y - 5 : y + 5, x - 5 : x + 5]).any()
 
 
-def test_a_wider_reach_is_the_same_in_the_crop(portrait: np.ndarray) -> None:
-    transform = turned(10, 0.5, (240, 250))
-    flow = shift(2, 3)
-    near = HeadWarper(portrait.shape[:2], transform).draw(flow, portrait.copy())
-    padded = np.pad(flow, ((32, 32), (24, 24), (0, 0)))
-    wide = HeadWarper(portrait.shape[:2], transform, (2.0, 2.0)).draw(padded, portrait.copy())
-    assert np.abs(near.astype(int) - wide).max() <= 1
+def test_units_move_what_they_are_named_after(
+    portrait: np.ndarray, portrait_face: Face, mover: FaceMover, detector: MediaPipeDetector
+) -> None:
+    scale = face_frame(portrait_face.points).scale
+    still = detector.detect(portrait.copy())[0].points
+
+    def shift(name: str, points: list[int]) -> np.ndarray:
+        frame = mover.draw(REST, units(**{name: 1.0}), portrait.copy())
+        found = detector.detect(frame)[0].points
+        steady = [33, 133, 362, 263] if "lid" not in name else [1, 4, 195]
+        moved = found[points] - still[points] - (found[steady] - still[steady]).mean(axis=0)
+        return np.asarray(moved.mean(axis=0) / scale)
+
+    assert shift("inner_brow_raiser", [107, 336])[1] < -0.03
+    assert shift("outer_brow_raiser", [105, 334])[1] < -0.03
+    assert shift("brow_lowerer", [55, 285])[1] > 0.02
+    assert shift("lip_corner_depressor", [61, 291])[1] > 0.02
+    assert shift("lip_corner_puller", [61, 291])[1] < -0.01
 
 
-def test_a_crop_beside_the_photo_changes_nothing(portrait: np.ndarray) -> None:
-    out = HeadWarper(portrait.shape[:2], turned(0, 1, (-500, 200))).draw(
-        shift(3, 3), portrait.copy()
-    )
-    np.testing.assert_array_equal(out, portrait)
+@pytest.mark.parametrize("name", UNITS)
+def test_lips_that_met_stay_together(name: str) -> None:
+    """Both inner lips move alike, so a mouth that is closed for a sound is so in every mood."""
+    field = unit_fields()[unit(name)]
+    upper, lower = [78, 191, 80, 13, 310, 308], [78, 95, 88, 14, 318, 308]
+    np.testing.assert_allclose(field[upper[1:-1]], field[lower[1:-1]], atol=2e-3)
 
 
-def test_only_the_needed_region_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a photo of 4,000 lines no more is looked up than the face's own pixels."""
-    import cv2
+def test_units_are_bounded_and_symmetrical() -> None:
+    fields = unit_fields()
+    assert np.abs(fields).max() < 0.2
+    for left, right in ((61, 291), (105, 334), (159, 386), (234, 454)):
+        np.testing.assert_allclose(fields[:, left] * (-1, 1), fields[:, right], atol=0.02)
 
-    photo = np.zeros((4000, 3000, 3), np.uint8)
-    warper = HeadWarper(photo.shape[:2], turned(0, 1, (700, 3000)))
-    looked_up = []
+
+def test_skin_behind_spectacles_moves_less(portrait: np.ndarray, portrait_face: Face) -> None:
+    raised = units(inner_brow_raiser=1.0, outer_brow_raiser=1.0)
+    changes = []
+    for spectacles in (False, True):
+        mover = FaceMover(portrait.shape[:2], portrait_face.points, spectacles=spectacles)
+        frame = mover.draw(REST, raised, portrait.copy())
+        changes.append(np.abs(frame.astype(int) - portrait).mean())
+    assert 0 < changes[1] < 0.6 * changes[0]
+
+
+def test_only_the_needed_region_is_computed(
+    portrait_face: Face, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Brows alone look up no more than the pixels around them."""
+    mover = FaceMover((512, 512), portrait_face.points)
+    looked_up: list[int] = []
     remap = cv2.remap
     monkeypatch.setattr(
-        cv2, "remap", lambda *args, **more: looked_up.append(args[1].size) or remap(*args, **more)
+        cv2,
+        "remap",
+        lambda *args, **more: looked_up.append(args[1].size // 2) or remap(*args, **more),
     )
-    warper.draw(shift(2, 2), photo)
-    assert looked_up[0] <= 132 * 100
+    mover.draw(REST, units(inner_brow_raiser=0.5), np.zeros((512, 512, 3), np.uint8))
+    scale = face_frame(portrait_face.points).scale
+    assert looked_up[-1] < (3.5 * scale) * (2 * scale)

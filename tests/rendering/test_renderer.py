@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from stillspeak.face.align import crop_face, face_transform, transform_points
+from stillspeak.face.align import crop_box_in_photo, crop_face, face_transform
 from stillspeak.models.decoders import Decoded
 from stillspeak.models.generator import Generator
-from stillspeak.rendering.head import HEAD, HeadWarper, Reach
+from stillspeak.motion.frames import FaceMotion
+from stillspeak.rendering.head import FaceMover
 from stillspeak.rendering.portrait import Portrait, fit_picture
 from stillspeak.rendering.renderer import FaceRenderer
 from support.animate import config, lively, portrait, portrait_face
@@ -48,10 +49,18 @@ def resting(renderer: FaceRenderer) -> Decoded:
     return Decoded(renderer.portrait.still[:, None])
 
 
-def box_of(reach: Reach = (1.0, 1.0)) -> tuple[slice, slice]:
-    """Rows and columns of the portrait that the crop, or more, takes."""
-    x0, y0, x1, y1 = HeadWarper((256, 256), face_transform(portrait_face().points), reach).box
+def box_of() -> tuple[slice, slice]:
+    """Rows and columns of the portrait that the crop takes."""
+    ends = (-0.5, -0.5, 95.5, 127.5)
+    x0, y0, x1, y1 = crop_box_in_photo(face_transform(portrait_face().points), ends, 256, 256)
     return slice(y0, y1), slice(x0, x1)
+
+
+def turned(*head: float) -> FaceMotion:
+    """One frame with the head turned, nodding and tilted by so many degrees."""
+    motion = FaceMotion.rest(1)
+    motion.head[:] = head
+    return motion
 
 
 def outline() -> np.ndarray:
@@ -127,38 +136,29 @@ def test_the_change_has_no_edge(decoder):
 @pytest.mark.parametrize("decoder", ["layers", "unet"])
 def test_head_motion_takes_the_head_along_and_fades_out(decoder):
     generator = lively(decoder)
+    photo = np.pad(portrait(), ((0, 200), (150, 150), (0, 0)), "edge")
+    points = portrait_face().points + np.float32((150, 0))
+    renderer = renderer_of(generator, photo, points)
+    (frame,) = renderer.render(decode(renderer, generator, 1), turned(5, 4, 3))
+    x0, y0, x1, y1 = FaceMover(photo.shape[:2], points).box
+    outside = np.ones(photo.shape[:2], bool)
+    outside[y0:y1, x0:x1] = False
+    assert outside.mean() > 0.2
+    assert np.array_equal(frame[outside], photo[outside])
+    hair = points[10] - (0, 25)  # above the forehead
+    x, y = np.rint(hair).astype(int)
+    assert (frame[y - 3 : y + 4, x - 3 : x + 4] != photo[y - 3 : y + 4, x - 3 : x + 4]).mean() > 0.5
+
+
+@pytest.mark.parametrize("decoder", ["layers", "unet"])
+def test_all_that_is_drawn_moves_with_the_head(decoder):
+    """The mouth of the moved frame is that of the resting one, moved."""
+    generator = lively(decoder)
     renderer = renderer_of(generator)
-    poses = torch.tensor([[2.5, 1.5, -1.0]])
-    (frame,) = renderer.render(decode(renderer, generator, 1), poses)
-    rows, columns = box_of(HEAD if decoder == "layers" else (1.0, 1.0))
-    outside = np.ones((256, 256), bool)
-    outside[rows, columns] = False
-    assert np.array_equal(frame[outside], portrait()[outside])
-    assert (frame[~outline()] != portrait()[~outline()]).any()  # the hair moves too
-
-
-def test_the_head_moves_as_a_whole():
-    """A shift of the pose shifts brow, hair and chin alike; shoulders and background rest."""
-    y, x = np.mgrid[:512, :512]
-    # The face in the middle of a larger picture of slopes, where a shift is a change of colour.
-    slope = np.stack([x / 4 + 60, y / 4 + 60, 0 * x + 90], -1).round().astype(np.uint8)
-    points = portrait_face().points + np.float32(128)
-    renderer = renderer_of(lively("layers"), slope, points)
-    no_mouth = Decoded(pose=torch.zeros(1, 1, 41, 2))
-    (still,) = renderer.render(no_mouth)
-    (frame,) = renderer.render(no_mouth, torch.tensor([[0.0, 4.0, 0.0]]))
-    change = frame.astype(int)[..., 0] - still[..., 0]
-    pixel = 1 / np.sqrt(np.linalg.det(face_transform(points)[:, :2]))
-    wanted = -4 * pixel / 4
-    back = np.linalg.inv(np.vstack([face_transform(points), (0, 0, 1)]))[:2]
-    for place in ((47.5, 63.5), (47.5, 5), (47.5, -12), (10, 20), (85, 20)):
-        column, row = np.rint(transform_points(np.array(place), back)).astype(int)
-        assert change[row, column] == pytest.approx(wanted, abs=1.1)
-    assert not change[:, :20].any()
-    assert not change[-90:].any()
-    nose = int(points[1, 1])  # below it the mouth is drawn, which no slope survives
-    assert np.abs(np.diff(change[:nose], axis=0)).max() <= 1
-    assert np.abs(np.diff(change[:nose], axis=1)).max() <= 1
+    (still,) = render(renderer, generator, 1)
+    motion = turned(4, 3, 2)
+    (frame,) = renderer.render(decode(renderer, generator, 1), motion)
+    assert np.array_equal(frame, renderer.move(motion, still.copy()))
 
 
 def test_a_face_that_rests_is_the_photo_at_any_size():

@@ -27,6 +27,7 @@ from stillspeak.conceal.speech_features import (
 from stillspeak.face.align import smoothstep
 from stillspeak.models.decoders import Decoded
 from stillspeak.models.generator import Generator
+from stillspeak.motion.frames import FaceMotion
 from stillspeak.rendering.portrait import Portrait
 from stillspeak.rendering.raster import Picture
 from stillspeak.rendering.renderer import FaceRenderer
@@ -127,10 +128,11 @@ class AnchorRenderer:
 
     def _draw(self, shapes: Poses, curves: Tensor | None) -> Iterator[Picture]:
         pose = torch.from_numpy(self.seen.pose(shapes))[None]
-        return self._renderer.render(Decoded(pose=pose), None, curves)
+        motion = None if curves is None else FaceMotion.from_face(curves.numpy())
+        return self._renderer.render(Decoded(pose=pose), motion)
 
     def render(self, shapes: Poses, curves: Tensor | None, distance: Times) -> Iterator[Picture]:
-        """Whole pictures of mouth shapes (T, 41, 2) and curves (T, 4), None leaving eyes and brows,
+        """Whole pictures of mouth shapes (T, 41, 2) and curves (T, 17), None leaving eyes and skin,
         at distances (T,) in seconds from the anchor."""
         near = 1 - np.clip(distance / RISE, 0, 1)
         for picture, share in zip(self._draw(shapes, curves), near, strict=True):

@@ -20,8 +20,8 @@ from stillspeak.face.align import Transform, invert_transform
 from stillspeak.face.mouth import CHIN, LIPS, POSE_POINTS
 from stillspeak.media.audio import Waveform
 from stillspeak.models.generator import Generator
+from stillspeak.motion.frames import FaceMotion
 from stillspeak.motion.process import MotionProcess
-from stillspeak.rendering.curves import eye_curves
 from stillspeak.rendering.mesh import AROUND, face_frame, rest_pose
 from stillspeak.synthesis import CHUNK, Recurrence
 
@@ -65,7 +65,7 @@ class HeardPoses:
         return np.stack([self._mixed(max(float(place), 0.0)) for place in places])
 
     def curves(self, places: npt.NDArray[np.float64]) -> Tensor:
-        """Eyes and brows (T, 4), see ``rendering.curves``, at the frames nearest to places."""
+        """Eyes and skin, see ``FaceMotion.within_face``, at the frames nearest to places."""
         return torch.stack([self._frame(max(round(place), 0))[1] for place in places.tolist()])
 
     def forget(self, place: float) -> None:
@@ -111,9 +111,8 @@ class HeardPoses:
         windows = windows[:: config.hop]
         poses, _, self._heard.state = self._generator.encode(*self._heard.inputs(windows))
         self._waiting = heard[CHUNK * config.hop :].copy()
-        curves = torch.zeros(CHUNK, 4)
-        if self._motion is not None:
-            curves = eye_curves(self._motion.draw(windows))
+        moved = FaceMotion.rest(CHUNK) if self._motion is None else self._motion.draw(windows)
+        curves = torch.from_numpy(moved.within_face())
         shapes = poses[0].double().cpu().numpy().reshape(CHUNK, -1, 2)
         self._kept.extend(zip(shapes, curves, strict=True))
 

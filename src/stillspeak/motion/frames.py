@@ -52,6 +52,16 @@ class FaceMotion(NamedTuple):
         sizes = ((frames, 3), (frames,), (frames, 2), (frames, len(UNITS)))
         return cls(*(np.zeros(size, np.float32) for size in sizes))
 
+    def within_face(self) -> Floats:
+        """All but the head's motion, (T, 3 + len(UNITS)): closure, gaze, units."""
+        return np.hstack((self.closure[:, None], self.gaze, self.units))
+
+    @classmethod
+    def from_face(cls, values: Floats) -> FaceMotion:
+        """The motion that :meth:`within_face` gave, of a head at rest."""
+        head = np.zeros((len(values), 3), np.float32)
+        return cls(head, values[:, 0], values[:, 1:3], values[:, 3:])
+
     def at(self, index: int) -> FaceMotion:
         """One frame, T being 1."""
         return FaceMotion(*(part[index : index + 1] for part in self))

@@ -1,4 +1,4 @@
-"""Eyes that blink and look about in any photo: lids in layers before the eyeball, and the brows.
+"""Eyes that blink and look about in any photo: lids in layers before the eyeball.
 
 The upper lid is skin that slides over an eyeball at rest. Its colour, which is smooth, unfolds from
 the strip of skin between brow and lashes, and the lashes go with the lid's edge. What lies above
@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from stillspeak.constants import BLINK_PEAK, BROW_PIXELS
+from stillspeak.constants import BLINK_PEAK
 from stillspeak.face.align import smoothstep
 from stillspeak.face.eyes import eye_outlines
 from stillspeak.rendering.eyeshape import (
@@ -27,7 +27,7 @@ from stillspeak.rendering.eyeshape import (
     wears_spectacles,
 )
 from stillspeak.rendering.light import edge_blur
-from stillspeak.rendering.mesh import FaceFrame, face_frame
+from stillspeak.rendering.mesh import face_frame
 from stillspeak.rendering.raster import Box, Floats, Picture, Points, box_of, soft
 
 SHUT = BLINK_PEAK[0]
@@ -42,9 +42,6 @@ _SHADE, _SHADED = 0.3, 0.02  # the lid's shadow on the eyeball, and how far it g
 _BULGE = 0.16  # how much lighter a shut lid is half way down
 _GRAIN = 0.62  # how far below the eye skin's grain is taken from
 _EYEBALL = 0.19  # its radius
-_CROP_UNIT = 35.4  # pixels of the 128 x 96 crop between the eyes
-_FOREHEAD, _BESIDE = 0.45, 0.2  # above and beside the brows, where their movement ends
-_INSIDE = 0.25  # over which it fades inside the face's outline
 _EYES = ((33, 133), (362, 263))
 _BETWEEN = (168, 6)  # on the nose
 
@@ -184,16 +181,15 @@ class _Eye:
         across, down = turn.astype(np.float32)
         part[:] = self._pixels.fetched(part, -down * self._looks, -across * self._looks)
 
-    def close(self, closed: float, raised: Floats | float, part: Picture) -> None:
-        """Bring the lids together, a share of their way, in a frame's pixels in the box, whose skin
-        has been raised by (h, w) pixels already."""
+    def close(self, closed: float, part: Picture) -> None:
+        """Bring the lids together, a share of their way, in a frame's pixels in the box."""
         way = closed * self._way
         delta = self._pixels.v - self._rim - way  # below the lid's edge
         turned = _eased(1.5 * closed - 0.25)
         made = self._behind(closed, delta, turned, part)
-        lid = self._lid(closed, way, delta, turned, raised)
+        lid = self._lid(closed, way, delta, turned)
         cover = np.clip(0.5 - delta / self._soft, 0, 1) * self._moves
-        cover *= self._pixels.v + raised > self._top
+        cover *= self._pixels.v > self._top
         made += cover[..., None] * (lid - made)
         # The line of the lashes: sharper above, and no sharper than the photo.
         size = self._thick * (0.4 + 0.6 * self._lined)
@@ -220,17 +216,14 @@ class _Eye:
         made *= np.where(delta > 0, (1 - hanging) * (1 - shade), 1)[..., None]
         return np.asarray(made)
 
-    def _lid(
-        self, closed: float, way: Floats, delta: Floats, turned: float, raised: Floats | float
-    ) -> Floats:
+    def _lid(self, closed: float, way: Floats, delta: Floats, turned: float) -> Floats:
         """(h, w, 3) the upper lid; right above its edge."""
         unit, v = self._unit, self._pixels.v
         crease, lashes = self._crease + _CREASE_DOWN * way, self._lashes + way
         stretch = (lashes - crease) / (self._lashes - self._crease)
-        at = v + raised
-        fold = self._top + (at - self._top) * (self._crease - self._top) / (crease - self._top)
-        unfolded = self._crease + (at - crease) / stretch
-        source = np.where(at < crease, fold, np.where(at < lashes, unfolded, v - way))
+        fold = self._top + (v - self._top) * (self._crease - self._top) / (crease - self._top)
+        unfolded = self._crease + (v - crease) / stretch
+        source = np.where(v < crease, fold, np.where(v < lashes, unfolded, v - way))
         # Skin that unfolds shows its own grain, not what was seen of it stretched.
         new = smoothstep((v - crease) / (0.25 * (lashes - crease) + 1)) * (1 - 1 / stretch)
         rooted = smoothstep((v - lashes) / (0.4 * LASHES * unit) + 0.5)
@@ -255,9 +248,9 @@ def _eased(x: float) -> float:
 
 
 class EyeLayers:
-    """Draws one still with its eyes closed to any degree, its gaze turned and its brows raised.
+    """Draws one still with its eyes closed to any degree and its gaze turned.
 
-    A frame depends on its curves alone.
+    A frame depends on its numbers alone.
 
     Args:
         picture: (H, W, 3) uint8.
@@ -265,7 +258,8 @@ class EyeLayers:
 
     Attributes:
         blink: share, 0 to 1, of a blink that is drawn; it is the same for both eyes.
-        notes: why it is not 1, and why brows stay where they are; empty if nothing is left out.
+        spectacles: whether the face wears some.
+        notes: why ``blink`` is not 1; empty if it is.
     """
 
     def __init__(self, picture: Picture, points: npt.NDArray[np.floating]) -> None:
@@ -276,11 +270,11 @@ class EyeLayers:
         down = down / np.linalg.norm(down)
         axes = np.column_stack([(down[1], -down[0]), down])
         outlines = eye_outlines(flat)
-        spectacles = wears_spectacles(self._picture, flat, axes, frame.scale)
-        shapes = [eye_shape(self._picture, one, frame, axes, spectacles) for one in outlines]
+        self.spectacles = wears_spectacles(self._picture, flat, axes, frame.scale)
+        shapes = [eye_shape(self._picture, one, frame, axes, self.spectacles) for one in outlines]
         irises = (flat[468:473], flat[473:478])
         self._eyes = [
-            _Eye(self._picture, shape, iris, axes, frame.scale, not spectacles)
+            _Eye(self._picture, shape, iris, axes, frame.scale, not self.spectacles)
             for shape, iris in zip(shapes, irises, strict=True)
         ]
         # Pixels across and down the face that an eye's iris moves for a radian.
@@ -290,23 +284,18 @@ class EyeLayers:
         # An eye alone would wink.
         self.blink = min(shape.drawn for shape in shapes)
         self.notes = tuple(dict.fromkeys(shape.why for shape in shapes if shape.why))
-        if spectacles and behind_dark_glass(self._picture, flat, frame.scale):
+        if self.spectacles and behind_dark_glass(self._picture, flat, frame.scale):
             self.blink, self.notes = 0.0, ("dark glasses",)
         self._seen = not {"dark glasses", "eyes shut"} & set(self.notes)
-        self._raises: _Raise | None = None
-        if spectacles:
-            self.notes += ("brows behind spectacles",)
-        else:
-            brows = [outline[2] for outline in outlines]
-            self._raises = _Raise(self._picture, flat, brows, shapes, axes, frame)
-            self._weights = [self._raises.weight(eye.box) for eye in self._eyes]
 
-    def draw(self, curves: npt.NDArray[np.floating], out: Picture | None = None) -> Picture:
-        """The still with its eyes and brows in another state.
+    def draw(
+        self, closure: float, gaze: npt.NDArray[np.floating], out: Picture | None = None
+    ) -> Picture:
+        """The still with its eyes in another state.
 
         Args:
-            curves: (4,) closure, height of the brows, and gaze, relative to the still's, as
-                ``rendering.curves`` makes them.
+            closure, gaze: one frame's of a :class:`~stillspeak.motion.frames.FaceMotion`; ``gaze``
+                is (2,).
             out: (H, W, 3) uint8 to draw into, the still or a frame drawn before; a new copy of
                 the still if None.
 
@@ -315,93 +304,18 @@ class EyeLayers:
         """
         if out is None:
             out = self._picture.copy()
-        closure, height, *gaze = (float(value) for value in curves)
-        raised = 0.0
-        if self._raises is not None and height:
-            raised = self._raises.draw(height, out)
-        share = self.blink * min(max(closure / SHUT, 0.0), 1.0)
-        for index, (eye, turn) in enumerate(zip(self._eyes, self._turns, strict=True)):
+        share = self.blink * min(max(float(closure) / SHUT, 0.0), 1.0)
+        looks = share < 1 and self._seen and bool(np.any(gaze))
+        for eye, turn in zip(self._eyes, self._turns, strict=True):
             x0, y0, x1, y1 = eye.box
             part = out[y0:y1, x0:x1]
             if not part.size:
                 continue
-            if any(gaze) and share < 1 and self._seen:
-                eye.look(turn @ np.radians(gaze), part)
+            if looks:
+                eye.look(turn @ np.radians(np.asarray(gaze, np.float64)), part)
             if share > 0:
-                eye.close(share, raised * self._weights[index] if raised else 0.0, part)
+                eye.close(share, part)
         return out
-
-
-class _Raise:
-    """Raises the brows of one still with the skin around them."""
-
-    def __init__(
-        self,
-        picture: Picture,
-        points: Points,
-        brows: list[Points],
-        shapes: list[EyeShape],
-        axes: Points,
-        frame: FaceFrame,
-    ) -> None:
-        self._axes, self._points, self._shape = axes, points, picture.shape[:2]
-        self._unit, self._brows = frame.scale, [brow @ axes for brow in brows]
-        self._shapes = shapes
-        gap = min(
-            float(np.interp(brow[:, 0].mean(), shape.grid, shape.rim) - brow[:, 1].mean())
-            for brow, shape in zip(self._brows, shapes, strict=True)
-        )
-        self._most = max(0.5 * gap, 0.0)  # further, skin would fold
-        low = np.concatenate(brows).min(axis=0) - _FOREHEAD * frame.scale
-        high = np.concatenate(brows).max(axis=0) + _FOREHEAD * frame.scale
-        rows, columns = self._shape
-        x0, x1 = (int(np.clip(v, 0, columns)) for v in (low[0], high[0]))
-        y0, y1 = (int(np.clip(v, 0, rows)) for v in (low[1], high[1]))
-        weight = self.weight((x0, y0, x1, y1))
-        ys, xs = np.flatnonzero(weight.any(axis=1)), np.flatnonzero(weight.any(axis=0))
-        if len(ys):
-            y0, y1 = y0 + int(ys[0]), y0 + int(ys[-1]) + 1
-            x0, x1 = x0 + int(xs[0]), x0 + int(xs[-1]) + 1
-        self._pixels = _Pixels((x0, y0, x1, y1), axes)
-        self._weight = self.weight((x0, y0, x1, y1))
-
-    def weight(self, box: Box) -> Floats:
-        """(h, w) share of the brows' movement that each pixel of a box takes part in."""
-        pixels, unit = _Pixels(box, self._axes), self._unit
-        u, v = pixels.u, pixels.v
-        share: Points = np.zeros(v.shape)
-        for brow, shape in zip(self._brows, self._shapes, strict=True):
-            fit = np.polyfit(brow[:, 0] - brow[:, 0].mean(), brow[:, 1], 2)
-            first, last = brow[:, 0].min(), brow[:, 0].max()
-            height = np.polyval(fit, np.clip(u, first, last) - brow[:, 0].mean())
-            edge = np.interp(u, shape.grid, shape.rim) - 0.02 * unit
-            below = smoothstep((edge - v) / np.maximum(edge - height, 1))
-            above = smoothstep((v - height) / (_FOREHEAD * unit) + 1)
-            beside = np.maximum(np.maximum(first - u, u - last), 0) / (_BESIDE * unit)
-            share = np.maximum(share, np.minimum(below, above) * (1 - smoothstep(beside)))
-        # Nothing moves outside the face, nor across the picture's edge.
-        x0, y0, x1, y1 = box
-        step = max(int(0.02 * unit), 1)
-        size = (-(-(x1 - x0) // step) + 2, -(-(y1 - y0) // step) + 2)
-        inside = np.zeros(size[::-1], np.uint8)
-        hull = cv2.convexHull(((self._points - (x0, y0)) / step + 1).astype(np.float32))
-        cv2.fillConvexPoly(inside, np.rint(hull).astype(np.int32), 1)
-        near = np.minimum(cv2.distanceTransform(inside, cv2.DIST_L2, 5), unit)
-        near = cv2.resize(near, None, fx=step, fy=step)[step:, step:][: y1 - y0, : x1 - x0]
-        x, y = np.arange(x0, x1), np.arange(y0, y1)[:, None]
-        rows, columns = self._shape
-        edge = np.minimum(np.minimum(x, columns - 1 - x), np.minimum(y, rows - 1 - y))
-        inner = np.asarray(np.minimum(near * step, edge) / (_INSIDE * unit), np.float32)
-        return np.asarray(share * smoothstep(inner), np.float32)
-
-    def draw(self, height: float, out: Picture) -> float:
-        """Raise the brows by a height in the measure of the curves; gives it in pixels."""
-        pixels = height * BROW_PIXELS / _CROP_UNIT * self._unit
-        pixels = min(max(pixels, -self._most), self._most)
-        part = self._pixels.of(out)
-        if part.size:
-            part[:] = self._pixels.fetched(part, pixels * self._weight)
-        return pixels
 
 
 def _box_of(shape: EyeShape, axes: Points, unit: float, size: tuple[int, int]) -> Box:

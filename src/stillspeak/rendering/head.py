@@ -1,201 +1,298 @@
-"""The head's own small movement, laid over the face that speaks.
+"""A head that moves in depth and a face that shows feelings: one displacement field, one look-up.
 
-It is known on a coarse grid over the aligned crop and around it. Each pixel of the picture looks up
-where it comes from: one that does not move is bit for bit what it was.
+The head turns, nods and tilts about the top of the neck. How far each pixel goes follows from its
+depth: the average face's at the landmarks, the skull's around them. Hair and ears go along, the
+shoulders stay. In between the picture gives way: nothing tears, and what would come out from behind
+is filled by what was beside it. Action units displace the skin at the landmarks. All this is known
+on a coarse grid; each pixel of the frame then looks up where it comes from.
 """
 
 from __future__ import annotations
 
-import math
-from functools import lru_cache
+from collections.abc import Sequence
+from functools import cache
+from importlib import resources
 
 import cv2
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+import numpy.typing as npt
 
-from stillspeak.constants import FRAME_HEIGHT, FRAME_WIDTH
-from stillspeak.face.align import Transform, crop_box_in_photo, smoothstep
-from stillspeak.models.layers import identity_grid
-from stillspeak.rendering.raster import Box, Floats, Picture, warped
+from stillspeak.face.align import smoothstep
+from stillspeak.face.mouth import INNER_LIPS
+from stillspeak.motion.frames import UNITS
+from stillspeak.rendering.mesh import FaceFrame, face_frame, face_model
+from stillspeak.rendering.raster import Box, Floats, Picture, Points, box_of, soft
+from stillspeak.rendering.sheets import thin_plate, thin_plate_spline
 
-FADE = 0.35
-"""Share of the half over which the movement fades to nothing towards the border."""
+# Lengths are in distances between the eyes, x to the face's right, y down from the eyes, z away.
+PIVOT = (0.0, 1.25, 1.15)
+"""What the head turns about: the top of the neck."""
 
-PIVOT = (0.0, 0.75)
-"""What the head tilts about, in [-1, 1] coordinates of the crop: where it sits on the neck."""
+CELL = 0.055
+"""Side of a cell of the grid."""
 
-ASPECT = 96 / 128
-"""Width of a coordinate x in those of y."""
+_SKULL = 1.0  # depth of the head's outline, and of all around it
+_CROWN, _SIDE = 1.95, 1.4  # how far hair reaches above the eyes and to either side
+_MIDDLE = 0.1  # height of the head's middle
+_FADE = 0.85  # over which movement ends beyond the hair, as a share of its distance
+_CHIN, _SHOULDERS = 1.9, 3.7  # heights between which the neck gives way
+_EDGE = 0.7  # over which movement across the picture's edge ends before it
+_OVAL_RING = 1.3  # times as far from the nose as the face's outline: no unit moves skin there
+_SOLVE = 4  # steps in which the field is turned round
+_SMOOTH = 0.2  # standard deviation over which depth is smoothed
+_STILL = 0.02  # pixels by which nothing is seen to move
+_BOUND = 1.6  # largest intensity of a unit
+_NEAR_OTHERS = 0.16  # share of the way to another face over which movement ends half way to it
+_RESOURCE = "resources/face_units.safetensors"
 
-SHOULDERS = 1.6
-"""Where in [-1, 1] coordinates of the crop, y, nothing moves any more."""
+_OUTLINE = (
+    10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152,
+    148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109,
+)  # fmt: skip
+_NOSE = 1
 
-Reach = tuple[float, float]
-"""How far a grid goes, (x, y) in halves of the crop: (1, 1) is the crop itself."""
-
-CROP: Reach = (1.0, 1.0)
-
-HEAD: Reach = (2.0, 2.0)
-"""What the movement may take along in a whole picture: the head with its hair."""
-
-EDGE = 24.0
-"""Pixels of the crop from the picture's edge over which movement across that edge fades to nothing:
-wide enough for a head that moves by eight pixels to be squeezed there, and not smeared."""
-
-
-def head_field(poses: Tensor, height: int, width: int, reach: Reach = CROP) -> Tensor:
-    """Where each pixel comes from when the head moves.
-
-    Args:
-        poses: (T, 3) tilt in degrees and shift (x, y) in pixels of a 128 x 96 crop.
-        height, width: of the field.
-        reach: what the field covers.
-
-    Returns:
-        (T, 2, height, width) offsets (x, y) in the [-1, 1] coordinates of the crop; zero along
-        the field's border.
-    """
-    angle = -torch.deg2rad(poses[:, 0])
-    sin, less = torch.sin(angle), torch.cos(angle) - 1
-    unit_x, unit_y = 2 / 96, 2 / 128
-    # Turning about the pivot and shifting are sums of three maps, with numbers for each pose.
-    x = torch.stack((less, -sin / ASPECT, -unit_x * poses[:, 1]), 1)
-    y = torch.stack((ASPECT * sin, less, -unit_y * poses[:, 2]), 1)
-    weights = torch.stack((x, y), 1)
-    return (weights @ _basis(height, width, reach)).view(len(poses), 2, height, width)
+BROWS = ("inner_brow_raiser", "outer_brow_raiser", "brow_lowerer")
+LIDS = ("upper_lid_raiser", "lid_tightener", "cheek_raiser")
 
 
-def move_head_in_frames(frames: Tensor, poses: Tensor) -> Tensor:
-    """Frames (T, 3, H, W) with the head's movement, for decoders that paint."""
-    field = head_field(poses, frames.shape[-2], frames.shape[-1]).to(frames)
-    grid = identity_grid(frames.shape[-2], frames.shape[-1]).to(frames) + field.permute(0, 2, 3, 1)
-    return F.grid_sample(frames, grid, "bilinear", "border", align_corners=False)
+@cache
+def unit_fields() -> npt.NDArray[np.float64]:
+    """(len(UNITS), 478, 2) displacements along the skin for each action unit at intensity 1."""
+    from safetensors.numpy import load
+
+    stored = load(resources.files("stillspeak").joinpath(_RESOURCE).read_bytes())
+    fields = stored["units"].astype(np.float64)
+    assert len(fields) == len(UNITS)
+    fields.flags.writeable = False
+    return fields
 
 
-class HeadWarper:
-    """Moves the head in frames of one picture. What does not change in a clip is made once.
+class FaceMover:
+    """Moves the head and the face's skin in frames of one picture.
 
     Args:
         size: rows and columns of the picture.
-        transform: (2, 3) pixels of the picture -> pixels of the 128 x 96 crop.
-        reach: how far the movement goes.
+        points: (478, 2) landmarks of the face in its pixels, or (478, 3) with depth.
+        others: landmarks of other faces in the picture: movement ends half way to them.
+        spectacles: it wears some, which would bend if the skin behind them moved in full.
+
+    Attributes:
+        box: x0, y0, x1, y1 of the pixels that can change, ends excluded.
     """
 
-    def __init__(self, size: tuple[int, int], transform: Transform, reach: Reach = CROP) -> None:
+    def __init__(
+        self,
+        size: tuple[int, int],
+        points: npt.NDArray[np.floating],
+        *,
+        others: Sequence[npt.NDArray[np.floating]] = (),
+        spectacles: bool = False,
+    ) -> None:
         self._size = size
-        self._transform = np.array(transform, dtype=np.float64)
-        self._reach = reach
-        # Displacements of the crop's [-1, 1] coordinates -> displacements in pixels.
-        half = np.diag([FRAME_WIDTH / 2, FRAME_HEIGHT / 2])
-        self._to_photo = (np.linalg.inv(self._transform[:, :2]) @ half).T.astype(np.float32)
-        self.box = self._box_of((-1.0, -1.0, 1.0, 1.0))
-        x0, y0, x1, y1 = self.box
-        ramp = EDGE / math.sqrt(abs(float(np.linalg.det(self._transform[:, :2]))))
-        self._across = _off_the_edge(x0, x1, size[1], ramp)[None, :]
-        self._down = _off_the_edge(y0, y1, size[0], ramp)[:, None]
-        self._x = np.arange(x0, x1, dtype=np.float32)[None, :]
-        self._y = np.arange(y0, y1, dtype=np.float32)[:, None]
+        self._frame = frame = face_frame(points)
+        flat = np.asarray(points, np.float64)[:, :2]
+        self._lay_grid()
+        centres, values = self._known(flat)
+        places = self._cells.reshape(-1, 2)
+        kernel = thin_plate(places / frame.scale, centres / frame.scale)
+        weights, plane = thin_plate_spline(centres / frame.scale, values)
+        at = (places / frame.scale).astype(np.float32)
+        fields = kernel @ weights + at @ plane[1:] + plane[0]
+        fields = fields.reshape(*self._cells.shape[:2], -1)
+        let = self._let_through(flat, others)
+        skin = fields[..., 1:] * (self._in_face(flat)[..., None] * frame.scale)
+        skin = skin.reshape(*skin.shape[:2], -1, 2).transpose(2, 0, 1, 3)
+        for name in (*BROWS, *LIDS) if spectacles else ():
+            skin[UNITS.index(name)] *= 0.35 if name in BROWS else 0.5
+        self._units = np.ascontiguousarray(skin * self._edges, np.float32)
+        # An outline is steep, and steps in depth would show in it as waves.
+        camera = self._in_camera(soft(fields[..., 0].astype(np.float32), _SMOOTH / CELL))
+        pivot = frame.rotation @ PIVOT
+        arm = (camera - pivot) * (frame.scale * self._head_share(camera) * let)[..., None]
+        self._arms = np.ascontiguousarray(arm, np.float32)
 
-    def flows(self, poses: Tensor) -> Floats:
-        """The field of poses (T, 3) as :meth:`draw` takes it, one for each frame: (T, h, w, 2)."""
-        height = round(self._reach[1] * FRAME_HEIGHT / 2)
-        width = round(self._reach[0] * FRAME_WIDTH / 2)
-        field = head_field(poses, height, width, self._reach)
-        return np.asarray(field.permute(0, 2, 3, 1).float().cpu().numpy())
+    def draw(
+        self, head: npt.NDArray[np.floating], units: npt.NDArray[np.floating], frame: Picture
+    ) -> Picture:
+        """Move the face in a frame, in place.
 
-    def draw(self, flow: Floats, frame: Picture) -> Picture:
-        """Move the head in a frame (H, W, 3) uint8, in place, by a flow (h, w, 2)."""
-        box = self._touched((flow[..., 0] != 0) | (flow[..., 1] != 0))
+        Args:
+            head: (3,) degrees: turn, nod, tilt; see :class:`~stillspeak.motion.frames.FaceMotion`.
+            units: (len(UNITS),) intensities.
+            frame: (H, W, 3) uint8, with everything drawn that moves along.
+
+        Returns:
+            ``frame``; the same, pixel by pixel, where nothing moves.
+        """
+        if not (np.any(head) or np.any(units)):
+            return frame
+        moved = self._displacement(head, units)
+        box = self._touched(moved)
         x0, y0, x1, y1 = box
         if x0 >= x1 or y0 >= y1:
             return frame
-        bx, by = self.box[:2]
-        rows, columns = slice(y0 - by, y1 - by), slice(x0 - bx, x1 - bx)
-        (xx, xy), (yx, yy) = self._to_photo
-        across, down = flow[..., 0], flow[..., 1]
-        # One by one: OpenCV interpolates two channels at once in coarser steps.
-        offset_x = self._spread(across * xx + down * yx, box)
-        offset_y = self._spread(across * xy + down * yy, box)
-        offset_x *= self._across[:, columns]
-        offset_y *= self._down[rows]
-        offset_x += self._x[:, columns]
-        offset_y += self._y[rows]
+        places = self._sources(moved)
+        size = (self.columns * self.step, self.rows * self.step)
+        # A source is where a pixel is, and an offset that the grid knows.
+        fine = cv2.resize(places, size, interpolation=cv2.INTER_LINEAR)
+        left, top = self.corner
+        fine = fine[y0 - top : y1 - top, x0 - left : x1 - left]
         frame[y0:y1, x0:x1] = cv2.remap(
-            frame, offset_x, offset_y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
+            frame,
+            np.ascontiguousarray(fine),
+            np.empty(0, np.float32),
+            cv2.INTER_CUBIC,
+            borderMode=cv2.BORDER_REPLICATE,
         )
         return frame
 
-    def _spread(self, maps: Floats, box: Box) -> Floats:
-        """Maps on the grid -> on the picture's pixels in a box."""
-        x0, y0, x1, y1 = box
-        to_grid = self._to_grid(maps.shape[0], maps.shape[1])
-        step = math.sqrt(abs(float(np.linalg.det(to_grid[:, :2]))))
-        if step > 1.5:  # a grid finer than the picture: average before looking up
-            block = round(step)
-            size = (-(-maps.shape[1] // block), -(-maps.shape[0] // block))
-            maps = np.asarray(cv2.resize(maps, size, interpolation=cv2.INTER_AREA), np.float32)
-            to_grid = self._to_grid(size[1], size[0])
-        to_grid[:, 2] += to_grid[:, :2] @ (x0, y0)
-        return np.asarray(warped(maps, to_grid, (x1 - x0, y1 - y0)), np.float32)
+    def _displacement(
+        self, head: npt.NDArray[np.floating], units: npt.NDArray[np.floating]
+    ) -> Floats:
+        """(h, w, 2) pixels by which what the photo has in each cell moves."""
+        own = self._frame.rotation
+        turned = own @ rotation(head) @ own.T - np.eye(3)
+        moved: Floats = self._arms @ turned[:2].T.astype(np.float32)
+        for place in np.flatnonzero(units):
+            moved += np.float32(np.clip(units[place], -_BOUND, _BOUND)) * self._units[place]
+        moved *= self._edges
+        return moved
 
-    def _to_grid(self, height: int, width: int) -> Transform:
-        """(2, 3) pixels of the picture -> cells of a grid over the crop and what is around it."""
-        centre = ((FRAME_WIDTH - 1) / 2, (FRAME_HEIGHT - 1) / 2)
-        scale = np.array([width / FRAME_WIDTH, height / FRAME_HEIGHT]) / self._reach
-        to_grid = self._transform.copy()
-        to_grid[:, 2] -= centre
-        to_grid *= scale[:, None]
-        to_grid[:, 2] += ((width - 1) / 2, (height - 1) / 2)
-        return to_grid
+    def _sources(self, moved: Floats) -> Floats:
+        """(h, w, 2) pixels that each cell of the frame comes from: p with p + moved(p) there."""
+        sources = self._places - moved
+        for _ in range(_SOLVE):
+            cells = (sources - self._first) / self.step
+            there = cv2.remap(
+                moved, np.ascontiguousarray(cells), np.empty(0, np.float32), cv2.INTER_LINEAR
+            )
+            sources = self._places - there
+        return np.asarray(sources, np.float32)
 
-    def _touched(self, where: Floats) -> Box:
-        """The box of pixels whose look-up meets one of these cells."""
-        rows, columns = np.flatnonzero(where.any(axis=1)), np.flatnonzero(where.any(axis=0))
+    def _touched(self, moved: Floats) -> Box:
+        """The box of pixels that move visibly."""
+        moves = np.abs(moved).max(axis=2) > _STILL
+        rows, columns = np.flatnonzero(moves.any(axis=1)), np.flatnonzero(moves.any(axis=0))
         if not len(rows):
             return 0, 0, 0, 0
-        height, width = where.shape
-        # A cell is felt up to the middle of the next; one more for an averaged grid.
-        x0, x1 = columns[0] - 1.5, columns[-1] + 2.5
-        y0, y1 = rows[0] - 1.5, rows[-1] + 2.5
-        box = (2 * x0 / width - 1, 2 * y0 / height - 1, 2 * x1 / width - 1, 2 * y1 / height - 1)
-        return self._box_of((max(box[0], -1), max(box[1], -1), min(box[2], 1), min(box[3], 1)))
+        (left, top), step = self.corner, self.step
+        reach = int(np.abs(moved).max()) + 1  # what moves covers what was beside it
+        x0, y0, x1, y1 = self.box
+        return (
+            max(left + (int(columns[0]) - 1) * step - reach, x0),
+            max(top + (int(rows[0]) - 1) * step - reach, y0),
+            min(left + (int(columns[-1]) + 2) * step + reach, x1),
+            min(top + (int(rows[-1]) + 2) * step + reach, y1),
+        )
 
-    def _box_of(self, region: tuple[float, ...]) -> Box:
-        """Pixels x0, y0, x1, y1 (ends excluded) of a region in [-1, 1] of the grid."""
-        (left, top, right, bottom), (rx, ry) = region, self._reach
-        middle = (FRAME_WIDTH / 2 - 0.5, FRAME_HEIGHT / 2 - 0.5)
-        x = middle[0] + np.array([left, right]) * rx * FRAME_WIDTH / 2
-        y = middle[1] + np.array([top, bottom]) * ry * FRAME_HEIGHT / 2
-        return crop_box_in_photo(self._transform, (x[0], y[0], x[1], y[1]), *self._size)
+    def _lay_grid(self) -> None:
+        """Cells over the head and what gives way around it, in pixels of the picture."""
+        frame = self._frame
+        side, above = (1 + _FADE) * _SIDE, (1 + _FADE) * _CROWN - _MIDDLE
+        ends = [(x, y, _SKULL) for x in (-side, 0, side) for y in (-above, 0, _SHOULDERS)]
+        placed = frame.origin + frame.scale * (np.array(ends) @ frame.rotation[:2].T)
+        x0, y0, x1, y1 = self.box = box_of(placed, *self._size)
+        self.step = max(round(CELL * frame.scale), 1)
+        # A cell more on each side, so that every pixel lies between centres.
+        self.corner = (x0 - self.step, y0 - self.step)
+        self.columns = max(-(-(x1 - x0) // self.step), 0) + 2
+        self.rows = max(-(-(y1 - y0) // self.step), 0) + 2
+        self._first = np.array(self.corner, np.float32) + (self.step - 1) / 2
+        x = self._first[0] + self.step * np.arange(self.columns)
+        y = self._first[1] + self.step * np.arange(self.rows)
+        self._cells = np.stack(np.meshgrid(x, y), axis=-1).astype(np.float64)
+        self._places = self._cells.astype(np.float32)
+        rows, columns = self._size
+        ramp = _EDGE * frame.scale
+        across = np.minimum(x, columns - 1 - x) / ramp
+        down = np.minimum(y, rows - 1 - y) / ramp
+        edges = np.empty((len(y), len(x), 2))
+        edges[..., 0], edges[..., 1] = smoothstep(across)[None, :], smoothstep(down)[:, None]
+        self._edges = edges.astype(np.float32)
+
+    def _known(self, points: Points) -> tuple[Points, Points]:
+        """(K, 2) places in pixels, and what is known there, (K, 1 + 2 len(UNITS)): the depth in
+        the camera's view, then each unit's displacement in distances between the eyes."""
+        frame, model = self._frame, face_model()
+        skin = np.setdiff1d(np.arange(468), INNER_LIPS)  # irises move on their own, inner lips too
+        depth = _camera_depth(frame, model.template[:, 2])[skin]
+        along = np.einsum("pij,upj->upi", frame.jacobians, unit_fields()) / frame.scale
+        units = along[:, skin].transpose(1, 0, 2).reshape(len(skin), -1)
+        outline = points[list(_OUTLINE)]
+        near = points[_NOSE] + _OVAL_RING * (outline - points[_NOSE])
+        angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)
+        rings = []
+        for far in (1.0, 1.5, 2.2):
+            x, y = far * _SIDE * np.sin(angles), _MIDDLE - far * _CROWN * np.cos(angles)
+            ring = np.column_stack([x, y, np.full(len(x), _SKULL)])
+            rings.append(frame.origin + frame.scale * (ring @ frame.rotation[:2].T))
+        around = np.concatenate(rings)
+        # The skull's depth as the camera sees it: a plane through its middle.
+        flat = _depth_of_plane(frame, around)
+        oval = _depth_of_plane(frame, near)
+        centres = np.concatenate([points[skin], near, around])
+        none = np.zeros((len(near) + len(around), units.shape[1]))
+        depths = np.concatenate([depth, oval, flat])[:, None]
+        return centres, np.hstack([depths, np.concatenate([units, none])])
+
+    def _in_camera(self, depth: npt.NDArray[np.floating]) -> Points:
+        """(h, w, 3) places of the cells' surfaces, from the middle between the eyes."""
+        flat = (self._cells - self._frame.origin) / self._frame.scale
+        return np.concatenate([flat, depth[..., None]], axis=-1)
+
+    def _head_share(self, camera: Points) -> Points:
+        """(h, w) 1 where pixels go with the head, 0 where they stay."""
+        own = camera @ self._frame.rotation
+        x, y = own[..., 0] / _SIDE, own[..., 1]
+        above = np.minimum(y - _MIDDLE, 0) / _CROWN
+        beside = 1 - smoothstep((np.hypot(x, above) - 1) / _FADE)
+        below = 1 - smoothstep((y - _CHIN) / (_SHOULDERS - _CHIN))
+        return np.asarray(beside * below)
+
+    def _let_through(self, points: Points, others: Sequence[npt.NDArray[np.floating]]) -> Points:
+        """(h, w) 1, but nothing from half way to another face on."""
+        let = np.ones(self._cells.shape[:2])
+        own = points[_NOSE]
+        for other in others:
+            apart = np.asarray(other, np.float64)[_NOSE, :2] - own
+            share = (self._cells - own) @ apart / (apart @ apart)
+            let *= 1 - smoothstep((share - 0.5 + _NEAR_OTHERS) / _NEAR_OTHERS)
+        return let
+
+    def _in_face(self, points: Points) -> Points:
+        """(h, w) 1 in the face, 0 well outside, where a spline may still waver."""
+        outline = points[list(_OUTLINE)]
+        hull = points[_NOSE] + _OVAL_RING * (outline - points[_NOSE])
+        mask = np.zeros(self._cells.shape[:2], np.uint8)
+        placed = np.rint((hull - self._first) / self.step * 16).astype(np.int32)
+        cv2.fillPoly(mask, [placed], 1, cv2.LINE_8, 4)
+        inner = cv2.distanceTransform(np.pad(mask, 1), cv2.DIST_L2, 5)[1:-1, 1:-1]
+        return np.asarray(smoothstep(inner * CELL / 0.2))
 
 
-@lru_cache(maxsize=4)
-def _basis(height: int, width: int, reach: Reach) -> Tensor:
-    """What offsets are sums of: the way from the pivot, x and y, and 1; all fade towards the
-    border. (3, H * W)."""
-    grid = identity_grid(height, width) * torch.tensor(reach)
-    way = grid - torch.tensor(PIVOT)
-    maps = torch.stack((way[..., 0], way[..., 1], torch.ones_like(way[..., 0])))
-    return (maps * _fade(grid)).flatten(1)
+def rotation(head: npt.NDArray[np.floating]) -> Points:
+    """(3, 3) of turn, nod and tilt (3,) in degrees, in the face's own frame: x right, y down, z
+    away from the viewer."""
+    turn, nod, tilt = np.radians(np.asarray(head, np.float64))
+    c, s = np.cos(turn), np.sin(turn)
+    # What is nearer to the viewer, z < 0, goes to the right.
+    about_y = np.array([[c, 0, -s], [0, 1, 0], [s, 0, c]])
+    c, s = np.cos(nod), np.sin(nod)
+    about_x = np.array([[1, 0, 0], [0, c, -s], [0, s, c]])
+    c, s = np.cos(tilt), np.sin(tilt)
+    about_z = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
+    return np.asarray(about_z @ about_y @ about_x)
 
 
-def _fade(grid: Tensor) -> Tensor:
-    """1 inside, exactly 0 on the grid's outermost places, with no corner between: (H, W)."""
-    x, y = grid[..., 0], grid[..., 1]
-    end_x, end_y = x[:, [0, -1]].abs().min(), y[[0, -1]].abs().min()
-    across = (end_x - x.abs()) / (FADE * end_x)
-    above = (end_y + y) / (FADE * end_y)
-    # Below it fades from the same place at any reach: the neck moves, the shoulders stay.
-    end_y = end_y.clamp(max=SHOULDERS)
-    below = (end_y - y) / (end_y - 1 + FADE)
-    inside = torch.stack((across, torch.minimum(above, below))).clamp(0, 1).prod(0)
-    return inside.square() * (3 - 2 * inside)
+def _camera_depth(frame: FaceFrame, depth: Points) -> Points:
+    """(478,) depth in the camera's view, of depths in the face's own frame at its landmarks."""
+    own = np.column_stack([frame.points, depth])
+    return np.asarray(own @ frame.rotation[2])
 
 
-def _off_the_edge(start: int, stop: int, length: int, ramp: float) -> Floats:
-    """(stop - start,) 1 in the picture, smoothly 0 at its first and last pixel."""
-    place = np.arange(start, stop, dtype=np.float32)
-    near = np.minimum(place, length - 1 - place) / ramp
-    return np.asarray(smoothstep(near), dtype=np.float32)
+def _depth_of_plane(frame: FaceFrame, places: Points) -> Points:
+    """(K,) depth in the camera's view of the plane z = ``_SKULL`` of the face, at (K, 2) pixels."""
+    flat = (places - frame.origin) / frame.scale
+    normal = frame.rotation[:, 2]  # of the plane, as the camera sees it
+    facing = max(normal[2], 0.4)
+    return np.asarray((_SKULL - flat @ normal[:2]) / facing)

@@ -37,6 +37,7 @@ class Portrait:
     prepared: Any  # what all frames share, as the engine's ``prepare_still`` gave it
     source: Source | None = None  # where the photo comes from, for credentials
     warnings: tuple[StillWarning, ...] = ()  # what makes videos of it worse
+    others: tuple[npt.NDArray[np.float32], ...] = ()  # landmarks of the photo's other faces
 
     @classmethod
     def of(
@@ -46,11 +47,13 @@ class Portrait:
         engine: Engine[Any],
         source: Source | None = None,
         warnings: tuple[StillWarning, ...] = (),
+        others: tuple[npt.NDArray[np.float32], ...] = (),
     ) -> Portrait:
-        """A face whose landmarks (478, 2) in a photo are known."""
+        """A face whose landmarks (478, 2) in a photo are known, as are those of ``others``."""
         config, pose = engine.config, face_transform(points)
         crop = crop_at(photo, pose, config.height, config.width)
-        return cls(photo, points, pose, crop, *_prepared(engine, crop), source, warnings)
+        prepared = _prepared(engine, crop)
+        return cls(photo, points, pose, crop, *prepared, source, warnings, others)
 
     @classmethod
     def of_crop(

@@ -1,8 +1,8 @@
 """From what the decoder gives to the frames that are shown: a chain of steps.
 
-The mouth's pose is drawn in layers into the picture's own pixels, then come the eyes, then the
-head's movement. A U-Net paints the aligned crop of 128 x 96 pixels instead; its frames are shown at
-the crop's size, or pasted into the picture, fading to nothing at the face's outline.
+The mouth's pose is drawn in layers into the picture's own pixels, then come the eyes; head and skin
+move with all that is drawn. A U-Net paints the aligned crop of 128 x 96 pixels instead, which is
+shown at its size, or pasted into the picture, fading to nothing at the face's outline.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from stillspeak.constants import FRAME_HEIGHT
 from stillspeak.face.align import Transform, invert_transform, scale_transform, transform_points
 from stillspeak.models.decoders import Decoded
 from stillspeak.models.pixels import from_model, to_model
-from stillspeak.rendering.head import CROP, HEAD, HeadWarper, move_head_in_frames
+from stillspeak.motion.frames import FaceMotion
+from stillspeak.rendering.head import FaceMover
 from stillspeak.rendering.mouth import MouthLayers
 from stillspeak.rendering.paste import FacePaster, face_support
 from stillspeak.rendering.portrait import Portrait, crop_at
@@ -50,45 +51,53 @@ class FaceRenderer:
         self.height, self.width = int(shape[0]), int(shape[1])
 
     @torch.inference_mode()
-    def render(
-        self,
-        decoded: Decoded,
-        poses: torch.Tensor | None = None,
-        curves: torch.Tensor | None = None,
-    ) -> Iterator[Picture]:
-        """Frames (H, W, 3) uint8 of what the decoder gave for one clip.
+    def render(self, decoded: Decoded, motion: FaceMotion | None = None) -> Iterator[Picture]:
+        """Frames (H, W, 3) uint8 of what the decoder gave for one clip, with a motion of as many
+        frames; None: nothing but the mouth moves."""
+        drawn: Iterator[Picture]
+        if decoded.pose is not None:
+            drawn = (self.draw(pose) for pose in decoded.pose[0].double().cpu().numpy())
+        else:
+            drawn = self._painted(decoded.frames, motion)
+        for index, frame in enumerate(drawn):
+            now = None if motion is None else motion.at(index)
+            if decoded.pose is not None and now is not None:
+                self.look(now, frame)
+            yield frame if now is None else self.move(now, frame)
 
-        ``poses`` (T, 3) moves the head, see :mod:`stillspeak.rendering.head`, and ``curves`` (T, 4)
-        eyes and brows, see :mod:`stillspeak.rendering.eyes`; None leaves them.
-        """
-        if decoded.pose is None:
-            yield from self._painted(decoded.frames, poses, curves)
-            return
-        flows = None if poses is None else self._head.flows(poses)
-        for index, pose in enumerate(decoded.pose[0].double().cpu().numpy()):
-            frame = self._surface[0].copy() if self._mouth is None else self._mouth.draw(pose)
-            # Eyes that never move need not be measured.
-            if curves is not None and curves[index].any() and self.eyes is not None:
-                frame = self.eyes.draw(curves[index].numpy(), frame)
-            if flows is not None:
-                frame = self._head.draw(flows[index], frame)
-            yield frame
+    def draw(self, pose: Points, canvas: Picture | None = None) -> Picture:
+        """The picture with the mouth in a pose (41, 2); drawn into ``canvas`` (H, W, 3), a frame of
+        the same picture, if given."""
+        if self._mouth is not None:
+            return self._mouth.draw(pose, canvas)
+        return self._surface[0].copy() if canvas is None else canvas
 
-    def _painted(
-        self, frames: torch.Tensor, poses: torch.Tensor | None, curves: torch.Tensor | None
-    ) -> Iterator[Picture]:
-        """The same of a U-Net's frames (1, T, 3, h, w)."""
+    def look(self, motion: FaceMotion, canvas: Picture) -> Picture:
+        """Close and turn the eyes in a frame, in place, as one frame's motion says."""
+        # Eyes that never move need not be measured.
+        moves = motion.closure.any() or motion.gaze.any()
+        if moves and self.eyes is not None:
+            self.eyes.draw(float(motion.closure[0]), motion.gaze[0], canvas)
+        return canvas
+
+    def move(self, motion: FaceMotion, canvas: Picture) -> Picture:
+        """Move head and skin in a frame, in place. What moves along must be drawn by now: of
+        several faces in one picture, all of them."""
+        moves = motion.head.any() or motion.units.any()
+        if moves and self._mover is not None:
+            self._mover.draw(motion.head[0], motion.units[0], canvas)
+        return canvas
+
+    def _painted(self, frames: torch.Tensor, motion: FaceMotion | None) -> Iterator[Picture]:
+        """A U-Net's frames (1, T, 3, h, w) at the size that is shown, with their eyes moved."""
         if self._whole:
             frames = torch.lerp(self.portrait.still[:, None], frames, self._support.to(frames))
-        frames = frames[0]
-        if curves is not None and self._eyes_of_crop is not None:
-            crops = from_model(frames)
-            for crop, row in zip(crops, curves.numpy(), strict=True):
-                self._eyes_of_crop.draw(row, crop)
-            frames = to_model(crops).to(frames)
-        if poses is not None:
-            frames = move_head_in_frames(frames, poses)
-        for frame in torch.split(frames, 1):
+        for index, frame in enumerate(torch.split(frames[0], 1)):
+            eyes = None if motion is None else motion.at(index)
+            if eyes is not None and self._eyes_of_crop is not None:
+                painted = from_model(frame)[0]
+                self._eyes_of_crop.draw(float(eyes.closure[0]), eyes.gaze[0], painted)
+                frame = to_model(painted[None]).to(frames)
             if self._size != self._crop:
                 frame = torch.nn.functional.interpolate(frame, self._size, mode="bicubic")
             crop = from_model(frame)[0]
@@ -111,7 +120,7 @@ class FaceRenderer:
 
     @cached_property
     def eyes(self) -> EyeLayers | None:
-        """What draws eyes and brows into the picture that is shown; None: no face was found."""
+        """What draws the eyes into the picture that is shown; None: no face was found."""
         return self._eyes_in(*self._surface)
 
     @cached_property
@@ -128,10 +137,19 @@ class FaceRenderer:
         return EyeLayers(picture, points)
 
     @cached_property
-    def _head(self) -> HeadWarper:
-        """What moves the head."""
+    def _mover(self) -> FaceMover | None:
+        """What moves head and skin in the picture that is shown; None: no face was found."""
         picture, to_crop = self._surface
-        return HeadWarper(picture.shape[:2], to_crop, HEAD if self._whole else CROP)
+        points = self._points_in(to_crop)
+        if points is None:
+            return None
+        to_surface = invert_transform(to_crop)
+        others = [
+            transform_points(transform_points(other, self.portrait.pose), to_surface)
+            for other in self.portrait.others
+        ]
+        spectacles = self.eyes is not None and self.eyes.spectacles
+        return FaceMover(picture.shape[:2], points, others=others, spectacles=spectacles)
 
     @cached_property
     def _support(self) -> torch.Tensor:

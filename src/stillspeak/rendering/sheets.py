@@ -259,11 +259,11 @@ class LipSheets:
         if not offsets.any():
             none = np.zeros((self.rows, self.columns, 2), np.float32)
             return Sheets(none, none, none, self._touched(targets))
-        kernel = _thin_plate(self._grid, targets / self.unit)
+        kernel = thin_plate(self._grid, targets / self.unit)
         shape = (self.rows, self.columns, 2)
         parts = []
         for rows in self._sheets:
-            weights, plane = _spline(targets[rows] / self.unit, offsets[rows])
+            weights, plane = thin_plate_spline(targets[rows] / self.unit, offsets[rows])
             field = np.zeros((self.rows * self.columns, 2), np.float32)
             field[self._moving] = kernel[:, rows] @ weights + self._grid @ plane[1:] + plane[0]
             parts.append(field.reshape(shape) * self._fade)
@@ -293,7 +293,7 @@ class LipSheets:
         return int(y0), int(y1), int(x0), int(x1)
 
 
-def _thin_plate(places: npt.NDArray[np.floating], centres: npt.NDArray[np.floating]) -> Floats:
+def thin_plate(places: npt.NDArray[np.floating], centres: npt.NDArray[np.floating]) -> Floats:
     """(P, K) r^2 log r^2 between (P, 2) places and (K, 2) centres."""
     a, b = np.asarray(places, np.float32), np.asarray(centres, np.float32)
     middle = b.mean(axis=0)
@@ -303,7 +303,7 @@ def _thin_plate(places: npt.NDArray[np.floating], centres: npt.NDArray[np.floati
     return np.asarray(squared * np.log(squared), np.float32)
 
 
-def _spline(centres: Points, values: Points) -> tuple[Floats, Floats]:
+def thin_plate_spline(centres: Points, values: Points) -> tuple[Floats, Floats]:
     """The thin-plate spline through values (K, 2) at centres (K, 2): weights (K, 2) and the
     plane (3, 2) of 1, x and y."""
     k = len(centres)
@@ -316,7 +316,7 @@ def _spline(centres: Points, values: Points) -> tuple[Floats, Floats]:
     system[:k, k] = system[k, :k] = 1
     system[:k, k + 1 :] = centres
     system[k + 1 :, :k] = centres.T
-    solved = np.linalg.solve(system, np.concatenate([values, np.zeros((3, 2))]))
+    solved = np.linalg.solve(system, np.concatenate([values, np.zeros((3, values.shape[1]))]))
     return solved[:k].astype(np.float32), solved[k:].astype(np.float32)
 
 
