@@ -13,6 +13,7 @@ from stillspeak.rendering.mesh import face_frame
 
 STILL = np.zeros(len(UNITS))
 REST = np.zeros(3)
+WHOLE = [(0, 0, 512, 512)]
 NOSE, CHIN, LEFT_EAR, RIGHT_EAR = 1, 152, 234, 454
 
 
@@ -39,7 +40,7 @@ def moved_from(mover: FaceMover, head: np.ndarray, places: np.ndarray) -> np.nda
     found = []
     for axis, place in ((0, x), (1, y)):
         before = ramp(axis)
-        after = mover.draw(head, STILL, before.copy())
+        after = mover.draw(head, STILL, before.copy(), WHOLE)
         found.append(2 * (before[y, x, 0].astype(float) - after[y, x, 0]))
         assert len(place)
     return np.stack(found, axis=-1)
@@ -47,7 +48,7 @@ def moved_from(mover: FaceMover, head: np.ndarray, places: np.ndarray) -> np.nda
 
 @pytest.fixture(scope="module")
 def mover(portrait: np.ndarray, portrait_face: Face) -> FaceMover:
-    return FaceMover(portrait.shape[:2], portrait_face.points)
+    return FaceMover(portrait, portrait_face.points)
 
 
 def test_at_rest_the_photo_is_unchanged(portrait: np.ndarray, mover: FaceMover) -> None:
@@ -82,7 +83,7 @@ def test_shoulders_and_surroundings_stay(portrait_face: Face) -> None:
     points = portrait_face.points + np.float32((300, 200))
     scale = face_frame(points).scale
     noise = np.random.default_rng(0).integers(0, 256, (1000, 1100, 3), np.uint8)
-    mover = FaceMover(noise.shape[:2], points)
+    mover = FaceMover(noise, points)
     frame = mover.draw(np.array([8.0, 8.0, 8.0]), STILL, noise.copy())
     still = (frame == noise).all(axis=2)
     chin = points[CHIN]
@@ -96,7 +97,7 @@ def test_shoulders_and_surroundings_stay(portrait_face: Face) -> None:
 )
 def test_nothing_tears_or_folds(mover: FaceMover, head: tuple[float, ...]) -> None:
     """Neighbours stay neighbours, and in their order."""
-    across, down = (mover.draw(np.array(head, float), STILL, ramp(axis)) for axis in (0, 1))
+    across, down = (mover.draw(np.array(head, float), STILL, ramp(axis), WHOLE) for axis in (0, 1))
     for picture, axis in ((across, 1), (down, 0)):
         steps = np.diff(picture[..., 0].astype(int), axis=axis)
         assert steps.min() >= 0
@@ -124,7 +125,7 @@ def test_a_face_may_lie_on_its_side(
         points = np.column_stack([points[:, 1], picture.shape[1] - 1 - points[:, 0]])
         picture = np.rot90(picture)
     head, skin = np.array([5.0, 4.0, 3.0]), units(lip_corner_puller=0.5)
-    lying = FaceMover(picture.shape[:2], points).draw(head, skin, picture.copy())
+    lying = FaceMover(picture, points).draw(head, skin, picture.copy())
     upright = mover.draw(head, skin, portrait.copy()).astype(int)
     assert np.quantile(np.abs(np.rot90(lying, -turns).astype(int) - upright), 0.99) <= 12
 
@@ -136,11 +137,11 @@ def test_nothing_is_fetched_across_the_photo_s_edge(portrait_face: Face, side: s
     low, high = points.min(axis=0), points.max(axis=0)
     shift = {"left": (-low[0], 0), "right": (511 - high[0], 0)}
     shift |= {"top": (0, -low[1]), "bottom": (0, 511 - high[1])}
-    mover = FaceMover((512, 512), points + np.float32(shift[side]))
+    mover = FaceMover(np.zeros((512, 512, 3), np.uint8), points + np.float32(shift[side]))
     axis = 0 if side in ("left", "right") else 1
     for sign in (-1, 1):
         head = sign * np.array([6.0, 6.0, 6.0])
-        moved = mover.draw(head, STILL, ramp(axis))[..., 0].astype(int)
+        moved = mover.draw(head, STILL, ramp(axis), WHOLE)[..., 0].astype(int)
         edge = np.moveaxis(moved, 1 - axis, 0)[0 if side in ("left", "top") else -1]
         assert (edge == (0 if side in ("left", "top") else 255)).all()
         assert np.diff(moved, axis=1 - axis).min() >= 0
@@ -150,7 +151,7 @@ def test_another_face_in_the_picture_stays(portrait: np.ndarray, portrait_face: 
     """Its landmarks, a head's width away, do not move."""
     points = portrait_face.points
     other = points + np.float32((2.6 * face_frame(points).scale, 0))
-    mover = FaceMover(portrait.shape[:2], points, others=[other])
+    mover = FaceMover(portrait, points, others=[other])
     frame = mover.draw(np.array([6.0, 6.0, 6.0]), STILL, portrait.copy())
     x, y = np.rint(other).astype(int).clip(0, 511).T
     np.testing.assert_array_equal(frame[y, x], portrait[y, x])
@@ -197,7 +198,7 @@ def test_skin_behind_spectacles_moves_less(portrait: np.ndarray, portrait_face: 
     raised = units(inner_brow_raiser=1.0, outer_brow_raiser=1.0)
     changes = []
     for spectacles in (False, True):
-        mover = FaceMover(portrait.shape[:2], portrait_face.points, spectacles=spectacles)
+        mover = FaceMover(portrait, portrait_face.points, spectacles=spectacles)
         frame = mover.draw(REST, raised, portrait.copy())
         changes.append(np.abs(frame.astype(int) - portrait).mean())
     assert 0 < changes[1] < 0.6 * changes[0]
@@ -207,7 +208,7 @@ def test_only_the_needed_region_is_computed(
     portrait_face: Face, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Brows alone look up no more than the pixels around them."""
-    mover = FaceMover((512, 512), portrait_face.points)
+    mover = FaceMover(np.zeros((512, 512, 3), np.uint8), portrait_face.points)
     looked_up: list[int] = []
     remap = cv2.remap
     monkeypatch.setattr(

@@ -140,7 +140,7 @@ def test_head_motion_takes_the_head_along_and_fades_out(decoder):
     points = portrait_face().points + np.float32((150, 0))
     renderer = renderer_of(generator, photo, points)
     (frame,) = renderer.render(decode(renderer, generator, 1), turned(5, 4, 3))
-    x0, y0, x1, y1 = FaceMover(photo.shape[:2], points).box
+    x0, y0, x1, y1 = FaceMover(photo, points).box
     outside = np.ones(photo.shape[:2], bool)
     outside[y0:y1, x0:x1] = False
     assert outside.mean() > 0.2
@@ -158,7 +158,7 @@ def test_all_that_is_drawn_moves_with_the_head(decoder):
     (still,) = render(renderer, generator, 1)
     motion = turned(4, 3, 2)
     (frame,) = renderer.render(decode(renderer, generator, 1), motion)
-    assert np.array_equal(frame, renderer.move(motion, still.copy()))
+    assert np.array_equal(frame, renderer.move(motion, still.copy(), [(0, 0, 256, 256)]))
 
 
 def test_a_face_that_rests_is_the_photo_at_any_size():

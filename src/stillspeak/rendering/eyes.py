@@ -259,6 +259,7 @@ class EyeLayers:
     Attributes:
         blink: share, 0 to 1, of a blink that is drawn; it is the same for both eyes.
         spectacles: whether the face wears some.
+        boxes: x0, y0, x1, y1 of the pixels that can change, ends excluded, one an eye.
         notes: why ``blink`` is not 1; empty if it is.
     """
 
@@ -286,6 +287,7 @@ class EyeLayers:
         self.notes = tuple(dict.fromkeys(shape.why for shape in shapes if shape.why))
         if self.spectacles and behind_dark_glass(self._picture, flat, frame.scale):
             self.blink, self.notes = 0.0, ("dark glasses",)
+        self.boxes = [eye.box for eye in self._eyes]
         self._seen = not {"dark glasses", "eyes shut"} & set(self.notes)
 
     def draw(

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 from importlib import resources
+from typing import Any
 
 import cv2
 import numpy as np
@@ -43,6 +44,7 @@ _SMOOTH = 0.2  # standard deviation over which depth is smoothed
 _STILL = 0.02  # pixels by which nothing is seen to move
 _BOUND = 1.6  # largest intensity of a unit
 _NEAR_OTHERS = 0.16  # share of the way to another face over which movement ends half way to it
+_LARGEST = 2**22  # pixels up to which samples between them are kept
 _RESOURCE = "resources/face_units.safetensors"
 
 _OUTLINE = (
@@ -71,7 +73,7 @@ class FaceMover:
     """Moves the head and the face's skin in frames of one picture.
 
     Args:
-        size: rows and columns of the picture.
+        picture: (H, W, 3) uint8.
         points: (478, 2) landmarks of the face in its pixels, or (478, 3) with depth.
         others: landmarks of other faces in the picture: movement ends half way to them.
         spectacles: it wears some, which would bend if the skin behind them moved in full.
@@ -82,13 +84,13 @@ class FaceMover:
 
     def __init__(
         self,
-        size: tuple[int, int],
+        picture: Picture,
         points: npt.NDArray[np.floating],
         *,
         others: Sequence[npt.NDArray[np.floating]] = (),
         spectacles: bool = False,
     ) -> None:
-        self._size = size
+        self._size = picture.shape[:2]
         self._frame = frame = face_frame(points)
         flat = np.asarray(points, np.float64)[:, :2]
         self._lay_grid()
@@ -101,7 +103,7 @@ class FaceMover:
         fields = fields.reshape(*self._cells.shape[:2], -1)
         let = self._let_through(flat, others)
         skin = fields[..., 1:] * (self._in_face(flat)[..., None] * frame.scale)
-        skin = skin.reshape(*skin.shape[:2], -1, 2).transpose(2, 0, 1, 3)
+        skin = skin.reshape(*skin.shape[:2], -1, 2).transpose(2, 3, 0, 1)
         for name in (*BROWS, *LIDS) if spectacles else ():
             skin[UNITS.index(name)] *= 0.35 if name in BROWS else 0.5
         self._units = np.ascontiguousarray(skin * self._edges, np.float32)
@@ -109,10 +111,17 @@ class FaceMover:
         camera = self._in_camera(soft(fields[..., 0].astype(np.float32), _SMOOTH / CELL))
         pivot = frame.rotation @ PIVOT
         arm = (camera - pivot) * (frame.scale * self._head_share(camera) * let)[..., None]
-        self._arms = np.ascontiguousarray(arm, np.float32)
+        self._arms = np.ascontiguousarray(np.moveaxis(arm, -1, 0), np.float32)
+        self._source = Samples(picture, self.box)
+        # What every frame fills anew.
+        self._fine = np.empty((2, self.rows * self.step, self.columns * self.step), np.float32)
 
     def draw(
-        self, head: npt.NDArray[np.floating], units: npt.NDArray[np.floating], frame: Picture
+        self,
+        head: npt.NDArray[np.floating],
+        units: npt.NDArray[np.floating],
+        frame: Picture,
+        changed: Sequence[Box] = (),
     ) -> Picture:
         """Move the face in a frame, in place.
 
@@ -120,6 +129,7 @@ class FaceMover:
             head: (3,) degrees: turn, nod, tilt; see :class:`~stillspeak.motion.frames.FaceMotion`.
             units: (len(UNITS),) intensities.
             frame: (H, W, 3) uint8, with everything drawn that moves along.
+            changed: boxes beyond which the frame is the picture.
 
         Returns:
             ``frame``; the same, pixel by pixel, where nothing moves.
@@ -127,51 +137,45 @@ class FaceMover:
         if not (np.any(head) or np.any(units)):
             return frame
         moved = self._displacement(head, units)
-        box = self._touched(moved)
-        x0, y0, x1, y1 = box
+        x0, y0, x1, y1 = self._touched(moved)
         if x0 >= x1 or y0 >= y1:
             return frame
-        places = self._sources(moved)
-        size = (self.columns * self.step, self.rows * self.step)
-        # A source is where a pixel is, and an offset that the grid knows.
-        fine = cv2.resize(places, size, interpolation=cv2.INTER_LINEAR)
+        self._source.update(frame, changed)
         left, top = self.corner
-        fine = fine[y0 - top : y1 - top, x0 - left : x1 - left]
-        frame[y0:y1, x0:x1] = cv2.remap(
-            frame,
-            np.ascontiguousarray(fine),
-            np.empty(0, np.float32),
-            cv2.INTER_CUBIC,
-            borderMode=cv2.BORDER_REPLICATE,
-        )
+        linear, inside = cv2.INTER_LINEAR, np.s_[y0 - top : y1 - top, x0 - left : x1 - left]
+        for place, fine, first in zip(self._sources(moved), self._fine, self.box, strict=False):
+            samples = (place - first) * np.float32(self._source.times)
+            cv2.resize(samples, fine.shape[::-1], fine, interpolation=linear)
+        x, y = (fine[inside] for fine in self._fine)
+        self._source.look_up((x, y), frame[y0:y1, x0:x1])
         return frame
 
     def _displacement(
         self, head: npt.NDArray[np.floating], units: npt.NDArray[np.floating]
     ) -> Floats:
-        """(h, w, 2) pixels by which what the photo has in each cell moves."""
+        """(2, h, w) pixels, x and y, by which what the photo has in each cell moves."""
         own = self._frame.rotation
         turned = own @ rotation(head) @ own.T - np.eye(3)
-        moved: Floats = self._arms @ turned[:2].T.astype(np.float32)
+        moved: Floats = np.tensordot(turned[:2].astype(np.float32), self._arms, 1)
         for place in np.flatnonzero(units):
             moved += np.float32(np.clip(units[place], -_BOUND, _BOUND)) * self._units[place]
         moved *= self._edges
         return moved
 
     def _sources(self, moved: Floats) -> Floats:
-        """(h, w, 2) pixels that each cell of the frame comes from: p with p + moved(p) there."""
+        """(2, h, w) pixels that each cell of the frame comes from: p with p + moved(p) there."""
         sources = self._places - moved
+        first = self._first[:, None, None]
         for _ in range(_SOLVE):
-            cells = (sources - self._first) / self.step
-            there = cv2.remap(
-                moved, np.ascontiguousarray(cells), np.empty(0, np.float32), cv2.INTER_LINEAR
-            )
-            sources = self._places - there
+            x, y = (sources - first) / np.float32(self.step)
+            for axis in (0, 1):
+                there = cv2.remap(moved[axis], x, y, cv2.INTER_LINEAR)
+                sources[axis] = self._places[axis] - there
         return np.asarray(sources, np.float32)
 
     def _touched(self, moved: Floats) -> Box:
         """The box of pixels that move visibly."""
-        moves = np.abs(moved).max(axis=2) > _STILL
+        moves = np.abs(moved).max(axis=0) > _STILL
         rows, columns = np.flatnonzero(moves.any(axis=1)), np.flatnonzero(moves.any(axis=0))
         if not len(rows):
             return 0, 0, 0, 0
@@ -201,14 +205,13 @@ class FaceMover:
         x = self._first[0] + self.step * np.arange(self.columns)
         y = self._first[1] + self.step * np.arange(self.rows)
         self._cells = np.stack(np.meshgrid(x, y), axis=-1).astype(np.float64)
-        self._places = self._cells.astype(np.float32)
+        self._places = np.moveaxis(self._cells, -1, 0).astype(np.float32)
         rows, columns = self._size
         ramp = _EDGE * frame.scale
         across = np.minimum(x, columns - 1 - x) / ramp
         down = np.minimum(y, rows - 1 - y) / ramp
-        edges = np.empty((len(y), len(x), 2))
-        edges[..., 0], edges[..., 1] = smoothstep(across)[None, :], smoothstep(down)[:, None]
-        self._edges = edges.astype(np.float32)
+        self._edges = np.empty(self._places.shape, np.float32)
+        self._edges[0], self._edges[1] = smoothstep(across)[None, :], smoothstep(down)[:, None]
 
     def _known(self, points: Points) -> tuple[Points, Points]:
         """(K, 2) places in pixels, and what is known there, (K, 1 + 2 len(UNITS)): the depth in
@@ -268,6 +271,80 @@ class FaceMover:
         cv2.fillPoly(mask, [placed], 1, cv2.LINE_8, 4)
         inner = cv2.distanceTransform(np.pad(mask, 1), cv2.DIST_L2, 5)[1:-1, 1:-1]
         return np.asarray(smoothstep(inner * CELL / 0.2))
+
+
+class Samples:
+    """A part of a picture to look up between its pixels, quickly.
+
+    OpenCV is quickest with four channels and linear interpolation, which alone would blur. So cubic
+    samples are kept half way between the pixels, too; where nothing moves pixels stay exact.
+
+    Args:
+        picture: (H, W, 3) uint8.
+        box: the part.
+
+    Attributes:
+        times: samples a pixel, either way; the first pixel of the part is sample 0.
+    """
+
+    def __init__(self, picture: Picture, box: Box) -> None:
+        self._box = x0, y0, x1, y1 = box
+        self.times = 2 if (x1 - x0) * (y1 - y0) <= _LARGEST else 1
+        shape = (self.times * max(y1 - y0, 1), self.times * max(x1 - x0, 1))
+        self._samples = np.zeros(shape, np.uint32)  # four channels
+        self._found = np.empty((0, 0, 4), np.uint8)
+        self._changed: set[Box] = set()
+        self.update(picture, [box])
+        self._changed = set()
+
+    def update(self, frame: Picture, changed: Sequence[Box]) -> None:
+        """From now on the part is that of a frame, which differs from the picture in some boxes
+        at most."""
+        left, top, right, bottom = self._box
+        height, width = frame.shape[:2]
+        # What the last frame changed is put right, too.
+        boxes, self._changed = {*changed, *self._changed}, set(changed)
+        for bx0, by0, bx1, by1 in boxes:
+            # Samples in between feel two pixels to either side.
+            x0, y0 = max(bx0 - 2, left), max(by0 - 2, top)
+            x1, y1 = min(bx1 + 2, right), min(by1 + 2, bottom)
+            if x0 >= x1 or y0 >= y1:
+                continue
+            a0, b0 = max(x0 - 1, 0), max(y0 - 1, 0)
+            a1, b1 = min(x1 + 2, width), min(y1 + 2, height)
+            part = cv2.cvtColor(frame[b0:b1, a0:a1], cv2.COLOR_RGB2RGBA)
+            ends = (1 - (y0 - b0), 2 - (b1 - y1), 1 - (x0 - a0), 2 - (a1 - x1))
+            if any(ends):
+                part = cv2.copyMakeBorder(part, *ends, cv2.BORDER_REPLICATE)
+            n = self.times
+            area = self._samples[n * (y0 - top) : n * (y1 - top), n * (x0 - left) : n * (x1 - left)]
+            for across in range(n):
+                line = _half_way(part, 1) if across else part[:, 1:-2]
+                for down in range(n):
+                    found = _half_way(line, 0) if down else line[1:-2]
+                    area[down::n, across::n] = np.ascontiguousarray(found).view(np.uint32)[..., 0]
+
+    def look_up(self, places: tuple[Floats, Floats], out: Picture) -> None:
+        """Write what is at samples x and y (h, w) to (h, w, 3) pixels."""
+        rows, columns = self._samples.shape
+        samples = self._samples.view(np.uint8).reshape(rows, columns, 4)
+        if self._found.shape[:2] != out.shape[:2]:
+            self._found = np.empty((*out.shape[:2], 4), np.uint8)
+        linear, border = cv2.INTER_LINEAR, cv2.BORDER_REPLICATE
+        # x and y apart: OpenCV 5.0 gets one map of both wrong, where it interpolates linearly.
+        cv2.remap(samples, *places, linear, self._found, borderMode=border)
+        cv2.cvtColor(self._found, cv2.COLOR_RGBA2RGB, out)
+
+
+def _half_way(part: npt.NDArray[Any], axis: int) -> npt.NDArray[Any]:
+    """What lies half way between neighbours along an axis, by the cubic through four of them:
+    three less than there are."""
+    a, b, c, d = (
+        part[k : len(part) - 3 + k] if axis == 0 else part[:, k : part.shape[1] - 3 + k]
+        for k in range(4)
+    )
+    inner, outer = cv2.addWeighted(b, 0.5, c, 0.5, 0), cv2.addWeighted(a, 0.5, d, 0.5, 0)
+    return np.asarray(cv2.addWeighted(inner, 1.125, outer, -0.125, 0))
 
 
 def rotation(head: npt.NDArray[np.floating]) -> Points:

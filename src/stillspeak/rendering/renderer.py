@@ -7,7 +7,7 @@ shown at its size, or pasted into the picture, fading to nothing at the face's o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,7 @@ from stillspeak.rendering.head import FaceMover
 from stillspeak.rendering.mouth import MouthLayers
 from stillspeak.rendering.paste import FacePaster, face_support
 from stillspeak.rendering.portrait import Portrait, crop_at
-from stillspeak.rendering.raster import Picture, Points
+from stillspeak.rendering.raster import Box, Picture, Points
 
 if TYPE_CHECKING:
     from stillspeak.rendering.eyes import EyeLayers
@@ -57,13 +57,15 @@ class FaceRenderer:
         drawn: Iterator[Picture]
         if decoded.pose is not None:
             drawn = (self.draw(pose) for pose in decoded.pose[0].double().cpu().numpy())
+            drawn_in = self.boxes
         else:
             drawn = self._painted(decoded.frames, motion)
+            drawn_in = [self._paster.box if self._whole else (0, 0, self.width, self.height)]
         for index, frame in enumerate(drawn):
             now = None if motion is None else motion.at(index)
             if decoded.pose is not None and now is not None:
                 self.look(now, frame)
-            yield frame if now is None else self.move(now, frame)
+            yield frame if now is None else self.move(now, frame, drawn_in)
 
     def draw(self, pose: Points, canvas: Picture | None = None) -> Picture:
         """The picture with the mouth in a pose (41, 2); drawn into ``canvas`` (H, W, 3), a frame of
@@ -80,13 +82,25 @@ class FaceRenderer:
             self.eyes.draw(float(motion.closure[0]), motion.gaze[0], canvas)
         return canvas
 
-    def move(self, motion: FaceMotion, canvas: Picture) -> Picture:
+    def move(self, motion: FaceMotion, canvas: Picture, changed: Sequence[Box]) -> Picture:
         """Move head and skin in a frame, in place. What moves along must be drawn by now: of
-        several faces in one picture, all of them."""
+        several faces in one picture, all of them. ``changed`` are boxes beyond which the frame is
+        the picture: the :attr:`boxes` of all faces, and :attr:`reach` of those moved before."""
         moves = motion.head.any() or motion.units.any()
         if moves and self._mover is not None:
-            self._mover.draw(motion.head[0], motion.units[0], canvas)
+            self._mover.draw(motion.head[0], motion.units[0], canvas, changed)
         return canvas
+
+    @cached_property
+    def boxes(self) -> list[Box]:
+        """x0, y0, x1, y1, ends excluded, of what :meth:`draw` and :meth:`look` can change."""
+        mouth = [] if self._mouth is None else [self._mouth.box]
+        return mouth + ([] if self.eyes is None else self.eyes.boxes)
+
+    @property
+    def reach(self) -> Box:
+        """The box of what :meth:`move` can change."""
+        return (0, 0, 0, 0) if self._mover is None else self._mover.box
 
     def _painted(self, frames: torch.Tensor, motion: FaceMotion | None) -> Iterator[Picture]:
         """A U-Net's frames (1, T, 3, h, w) at the size that is shown, with their eyes moved."""
@@ -149,7 +163,7 @@ class FaceRenderer:
             for other in self.portrait.others
         ]
         spectacles = self.eyes is not None and self.eyes.spectacles
-        return FaceMover(picture.shape[:2], points, others=others, spectacles=spectacles)
+        return FaceMover(picture, points, others=others, spectacles=spectacles)
 
     @cached_property
     def _support(self) -> torch.Tensor:
