@@ -119,6 +119,7 @@ class Synthesizer:
         """
         decoded = self.decode(windows)
         motion = self._motion.draw(windows)
+        motion = motion._replace(units=motion.units + self._mood.draw(len(windows)))
         return self.renderer.render(decoded, motion)
 
     def speak(self, audio: Waveform) -> Iterator[Picture]:
