@@ -29,10 +29,12 @@ from stillspeak.evaluation.evaluate import evaluate_folder, evaluate_model, eval
 from stillspeak.evaluation.measures.image_quality import psnr
 from stillspeak.evaluation.metrics import find_metrics
 from stillspeak.evaluation.registry import METRICS
+from stillspeak.evaluation.report.results import read_all
 from stillspeak.evaluation.scoring import ClipPair, Run
 from stillspeak.evaluation.systems import (
     OneFaceDetector,
     Recording,
+    follow_head,
     frame_source,
     load_recording,
     open_system,
@@ -188,10 +190,10 @@ def test_a_model_gets_the_first_frame_and_the_sound(
     file = tmp_path / "model.safetensors"
     save_model(generator, file, {})
     clip = load_manifest(speaking_cache)[0]
-    system = open_system(file)
+    system = open_system(file, "head_motion=0")
     assert len(system.sha256) == 64
     loaded = load_recording(Recording(clip.file, clip.key))
-    made = frame_source(system)(loaded.frames, loaded.audio)
+    made = frame_source(system)(loaded.frames, loaded.audio).frames
     example = whole_clip(clip, generator.config)
     noise = generator.draw_noise(1, clip.frames, torch.Generator().manual_seed(0))
     with torch.inference_mode():
@@ -199,12 +201,13 @@ def test_a_model_gets_the_first_frame_and_the_sound(
     assert made.shape == whole.shape
     # Half-precision weights and other sums: a level here and there.
     assert np.abs(made.astype(int) - whole).mean() < 1
-    result = run(speaking_cache, tmp_path / "r", file, clips=1, metrics=["psnr"])
+    still_head: dict[str, Any] = {"clips": 1, "metrics": ["psnr"], "animate": "head_motion=0"}
+    result = run(speaking_cache, tmp_path / "r", file, **still_head)
     assert result.metrics[0].mean == pytest.approx(psnr(made, loaded.frames))
-    assert lines(tmp_path / "r")[0]["system_sha256"] == system.sha256
+    assert lines(tmp_path / "r")[0]["system_sha256"] == f"{system.sha256} head_motion=0.0"
     # The same weights under another name are the same system.
     copy = Path(shutil.copy(file, tmp_path / "copy.safetensors"))
-    assert run(speaking_cache, tmp_path / "r", copy, clips=1, metrics=["psnr"]).reused == 1
+    assert run(speaking_cache, tmp_path / "r", copy, **still_head).reused == 1
 
 
 def test_what_cannot_be_evaluated(speaking_cache: Path, tmp_path: Path) -> None:
@@ -659,3 +662,65 @@ def test_the_command_explains_itself(
     assert command("--model", "still", *data, "--layout", "folder", "--first-frame") == 1
     assert "holds no videos" in capsys.readouterr().err
     assert command("--model", "still", "--data", tmp_path / "none", "-o", tmp_path / "r") == 1
+
+
+# --- options of a model ---------------------------------------------------------------------------
+
+
+def test_options_of_a_model_are_part_of_what_was_evaluated(
+    speaking_cache: Path, tmp_path: Path, tiny: Callable[..., Any], lively: Callable[..., Any]
+) -> None:
+    file = tmp_path / "model.safetensors"
+    save_model(lively(tiny()), file, {})
+    about: dict[str, Any] = {"clips": 1, "metrics": ["psnr"]}
+    run(speaking_cache, tmp_path / "r", file, animate="head_motion=0, blink=0", **about)
+    system = json.loads((tmp_path / "r" / "system.json").read_text())
+    assert system["animate"] == "blink=0.0,head_motion=0.0"
+    (line,) = lines(tmp_path / "r")
+    assert line["system"] == f"{file} blink=0.0,head_motion=0.0"
+    # Others are another system; the defaults, spelled out, are the defaults.
+    with pytest.raises(OutputExistsError):
+        run(speaking_cache, tmp_path / "r", file, **about)
+    run(speaking_cache, tmp_path / "d", file, **about)
+    again = run(speaking_cache, tmp_path / "d", file, animate="blink=1", **about)
+    assert again.reused == 1
+    assert "animate" not in json.loads((tmp_path / "d" / "system.json").read_text())
+    assert [s.name for s in read_all([tmp_path / "r", tmp_path / "d"])] == [
+        "model blink=0.0,head_motion=0.0",
+        "model",
+    ]
+    for wrong, why in (
+        ("crop=1", "'crop=1' is no option of a model; give blink, expression, head_motion, mood"),
+        ("blink", "'blink' is no option of a model"),
+        ("blink=9", "blink"),
+        ("mood=bored", "mood: 'bored'"),
+    ):
+        with pytest.raises(ConfigError, match=why):
+            run(speaking_cache, tmp_path / "x", file, animate=wrong, **about)
+    with pytest.raises(ConfigError, match="still is no model and has no options"):
+        run(speaking_cache, tmp_path / "x", "still", animate="blink=0", **about)
+    with pytest.raises(ConfigError, match="finished videos have no options"):
+        evaluate_videos(tmp_path, tmp_path, tmp_path / "x", animate="blink=0")
+
+
+def test_frames_are_aligned_as_a_corpus_is() -> None:
+    from stillspeak.face.align import crop_face, face_transform
+
+    detector = shared_detector()
+    (face,) = detector.detect(portrait())
+    upright = face_transform(face.points)
+    turn = np.radians(6)
+    about = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    tilted = np.column_stack([about @ upright[:, :2], about @ (upright[:, 2] - 64) + 64])
+    frames = np.stack([crop_face(portrait(), one, 128, 96) for one in (upright, tilted)])
+    made = follow_head(np.repeat(frames, 8, axis=0), detector)
+    assert made.head is not None and made.head.shape == (16, 3)
+    assert made.head[-1, 2] - made.head[0, 2] == pytest.approx(6, abs=1.5)
+    # Far from the change both show the same: the tilt is gone.
+    first, last = made.frames[[0, -1]].astype(float)[:, 30:100, 20:76]
+    assert (
+        np.abs(first - last).mean()
+        < 0.4 * np.abs(frames[0].astype(float) - frames[1])[30:100, 20:76].mean()
+    )
+    empty = np.zeros((2, 128, 96, 3), np.uint8)
+    assert follow_head(empty, detector).frames is empty

@@ -72,7 +72,7 @@ def evaluate_model(
 
     Raises:
         DataError: no cache, no clips in it that were asked for, or a model of other sizes.
-        ConfigError: an unknown metric, split or embedder.
+        ConfigError: an unknown metric, split, embedder or option of a model.
         MissingDependencyError, WeightsError: the model, or a metric asked for by name, lacks a
             package or weights.
         OutputExistsError: ``output`` holds results of another system.
@@ -89,7 +89,12 @@ def evaluate_model(
         for c in chosen
     ]
     pairs = _with_others(_select(pairs, asked, str(data)), pairs)
-    run = _plan(open_system(model), output, asked, asked.real_cache or Path(data) / REAL_CACHE)
+    run = _plan(
+        open_system(model, asked.animate),
+        output,
+        asked,
+        asked.real_cache or Path(data) / REAL_CACHE,
+    )
     with claimed(run.output, run.system, overwrite=asked.overwrite):
         facts = {"command": asked.command, "data": str(data), "split": split}
         return _score(run, pairs, (), asked, facts)
@@ -132,7 +137,7 @@ def evaluate_folder(
         raise DataError(f"{folder}: holds no videos ({', '.join(VIDEO_SUFFIXES)})")
     found = _select(found, asked, str(folder))
     cache = asked.real_cache or Path(output) / "aligned" / "real"
-    run = _plan(open_system(model), output, asked, cache / REAL_CACHE)
+    run = _plan(open_system(model, asked.animate), output, asked, cache / REAL_CACHE)
     with claimed(run.output, run.system, overwrite=asked.overwrite):
         with closing(default_detector()) as detector:
 
@@ -176,6 +181,8 @@ def evaluate_videos(
             there.
     """
     asked = EvaluationOptions(**options)
+    if asked.animate:
+        raise ConfigError(f"finished videos have no options ({asked.animate})")
     sources, truths = find_videos(Path(videos)), find_videos(Path(real))
     if not truths:
         raise DataError(f"{real}: holds no videos ({', '.join(VIDEO_SUFFIXES)})")

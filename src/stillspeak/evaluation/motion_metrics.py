@@ -193,7 +193,7 @@ def _with_accents(
         name,
         lambda clip, side: head.with_accents(curve(side), clip.accents),
         f"""Pearson's r over time of {words} and the voice's accents: 0 if one does not change.
-        {head.MOVED_DEFINITION} {ACCENT_DEFINITION}.""",
+        {head.MOVED_DEFINITION} {ACCENT_DEFINITION}""",
         add,
         better="real",
         beside=(control,),

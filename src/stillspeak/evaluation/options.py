@@ -50,6 +50,13 @@ class EvaluationOptions:
     sync: Annotated[
         Path | None, Field(description="Weights of a sync scorer for av_offset, instead of ours.")
     ] = None
+    animate: Annotated[
+        str,
+        Field(
+            description="Options that a model is to have: blink, expression, head_motion, mood; "
+            "such as head_motion=0,mood=happy."
+        ),
+    ] = ""
     real_cache: Annotated[
         Path | None,
         Field(

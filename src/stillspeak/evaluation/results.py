@@ -112,13 +112,14 @@ def _name_owner(path: Path, mine: dict[str, str], *, overwrite: bool) -> None:
 
 
 def _about(system: System) -> dict[str, str]:
-    return {"kind": system.kind, "label": system.label, "sha256": system.sha256}
+    about = {"kind": system.kind, "label": system.label, "sha256": system.sha256}
+    return about | ({"animate": system.animate} if system.animate else {})
 
 
 def _identity(system: dict[str, Any]) -> tuple[Any, ...]:
-    """A model is its weights, whatever they are called."""
+    """A model is its weights and options, whatever they are called."""
     kind = system.get("kind")
-    return kind, system.get("sha256" if kind == "model" else "label")
+    return kind, system.get("sha256" if kind == "model" else "label"), system.get("animate")
 
 
 def write_summary(

@@ -36,7 +36,7 @@ from stillspeak.evaluation.traces import is_trace, trace
 from stillspeak.evaluation.videos import LENGTH_TOLERANCE
 from stillspeak.system.workers import WorkerPool
 
-FORMAT = 2
+FORMAT = 3
 """Version of what is computed around the metrics; raised when values would change by it."""
 
 
@@ -91,7 +91,7 @@ class Run:
 
     def identity(self, pair: ClipPair) -> dict[str, str]:
         """What the frames of a clip depend on."""
-        generated = self.system.sha256 if pair.generated is None else pair.generated.key
+        generated = self.system.identity if pair.generated is None else pair.generated.key
         return {"system_sha256": generated, "clip_key": pair.real.key}
 
     def value_key(self, pair: ClipPair, metric: Metric) -> str:
@@ -221,7 +221,7 @@ def _score_clip(pair: ClipPair, worker: _Worker) -> ClipResult:
         for metric in missing:
             score = metric.measure(clip)
             kept[keys[metric.name]] = {
-                "system": run.system.label,
+                "system": run.system.name,
                 **about,
                 "clip": pair.clip,
                 "speaker": pair.speaker,
@@ -244,12 +244,12 @@ def _score_clip(pair: ClipPair, worker: _Worker) -> ClipResult:
 
 def _load_clip(pair: ClipPair, worker: _Worker) -> EvaluationClip:
     real = load_recording(pair.real)
-    frames, audio, head = real.frames, real.audio, None
+    frames, audio = real.frames, real.audio
     if pair.generated is None:
-        generated = worker.source(frames, audio)
+        generated, head = worker.source(frames, audio)
     else:
-        made = load_recording(pair.generated)
-        generated, head = made.frames, made.head
+        given = load_recording(pair.generated)
+        generated, head = given.frames, given.head
         if abs(len(generated) - len(frames)) > LENGTH_TOLERANCE:
             raise VideoError(
                 f"{pair.generated.file}: {len(generated)} frames at 25 a second, the real video "

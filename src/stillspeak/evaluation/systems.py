@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,13 +16,23 @@ import numpy.typing as npt
 from stillspeak.constants import FRAME_HEIGHT, FRAME_WIDTH, SAMPLE_RATE, VIDEO_FPS
 from stillspeak.data.cache import open_clip
 from stillspeak.data.layouts.grid import read_alignment
-from stillspeak.errors import DataError, FaceError
+from stillspeak.errors import ConfigError, DataError, FaceError
+from stillspeak.evaluation.measures.head import bridged
 from stillspeak.evaluation.measures.image_quality import Frames
-from stillspeak.face.landmarks import Face, LandmarkDetector, MediaPipeDetector, check_face
+from stillspeak.evaluation.measures.lips import find_in_crop
+from stillspeak.face.align import crop_face, face_transform, smooth_landmarks
+from stillspeak.face.landmarks import (
+    LANDMARKS,
+    Face,
+    LandmarkDetector,
+    MediaPipeDetector,
+    check_face,
+)
 from stillspeak.media.video import read_clip
 
 if TYPE_CHECKING:  # most of what imports this needs no torch
     from stillspeak.models.generator import Generator
+    from stillspeak.options import AnimateOptions
 
 SystemKind = Literal["model", "still", "real", "videos"]
 
@@ -37,13 +47,25 @@ SECOND_FACE = 0.25
 class System:
     """What is evaluated, in a form that worker processes can be given.
 
-    ``sha256`` is that of the weights; for what has none, its kind.
+    ``sha256`` is that of the weights; for what has none, its kind. ``animate`` names the options of
+    a model that are not the defaults, see :func:`animate_options`.
     """
 
     kind: SystemKind
     label: str
     sha256: str
     weights: Path | None = None
+    animate: str = ""
+
+    @property
+    def name(self) -> str:
+        """What it is called beside others."""
+        return f"{self.label} {self.animate}".strip()
+
+    @property
+    def identity(self) -> str:
+        """What the frames that it makes depend on, beside the clip."""
+        return f"{self.sha256} {self.animate}".strip()
 
 
 @dataclass(frozen=True)
@@ -75,13 +97,43 @@ class Loaded(NamedTuple):
     head: npt.NDArray[np.floating] | None = None
 
 
-def open_system(model: str | Path) -> System:
-    """The system that a name stands for: ``still``, ``real``, a released model or a weights file.
+ANIMATE = ("blink", "expression", "head_motion", "mood")
+"""Options of a model that an evaluation may change."""
+
+
+def animate_options(text: str) -> AnimateOptions:
+    """Options such as ``head_motion=0,mood=happy``.
+
+    Raises:
+        ConfigError: another option, or a value that it cannot have.
+    """
+    from stillspeak.options import AnimateOptions
+
+    values: dict[str, Any] = {}
+    for part in filter(None, text.split(",")):
+        name, _, value = (one.strip() for one in part.partition("="))
+        if name not in ANIMATE or not value:
+            raise ConfigError(
+                f"{part.strip()!r} is no option of a model; give {', '.join(ANIMATE)}, such as "
+                "head_motion=0"
+            )
+        values[name] = value
+    return AnimateOptions(**values)
+
+
+def open_system(model: str | Path, animate: str = "") -> System:
+    """The system that a name stands for: ``still``, ``real``, a released model or a weights file;
+    and the options of a model, see :func:`animate_options`.
 
     Raises:
         WeightsError: the weights cannot be used.
         DataError: the model works at other sizes or rates than prepared clips have.
+        ConfigError: other options, or options for what is no model.
     """
+    given = animate_options(animate).changed()
+    changed = ",".join(f"{name}={value}" for name, value in given.items())
+    if changed and model in ("still", "real"):
+        raise ConfigError(f"{model} is no model and has no options ({changed})")
     if model in ("still", "real"):
         kind: SystemKind = "still" if model == "still" else "real"
         return System(kind, kind, kind)
@@ -96,7 +148,7 @@ def open_system(model: str | Path) -> System:
             f"{FRAME_HEIGHT} x {FRAME_WIDTH}, {SAMPLE_RATE} and {VIDEO_FPS}"
         )
     path, _ = resolve_model(model)
-    return System("model", str(model), file_sha256(path), path.absolute())
+    return System("model", str(model), file_sha256(path), path.absolute(), changed)
 
 
 def load_recording(recording: Recording) -> Loaded:
@@ -126,8 +178,15 @@ def load_recording(recording: Recording) -> Loaded:
         ) from error
 
 
-FrameSource = Callable[[Frames, npt.NDArray[np.float32]], Frames]
-"""Makes a system's frames (T, H, W, 3) uint8 from the real ones' first, and the sound (S,)."""
+class Made(NamedTuple):
+    """frames (T, H, W, 3) uint8, and the head before they were aligned as in :class:`Loaded`."""
+
+    frames: Frames
+    head: npt.NDArray[np.floating] | None = None
+
+
+FrameSource = Callable[[Frames, npt.NDArray[np.float32]], Made]
+"""Makes a system's frames from the real ones' (T, H, W, 3) uint8 first, and the sound (S,)."""
 
 
 def frame_source(system: System) -> FrameSource:
@@ -136,21 +195,51 @@ def frame_source(system: System) -> FrameSource:
         from stillspeak.weights import load_model
 
         assert system.weights is not None
-        animator = CropAnimator(load_model(system.weights))
-        return lambda real, audio: animator.animate(real[0], audio)
+        options, detector = animate_options(system.animate), MediaPipeDetector()
+        animator = CropAnimator(load_model(system.weights), detector, options)
+
+        def speak(real: Frames, audio: npt.NDArray[np.float32]) -> Made:
+            frames = animator.animate(real[0], audio)
+            return follow_head(frames, detector) if options.head_motion else Made(frames)
+
+        return speak
     if system.kind == "still":
-        return lambda real, audio: np.repeat(real[:1], len(real), axis=0)
-    return lambda real, audio: real
+        return lambda real, audio: Made(np.repeat(real[:1], len(real), axis=0))
+    return lambda real, audio: Made(real)
+
+
+def follow_head(frames: Frames, detector: LandmarkDetector) -> Made:
+    """Frames (T, H, W, 3) aligned as a corpus is: by landmarks averaged over seven frames.
+    Frames without a face are aligned between their neighbours; without any they stay.
+    """
+    faces = [find_in_crop(frame, detector) for frame in frames]
+    if not any(faces):
+        return Made(frames)
+    nowhere = np.full((LANDMARKS, 2), np.nan)
+    points = np.array([nowhere if f is None else f.points for f in faces])
+    poses = [(np.nan,) * 3 if f is None else (f.yaw, f.pitch, f.roll) for f in faces]
+    smooth = smooth_landmarks(bridged(points, least=0))
+    aligned = [
+        crop_face(frame, face_transform(place), *frame.shape[:2])
+        for frame, place in zip(frames, smooth, strict=True)
+    ]
+    return Made(np.stack(aligned), np.array(poses))
 
 
 class CropAnimator:
-    """Makes aligned crops speak as ``animate`` makes pictures speak, eyes and brows included. The
+    """Makes aligned crops speak as ``animate`` makes pictures speak, with all that it moves. The
     detector finds the eyes: MediaPipe by default, loaded when first needed.
     """
 
-    def __init__(self, generator: Generator, detector: LandmarkDetector | None = None) -> None:
+    def __init__(
+        self,
+        generator: Generator,
+        detector: LandmarkDetector | None = None,
+        options: AnimateOptions | None = None,
+    ) -> None:
         self._generator = generator
         self._detector = detector
+        self._options = options
 
     def animate(
         self, still: npt.NDArray[np.uint8], audio: npt.NDArray[np.float32], seed: int = SEED
@@ -169,8 +258,7 @@ class CropAnimator:
         found = self._detector.detect(still)
         face = Portrait.of_crop(still, found[0].points if found else None, self._generator)
         moments = seed + zlib.crc32(audio.tobytes())
-        # Real crops follow the head, so that it rests in them.
-        options = AnimateOptions(crop=True, seed=seed, head_motion=0.0)
+        options = replace(self._options or AnimateOptions(), crop=True, seed=seed)
         speaking = Synthesizer(self._generator, face, options, moments=moments)
         return np.stack(list(speaking.speak(audio)))
 

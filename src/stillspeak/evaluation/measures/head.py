@@ -24,11 +24,10 @@ BANDS = {"quarter_hz": 0.25, "half_hz": 0.5, "1_hz": 1.0, "2_hz": 2.0, "4_hz": 4
 
 HEAD_DEFINITION = (
     "Turn, nod and tilt are the degrees of MediaPipe's facial transformation matrix. Alignment "
-    "turns and shifts each frame of a real video, which takes away most of its tilt; the pose of "
-    "prepared clips is therefore that of the frames before they were aligned, kept with them. "
-    "Crops that a model makes are not aligned and have theirs found in the crop, enlarged three "
-    "times with a grey border; so have videos of bare crops, whose tilt is missing. Gaps are "
-    "bridged by straight lines."
+    "turns and shifts each frame, which takes away most of the tilt; the pose is therefore that of "
+    "the frames before they were aligned: those of the videos, or the crops as a model makes them "
+    "(with a grey border, enlarged three times). Videos of bare crops have theirs found in the "
+    "crop, and tilt is missing if they follow the head. Gaps are bridged by straight lines."
 )
 STEADY_DEFINITION = f"Angles are means over {STEADY} frames, those that exist near the ends."
 
@@ -38,15 +37,15 @@ MOVED_DEFINITION = (
 )
 
 
-def bridged(curves: Curve) -> Curve:
+def bridged(curves: Curve, least: float = 0.5) -> Curve:
     """Curves (T, ...) with straight lines over the frames that are NaN.
 
     Raises:
-        VideoError: fewer than half of the frames have a face.
+        VideoError: no frame, or less than this share of them, has a face.
     """
     flat = np.asarray(curves, np.float64).reshape(len(curves), -1)
     known = np.isfinite(flat).all(axis=1)
-    if not known.any() or known.mean() < 0.5:
+    if not known.any() or known.mean() < least:
         raise VideoError("fewer than half of the frames show a face")
     times = np.arange(len(flat))
     filled = [np.interp(times, times[known], column[known]) for column in flat.T]

@@ -105,7 +105,8 @@ def read_all(folders: Sequence[str | Path]) -> list[SystemResults]:
     paths = [Path(folder) for folder in folders]
     if len({path.resolve() for path in paths}) < len(paths):
         raise DataError("a folder of results is given twice")
-    stems = [Path(_system_of(path).label).stem for path in paths]
+    known = [_system_of(path) for path in paths]
+    stems = [f"{Path(system.label).stem} {system.animate}".strip() for system in known]
     read: list[SystemResults] = []
     for path, name in zip(paths, stems, strict=True):
         if stems.count(name) > 1:
@@ -157,7 +158,7 @@ def _system_of(folder: Path) -> System:
     missing = [key for key, value in about.items() if not isinstance(value, str)]
     if missing:
         raise DataError(f"{path}: is damaged (without {', '.join(missing)}); evaluate again")
-    return System(**about)  # type: ignore[arg-type]
+    return System(**about, animate=str(system.get("animate", "")))  # type: ignore[arg-type]
 
 
 def _object(path: Path) -> dict[str, Any]:

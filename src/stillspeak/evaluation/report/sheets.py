@@ -117,12 +117,13 @@ class SystemFrames:
             still, driving = self.real(face).frames, self.real(sound)
             if face != sound:
                 still = np.repeat(still[:1], len(driving.frames), axis=0)
-            self._made[face, sound] = self._generator()(still, driving.audio)
+            self._made[face, sound] = self._generator()(still, driving.audio).frames
         return self._made[face, sound]
 
     def _generator(self) -> FrameSource:
         if self._source is None:
-            now, then = open_system(self._system.label), self._system
+            then = self._system
+            now = open_system(then.label, then.animate)
             if now.sha256 != then.sha256:
                 raise WeightsError(
                     f"the weights called {then.label} are not those that were evaluated "
