@@ -21,7 +21,7 @@ import numpy.typing as npt
 from safetensors.numpy import save_file
 
 from stillspeak.face.landmarks import MediaPipeDetector
-from stillspeak.face.mouth import INNER_LIPS
+from stillspeak.face.mouth import INNER_LIPS, OUTER_LIPS
 from stillspeak.media.image import load_image
 from stillspeak.motion.frames import UNITS
 from stillspeak.rendering.mesh import LOWER, UPPER, face_frame, face_model
@@ -126,10 +126,12 @@ def unit_field(name: str, smile: Array) -> Array:
     else:
         mouth = np.clip((template[:, 1] - CHEEKS) / (LIPS_FROM - CHEEKS), 0, 1)[:, None]
         field = smile * (mouth if name == "lip_corner_puller" else 1 - mouth)
-    # Lips that met stay together: both of a pair move as their mean does.
-    inner = np.array(INNER_LIPS)
-    both = (field[inner[list(UPPER)]] + field[inner[list(LOWER)]]) / 2
-    field[inner[list(UPPER)]] = field[inner[list(LOWER)]] = both
+    # Lips that met stay together: both of a pair move as their mean does. A smile with teeth also
+    # shows in the outer lips; with the lips closed they keep their thickness.
+    for ring in (INNER_LIPS, OUTER_LIPS) if name == "lip_corner_puller" else (INNER_LIPS,):
+        lips = np.array(ring)
+        both = (field[lips[list(UPPER)]] + field[lips[list(LOWER)]]) / 2
+        field[lips[list(UPPER)]] = field[lips[list(LOWER)]] = both
     return field
 
 
