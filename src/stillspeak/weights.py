@@ -27,6 +27,7 @@ from stillspeak.errors import ConfigError, OutputError, WeightsError
 from stillspeak.models.config import RETIRED, GeneratorConfig
 from stillspeak.models.generator import Generator
 from stillspeak.models.lipnet import LIPNET_FORMAT
+from stillspeak.models.mood import MOOD_FORMAT
 from stillspeak.models.motion import MOTION_FORMAT
 from stillspeak.models.refiner import REFINER_FORMAT
 from stillspeak.models.speech import (
@@ -41,7 +42,10 @@ from stillspeak.system.configuration import read_json
 from stillspeak.system.runtime import torch_threads
 
 FORMAT = "stillspeak-generator-1"
-FORMATS = (FORMAT, LIPNET_FORMAT, SYNC_FORMAT, SPEECH_FORMAT, REFINER_FORMAT, MOTION_FORMAT)
+FORMATS = (
+    *(FORMAT, LIPNET_FORMAT, SYNC_FORMAT, SPEECH_FORMAT, REFINER_FORMAT),
+    *(MOOD_FORMAT, MOTION_FORMAT),
+)
 DEFAULT_MODEL = "default"
 GOLDEN_TOLERANCE = 0.02
 """Largest difference from the golden answer, on a scale of [-1, 1]: far above rounding, far below
