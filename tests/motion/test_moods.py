@@ -137,7 +137,7 @@ def test_a_mood_set_holds_from_the_next_frame_on():
     after = track.draw(2 * FPS)
     assert np.array_equal(before, drawn("happy", 20))
     step = np.abs(np.diff(np.concatenate((before, after)), axis=0)).max()
-    assert step < 0.1 * looks().max()
+    assert step < 0.16
     wanted = 0.5 * looks()[MOODS.index("angry")]
     assert after[-1] == pytest.approx(wanted, abs=1e-3)
 

@@ -125,12 +125,13 @@ class MotionProcess:
         motion = FaceMotion.rest(len(rows))
         motion.head[:] = self._head_motion * rows[:, :3]
         brows, lids = self._expression * rows[:, 6] / BROW_UNIT, self._expression * rows[:, 7]
-        motion.closure[:] = rows[:, 3] + np.maximum(lids, 0)
+        motion.closure[:] = rows[:, 3]
         motion.gaze[:] = self._expression * rows[:, 4:6]
         for name in ("inner_brow_raiser", "outer_brow_raiser"):
             motion.units[:, unit(name)] = np.maximum(brows, 0)
         motion.units[:, unit("brow_lowerer")] = np.maximum(-brows, 0)
-        motion.units[:, unit("upper_lid_raiser")] = np.maximum(-lids, 0) / LID_UNIT
+        # Lids that sink a little are skin that moves; drawing a blink costs more.
+        motion.units[:, unit("upper_lid_raiser")] = -lids / LID_UNIT
         return motion
 
     def idle(self, frames: int) -> FaceMotion:
