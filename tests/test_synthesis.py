@@ -3,10 +3,15 @@
 import numpy as np
 import pytest
 
+from stillspeak.errors import ConfigError
+from stillspeak.media.audio import frame_windows
 from stillspeak.models.engine import Engine, InferenceEngine
+from stillspeak.motion.listener import MoodListener
+from stillspeak.motion.moods import MOODS, Mood, MoodTrack
 from stillspeak.options import AnimateOptions
 from stillspeak.rendering.portrait import Portrait
 from stillspeak.synthesis import Recurrence, Synthesizer
+from stillspeak.weights import load_model
 from support.animate import lively, portrait, portrait_face, speech
 
 OPTIONS = AnimateOptions(crop=True, seed=3, blink=3.0, expression=2.0, head_motion=1.0)
@@ -87,3 +92,32 @@ def test_blinks_that_cannot_be_drawn_are_warned_of():
     assert "eyes shut" in found["blink_reduced"] and "left out" in found["blink_reduced"]
     assert "blink_reduced" not in {warning.code for warning in staring.warnings}
     assert "blink_reduced" not in {warning.code for warning in face(lively("layers")).warnings}
+
+
+def test_the_mood_is_heard_in_what_the_engine_hears(monkeypatch):
+    engine = InferenceEngine(load_model())
+    speaker = face(engine, AnimateOptions(crop=True, mood="neutral,auto@1"))
+    windows = frame_windows(speech(0.4), engine.config.window, engine.config.hop)
+    given, happy = [], np.eye(len(MOODS), dtype=np.float32)[[MOODS.index("happy")] * 10]
+    monkeypatch.setattr(MoodListener, "hear", lambda _, features: given.append(features) or happy)
+    drawn = []
+    monkeypatch.setattr(MoodTrack, "draw", lambda _, frames, heard: drawn.append(heard) or 0)
+    speaker.step(windows)
+    assert given[0].shape == (1, 20, engine.config.speech.width)
+    assert drawn[0] is happy
+    asked_for = face(engine, AnimateOptions(crop=True, mood="happy"))
+    asked_for.step(windows)
+    assert drawn[1] is None and len(given) == 1  # nobody listens unless asked to
+    asked_for.set_mood(Mood("auto"))
+    asked_for.step(windows)
+    assert drawn[2] is happy and given[1].shape == given[0].shape
+
+
+def test_a_mood_that_cannot_be_heard_is_refused():
+    with pytest.raises(ConfigError, match="has no speech encoder to hear moods with"):
+        face(lively(), AnimateOptions(mood="auto"))
+    speaker = face(lively())
+    with pytest.raises(ConfigError, match="has no speech encoder to hear moods with"):
+        speaker.set_mood(Mood("auto"))
+    with pytest.raises(ConfigError, match="this model has another one"):
+        face(lively("layers"), AnimateOptions(mood="auto"))

@@ -18,7 +18,8 @@ from stillspeak.media.audio import Waveform, frame_windows
 from stillspeak.models.decoders import Decoded
 from stillspeak.models.engine import Engine
 from stillspeak.models.generator import GeneratorState
-from stillspeak.motion.moods import Mood, MoodPlan, MoodTrack
+from stillspeak.motion.listener import MoodListener
+from stillspeak.motion.moods import AUTO, Mood, MoodPlan, MoodTrack
 from stillspeak.motion.process import MotionProcess
 from stillspeak.options import AnimateOptions
 from stillspeak.rendering.check import StillWarning
@@ -51,6 +52,9 @@ class Synthesizer:
     Args:
         engine, portrait, options: in evaluation mode, the face it prepared, and how to show it.
         moments: seed of when it blinks and moves brows and head; by default the options'.
+
+    Raises:
+        ConfigError: the mood is to be heard, and moods cannot be heard with this model.
     """
 
     def __init__(
@@ -74,6 +78,7 @@ class Synthesizer:
         if not motion:
             return
         self._mood = MoodTrack(self._plan, fps=config.fps)
+        self._listener = MoodListener(self.engine.speech) if self._mood.hears else None
         self._motion = MotionProcess(
             self._moments,
             config,
@@ -83,7 +88,13 @@ class Synthesizer:
         )
 
     def set_mood(self, mood: Mood) -> None:
-        """Be in this mood from the next frame on, and after a reset too."""
+        """Be in this mood from the next frame on, and after a reset too.
+
+        Raises:
+            ConfigError: it is to be heard, and moods cannot be heard with this model.
+        """
+        if mood.name == AUTO and self._listener is None:
+            self._listener = MoodListener(self.engine.speech)
         self._plan = MoodPlan(((0.0, mood),))
         self._mood.set(mood)
 
@@ -119,7 +130,10 @@ class Synthesizer:
         """
         decoded = self.decode(windows)
         motion = self._motion.draw(windows)
-        motion = motion._replace(units=motion.units + self._mood.draw(len(windows)))
+        heard = None
+        if self._listener is not None and decoded.features is not None:
+            heard = self._listener.hear(decoded.features)
+        motion = motion._replace(units=motion.units + self._mood.draw(len(windows), heard))
         return self.renderer.render(decoded, motion)
 
     def speak(self, audio: Waveform) -> Iterator[Picture]:
