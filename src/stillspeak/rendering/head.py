@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 from importlib import resources
+from itertools import zip_longest
 from typing import Any
 
 import cv2
@@ -22,7 +23,7 @@ from stillspeak.face.align import smoothstep
 from stillspeak.face.mouth import INNER_LIPS
 from stillspeak.motion.frames import UNITS
 from stillspeak.rendering.mesh import FaceFrame, face_frame, face_model
-from stillspeak.rendering.raster import Box, Floats, Picture, Points, box_of, soft
+from stillspeak.rendering.raster import Box, Floats, Picture, Points, around, box_of, soft
 from stillspeak.rendering.sheets import thin_plate, thin_plate_spline
 
 # Lengths are in distances between the eyes, x to the face's right, y down from the eyes, z away.
@@ -293,9 +294,9 @@ class Samples:
         shape = (self.times * max(y1 - y0, 1), self.times * max(x1 - x0, 1))
         self._samples = np.zeros(shape, np.uint32)  # four channels
         self._found = np.empty((0, 0, 4), np.uint8)
-        self._changed: set[Box] = set()
+        self._changed: Sequence[Box] = ()
         self.update(picture, [box])
-        self._changed = set()
+        self._changed = ()
 
     def update(self, frame: Picture, changed: Sequence[Box]) -> None:
         """From now on the part is that of a frame, which differs from the picture in some boxes
@@ -303,8 +304,9 @@ class Samples:
         left, top, right, bottom = self._box
         height, width = frame.shape[:2]
         # What the last frame changed is put right, too.
-        boxes, self._changed = {*changed, *self._changed}, set(changed)
-        for bx0, by0, bx1, by1 in boxes:
+        both = zip_longest(changed, self._changed, fillvalue=(0, 0, 0, 0))
+        self._changed = changed
+        for bx0, by0, bx1, by1 in map(around, both):
             # Samples in between feel two pixels to either side.
             x0, y0 = max(bx0 - 2, left), max(by0 - 2, top)
             x1, y1 = min(bx1 + 2, right), min(by1 + 2, bottom)

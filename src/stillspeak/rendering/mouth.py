@@ -14,7 +14,7 @@ from stillspeak.models.refiner import MouthRefiner
 from stillspeak.rendering.light import still_light
 from stillspeak.rendering.lipline import inner_lips
 from stillspeak.rendering.mesh import face_frame, rest_pose
-from stillspeak.rendering.raster import Box, Floats, Picture, Points, box_of, filled, soft
+from stillspeak.rendering.raster import Box, Floats, Picture, Points, around, box_of, filled, soft
 from stillspeak.rendering.refine import Refinement, View, released_refiner
 from stillspeak.rendering.sheets import ALONG, DRAWN, LipContours, LipSheets, Sheets, cubic_through
 from stillspeak.rendering.teeth import InsideMouth
@@ -51,6 +51,7 @@ class MouthLayers:
         open: share, 0 to 1, by which the still's own mouth counts as open.
         light: of the still.
         view: what a refiner sees.
+        drawn: x0, y0, x1, y1 of the pixels that the last frame changed, ends excluded.
         last: how the last frame was drawn; a refiner is trained on it.
     """
 
@@ -83,6 +84,7 @@ class MouthLayers:
         self._upper = self._folded(lips.upper, 1)
         self._lower = self._folded(lips.lower, -1)
         self.view = View(seam[[0, -1]].mean(axis=0), frame.axes, frame.scale)
+        self.drawn: Box = (0, 0, 0, 0)
         self.last: Hole | None = None
         self._refinement: Refinement | None = None
         if refiner is not None and self.box[0] < self.box[2] and self.box[1] < self.box[3]:
@@ -133,18 +135,22 @@ class MouthLayers:
         lips = self._sheets.contours(targets)
         sheets = self._sheets.sheets(targets, lips)
         share = self._sheets.moved(targets)
+        boxes = [self._pixels(sheets.cells)]
         for cells in _around(sheets.cells, self._sheets.rows, self._sheets.columns):
             cells = _moving(sheets.skin, cells)
             box = self._pixels(cells)
             if box[0] < box[2] and box[1] < box[3]:
                 moved = self._moved(self._picture, (0, 0), sheets.skin, cells, box)
                 out[box[1] : box[3], box[0] : box[2]] = moved
-        box = self._pixels(sheets.cells)
+                boxes.append(box)
+        box = boxes[0]
         if box[0] < box[2] and box[1] < box[3]:
             hole, corner = self._draw_mouth(out, box, sheets, lips, np.asarray(pose, np.float64))
             self.last = Hole(hole, corner, share)
             if self._refinement is not None and share:
                 self._refinement.apply(out, hole, corner, share)
+                boxes.append(self._refinement.box)
+        self.drawn = around(boxes)
         return out
 
     def _moved(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import cv2
@@ -31,6 +32,15 @@ def box_of(points: npt.NDArray[np.floating], rows: int, columns: int, reach: int
     x0, x1 = np.clip((x0, x1), 0, columns)
     y0, y1 = np.clip((y0, y1), 0, rows)
     return int(x0), int(y0), int(x1), int(y1)
+
+
+def around(boxes: Iterable[Box]) -> Box:
+    """The smallest box around several, of which empty ones do not count."""
+    kept = [box for box in boxes if box[0] < box[2] and box[1] < box[3]]
+    if not kept:
+        return 0, 0, 0, 0
+    x0, y0, x1, y1 = zip(*kept, strict=True)
+    return min(x0), min(y0), max(x1), max(y1)
 
 
 def sampled(picture: npt.NDArray[Any], places: npt.NDArray[np.floating]) -> npt.NDArray[Any]:

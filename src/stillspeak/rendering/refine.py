@@ -47,7 +47,9 @@ def load_refiner(path: Path) -> MouthRefiner:
 def released_refiner() -> MouthRefiner:
     """The one that comes with the package, read once."""
     with resources.as_file(resources.files("stillspeak").joinpath(_RESOURCE)) as path:
-        return load_refiner(path)
+        network = load_refiner(path)
+    # What torch computes quickest for one small picture.
+    return network.to(memory_format=torch.channels_last)  # type: ignore[no-any-return, call-overload]
 
 
 class View:
@@ -111,6 +113,9 @@ class Refinement:
         box: x0, y0, x1, y1 of the pixels that may change.
         fade: (ROWS / 2, COLUMNS / 2) float32, how much may be changed where, 0 to 1.
         network: the refiner.
+
+    Attributes:
+        box: x0, y0, x1, y1 of the pixels that it changes, ends excluded.
     """
 
     def __init__(
@@ -126,11 +131,11 @@ class Refinement:
         self._white = np.asarray(white, np.float32)
         self._still = self._seen(picture)
         x0, y0, x1, y1 = view.box(picture.shape[:2])
-        self._box = (max(x0, box[0]), max(y0, box[1]), min(x1, box[2]), min(y1, box[3]))
+        self.box = (max(x0, box[0]), max(y0, box[1]), min(x1, box[2]), min(y1, box[3]))
         # From the picture to the correction's own pixels.
         step = 2 / _FINER
         matrix = np.linalg.inv(np.vstack([view.to_picture, (0, 0, 1)]))[:2] / step
-        matrix[:, 2] += (0.5 / step - 0.5) + matrix[:, :2] @ self._box[:2]
+        matrix[:, 2] += (0.5 / step - 0.5) + matrix[:, :2] @ self.box[:2]
         self._to_fine = matrix
 
     def _seen(self, picture: Picture) -> torch.Tensor:
@@ -144,7 +149,7 @@ class Refinement:
     ) -> None:
         """Correct a drawn frame (H, W, 3) uint8 in place, by a share of 0 to 1, its mouth's inside
         showing through a hole (h, w), 0 to 1, whose first pixel is at a corner x, y."""
-        x0, y0, x1, y1 = self._box
+        x0, y0, x1, y1 = self.box
         if x0 >= x1 or y0 >= y1 or share <= 0:
             return
         inside = np.zeros((1, 1, ROWS, COLUMNS), np.float32)

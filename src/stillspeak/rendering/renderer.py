@@ -47,6 +47,8 @@ class FaceRenderer:
         # Rows and columns must come out whole and keep the crop's shape.
         rows = max(round(lines / 4) * 4, 4)
         self._size = (rows, round(rows * width / height))
+        self.drawn: list[Box] = []
+        """Boxes x0, y0, x1, y1, ends excluded, that :meth:`draw` and :meth:`look` changed last."""
         shape = portrait.photo.shape[:2] if self._whole else self._size
         self.height, self.width = int(shape[0]), int(shape[1])
 
@@ -57,7 +59,7 @@ class FaceRenderer:
         drawn: Iterator[Picture]
         if decoded.pose is not None:
             drawn = (self.draw(pose) for pose in decoded.pose[0].double().cpu().numpy())
-            drawn_in = self.boxes
+            drawn_in = None
         else:
             drawn = self._painted(decoded.frames, motion)
             drawn_in = [self._paster.box if self._whole else (0, 0, self.width, self.height)]
@@ -65,13 +67,16 @@ class FaceRenderer:
             now = None if motion is None else motion.at(index)
             if decoded.pose is not None and now is not None:
                 self.look(now, frame)
-            yield frame if now is None else self.move(now, frame, drawn_in)
+            yield frame if now is None else self.move(now, frame, drawn_in or self.drawn)
 
     def draw(self, pose: Points, canvas: Picture | None = None) -> Picture:
         """The picture with the mouth in a pose (41, 2); drawn into ``canvas`` (H, W, 3), a frame of
         the same picture, if given."""
+        self.drawn = []
         if self._mouth is not None:
-            return self._mouth.draw(pose, canvas)
+            canvas = self._mouth.draw(pose, canvas)
+            self.drawn.append(self._mouth.drawn)
+            return canvas
         return self._surface[0].copy() if canvas is None else canvas
 
     def look(self, motion: FaceMotion, canvas: Picture) -> Picture:
@@ -80,22 +85,17 @@ class FaceRenderer:
         moves = motion.closure.any() or motion.gaze.any()
         if moves and self.eyes is not None:
             self.eyes.draw(float(motion.closure[0]), motion.gaze[0], canvas)
+            self.drawn += self.eyes.boxes
         return canvas
 
     def move(self, motion: FaceMotion, canvas: Picture, changed: Sequence[Box]) -> Picture:
         """Move head and skin in a frame, in place. What moves along must be drawn by now: of
         several faces in one picture, all of them. ``changed`` are boxes beyond which the frame is
-        the picture: the :attr:`boxes` of all faces, and :attr:`reach` of those moved before."""
+        the picture: :attr:`drawn` of all faces, and :attr:`reach` of those moved before."""
         moves = motion.head.any() or motion.units.any()
         if moves and self._mover is not None:
             self._mover.draw(motion.head[0], motion.units[0], canvas, changed)
         return canvas
-
-    @cached_property
-    def boxes(self) -> list[Box]:
-        """x0, y0, x1, y1, ends excluded, of what :meth:`draw` and :meth:`look` can change."""
-        mouth = [] if self._mouth is None else [self._mouth.box]
-        return mouth + ([] if self.eyes is None else self.eyes.boxes)
 
     @property
     def reach(self) -> Box:
