@@ -39,10 +39,12 @@ from stillspeak.evaluation.tools import Tools
 from stillspeak.evaluation.traces import spoken, trace
 from stillspeak.face.align import crop_face, face_transform, invert_transform, transform_points
 from stillspeak.face.landmarks import LandmarkDetector, MediaPipeDetector, choose_face
-from stillspeak.face.mouth import lip_opening
+from stillspeak.face.mouth import POSE_POINTS, lip_opening
 from stillspeak.media.contact_sheet import Picture, contact_sheet
 from stillspeak.media.image import load_image
 from stillspeak.models.regions import EYES_BOX, MOUTH_BOX
+from stillspeak.motion.frames import UNITS, FaceMotion
+from stillspeak.motion.moods import MOODS, looks
 from stillspeak.rendering.portrait import fit_picture
 from stillspeak.weights import DEFAULT_MODEL, catalogue, load_model
 
@@ -63,6 +65,7 @@ frames of these speakers are adapted from it. The astronaut is Eileen Collins, p
 public domain, by way of scikit-image."""
 
 PORTRAIT = "the astronaut"
+HEAD = ("turn", "nod", "tilt")
 MOMENTS = 8
 """Columns beside the still at most."""
 CONSECUTIVE = 11
@@ -134,6 +137,7 @@ def make(arguments: argparse.Namespace) -> None:
                 yield from speaker_pages(faces, clip, name)
             caption = "The demo: NASA's portrait and the bundled sentence."
             yield portrait_page(animator, portrait, "demo", PORTRAIT, caption, arguments.seed)
+            yield from motion_pages(animator, portrait)
             named = [named_clip(clip) for clip in firsts]
             yield same_sound_page(faces, [*named, PORTRAIT], name)
             turns = sorted((i, s, c) for s in clips for i, c in enumerate(clips[s]))
@@ -334,6 +338,41 @@ def portrait_page(
         ["the still", *(what for what, _ in chosen)],
         scaled(rows, WIDTH),
     )
+
+
+def motion_pages(animator: Animator, picture: Picture) -> Iterator[Page]:
+    """A portrait's head at its extremes, and every mood at three strengths."""
+    renderer = animator.synthesizer(picture, image_name=PORTRAIT).renderer
+    points = renderer.portrait.points
+    assert points is not None
+
+    def drawn(head: Sequence[float], units: np.ndarray, box: tuple[int, int, int, int]) -> Picture:
+        motion = FaceMotion.rest(1)
+        motion.head[:], motion.units[:] = head, units
+        frame = renderer.draw(np.zeros((len(POSE_POINTS), 2)))
+        return cut(renderer.move(motion, frame, renderer.drawn), box)
+
+    ways = {f"{way}\n{sign}8°": (row, sign) for row, way in enumerate(HEAD) for sign in "+-"}
+    whole = box_in_picture(points, (-50, FRAME_HEIGHT + 50, -35, FRAME_WIDTH + 35), picture)
+    none = np.zeros(len(UNITS))
+    heads = [drawn(float(f"{sign}8") * np.eye(3)[row], none, whole) for row, sign in ways.values()]
+    yield Page(
+        "head",
+        "The head at its extremes",
+        "Turned, nodding and tilted by 8°, several times as far as in speech, with closed lips.",
+        list(ways),
+        scaled([("the portrait's own pixels, moved in depth", heads)], WIDTH),
+    )
+    face = box_in_picture(points, (-10, FRAME_HEIGHT + 6, -8, FRAME_WIDTH + 8), picture)
+    rows = [
+        (
+            f"strength {strength:g}",
+            [drawn((0, 0, 0), strength * look, face) for look in looks()],
+        )
+        for strength in (0.5, 1.0, 2.0)
+    ]
+    text = "Each mood with closed lips, at rest; speech rides on it."
+    yield Page("moods", "Moods", text, list(MOODS), scaled(rows, WIDTH))
 
 
 def box_in_picture(
