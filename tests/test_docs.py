@@ -421,7 +421,7 @@ def test_the_system_packages_are_those_of_the_check_and_of_ci() -> None:
 
 def test_the_columns_of_a_job_table_are_the_ones_read() -> None:
     assert f"`{','.join(batch.COLUMNS)}`" in text("README.md")
-    assert f"`{','.join(batch.OPTIONS)}`" in text("README.md")
+    assert f"`{','.join(batch.OPTIONAL)}`" in text("README.md")
 
 
 # --- the scanner itself -----------------------------------------------------------------------

@@ -49,6 +49,22 @@ def test_columns_come_in_any_order_and_with_a_byte_order_mark(tmp_path):
     assert job.options == {"face": 2}
 
 
+def test_several_faces_and_their_speeches(tmp_path):
+    path = table(
+        tmp_path,
+        "photo,speech,output,face,speech_for\n"
+        'a.jpg,b.wav,c.mp4,"2,0",\na.jpg,b.wav,d.mp4,1;0;3,0=x.wav;3=y.wav\na,b,e.mp4,,\n',
+    )
+    first, second, third = read_jobs(path)
+    assert (first.options, first.others) == ({"face": 2}, {0: None})
+    assert second.options == {"face": 1}
+    assert second.others == {0: tmp_path / "x.wav", 3: tmp_path / "y.wav"}
+    assert (third.options, third.others) == ({}, {})
+    animator = Recorder()
+    run_jobs(animator, [second])
+    assert animator.others == second.others
+
+
 def test_lines_are_numbered_as_in_the_file(tmp_path):
     path = table(tmp_path, 'photo,speech,output\n\na,b,1.mp4\n\n\n"a\nb",b,2.mp4\na,b,3.mp4\n')
     assert [job.line for job in read_jobs(path)] == [3, 7, 8]
@@ -66,6 +82,8 @@ def test_lines_are_numbered_as_in_the_file(tmp_path):
         ("photo,speech,output\na, ,c\n", "line 2: photo, speech and output must all be given"),
         ("photo,speech,output,seed\na,b,c,1.5\n", "line 2: seed must be a whole number, not '1.5'"),
         ("photo,speech,output,face\na,b,c,x\n", "line 2: face must be a whole number, not 'x'"),
+        ("photo,speech,output,face\na,b,c,0;0\n", "line 2: face 0 is named twice"),
+        ("photo,speech,output,speech_for\na,b,c,1=d\n", "line 2: speech-for '1=d': face 1 is not"),
         ("photo,speech,output\na,b,c\nd,e,c\n", r"line 3: writes .*c, as line 2 does"),
         ("photo,speech,output\na,b,c\nd,e,./x/../c\n", r"line 3: writes .*c, as line 2 does"),
     ],
@@ -118,10 +136,11 @@ class Recorder:
         self.asked = []
         self.failing = failing
 
-    def animate(self, photo, speech, options):
+    def animate(self, photo, speech, options, others):
         if photo.name in self.failing:
             raise self.failing[photo.name]
         self.asked.append((photo.name, options))
+        self.others = others
         return self
 
     def save(self, path, *, overwrite, **marks):

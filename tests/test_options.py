@@ -10,7 +10,7 @@ import stillspeak
 from stillspeak.batch import COLUMNS, read_jobs
 from stillspeak.cli.app import app
 from stillspeak.errors import ConfigError
-from stillspeak.options import MAX_SEED, OPTIONS, AnimateOptions, OptionKeywords
+from stillspeak.options import MAX_SEED, OPTIONS, AnimateOptions, OptionKeywords, read_faces
 from stillspeak.system.configuration import range_of
 from stillspeak.web.live.routes import OfferIn
 from stillspeak.web.studio.schemas import JobIn
@@ -83,6 +83,43 @@ def test_whatever_makes_videos_takes_every_option(tmp_path):
     assert {taker: names for taker, names in lacking.items() if names} == {}
     assert job.options["crop"] is True
     assert isinstance(job.options["blink"], float)
+
+
+@pytest.mark.parametrize(
+    ("faces", "speech_for", "first", "others"),
+    [
+        (None, [], None, {}),
+        ("2", [], 2, {}),
+        ("0,1", [], 0, {1: None}),
+        ("1; 0;3", ["3=c=d.wav", "0 = b.wav"], 1, {0: "b.wav", 3: "c=d.wav"}),
+    ],
+)
+def test_faces_and_what_they_say_are_read(faces, speech_for, first, others):
+    assert read_faces(faces, speech_for) == (first, others)
+
+
+@pytest.mark.parametrize(
+    ("faces", "speech_for", "message"),
+    [
+        ("a", [], "face must be a whole number, not 'a'"),
+        ("0,", [], "face must be a whole number, not ''"),
+        ("-1", [], "face must be a whole number, not '-1'"),
+        ("0,1,1", [], "face 1 is named twice"),
+        ("1,1", [], "face 1 is named twice"),
+        ("0,1", ["b.wav"], "speech-for takes the form N=FILE, not 'b.wav'"),
+        ("0,1", ["1="], "speech-for takes the form N=FILE, not '1='"),
+        ("0,1", ["1=a", "1=b"], "speech-for '1=b': face 1 has a speech already"),
+        *(
+            (faces, [given], f"speech-for {given!r}: face {given[0]} is not among the others that "
+            "move; name the one that says the main speech first, as in --face 0,1")
+            for faces, given in ((None, "1=a"), ("0,1", "0=a"), ("0,1", "2=a"))
+        ),
+    ],
+)  # fmt: skip
+def test_faces_that_cannot_be_are_refused(faces, speech_for, message):
+    with pytest.raises(ConfigError) as error:
+        read_faces(faces, speech_for)
+    assert str(error.value) == message
 
 
 def test_an_unknown_option_is_a_mistake():

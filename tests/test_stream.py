@@ -387,7 +387,7 @@ def test_reset_is_a_new_session_whose_time_goes_on(decoder, rate):
 
 
 def test_head_eyes_and_mood_may_go_on_through_a_reset():
-    rest = {"crop": True, "blink": 0.0, "expression": 0.0}
+    rest = {"blink": 0.0, "expression": 0.0, "head_motion": 3.0}
     live, fresh = session("layers", **rest), session("layers", **rest)
     before = live.idle(40)
     live.reset(motion=False)

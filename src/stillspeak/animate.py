@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 import numpy.typing as npt
 
-from stillspeak.errors import AudioError
+from stillspeak.errors import AudioError, ConfigError
 from stillspeak.face.landmarks import LandmarkDetector, MediaPipeDetector, choose_face
-from stillspeak.media.audio import load_audio
+from stillspeak.media.audio import Waveform, load_audio, mixed
 from stillspeak.media.image import load_image
 from stillspeak.media.marks.marking import MarkChoices, Marks
 from stillspeak.media.marks.origin import Origin, Source, describe_image, describe_speech
@@ -24,7 +24,7 @@ from stillspeak.models.generator import Generator
 from stillspeak.options import AnimateOptions, OptionKeywords, takes_options
 from stillspeak.rendering.check import StillWarning, check_still
 from stillspeak.rendering.portrait import Portrait, fit_picture
-from stillspeak.synthesis import Synthesizer
+from stillspeak.synthesis import Synthesizer, speak_together
 from stillspeak.system.runtime import choose_decoder_type, choose_device
 from stillspeak.weights import DEFAULT_MODEL, identify_model, load_model
 
@@ -39,6 +39,13 @@ MIN_SECONDS = 0.2
 
 SILENCE = 10 ** (-70 / 20)
 """Peak below which a whole clip counts as silence: -70 dB of full scale."""
+
+
+SpeechSource = str | Path | bytes | tuple[npt.NDArray[Any], int]
+"""A sound: path, bytes, or ``(samples, rate)``."""
+
+MOMENTS = 0x9E3779B9
+"""Between the seeds of when two faces of a picture blink."""
 
 
 class Animator:
@@ -106,11 +113,12 @@ class Animator:
     def animate(
         self,
         image: str | Path | bytes | PIL.Image.Image | npt.NDArray[Any],
-        audio: str | Path | bytes | tuple[npt.NDArray[Any], int],
+        audio: SpeechSource,
         options: AnimateOptions | None = None,
         *,
         image_name: str | None = None,
         audio_name: str | None = None,
+        others: Mapping[int, SpeechSource | None] | None = None,
         **keywords: Unpack[OptionKeywords],
     ) -> Animation:
         """Make a picture speak.
@@ -121,6 +129,9 @@ class Animator:
             options: all options in one value.
             image_name: what messages call the picture; its path, or e.g. ``<bytes>``.
             audio_name: what messages call the sound.
+            others: more faces of the picture that move, by their numbers, and what each says; None:
+                it listens. Options are the same for all. The video is as long as the longest
+                speech, and its sound is all of them.
             **keywords: single fields of :class:`~stillspeak.options.AnimateOptions`, such as
                 ``seed``. They take precedence over ``options``.
 
@@ -130,15 +141,45 @@ class Animator:
         Raises:
             ImageError, AudioError: an input cannot be read, or the sound is too short or silent.
             FaceError: no usable face.
-            ConfigError: a size, seed or strength out of range.
+            ConfigError: a size, seed or strength out of range; several faces in a crop, with a
+                model that paints crops, or one of them twice.
         """
         options = replace(options or AnimateOptions(), **keywords)
-        config = self.generator.config
-        speech = load_audio(audio, sample_rate=config.sample_rate, name=audio_name)
-        check_speech(speech, config.sample_rate, source_name(audio, audio_name))
-        synthesizer = self.synthesizer(image, options, image_name=image_name)
-        origin = self.origin(synthesizer, describe_speech(audio, speech))
-        return Animation(synthesizer, speech, origin)
+        speech = self._speech(audio, audio_name)
+        if not others:
+            synthesizer = self.synthesizer(image, options, image_name=image_name)
+            origin = self.origin(synthesizer, describe_speech(audio, speech))
+            return Animation(synthesizer, speech, origin)
+        self._check_several(options, others)
+        faces = self._faces(image, options, image_name, list(others))
+        sounds, said = [speech], {}
+        for number, source in others.items():
+            sounds.append(np.zeros(0, np.float32) if source is None else self._speech(source))
+            if source is not None:
+                said[number] = describe_speech(source, sounds[-1])
+        numbers = [options.face or 0, *others]
+        origin = self.origin(faces[0], describe_speech(audio, speech), faces=numbers)
+        origin = replace(origin, others=said)
+        speakers = tuple(zip(faces, sounds, strict=True))
+        return Animation(faces[0], mixed(sounds), origin, speakers)
+
+    def _speech(self, audio: SpeechSource, name: str | None = None) -> Waveform:
+        """A speech (S,) that can be animated."""
+        rate = self.generator.config.sample_rate
+        speech = load_audio(audio, sample_rate=rate, name=name)
+        check_speech(speech, rate, source_name(audio, name))
+        return speech
+
+    def _check_several(self, options: AnimateOptions, others: Mapping[int, Any]) -> None:
+        if (options.face or 0) in others:
+            raise ConfigError(f"face {options.face or 0} is named twice")
+        if options.crop:
+            raise ConfigError("a crop shows one face; leave out crop, or the other faces")
+        if self.generator.config.decoder != "layers":
+            raise ConfigError(
+                "this model paints one face; for several use one that draws into the picture, such "
+                f"as {DEFAULT_MODEL}"
+            )
 
     def origin(self, face: Synthesizer, speech: Source | None, **more: Any) -> Origin:
         """What a face's video is made from, for its credentials."""
@@ -158,19 +199,34 @@ class Animator:
 
         Arguments and errors are those of :meth:`animate`.
         """
+        return self._faces(image, options or AnimateOptions(), image_name)[0]
+
+    def _faces(
+        self,
+        image: str | Path | bytes | PIL.Image.Image | npt.NDArray[Any],
+        options: AnimateOptions,
+        image_name: str | None,
+        others: Sequence[int] = (),
+    ) -> list[Synthesizer]:
+        """The face of the options, and others of the same picture."""
         name = source_name(image, image_name)
         loaded = load_image(image, name=name)
         still = describe_image(image, loaded)
-        options = options or AnimateOptions()
         size = options.size
         picture = fit_picture(loaded, None if options.crop else size)
         shown = name if options.crop or size is None else f"{name} at size {size}"
-        faces = self.detector.detect(picture)
-        found = choose_face(faces, options.face, name=shown)
-        warnings = check_still(picture, found, name=shown)
-        others = tuple(face.points for face in faces if face is not found)
-        portrait = Portrait.of(picture, found.points, self.engine, still, warnings, others)
-        return Synthesizer(self.engine, portrait, options)
+        detected = self.detector.detect(picture)
+        made: list[Synthesizer] = []
+        for number in (options.face, *others):
+            found = choose_face(detected, number, name=shown)
+            warnings = check_still(picture, found, name=shown)
+            beside = tuple(face.points for face in detected if face is not found)
+            portrait = Portrait.of(picture, found.points, self.engine, still, warnings, beside)
+            # Others blink at other times.
+            moments = (options.seed + len(made) * MOMENTS) % 2**63
+            one = replace(options, face=number)
+            made.append(Synthesizer(self.engine, portrait, one, moments=moments))
+        return made
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,9 +240,11 @@ class Animation:
     synthesizer: Synthesizer
     """Makes the frames; the animation itself only uses copies of it."""
     audio: npt.NDArray[np.float32]
-    """The speech, (S,) float32 in [-1, 1] at :attr:`sample_rate`."""
+    """The speech, or the sum of all, (S,) float32 in [-1, 1] at :attr:`sample_rate`."""
     origin: Origin = field(default_factory=Origin)
     """What the frames are made from, as content credentials name it."""
+    speakers: tuple[tuple[Synthesizer, npt.NDArray[np.float32]], ...] = ()
+    """All faces that move and what each says, where there are several: (S,), empty for nothing."""
 
     @property
     def fps(self) -> int:
@@ -211,13 +269,22 @@ class Animation:
     @property
     def warnings(self) -> tuple[StillWarning, ...]:
         """What about the still makes its video worse; none for a good one."""
-        return self.synthesizer.warnings
+        if not self.speakers:
+            return self.synthesizer.warnings
+        return tuple(
+            replace(warning, message=f"face {face.options.face or 0}: {warning.message}")
+            for face, _ in self.speakers
+            for warning in face.warnings
+        )
 
     def __len__(self) -> int:
         return len(self.audio) // self.synthesizer.engine.config.hop
 
     def __iter__(self) -> Iterator[npt.NDArray[np.uint8]]:
-        return self.synthesizer.restarted().speak(self.audio)
+        if not self.speakers:
+            return self.synthesizer.restarted().speak(self.audio)
+        faces, sounds = zip(*self.speakers, strict=True)
+        return speak_together([face.restarted() for face in faces], sounds)
 
     @property
     def frames(self) -> npt.NDArray[np.uint8]:
@@ -282,10 +349,11 @@ class Animation:
 @takes_options
 def animate(
     image: str | Path | bytes | PIL.Image.Image | npt.NDArray[Any],
-    audio: str | Path | bytes | tuple[npt.NDArray[Any], int],
+    audio: SpeechSource,
     *,
     model: str | Path | Generator = DEFAULT_MODEL,
     device: str = "auto",
+    others: Mapping[int, SpeechSource | None] | None = None,
     **options: Unpack[OptionKeywords],
 ) -> Animation:
     """Make one picture speak; for many, keep an :class:`Animator`.
@@ -293,7 +361,7 @@ def animate(
     Arguments, result and errors as in :class:`Animator` and :meth:`Animator.animate`.
     """
     with Animator(model, device=device) as animator:
-        return animator.animate(image, audio, **options)
+        return animator.animate(image, audio, others=others, **options)
 
 
 def check_speech(speech: npt.NDArray[np.float32], sample_rate: int, name: str) -> None:

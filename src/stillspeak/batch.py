@@ -14,11 +14,12 @@ from stillspeak.animate import Animator
 from stillspeak.errors import ConfigError, InputError, StillspeakError
 from stillspeak.media.marks.marking import MarkChoices
 from stillspeak.media.source import reason
-from stillspeak.options import OPTIONS, AnimateOptions
+from stillspeak.options import OPTIONS, AnimateOptions, read_faces
 from stillspeak.rendering.check import StillWarning
 from stillspeak.system.configuration import first_mistake
 
 COLUMNS = ("photo", "speech", "output")
+OPTIONAL = (*OPTIONS, "speech_for")
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class BatchJob:
     output: Path
     options: Mapping[str, Any] = field(default_factory=dict)
     """Those that the line names."""
+    others: Mapping[int, Path | None] = field(default_factory=dict)
+    """What other faces of the photo say; None: one listens."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,9 @@ class BatchResult:
 def read_jobs(path: Path) -> list[BatchJob]:
     """Read a CSV table with the columns photo, speech, output and any options of ``animate``.
 
-    Paths are relative to the table's folder. Empty options mean the command line's value.
+    Paths are relative to the table's folder. Empty options mean the command line's value. Several
+    faces are ``0;1`` in the column face, what others than the first say ``1=b.wav;2=c.wav`` in
+    speech_for.
 
     Raises:
         InputError: a missing table, other columns, a wrong line, or two jobs with one output.
@@ -59,10 +64,10 @@ def read_jobs(path: Path) -> list[BatchJob]:
             rows = [(table.line_num, row) for row in table]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: cannot be read as a CSV table ({reason(error)})") from error
-    if not set(COLUMNS) <= set(columns) <= {*COLUMNS, *OPTIONS}:
+    if not set(COLUMNS) <= set(columns) <= {*COLUMNS, *OPTIONAL}:
         raise InputError(
             f"{path}: needs the columns {', '.join(COLUMNS)} and may have "
-            f"{', '.join(OPTIONS)}; found {', '.join(columns) or 'none'}"
+            f"{', '.join(OPTIONAL)}; found {', '.join(columns) or 'none'}"
         )
     if not rows:
         raise InputError(f"{path}: holds no jobs")
@@ -90,16 +95,24 @@ def _job(line: int, row: Mapping[Any, str | None], folder: Path) -> BatchJob:
     if any("\0" in file for file in files):
         raise InputError("holds a name with a NUL, which no file has")
     photo, speech, output = (folder / file for file in files)
-    options = {}
+    options: dict[str, Any] = {}
+    try:
+        speeches = [one for one in cells.get("speech_for", "").split(";") if one]
+        face, others = read_faces(cells.get("face"), speeches)
+    except ConfigError as error:
+        raise InputError(str(error)) from error
+    if face is not None:
+        options["face"] = face
     for name, option in OPTIONS.items():
-        if text := cells.get(name):
+        if name != "face" and (text := cells.get(name)):
             # Without the range: a value out of range fails its own job alone.
             kind: Any = option.annotation
             try:
                 options[name] = TypeAdapter(kind).validate_python(text)
             except ValidationError as error:
                 raise InputError(f"{name} {first_mistake(error)}") from error
-    return BatchJob(line, photo, speech, output, options)
+    spoken = {number: folder / file if file else None for number, file in others.items()}
+    return BatchJob(line, photo, speech, output, options, spoken)
 
 
 def shard(jobs: Sequence[BatchJob], text: str) -> list[BatchJob]:
@@ -135,7 +148,7 @@ def run_jobs(
         try:
             if not (skip_existing and job.output.exists()):
                 wanted = replace(options or AnimateOptions(), **job.options)
-                animation = animator.animate(job.photo, job.speech, wanted)
+                animation = animator.animate(job.photo, job.speech, wanted, others=job.others)
                 marks = vars(choices or MarkChoices())
                 frames = animation.save(job.output, overwrite=overwrite, **marks)
                 result = BatchResult(job, frames=frames, warnings=animation.warnings)

@@ -7,7 +7,8 @@ The command line, tables of jobs, the web pages and the Python interface take al
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from typing import Annotated, Any, TypedDict, TypeVar
 
@@ -16,6 +17,9 @@ from pydantic import Field
 from stillspeak.errors import ConfigError
 from stillspeak.motion.moods import MoodPlan
 from stillspeak.system.configuration import configuration, fields_of
+
+Speeches = dict[int, str | None]
+"""The file that each other face of a picture than the first one says; None: it listens."""
 
 MAX_SEED = 2**63 - 1
 """Largest seed: what every random number generator takes."""
@@ -91,6 +95,45 @@ class AnimateOptions:
 
 OPTIONS = fields_of(AnimateOptions)
 """All options by name: default, range and what users are told about them."""
+
+
+def read_faces(faces: str | None, speech_for: Iterable[str]) -> tuple[int | None, Speeches]:
+    """Which faces of a picture move, and what the others say than the first one.
+
+    Args:
+        faces: their numbers, separated by commas or semicolons; the first one says the speech.
+        speech_for: ``N=FILE`` for others of them; without, they listen.
+
+    Returns:
+        The first face, and the file of each other one, None for those that listen.
+
+    Raises:
+        ConfigError: a number or a file is missing, a face comes twice or is not among ``faces``.
+    """
+    numbers = re.split("[,;]", faces) if faces else []
+    for number in numbers:
+        if not re.fullmatch(r"\s*\d{1,4}\s*", number):
+            raise ConfigError(f"face must be a whole number, not {number!r}")
+    first, *more = (int(number) for number in numbers) if numbers else (None,)
+    others: dict[int, str | None] = {}
+    for face in more:
+        if face == first or face in others:
+            raise ConfigError(f"face {face} is named twice")
+        others[face] = None
+    for given in speech_for:
+        number, _, file = (part.strip() for part in given.partition("="))
+        if not (number.isdecimal() and file):
+            raise ConfigError(f"speech-for takes the form N=FILE, not {given!r}")
+        if int(number) not in others:
+            raise ConfigError(
+                f"speech-for {given!r}: face {number} is not among the others that move; name the "
+                f"one that says the main speech first, as in --face 0,1"
+            )
+        if others[int(number)] is not None:
+            raise ConfigError(f"speech-for {given!r}: face {number} has a speech already")
+        others[int(number)] = file
+    return first, others
+
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 

@@ -249,7 +249,7 @@ class StreamSession:
         self._heard = max(self._heard, -(-self._made * self.sample_rate // self.fps))
         return made
 
-    def set_mood(self, mood: str) -> None:
+    def set_mood(self, mood: str | Mood) -> None:
         """Change the mood from the next frame on, smoothly; it stays after :meth:`reset` too.
 
         Args:
@@ -257,9 +257,16 @@ class StreamSession:
                 whole plan.
 
         Raises:
-            ConfigError: there is no such mood, or its strength is out of range.
+            ConfigError: there is no such mood, its strength is out of range, or the model cannot
+                hear moods.
         """
-        self._face.set_mood(Mood.parse(mood))
+        self._face.set_mood(self.read_mood(mood) if isinstance(mood, str) else mood)
+
+    def read_mood(self, text: str) -> Mood:
+        """What :meth:`set_mood` would set; it raises the same errors."""
+        mood = Mood.parse(text)
+        self._face.check_mood(mood)
+        return mood
 
     def reset(self, *, motion: bool = True) -> None:
         """Interrupt: what has been heard and not yet shown is dropped, and the state with it.

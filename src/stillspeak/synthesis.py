@@ -6,7 +6,7 @@ How many windows a :class:`Synthesizer` gets at a time does not matter.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,13 +18,14 @@ from stillspeak.media.audio import Waveform, frame_windows
 from stillspeak.models.decoders import Decoded
 from stillspeak.models.engine import Engine
 from stillspeak.models.generator import GeneratorState
-from stillspeak.motion.listener import MoodListener
+from stillspeak.motion.frames import FaceMotion
+from stillspeak.motion.listener import MoodListener, check_encoder
 from stillspeak.motion.moods import AUTO, Mood, MoodPlan, MoodTrack
 from stillspeak.motion.process import MotionProcess
 from stillspeak.options import AnimateOptions
 from stillspeak.rendering.check import StillWarning
 from stillspeak.rendering.portrait import Portrait
-from stillspeak.rendering.raster import Picture
+from stillspeak.rendering.raster import Picture, Points
 from stillspeak.rendering.renderer import FaceRenderer
 
 CHUNK = 16
@@ -91,12 +92,18 @@ class Synthesizer:
         """Be in this mood from the next frame on, and after a reset too.
 
         Raises:
-            ConfigError: it is to be heard, and moods cannot be heard with this model.
+            ConfigError: see :meth:`check_mood`.
         """
+        self.check_mood(mood)
         if mood.name == AUTO and self._listener is None:
             self._listener = MoodListener(self.engine.speech)
         self._plan = MoodPlan(((0.0, mood),))
         self._mood.set(mood)
+
+    def check_mood(self, mood: Mood) -> None:
+        """Raise ConfigError where a mood is to be heard and cannot be with this model."""
+        if mood.name == AUTO:
+            check_encoder(self.engine.speech)
 
     @property
     def warnings(self) -> tuple[StillWarning, ...]:
@@ -123,18 +130,22 @@ class Synthesizer:
         return decoded
 
     @torch.inference_mode()
+    def compute(self, windows: npt.NDArray[np.float32]) -> tuple[Decoded, FaceMotion]:
+        """What the engine decodes from the next windows, and what moves the face beside it."""
+        decoded, motion = self.decode(windows), self._motion.draw(windows)
+        heard = None
+        if self._listener is not None and decoded.features is not None:
+            heard = self._listener.hear(decoded.features)
+        motion.units[:] += self._mood.draw(len(windows), heard)
+        return decoded, motion
+
+    @torch.inference_mode()
     def step(self, windows: npt.NDArray[np.float32]) -> Iterator[Picture]:
         """The next frames, (H, W, 3) uint8 each, of windows (T, N) float32 in [-1, 1].
 
         They are drawn one by one as they are taken.
         """
-        decoded = self.decode(windows)
-        motion = self._motion.draw(windows)
-        heard = None
-        if self._listener is not None and decoded.features is not None:
-            heard = self._listener.hear(decoded.features)
-        motion = motion._replace(units=motion.units + self._mood.draw(len(windows), heard))
-        return self.renderer.render(decoded, motion)
+        return self.renderer.render(*self.compute(windows))
 
     def speak(self, audio: Waveform) -> Iterator[Picture]:
         """The next frames of a sound (S,) float32 in [-1, 1] at the engine's rate."""
@@ -142,3 +153,44 @@ class Synthesizer:
         windows = frame_windows(audio, config.window, config.hop)
         for start in range(0, len(windows), CHUNK):
             yield from self.step(windows[start : start + CHUNK])
+
+
+@torch.inference_mode()
+def speak_together(faces: Sequence[Synthesizer], sounds: Sequence[Waveform]) -> Iterator[Picture]:
+    """The next frames of several faces in one picture, each with a sound (S,) of its own.
+
+    They end with the longest sound. A face whose sound is over, or is none, lives on in silence.
+    Only models with ``decoder = "layers"`` can share a picture.
+    """
+    config, renderers = faces[0].engine.config, [face.renderer for face in faces]
+    longest = max(map(len, sounds))
+    heard = [
+        frame_windows(np.pad(sound, (0, longest - len(sound))), config.window, config.hop)
+        for sound in sounds
+    ]
+    for start in range(0, len(heard[0]), CHUNK):
+        poses, motions = [], []
+        for face, windows in zip(faces, heard, strict=True):
+            decoded, motion = face.compute(windows[start : start + CHUNK])
+            assert decoded.pose is not None
+            poses.append(decoded.pose[0].double().cpu().numpy())
+            motions.append(motion)
+        for index in range(len(poses[0])):
+            now = [motion.at(index) for motion in motions]
+            yield _draw_together(renderers, [pose[index] for pose in poses], now)
+
+
+def _draw_together(
+    renderers: Sequence[FaceRenderer], poses: Sequence[Points], motions: Sequence[FaceMotion]
+) -> Picture:
+    """One frame: all faces are drawn before any moves, so that each moves what it has."""
+    canvas: Picture | None = None
+    for one, pose, motion in zip(renderers, poses, motions, strict=True):
+        canvas = one.draw(pose, canvas)
+        one.look(motion, canvas)
+    assert canvas is not None
+    changed = [box for one in renderers for box in one.boxes]
+    for one, motion in zip(renderers, motions, strict=True):
+        one.move(motion, canvas, changed)
+        changed.append(one.reach)
+    return canvas

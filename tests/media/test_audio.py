@@ -17,7 +17,7 @@ import pytest
 from stillspeak.errors import AudioError
 from stillspeak.media import audio as audio_module
 from stillspeak.media import source as source_module
-from stillspeak.media.audio import _file_chunks, load_audio, load_track
+from stillspeak.media.audio import HEADROOM, _file_chunks, load_audio, load_track, mixed
 
 RATE = 16_000
 
@@ -572,3 +572,19 @@ def test_importing_loads_no_decoder():
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
+
+
+# --- mixing -------------------------------------------------------------------------------------
+
+
+def test_sounds_are_added_without_clipping():
+    quiet, longer = np.full(3, 0.25, np.float32), np.full(5, 0.5, np.float32)
+    assert mixed([quiet, longer]).tolist() == [0.75, 0.75, 0.75, 0.5, 0.5]
+    loud = mixed([tone(peak=0.9).astype(np.float32), tone(0.25, peak=-0.8).astype(np.float32)])
+    assert np.abs(loud).max() <= HEADROOM
+    loud = mixed([tone(peak=0.9).astype(np.float32), tone(0.25, peak=0.8).astype(np.float32)])
+    assert np.abs(loud).max() == pytest.approx(HEADROOM)
+    # One factor for all: nothing is bent.
+    ratio = loud[4001:] / tone(peak=0.9)[4001:]
+    assert ratio[np.abs(tone()[4001:]) > 0.1] == pytest.approx(HEADROOM / 1.7, rel=1e-3)
+    assert mixed([np.zeros(0, np.float32), quiet]).tolist() == quiet.tolist()

@@ -8,6 +8,7 @@ import os
 import socket
 import stat
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +83,18 @@ def test_the_settings_are_told_too(signed):
     (told,) = [one["data"] for one in manifest["assertions"] if one["label"] == GENERATION]
     assert told["settings"] == {"seed": 7}
     assert told["watermark"]["identifier"] == f"{origin(7).identifier:08x}"
+
+
+def test_every_speech_is_told(tmp_path):
+    two = replace(origin(1), others={1: Source(64 * "c", "samples"), 2: None})
+    told = inspect_file(written(tmp_path / "a.mp4", Marks(two))).credentials
+    assert [(one["title"], one["sha256"]) for one in told.ingredients][1:] == [
+        ("the speech", 64 * "b"),
+        ("the speech of face 1", 64 * "c"),
+    ]
+    assert told.watermark == two.identifier != origin(1).identifier
+    other = replace(two, others={2: Source(64 * "c", "samples")})
+    assert two.identifier != other.identifier
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.gif", "a"])

@@ -10,6 +10,7 @@ import pytest
 
 from stillspeak.animate import Animator
 from stillspeak.errors import ConfigError
+from stillspeak.motion.moods import Mood
 from stillspeak.realtime.session import (
     MAX_FREEZE,
     MAX_PENDING,
@@ -60,8 +61,10 @@ class Level:
         self.calls.append("reset" if motion else "hush")
         self.blocks.clear()
 
-    def set_mood(self, mood: str) -> None:
+    def set_mood(self, mood: Mood) -> None:
         self.calls.append((mood, self.made))
+
+    read_mood = staticmethod(Mood.parse)
 
 
 def talk(clock: Clock, face: Any = None, **options: Any) -> RealtimeSession:
@@ -310,7 +313,7 @@ def test_a_mood_is_set_between_two_steps():
 
     run(take(source, 30, each))
     (asked,) = face.calls[len(START) :]
-    assert asked[0] == "happy:0.5"
+    assert asked[0] == Mood("happy", 0.5)
     assert 20 < asked[1] < 27  # pictures made before it
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from stillspeak.motion.moods import Mood
 from support.animate import speech
 from support.live import RATE, Peer, animator, call, serving, until, use_loopback
 
@@ -212,11 +213,11 @@ def test_the_mood_is_changed_by_a_message():
             await peer.connect(crop=True)
             await peer.heard(type="hello")
             (session,) = hub.sessions.values()
-            set_to: list[str] = []
+            set_to: list[Mood] = []
             session.talk._source.set_mood = set_to.append
             peer.send({"type": "mood", "mood": "happy:0.5"})
             await peer.heard(type="mood", mood="happy:0.5")
-            await until(lambda: set_to == ["happy:0.5"], "the mood to reach the face")
+            await until(lambda: set_to == [Mood("happy", 0.5)], "the mood to reach the face")
             for wrong, said in (
                 ({"mood": "happy:3"}, "mood: 'happy:3': strength"),
                 ({}, "mood: ''"),

@@ -24,7 +24,15 @@ from stillspeak.web.settings import ServeSettings
 from stillspeak.web.studio import uploads
 from stillspeak.web.studio.model_cache import ModelCache
 from stillspeak.web.studio.uploads import PictureItem, SoundItem
-from support.animate import masked_portrait, use_shared_detector
+from support.animate import (
+    masked_portrait,
+    portrait,
+    save_lively,
+    speech,
+    use_shared_detector,
+    write_picture,
+    write_wav,
+)
 from support.web import URL, finished, kept
 
 ESPEAK = shutil.which("espeak-ng")
@@ -174,6 +182,28 @@ def test_the_command_line_makes_the_same_video(
     assert np.abs(served.astype(int) - drawn).mean() < 3
 
 
+def test_two_faces_of_a_picture_speak(
+    make_app: Callable[..., FastAPI], sound_bytes: bytes, tmp_path: Path
+):
+    model = save_lively(tmp_path / "layers.safetensors", "layers")
+    couple = np.concatenate((portrait(), portrait()[:, ::-1]), axis=1)
+    seen = write_picture(tmp_path / "couple.png", couple).read_bytes()
+    longer = write_wav(tmp_path / "longer.wav", speech(1.4)).read_bytes()
+    with TestClient(make_app(models=(str(model),)), base_url=URL) as client:
+        both = uploaded(client, seen, sound_bytes)
+        other = client.post("/api/sounds?name=longer.wav", content=longer).json()["id"]
+        asked = both | {"face": 1, "others": {"0": other}, "size": 128}
+        job = finished(client, client.post("/api/jobs", json=asked).json()["id"])
+        assert job["state"] == "done", job["error"]
+        assert job["video"]["frames"] == 35
+        assert " --face 1,0 --speech-for 0=longer.wav " in job["command"]
+        listens = client.post("/api/jobs", json=asked | {"others": {"0": None}}).json()
+        assert " --face 1,0 --" in listens["command"] and "--speech-for" not in listens["command"]
+        assert finished(client, listens["id"])["video"]["frames"] == 25
+        twice = client.post("/api/jobs", json=asked | {"others": {"1": other}}).json()
+        assert finished(client, twice["id"])["error"] == "face 1 is named twice"
+
+
 @pytest.mark.e2e
 def test_videos_are_marked_unless_the_operator_says_otherwise(
     make_app: Callable[..., FastAPI], picture_bytes: bytes, sound_bytes: bytes, tmp_path: Path
@@ -281,6 +311,9 @@ def test_which_of_several_faces(client: TestClient, sound_bytes: bytes, picture_
         ({"size": 2000}, "size 2000 is more"),
         ({"size": 100_000}, "size"),
         ({"face": 1}, "no face number 1"),
+        ({"others": {"1": None}}, "no face number 1"),
+        ({"others": {"-1": None}}, "no face number -1"),
+        ({"others": {"a": None}}, "others"),
         ({"model": "other"}, "choose from lively"),
         ({"model": "../../etc/passwd"}, "choose from lively"),
         ({"model": "\ud800"}, ""),

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -29,7 +29,7 @@ from stillspeak.cli.common import (
     usage,
 )
 from stillspeak.errors import ConfigError, InputError, OutputError
-from stillspeak.options import AnimateOptions
+from stillspeak.options import OPTIONS, AnimateOptions, Speeches, read_faces
 
 MAX_STDIN_BYTES = 512 * 2**20
 STDOUT_FORMATS = ("mp4", "webm", "gif")
@@ -45,6 +45,11 @@ def animate(
     device: Device = "auto",
     *,
     options: AnimateOptions,
+    face: Annotated[str | None, typer.Option(help=OPTIONS["face"].description)] = None,
+    speech_for: Annotated[
+        list[str] | None,
+        typer.Option(help="N=FILE, with --face 0,N: what face N says; without, it listens."),
+    ] = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -57,9 +62,14 @@ def animate(
     skip_existing: Annotated[bool, "Leave jobs alone whose output exists."] = False,
 ) -> None:
     """Make a picture speak: PHOTO SPEECH -o OUT.mp4, or many with --jobs TABLE.csv."""
-    how = _How(model, device, options, marks, overwrite, quiet, as_json)
+    try:
+        first, others = read_faces(face, speech_for or ())
+    except ConfigError as error:
+        raise typer.BadParameter(str(error)) from error
+    options = replace(options, face=first)
+    how = _How(model, device, options, others, marks, overwrite, quiet, as_json)
     if jobs is not None:
-        given = photo or speech or output or stdout_format
+        given = photo or speech or output or stdout_format or others
         usage({"--jobs takes its files from the table alone": given})
         _animate_table(jobs, part or "1/1", skip_existing, how)
         return
@@ -86,6 +96,7 @@ class _How:
     model: str
     device: str
     options: AnimateOptions
+    others: Speeches
     marks: MarkOptions
     overwrite: bool
     quiet: bool
@@ -112,6 +123,7 @@ def _animate_one(photo: str, speech: str, output: str, stdout_format: str, how: 
             how.options,
             image_name=photo_name,
             audio_name=speech_name,
+            others=how.others,
         )
         tell_warnings(animation.warnings, photo_name, how.quiet)
         with tempfile.TemporaryDirectory() if output == "-" else nullcontext() as folder:

@@ -112,7 +112,8 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
     ``Annotated[int, "help text"]`` is an option, ``Annotated[int, Field(ge=1), "help text"]`` one
     with a range, ``Annotated[str, "-o", "--output", "help text"]`` one with names of its own. A
     parameter whose type is a configuration, such as ``AnimateOptions``, becomes one option for
-    each field with a description. What typer itself understands stays as it is.
+    each field with a description; one of the same name is the command's own. What typer itself
+    understands stays as it is.
     """
     groups: dict[str, tuple[Any, dict[str, FieldInfo]]] = {}
     shown: list[Parameter] = []
@@ -124,7 +125,8 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
     for name, parameter in signature(command).parameters.items():
         kind, *about = get_args(hints[name]) or (hints[name],)
         if is_dataclass(kind):
-            fields = {k: f for k, f in fields_of(kind).items() if f.description}  # type: ignore[arg-type]
+            known = fields_of(kind)  # type: ignore[arg-type]
+            fields = {k: f for k, f in known.items() if f.description and k not in hints}
             groups[name] = kind, fields
             for each, field in fields.items():
                 one = str | None if field.annotation == NAMES else field.annotation

@@ -6,7 +6,7 @@ Files are decoded and resampled chunk by chunk: memory holds the result and a fe
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -228,6 +228,20 @@ def frame_windows(audio: Waveform, window: int, hop: int) -> Waveform:
     real = audio[: size - left]
     padded[left : left + real.shape[0]] = real
     return np.lib.stride_tricks.sliding_window_view(padded, window)[::hop][:T]
+
+
+HEADROOM = 0.98
+"""Largest value of sounds that were added."""
+
+
+def mixed(sounds: Sequence[Waveform]) -> Waveform:
+    """Sounds (S,) at once: (S,) float32, as long as the longest, all of it softer by one factor
+    where the sum would be louder than :data:`HEADROOM`."""
+    mix = np.zeros(max(map(len, sounds)), np.float32)
+    for sound in sounds:
+        mix[: len(sound)] += sound
+    loudest = float(np.abs(mix).max(initial=0.0))
+    return mix if loudest <= HEADROOM else np.asarray(mix * (HEADROOM / loudest), np.float32)
 
 
 def whole_rate(rate: float, *, name: str) -> int:

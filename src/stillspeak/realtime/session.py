@@ -21,11 +21,11 @@ import numpy as np
 import numpy.typing as npt
 
 from stillspeak.media.audio import Waveform, whole_rate
-from stillspeak.motion.moods import Mood
 from stillspeak.realtime.jitter_buffer import QUIET, SOUND, AudioBlock, JitterBuffer, rms
 from stillspeak.realtime.resample import BlockResampler
 
 if TYPE_CHECKING:
+    from stillspeak.motion.moods import Mood
     from stillspeak.stream import StreamSession
 
 Picture = npt.NDArray[np.uint8]
@@ -127,7 +127,7 @@ class RealtimeSession:
         # indexes of the frames that were not shown yet.
         self._tasks: deque[tuple[Waveform | None, list[int]]] = deque()
         self._wake, self._warm, self._room = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        self._mood: str | None = None  # for the thread, which takes it before its next step
+        self._mood: Mood | None = None  # for the thread, which takes it before its next step
         self._generation = 0
         self._unseen: deque[int] = deque()  # frames whose block was heard, without a picture yet
         self._worker: asyncio.Task[None] | None = None
@@ -167,8 +167,7 @@ class RealtimeSession:
 
     def set_mood(self, mood: str) -> None:
         """See :meth:`StreamSession.set_mood <stillspeak.stream.StreamSession.set_mood>`."""
-        Mood.parse(mood)
-        self._mood = mood
+        self._mood = self._source.read_mood(mood)
 
     def interrupt(self) -> None:
         """Drop all sound that was not played yet, and close the mouth."""

@@ -57,6 +57,8 @@ class Origin:
     image: Source | None = None
     """The reference image."""
     speech: Source | None = None
+    others: Mapping[int, Source | None] = field(default_factory=dict)
+    """What other faces of the reference image say, by their numbers."""
     edited: Source | None = None
     """The video that was edited with generated parts; None: all of it is generated."""
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -67,6 +69,7 @@ class Origin:
         """32 bits for the watermark: a digest of all of the above, random if nothing is known."""
         sources = (self.image, self.speech, self.edited)
         hashes = [source.sha256 if source else None for source in sources]
+        hashes += [f"{n}: {source.sha256}" for n, source in self.others.items() if source]
         known = [self.model, self.model_sha256, *hashes]
         if not any(known):
             return secrets.randbits(32)

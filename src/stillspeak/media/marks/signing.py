@@ -232,6 +232,7 @@ def _ingredients(origin: Origin) -> list[tuple[dict[str, str], Source]]:
     for label, title, source in (
         ("still", "the still", origin.image),
         ("speech", "the speech", origin.speech),
+        *((f"speech{n}", f"the speech of face {n}", one) for n, one in origin.others.items()),
         ("video", "the video", origin.edited),
     ):
         if source is not None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import shlex
 import threading
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from stillspeak.errors import StillspeakError
@@ -28,6 +29,8 @@ class Job(Item):
     queue: JobQueue
     picture: PictureItem
     sound: SoundItem
+    others: dict[int, SoundItem | None] = field(default_factory=dict)
+    """What other faces of the picture say; None: one listens."""
     model: str
     options: AnimateOptions
     command: str
@@ -62,7 +65,8 @@ class Job(Item):
 
     @property
     def needs(self) -> tuple[Item, ...]:
-        return () if self.over else (self, self.picture, self.sound)
+        sounds = (self.sound, *filter(None, self.others.values()))
+        return () if self.over else (self, self.picture, *sounds)
 
 
 class _StopError(Exception):
@@ -141,6 +145,8 @@ class JobQueue:
         except StillspeakError as error:
             # Messages name files as the visitor does; a path can only be one of ours.
             job.error = str(error).replace(f"{job.folder}/", "")
+            for sound in filter(None, job.others.values()):
+                job.error = job.error.replace(str(sound.source), sound.name)
         except Exception:
             log.exception("a job failed")
             job.error = "something went wrong inside the server; its log says what"
@@ -181,6 +187,7 @@ class JobQueue:
             job.options,
             image_name=job.picture.name,
             audio_name=job.sound.name,
+            others={face: sound.source if sound else None for face, sound in job.others.items()},
         )
         job.warnings = warnings_out(animation.warnings)
         go_on()
@@ -207,6 +214,7 @@ def file_argument(name: str) -> str:
 def command_lines(
     picture: PictureItem,
     sound: SoundItem,
+    others: Mapping[int, SoundItem | None],
     options: AnimateOptions,
     model: str | None,
     choices: MarkChoices,
@@ -216,11 +224,18 @@ def command_lines(
     ``model`` is None if it is the default of ``animate``. The operator's certificate is left out.
     """
     lines = []
-    if sound.spoken is not None:
-        spoken = sound.spoken
+    for each in (sound, *others.values()):
+        if each is None or each.spoken is None:
+            continue
+        spoken = each.spoken
         voice = ["-v", spoken.voice, "-s", str(spoken.speed)]
-        lines.append(["espeak-ng", *voice, "-w", file_argument(sound.name), "--", spoken.text])
+        lines.append(["espeak-ng", *voice, "-w", file_argument(each.name), "--", spoken.text])
     words = ["stillspeak", "animate", file_argument(picture.name), file_argument(sound.name)]
+    if others:
+        words += ["--face", ",".join(map(str, (options.face or 0, *others)))]
+        for face, each in others.items():
+            words += [] if each is None else ["--speech-for", f"{face}={each.name}"]
+        options = replace(options, face=None)
     if model is not None:
         words += ["--model", file_argument(model)]
     for name, value in options.changed().items():

@@ -129,4 +129,9 @@ class JobIn(OptionsIn):
 
     picture: str = Field(max_length=100, description="id of a picture")
     sound: str = Field(max_length=100, description="id of a sound")
+    others: dict[int, str | None] = Field(
+        default_factory=dict,
+        max_length=16,
+        description="other faces that move, by number: id of a sound, or null for one that listens",
+    )
     model: str | None = Field(None, max_length=200, description="the first one if left out")

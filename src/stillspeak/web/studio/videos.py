@@ -28,6 +28,12 @@ async def add_job(asked: JobIn, request: Request, studio: Current) -> Job:
     """Ask for a video; poll it with GET until its state is done, failed or cancelled."""
     picture = studio.storage.get(PictureItem, asked.picture)
     sound = studio.storage.get(SoundItem, asked.sound)
+    others = {
+        face: None if sound is None else studio.storage.get(SoundItem, sound)
+        for face, sound in asked.others.items()
+    }
+    for face in (asked.options.face or 0, *others):
+        _check_face(picture, face)
     options = _drawable(asked.options, picture, studio.settings.max_size)
     models = await asyncio.to_thread(studio.models.offered)
     model = next(iter(models)) if asked.model is None else asked.model
@@ -35,7 +41,7 @@ async def add_job(asked: JobIn, request: Request, studio: Current) -> Job:
         message = f"there is no model {model!r}; choose from {', '.join(models)}"
         raise ApiError(422, "bad_input", message)
     argument = await asyncio.to_thread(_model_argument, studio.models, model)
-    command = command_lines(picture, sound, options, argument, studio.settings.choices)
+    command = command_lines(picture, sound, others, options, argument, studio.settings.choices)
     client = request.client.host if request.client else ""
     studio.queue.check(client)
     with studio.storage.new_folder(studio.settings.max_upload_bytes) as (id, folder):
@@ -44,6 +50,7 @@ async def add_job(asked: JobIn, request: Request, studio: Current) -> Job:
             folder,
             picture=picture,
             sound=sound,
+            others=others,
             model=model,
             options=options,
             client=client,
@@ -54,13 +61,16 @@ async def add_job(asked: JobIn, request: Request, studio: Current) -> Job:
     return job
 
 
-def _drawable(options: AnimateOptions, picture: PictureItem, max_size: int) -> AnimateOptions:
-    """The options, no larger than the server draws; ApiError if there is no such face."""
-    face = options.face or 0
-    if face >= len(picture.faces):
+def _check_face(picture: PictureItem, face: int) -> None:
+    """ApiError if there is no such face, or none that can be animated."""
+    if not 0 <= face < len(picture.faces):
         raise ApiError(422, "bad_input", f"{picture.name}: has no face number {face}")
     if problem := picture.faces[face].problem:
         raise ApiError(422, "bad_input", f"{picture.name}: {problem}")
+
+
+def _drawable(options: AnimateOptions, picture: PictureItem, max_size: int) -> AnimateOptions:
+    """The options, no larger than the server draws."""
     size = options.size
     if size is not None and size > max_size:
         message = f"size {size} is more than this server draws; give at most {max_size}"
