@@ -189,8 +189,8 @@ def _draw_together(
         canvas = one.draw(pose, canvas)
         one.look(motion, canvas)
     assert canvas is not None
-    changed = [box for one in renderers for box in one.boxes]
+    changed = [box for one in renderers for box in one.drawn]
     for one, motion in zip(renderers, motions, strict=True):
-        one.move(motion, canvas, changed)
+        one.move(motion, canvas, tuple(changed))
         changed.append(one.reach)
     return canvas
