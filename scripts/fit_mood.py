@@ -472,7 +472,8 @@ def fit(ears: Ears) -> tuple[MoodClassifier, dict[str, Any]]:
     reading = [ears.hear("libri_many", kind, SECONDS) for kind in ("clean", "mild0")]
     learned = [[a for a in part if a.name.split("/")[0] not in held_out] for part in reading]
     gate = voice_gate([*learned[0], *learned[1], *ears.hear("noise", "x")])
-    ear = classifier(MoodConfig(), gate)
+    width = ears.generator.config.speech.width
+    ear = classifier(MoodConfig(width=width), gate)
     parts = [taught(part, ear, read=True) for part in learned]
     for kind in ("clean", "mild0"):
         parts.append(taught(ears.hear("emodb", kind), ear, read=False))
@@ -489,7 +490,7 @@ def fit(ears: Ears) -> tuple[MoodClassifier, dict[str, Any]]:
     unheard = [a for a in reading[0] if a.name.split("/")[0] in held_out]
     report["thresholds"] = []
     for sure in np.arange(0.5, 0.96, 0.05).round(2):
-        config = MoodConfig(sure=float(sure), doubtful=float(round(sure - 0.25, 2)))
+        config = MoodConfig(width, sure=float(sure), doubtful=float(round(sure - 0.25, 2)))
         network = classifier(config, gate, final)
         calm = neutral_share(shown(network, unheard))
         report["thresholds"].append({"sure": float(sure), **calm})
