@@ -29,7 +29,10 @@ from stillspeak.evaluation.metrics import all_metrics
 ROOT = Path(__file__).resolve().parents[1]
 
 GROUPS = {
-    "Making videos": ("animate", "Animator", "Animation", "options.AnimateOptions"),
+    "Making videos": (
+        *("animate", "Animator", "Animation", "options.AnimateOptions"),
+        *("motion.moods.Mood", "motion.moods.MoodPlan"),
+    ),
     "While the sound comes in": (
         *("StreamSession", "stream.Frame", "stream.Latency", "rendering.check.StillWarning"),
     ),

@@ -386,6 +386,40 @@ def test_reset_is_a_new_session_whose_time_goes_on(decoder, rate):
     assert live.idle(1)[0].index == frames[-1].index + 1
 
 
+def test_a_mood_plan_is_followed_as_offline_and_begins_anew_with_a_reset():
+    options = {"mood": "happy:2,sad@0.4", "head_motion": 0.0, "blink": 0.0, "expression": 0.0}
+    live = session("layers", **options)
+    for _ in range(2):
+        heard = sound()[: round(0.9 * RATE)]
+        frames = [*live.push(heard[:7000]), *live.push(heard[7000:]), *live.flush()]
+        assert_offline(frames, offline("layers", **options), exact=True)
+        live.reset()
+
+
+def test_a_mood_set_comes_smoothly_and_survives_a_reset():
+    rest = {"blink": 0.0, "expression": 0.0, "head_motion": 0.0}
+    live, plain = session("layers", **rest), session("layers", **rest)
+    away = []
+    for number in range(60):
+        if number == 20:
+            live.set_mood("happy:2")
+        if number == 45:
+            live.reset(motion=False)
+            plain.reset(motion=False)
+        (frame,), (other,) = live.idle(1), plain.idle(1)
+        away.append(np.abs(frame.picture.astype(int) - other.picture).mean())
+    assert max(away[:21]) == 0 < away[21]
+    assert (np.diff(away[20:30]) > 0).all() and away[22] < away[44] / 3  # by and by
+    assert np.abs(np.diff(away[44:47])).max() < 0.1 * away[44]
+    live.reset()
+    fresh = session("layers", **rest, mood="happy:2")
+    assert same(live.idle(20), fresh.idle(20))
+    with pytest.raises(ConfigError, match="'happy:3': strength: must be at most 2"):
+        live.set_mood("happy:3")
+    with pytest.raises(ConfigError, match="has no speech encoder to hear moods with"):
+        session("unet", **rest).set_mood("auto")
+
+
 def test_head_eyes_and_mood_may_go_on_through_a_reset():
     rest = {"blink": 0.0, "expression": 0.0, "head_motion": 3.0}
     live, fresh = session("layers", **rest), session("layers", **rest)

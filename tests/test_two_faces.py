@@ -71,6 +71,19 @@ def test_a_face_that_listens_lives_in_silence():
     assert (steps[3:] > 0).mean() > 0.9
 
 
+def test_heads_move_as_each_alone_would():
+    options = {"blink": 1.0, "expression": 1.0, "head_motion": 2.0, "mood": "sad"}
+    made = animated({1: (speech(0.6, seed=1), RATE)}, **options)
+    frames = made.frames
+    for index, (face, sound) in enumerate(made.speakers):
+        padded = np.pad(sound, (0, len(made.audio) - len(sound)))
+        single = np.stack(list(face.restarted().speak(padded)))
+        near, far = (np.s_[:, :, :220], np.s_[:, :, 290:])[:: 1 - 2 * index]
+        assert np.array_equal(frames[near], single[near])
+        assert np.ptp(single[near].astype(int), axis=0).max() > 40
+        assert not np.array_equal(frames[far], single[far])
+
+
 def test_faces_do_not_blink_together():
     sound = np.zeros(8 * RATE, np.float32)
     sound[:RATE] = speech(1.0)

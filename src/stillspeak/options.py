@@ -73,8 +73,8 @@ class AnimateOptions:
             "happy:0.5 is half as strong, happy,sad@2.5 is sad from 2.5 s on.",
         ),
     ] = "neutral"
-    """As :meth:`MoodPlan.parse <stillspeak.motion.moods.MoodPlan.parse>` reads it. A video begins
-    with the picture's own face, and has the mood within half a second."""
+    """See :meth:`MoodPlan.parse`. A video begins with the picture's own face, and has the mood
+    within half a second."""
 
     def __post_init__(self) -> None:
         try:
