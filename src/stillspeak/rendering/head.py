@@ -40,6 +40,7 @@ _FADE = 0.85  # over which movement ends beyond the hair, as a share of its dist
 _CHIN, _SHOULDERS = 1.9, 3.7  # heights between which the neck gives way
 _EDGE = 0.7  # over which movement across the picture's edge ends before it
 _OVAL_RING = 1.3  # times as far from the nose as the face's outline: no unit moves skin there
+_BAND = 6  # rows of cells that are drawn at a time
 _SOLVE = 4  # steps in which the field is turned round
 _SMOOTH = 0.2  # standard deviation over which depth is smoothed
 _STILL = 0.02  # pixels by which nothing is seen to move
@@ -114,8 +115,6 @@ class FaceMover:
         arm = (camera - pivot) * (frame.scale * self._head_share(camera) * let)[..., None]
         self._arms = np.ascontiguousarray(np.moveaxis(arm, -1, 0), np.float32)
         self._source = Samples(picture, self.box)
-        # What every frame fills anew.
-        self._fine = np.empty((2, self.rows * self.step, self.columns * self.step), np.float32)
 
     def draw(
         self,
@@ -142,13 +141,22 @@ class FaceMover:
         if x0 >= x1 or y0 >= y1:
             return frame
         self._source.update(frame, changed)
-        left, top = self.corner
-        linear, inside = cv2.INTER_LINEAR, np.s_[y0 - top : y1 - top, x0 - left : x1 - left]
-        for place, fine, first in zip(self._sources(moved), self._fine, self.box, strict=False):
-            samples = (place - first) * np.float32(self._source.times)
-            cv2.resize(samples, fine.shape[::-1], fine, interpolation=linear)
-        x, y = (fine[inside] for fine in self._fine)
-        self._source.look_up((x, y), frame[y0:y1, x0:x1])
+        (left, top), step = self.corner, self.step
+        times = np.float32(self._source.times)
+        x, y = (
+            (place - first) * times
+            for place, first in zip(self._sources(moved), self.box, strict=False)
+        )
+        # A few rows of cells at a time, which the processor's cache holds.
+        begin, end = (y0 - top) // step, -(-(y1 - top) // step)
+        for row in range(begin, end, _BAND):
+            above, below = max(row - 1, 0), min(row + _BAND + 1, self.rows)
+            size = (self.columns * step, (below - above) * step)
+            first = top + above * step  # the pixels' first row
+            upper, lower = max(top + row * step, y0), min(top + (row + _BAND) * step, y1)
+            inside = np.s_[upper - first : lower - first, x0 - left : x1 - left]
+            fine = [cv2.resize(part[above:below], size)[inside] for part in (x, y)]
+            self._source.look_up((fine[0], fine[1]), frame[upper:lower, x0:x1])
         return frame
 
     def _displacement(
