@@ -73,7 +73,7 @@ WILD = "wild"
 FACES = (
     *("lip_", "width_", "jaw_", "closures_", "closed_", "silent_lip", "silent_opening"),
     *("silent_share", "mouth_psnr", "av_offset", "av_confidence"),
-    *("head_", "nod_", "brow_", "blink_"),
+    *("head_", "nod_", "brow_", "blink_", "mood_"),
 )
 """How names of metrics of what faces do begin: none of them is shown for GRID alone."""
 

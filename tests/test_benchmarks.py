@@ -4,11 +4,13 @@ import importlib.util
 import json
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from stillspeak.data.cache import CachedClip
 from support.faces import face_pictures
@@ -151,3 +153,37 @@ def test_where_the_wild_is_looked_for(
 def failed_one() -> SimpleNamespace:
     failure = SimpleNamespace(clip="a/b", reason="no face")
     return SimpleNamespace(scored=1, reused=0, failed=[failure])
+
+
+def test_moods_asked_and_judged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    moods, asked = load("moods"), []
+    for name in ("a_neutral.jpg", "a_smiling.jpg", "b_neutral.png", "c.txt"):
+        (tmp_path / name).touch()
+
+    def judged(task: tuple[Path, str, int]) -> str | None:
+        asked.append(task)
+        mood, strength = task[1].split(":")
+        assert strength == "0.5"
+        if mood == "sad" and task[0].stem == "b_neutral":
+            return None
+        return "surprised" if mood == "fearful" else mood
+
+    monkeypatch.setattr(moods, "judged", judged)
+    monkeypatch.setattr(moods, "ProcessPoolExecutor", ThreadPoolExecutor)
+    monkeypatch.setattr(moods, "frames", lambda *task: [np.zeros((40, 30, 3), np.uint8)] * 9)
+    sheet = tmp_path / "sheet.png"
+    command = [str(tmp_path), "--strength", "0.5", "--sheet", str(sheet), "--workers", "1"]
+    moods.main(command)
+    said = capsys.readouterr()
+    assert {face.name for face, *_ in asked} == {"a_neutral.jpg", "b_neutral.png"}
+    assert len({seed for *_, seed in asked}) == len(asked) == 14
+    assert "| happy | 0 | 2 | 0 | 0 | 0 | 0 | 0 | 1.00 |" in said.out
+    assert "| sad | 0 | 0 | 1 | 0 | 0 | 0 | 0 | 1.00 |" in said.out
+    assert "| fearful | 0 | 0 | 0 | 0 | 2 | 0 | 0 | 0.00 |" in said.out
+    assert "Mean recall 0.86" in said.out and "1 videos show no face" in said.err
+    with Image.open(sheet) as picture:
+        assert picture.size == (18 * 144 + 17 * 2, 2 * 192 + 2)
+    with pytest.raises(SystemExit, match="holds no portraits"):
+        moods.main([str(tmp_path), "--count", "0"])

@@ -43,7 +43,7 @@ from stillspeak.media.video_writer import write_video
 from stillspeak.models.pixels import from_model
 from stillspeak.weights import save_model
 from support.animate import portrait, shared_detector, speech
-from support.faces import face_pictures, face_points
+from support.faces import blendshapes, face_pictures, face_points
 
 PLAIN = ["psnr", "ssim", "silent_jitter"]
 """Metrics for which nothing has to be loaded."""
@@ -555,7 +555,7 @@ class Levels:
         from stillspeak.face.landmarks import Face
 
         level = float(image[image.shape[0] * 2 // 3, image.shape[1] // 2].mean())
-        shapes = {"eyeBlinkLeft": 0.0, "eyeBlinkRight": 0.0}
+        shapes = blendshapes()
         return [Face(face_points(np.array([level / 10]))[0].astype(np.float32), shapes, 0, 0, 0)]
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ from stillspeak.evaluation.metrics import all_metrics, find_metrics
 from stillspeak.evaluation.registry import METRICS, Score, metric
 from stillspeak.evaluation.tools import Tools
 from stillspeak.face.landmarks import Face
-from support.faces import face_points
+from support.faces import blendshapes, face_points
 
 # Whoever changes what a metric gives raises its version; both are stated here once more.
 DEFINITIONS = {
@@ -103,6 +103,8 @@ DEFINITIONS = {
         "nod_accent_correlation": "1f8baf11445e",
         "nod_accent_correlation_real": "438fcbd2dccd",
         "nod_accent_correlation_mismatched": "dd61fe45d4ad",
+        "mood_strength": "254000281b24",
+        "mood_strength_real": "4f6e550d671e",
     }.items()
 }
 
@@ -124,7 +126,7 @@ class Fake:
         # Into the enlarged picture with its border of 32 lines.
         shown = (points + 32 + 0.5) * 3 - 0.5
         eyes = 0.05 + 0.5 * (level > 150)
-        shapes = {"eyeBlinkLeft": eyes, "eyeBlinkRight": eyes}
+        shapes = blendshapes(eyeBlink=eyes, mouthSmile=0.001 + 0.9 * (level > 220))
         return [Face(shown.astype(np.float32), shapes, 0, 0, 0)]
 
     def close(self) -> None:
@@ -354,6 +356,16 @@ def test_heads_are_measured_before_alignment_where_they_were_seen() -> None:
     assert got["head_turn"] == pytest.approx(2 * got["head_turn_real"])
     assert got["head_speed"] == pytest.approx(2 * got["head_speed_real"])
     assert (got["head_nod"], got["nod_accent_correlation"]) == (0, 0)
+
+
+def test_the_mood_that_is_judged_is_in_the_note() -> None:
+    material = clip(frames(40, 230, 230, 230), frames(40, 50, 40, 50))
+    got = {m.name: m.measure(material) for m in find_metrics(["mood_strength"])}
+    assert got["mood_strength"].value > 2
+    assert got["mood_strength"].note == "judged happy"
+    assert got["mood_strength_real"] == Score(0, "judged neutral")
+    lost = clip(frames(40, 5, 5, 5), frames(5, 40, 40, 40))
+    assert {m.measure(lost).value for m in find_metrics(["mood_strength"])} == {None}
 
 
 def test_movement_with_the_accents_beside_those_of_others() -> None:

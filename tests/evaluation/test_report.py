@@ -6,9 +6,10 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 import numpy as np
@@ -29,7 +30,12 @@ from stillspeak.evaluation.systems import Loaded, open_system
 from stillspeak.reporting.numbers import number
 from stillspeak.reporting.plots import SERIES
 
-UNITS = {"psnr": ("dB", "higher"), "wer": ("1", "lower"), "blink_rate": ("1/s", "real")}
+UNITS = {
+    "psnr": ("dB", "higher"),
+    "wer": ("1", "lower"),
+    "blink_rate": ("1/s", "real"),
+    "mood_strength": ("1", "real"),
+}
 HOSTILE = "<script>alert('x')</script> | $x^2$ & \"q\" `t` ](y)"
 CLIPS = ("s2/a", "s2/b", "s10/a", "s10/b")
 
@@ -68,6 +74,7 @@ def results(
     clips: Sequence[str] = CLIPS,
     traces: bool = True,
     version: int = 1,
+    notes: Mapping[str, str] = MappingProxyType({}),
     **more: Any,
 ) -> Path:
     """A folder as evaluate writes it."""
@@ -87,7 +94,7 @@ def results(
                 "clip_key": f"key of {clip}",
                 "metric": name,
                 "value": write_number(value),
-                "note": "" if value is not None else "no whole blink",
+                "note": notes.get(name, "") if value is not None else "no whole blink",
             }
             for clip, value in zip(clips, given, strict=True)
         ]
@@ -235,6 +242,18 @@ def test_table_numbers_are_the_summaries(three: list[Path], tmp_path: Path) -> N
     markdown = made.markdown.read_text("utf-8")
     assert "| ours (model) | 29.12 (" in markdown
     assert "| paper, TCD-TIMIT baseline | 23.01 |" in markdown
+
+
+def test_moods_are_counted(tmp_path: Path) -> None:
+    strengths = {"mood_strength": [2.0, 2.0, None, 2.0]}
+    happy = results(tmp_path / "h", strengths, notes={"mood_strength": "judged happy"})
+    still = results(tmp_path / "s", strengths, kind="still", label="still")
+    made = write_report([happy, still], tmp_path / "report")
+    text = made.markdown.read_text()
+    assert "| system | neutral | happy | sad | angry | surprised | fearful | disgusted |" in text
+    assert "| ours | 0 | 3 | 0 | 0 | 0 | 0 | 0 |" in text
+    assert "| still | 0 |" not in text
+    assert "Clips by the mood" in " ".join(self_contained(made).words)
 
 
 def test_paired_differences_by_hand() -> None:

@@ -7,6 +7,20 @@ from stillspeak.face.mouth import MOUTH_PAIRS
 HEIGHT, WIDTH = 128, 96
 
 
+_PAIRS = (
+    *("browDown", "browOuterUp", "eyeBlink", "eyeSquint", "eyeWide"),
+    *("mouthFrown", "mouthSmile", "mouthStretch", "mouthUpperUp"),
+)
+
+
+def blendshapes(**scores: float) -> dict[str, float]:
+    """Expression coefficients, 0 unless given, those of both sides by their common name."""
+    found = {"browInnerUp": scores.get("browInnerUp", 0.0)}
+    for name in _PAIRS:
+        found |= {f"{name}{side}": scores.get(name, 0.0) for side in ("Left", "Right")}
+    return found
+
+
 def face_points(opening: np.ndarray) -> np.ndarray:
     """Landmarks (T, 478, 2) of a face whose mouth opens downwards by (T,) pixels."""
     points = np.random.default_rng(0).uniform((10, 10), (86, 118), (478, 2))

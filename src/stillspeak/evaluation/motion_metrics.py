@@ -12,6 +12,7 @@ from stillspeak.constants import VIDEO_FPS
 from stillspeak.evaluation.clip import Curve, EvaluationClip, ObservedFrames
 from stillspeak.evaluation.measures import expression, head, lips
 from stillspeak.evaluation.measures.accents import ACCENT_DEFINITION
+from stillspeak.evaluation.measures.mood import JUDGED, MOOD_DEFINITION, judge_mood
 from stillspeak.evaluation.registry import LOST, Score, metric, of_faces
 
 Side = Callable[[EvaluationClip, ObservedFrames], float | Score]
@@ -23,6 +24,11 @@ def register() -> None:
     _blinks()
     _brows()
     _heads()
+    _of_both(
+        "mood_strength",
+        _mood,
+        f"How clearly the face shows the mood that is judged from it. {MOOD_DEFINITION}",
+    )
 
 
 def _of_both(name: str, compute: Side, definition: str, add: Any = of_faces, **about: Any) -> None:
@@ -48,6 +54,14 @@ def _seen(compute: Side) -> Side:
     return lambda clip, side: (
         LOST if np.isfinite(side.eye_closure).mean() < 0.5 else compute(clip, side)
     )
+
+
+def _mood(clip: EvaluationClip, side: ObservedFrames) -> Score:
+    still, faces = clip.real.faces[0], [face for face in side.faces if face is not None]
+    if still is None or 2 * len(faces) < len(side.faces):
+        return LOST
+    judged = judge_mood([face.blendshapes for face in faces], still.blendshapes)
+    return Score(judged.strength, f"{JUDGED}{judged.mood}")
 
 
 def _blinks() -> None:

@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from stillspeak.evaluation.measures.mood import JUDGED
 from stillspeak.evaluation.report.results import SystemResults, metric_names, natural
 from stillspeak.evaluation.summary import BETTER, MetricSummary, bootstrap
 from stillspeak.evaluation.tools import TOOLS
+from stillspeak.motion.moods import MOODS
 from stillspeak.reporting.bootstrap import Interval
 from stillspeak.reporting.numbers import DASH, interval, number
 
@@ -143,6 +145,7 @@ def tables(systems: Sequence[SystemResults]) -> dict[str, Any]:
         "notes": notes(systems),
         "full": [_full(name, systems, marked[name]) for name in names],
         "pairs": _pairs(systems, names),
+        "moods": _moods(systems),
         "speakers": [t for name in names if (t := _by_speaker(name, systems)) is not None],
         "definitions": [d for name in names for d in _definitions(name, systems)],
         "versions": _versions(systems),
@@ -230,6 +233,16 @@ def _by_speaker(name: str, systems: Sequence[SystemResults]) -> dict[str, Any] |
     rows = [(person, [s.metrics[name].speakers.get(person) for s in have]) for person in people]
     names = [s.name for s in have]
     return {**_about(have[0].metrics[name]), "systems": names, "rows": rows}
+
+
+def _moods(systems: Sequence[SystemResults]) -> dict[str, Any] | None:
+    """How many clips of each system that moves show which mood."""
+    rows = []
+    for system in systems:
+        if "mood_strength" in system.metrics and system.kind != "still":
+            notes = system.metrics["mood_strength"].notes
+            rows.append((system.name, [notes.get(f"{JUDGED}{mood}", 0) for mood in MOODS]))
+    return {"names": MOODS, "rows": rows} if rows else None
 
 
 def _definitions(name: str, systems: Sequence[SystemResults]) -> list[dict[str, Any]]:
