@@ -122,6 +122,8 @@ def write_clip() -> Callable[..., CachedClip]:
         opening: np.ndarray | None = None,
         landmarks: np.ndarray | None = None,
         mouths: np.ndarray | None = None,
+        head: np.ndarray | None = None,
+        shapes: dict[str, np.ndarray] | None = None,
     ) -> CachedClip:
         if audio is None:
             audio = np.zeros(frames * HOP, np.float32)
@@ -137,11 +139,15 @@ def write_clip() -> Callable[..., CachedClip]:
             "audio": audio.astype(np.float32),
             "landmarks": landmarks.astype(np.float32),
             "blendshapes": np.zeros((frames, 52), np.float16),
-            "head_pose": np.zeros((frames, 3), np.float32),
+            "head_pose": (np.zeros((frames, 3)) if head is None else head).astype(np.float32),
         }
+        about = {"key": json.dumps("k"), "speaker": json.dumps(speaker)}
+        if shapes is not None:
+            tensors["blendshapes"] = np.stack(list(shapes.values()), 1).astype(np.float16)
+            about["blendshapes"] = json.dumps(list(shapes))
         if mouths is not None:
             tensors["mouth"] = mouths
-        write_tensors(file, tensors, {"key": json.dumps("k"), "speaker": json.dumps(speaker)})
+        write_tensors(file, tensors, about)
         row = {
             "file": f"{speaker}/{name}.safetensors",
             "speaker": speaker,

@@ -44,8 +44,13 @@ BLINK_PROFILE = (0.12, 0.63, 1.0, 0.83, 0.41, 0.19, 0.13, 0.09)
 """A blink at 25 frames a second, from its first frame: median of 300 blinks of GRID's training
 speakers around their peak, over that peak. Closing takes two frames, opening four."""
 
-HEAD_STRENGTH = 1.3
-"""Times as much as GRID's speakers, who sit still and read, move their heads within a sentence."""
+HEAD_STRENGTH = (1.4, 1.1, 1.4)
+"""Times as much turn, nod and tilt as GRID's speakers show within a sentence, who sit still and
+read commands: near the most that still counts as theirs. All others move more."""
+
+LIVELY, LIVELY_SECONDS = 2.2, 4.0
+"""By which factor who goes on talking moves more than within one read sentence, and after how many
+seconds of speech most of it is reached."""
 
 POSTURE_SECONDS = 5.0
 """Of each of two filters in a row that posture passes."""
@@ -234,7 +239,7 @@ class _Moves:
         self._filters = np.zeros((2, 5), np.float32)
         self._posture = np.zeros((2, 3))
         self._breath = np.zeros(2)  # phase in turns, and how fast it is, log
-        self._time = 0.0
+        self._time = self._engaged = 0.0
 
     def next(self, heard: tuple[float, ...]) -> tuple[Floats, Floats]:
         """Head (3,) in degrees, and brows and lids (2,) in distances between the eyes and closure,
@@ -243,7 +248,10 @@ class _Moves:
         drawn = self._random.standard_normal(config.drawn + 4)
         moved = self._w.scale * self._network(heard, drawn[4:].astype(np.float32))
         ease = np.float32(_smoothstep(self._time / EASE_SECONDS))
-        head = HEAD_STRENGTH * (ease * moved[:3] + self._sway(drawn[:3]))
+        lively = 1 + (LIVELY - 1) * _smoothstep(self._engaged)
+        speaks = heard[PHRASE] > 0
+        self._engaged += _STEP / LIVELY_SECONDS * (speaks - self._engaged)
+        head = lively * np.array(HEAD_STRENGTH) * (ease * moved[:3] + self._sway(drawn[:3]))
         head[1] += ease * self._breathe(drawn[3], heard)
         most = np.array(FARTHEST)
         self._time += _STEP
@@ -292,7 +300,7 @@ class _Blinks:
     def __init__(self, seed: int, weights: MotionWeights, blink: float) -> None:
         self._random = np.random.default_rng((seed, 2))
         self._w, self._blink = weights, blink
-        self._since = math.inf  # seconds since the last blink began
+        self._since = len(BLINK_PROFILE) * _STEP  # seconds since the last blink began
         self._peak, self._usual = 0.0, 1.0
 
     def next(self, heard: tuple[float, ...]) -> float:

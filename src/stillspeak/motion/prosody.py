@@ -1,4 +1,4 @@
-"""Prosody of speech, frame by frame: loudness, pitch and accents, from the frame's own sound.
+"""Prosody of speech, frame by frame: loudness, pitch and accents, as a window lets them be heard.
 
 Everything is relative to what was heard before, so that neither the microphone nor the voice
 matters: loudness to a running level and to the background, pitch to the speaker's own.
@@ -32,7 +32,7 @@ SPEAKING = 0.35
 SPAN_SECONDS = 0.04
 """Sound that one frame is judged by: three periods of a low voice."""
 
-_LOWEST, _HIGHEST = 70.0, 400.0  # Hz that a voice's pitch may have
+_LOWEST, _HIGHEST = 70.0, 500.0  # Hz that a voice's pitch may have
 _VOICED = 0.55  # of the autocorrelation, from which sound has a pitch
 _RANGE = 2.3  # powers of ten of the mean square between silence and full loudness
 _LEAST_RANGE = 1.0  # ... where the background is loud
@@ -62,6 +62,7 @@ class ProsodyTracker:
     def __init__(self, sample_rate: int = SAMPLE_RATE) -> None:
         self._rate, self._second = sample_rate, 1 / VIDEO_FPS
         self._span = round(SPAN_SECONDS * sample_rate)
+        self._lead = sample_rate // VIDEO_FPS
         self._powers = [10**_FLOOR] * 2
         self._level: float | None = None
         self._floor = _FLOOR
@@ -70,7 +71,8 @@ class ProsodyTracker:
         self._silent, self._spoken = math.inf, 0.0  # seconds
 
     def hear(self, windows: Floats) -> Floats:
-        """Features (T, FEATURES) of windows (T, N) in [-1, 1], the frame in their middle.
+        """Features (T, FEATURES) of windows (T, N) in [-1, 1], the frame in their middle; they are
+        of the next frame's sound where a window holds it, as all windows of generators do.
 
         loudness: 0 the background or silence, 1 the loudest lately.
         slope: by how much it rises.
@@ -84,7 +86,10 @@ class ProsodyTracker:
 
     def step(self, window: Floats) -> tuple[float, ...]:
         """The features of one window (N,)."""
-        middle = window[max((len(window) - self._span) // 2, 0) :][: self._span]
+        first = max((len(window) - self._span) // 2, 0)
+        if first >= self._lead:  # muscles are told before the sound is there
+            first += self._lead
+        middle = window[first:][: self._span]
         power, hertz, voicing = _listen(middle, self._rate)
         second = self._second
         # Three frames' mean, so that a click is not loud speech.
