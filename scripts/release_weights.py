@@ -4,8 +4,8 @@
         --summary "the paper's temporal GAN" --data "..." --scores scores.json [--default]
 
 The default model goes into the package, others into weights/, where a former default moves; with
---scorer a network that measures goes into the package, with --refiner the one that corrects drawn
-mouths, which is in no catalogue. The default model is one file: a run of configs/pose.toml writes
+--scorer a network that measures goes into the package, with --refiner or --motion the one that
+corrects drawn mouths or moves heads, which are in no catalogue. The default model is one file: a run of configs/pose.toml writes
 its speech encoder with it, and how that was made. Weights that a run started from and that are not
 released themselves tell their own making with --ancestor. Tensors are left as they are.
 """
@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 
 from stillspeak.evaluation.measures.lipreading import load_lip_reader
 from stillspeak.evaluation.measures.sync import load_sync_scorer
+from stillspeak.motion.process import load_motion
 from stillspeak.rendering.refine import load_refiner
 from stillspeak.weights import file_sha256, load_model, read_info
 
@@ -41,6 +42,7 @@ def main() -> None:
     parser.add_argument("--default", action="store_true")
     parser.add_argument("--scorer", action="store_true", help="a network that measures")
     parser.add_argument("--refiner", action="store_true", help="the one of drawn mouths")
+    parser.add_argument("--motion", action="store_true", help="the one that moves heads")
     arguments = parser.parse_args()
 
     with safe_open(arguments.weights, framework="pt") as file:
@@ -51,16 +53,18 @@ def main() -> None:
     info["licence"] = "MIT"
     info["data"] = arguments.data
     scores = json.loads(arguments.scores.read_text("utf-8"))
-    info["scores"] = scores if arguments.scorer or arguments.refiner else scores["median"]
+    resource = arguments.refiner or arguments.motion
+    info["scores"] = scores if arguments.scorer or resource else scores["median"]
     info["ancestors"] = [_making(path) for path in arguments.ancestor]
     # Commands name the checkout's folder where they were given from elsewhere.
     metadata["info"] = json.dumps(info).replace(f"{ROOT}/", "")
 
-    if arguments.refiner:
-        path = RESOURCES.parent / "mouth_refiner.safetensors"
+    if resource:
+        name = "mouth_refiner" if arguments.refiner else "motion"
+        path = RESOURCES.parent / f"{name}.safetensors"
         save_file(tensors, path, metadata)
         path.chmod(0o644)
-        load_refiner(path)
+        (load_refiner if arguments.refiner else load_motion)(path)
         print(f"{path.relative_to(ROOT)}: {path.stat().st_size / 2**20:.1f} MiB, loads and answers")
         return
     inside = arguments.default or arguments.scorer

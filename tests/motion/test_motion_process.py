@@ -172,3 +172,31 @@ def test_the_gaze_jumps_rests_and_mostly_comes_back(speech: FaceMotion) -> None:
 
 def test_weights_are_loaded_once() -> None:
     assert bundled_motion() is bundled_motion()
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("spoken", [True, False])
+def test_an_hour_has_neither_drift_nor_a_loop(spoken: bool) -> None:
+    living, windows = process(7), sentences(60)
+    parts = [living.draw(windows) if spoken else living.idle(1500) for _ in range(60)]
+    hour = joined(parts)
+    head = hour.head.astype(np.float64)
+    assert (np.abs(head) < FARTHEST).all()
+    minutes = head.reshape(60, 1500, 3)
+    # Where it stands in the first half hour and in the second, and how far it goes.
+    apart = np.abs(minutes[:30].mean((0, 1)) - minutes[30:].mean((0, 1)))
+    assert (apart < 0.6 * head.std(0)).all()
+    sizes = minutes.std(1).reshape(2, 30, 3).mean(1)
+    assert (np.abs(np.log(sizes[1] / sizes[0])) < 0.25).all()
+    # The sound repeats every minute; what is seen does not, at that or any other distance.
+    for axis in range(3):
+        quick = np.diff(head[:, axis])
+        power = np.abs(np.fft.rfft(quick - quick.mean(), 2 * len(quick))) ** 2
+        alike = np.fft.irfft(power)[: len(quick) // 2]
+        alike /= alike[0]
+        assert np.abs(alike[250:]).max() < (0.5 if spoken else 0.1)
+    starts = np.array([first for first, _ in find_blinks(hour.closure.astype(np.float64))])
+    rate = len(starts) / 3600
+    assert 0.35 < rate < 0.45 if spoken else 0.24 < rate < 0.32
+    between = np.diff(starts) / 25
+    assert between.std() > 0.5 * between.mean()

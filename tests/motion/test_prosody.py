@@ -65,7 +65,7 @@ def test_pauses_and_phrases_are_told_by_their_length() -> None:
     assert (found[5:45, PAUSE] > 0.9).all() and (found[5:45, PHRASE] == 0).all()
     assert (found[55:95, PAUSE] == 0).all() and (np.diff(found[55:95, PHRASE]) > 0).all()
     assert (found[55:95, LOUDNESS] > SPEAKING).all() and (found[105:, LOUDNESS] < SPEAKING).all()
-    long = pause_seconds(found[[125, 150], PAUSE].astype(np.float64))
+    long = [pause_seconds(float(pause)) for pause in found[[125, 150], PAUSE]]
     assert long == pytest.approx([1.04, 2.04], abs=0.12)
 
 

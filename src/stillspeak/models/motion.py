@@ -34,11 +34,8 @@ SMOOTHING = 0.55
 """Of each of two filters in a row that the positions pass: muscles have inertia, and a camera's
 jitter is not to be learned."""
 
-BLINK_INPUTS = 8
+BLINK_INPUTS = 4
 """Numbers a frame that tell when to blink, see :func:`blink_inputs`."""
-
-_KNOTS = np.array((0.1, 0.3, 0.7, 1.2, 2.0))
-_BEFORE, _AFTER = np.array((0.0, *_KNOTS[:-1])), np.array((*_KNOTS[1:], 1e9))
 
 Doubles = npt.NDArray[np.float64]
 _Width = Annotated[int, Field(strict=True, ge=1, le=1024)]
@@ -75,8 +72,8 @@ class MotionGenerator(nn.Module):
             move while they speak a sentence.
         posture: (3,) deviation of where the head stands from one sentence to another, degrees.
         mean, deviation: (HEARD,) of what is heard.
-        blink_mean: probability of a blink in a frame, over GRID's sentences, once eyes have been
-            open for a while.
+        blink: its odds in a frame in which somebody speaks, once eyes have been open for a while,
+            log; ``blink_mean`` is the probability on the average.
     """
 
     scale: Tensor
@@ -171,18 +168,14 @@ def _in_twos(x: Tensor) -> Tensor:
     return x[:, : x.shape[1] // 2 * 2].reshape(len(x), -1, 2 * x.shape[2])
 
 
-def blink_inputs(pause: Doubles, phrase: Doubles, loudness: Doubles, since: Doubles) -> Doubles:
-    """What tells when to blink, (T, BLINK_INPUTS): hats over the length of the pause so far, from
-    0.1 to 2 seconds, loudness, the phrase so far, and how long ago the last blink was.
+def blink_inputs(phrase: Doubles, loudness: Doubles, since: Doubles) -> Doubles:
+    """What tells of a frame in which somebody speaks whether to blink: (T, BLINK_INPUTS).
 
     Args:
-        pause, since: (T,) seconds; ``phrase`` and ``loudness`` as in ``motion.prosody``.
+        phrase, loudness: (T,) as in ``motion.prosody``.
+        since: (T,) seconds since the last blink began.
     """
-    place = np.minimum(pause, _KNOTS[-1])[:, None]
-    rise = (place - _BEFORE) / (_KNOTS - _BEFORE)
-    fall = (_AFTER - place) / (_AFTER - _KNOTS)
-    hats = np.clip(np.minimum(rise, fall), 0, 1)
-    return np.column_stack((hats, loudness, phrase, np.exp(-since / 2)))
+    return np.column_stack((phrase, phrase**2, loudness, np.exp(-since / 2)))
 
 
 def golden_motion(network: MotionGenerator) -> Tensor:
@@ -193,6 +186,6 @@ def golden_motion(network: MotionGenerator) -> Tensor:
     heard = 0.5 + 0.5 * torch.sin(5 * time[:, None] + place)
     drawn = torch.sin(7 * time[:, None] + 2 * torch.arange(network.config.drawn))
     moved = network(heard[None], drawn[None])[0, ::3].flatten()
-    told = torch.from_numpy(blink_inputs(clock, clock, clock, clock)).float()
+    told = torch.from_numpy(blink_inputs(clock, clock, clock)).float()
     hazard = network.blink(told)[::8, 0]
     return torch.cat((moved, hazard / 5)) / LIMIT

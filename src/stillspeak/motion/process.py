@@ -28,7 +28,15 @@ from stillspeak.models.motion import (
     golden_motion,
 )
 from stillspeak.motion.frames import FaceMotion, Floats, unit
-from stillspeak.motion.prosody import PAUSE, PHRASE, ProsodyTracker, pause_seconds
+from stillspeak.motion.prosody import (
+    ACCENT,
+    LOUDNESS,
+    PAUSE,
+    PHRASE,
+    SLOPE,
+    ProsodyTracker,
+    pause_seconds,
+)
 from stillspeak.weights import load_network
 
 BLINK_RATE = 0.4
@@ -40,17 +48,34 @@ IDLE_RATE = 0.28
 BLINK_PAUSE = 0.9
 """Seconds between the starts of two blinks at least."""
 
+PAUSE_BLINKS, PAUSE_SECONDS = 2.5, 0.12
+"""How much likelier a blink is in pauses from so many seconds on: speakers blink there (Nakano,
+Kitazawa 2010). GRID's silences say nothing of it, its speakers wait for the next sentence."""
+
 BLINK_PROFILE = (0.12, 0.63, 1.0, 0.83, 0.41, 0.19, 0.13, 0.09)
 """A blink at 25 frames a second, from its first frame: median of 300 blinks of GRID's training
 speakers around their peak, over that peak. Closing takes two frames, opening four."""
 
-HEAD_STRENGTH = (1.4, 1.1, 1.4)
+HEAD_STRENGTH = (1.7, 1.25, 1.7)
 """Times as much turn, nod and tilt as GRID's speakers show within a sentence, who sit still and
 read commands: near the most that still counts as theirs. All others move more."""
 
-LIVELY, LIVELY_SECONDS = 2.2, 4.0
-"""By which factor who goes on talking moves more than within one read sentence, and after how many
-seconds of speech most of it is reached."""
+LIVELY = (7.0, 5.0, 7.0)
+"""By which factors the slow part of it grows in who goes on talking. People in videos that are not
+GRID's move five times as far as GRID's speakers, and two and a half times as fast."""
+
+LIVELY_SECONDS = 0.25
+"""Of each of two filters in a row that leave the slow part."""
+
+TALK_SECONDS = 4.0
+"""How long talk is remembered. The head grows lively as the share of speech in it goes from a
+third, which a sentence does not reach, to two thirds."""
+
+USUAL_SECONDS = 8.0
+"""Over which time the network's positions have the mean 0: one sentence is all that it has seen."""
+
+POSTURE = 1.4
+"""Times as far as GRID's speakers, from one sentence to another."""
 
 POSTURE_SECONDS = 5.0
 """Of each of two filters in a row that posture passes."""
@@ -69,6 +94,16 @@ BROW_UNIT = 0.12
 
 LID_UNIT = 0.2
 """Closure by which the upper lid raiser, at 1, opens the eyes further."""
+
+RAISE_RATE, RAISE_PAUSE = 4.0, 1.2
+"""Quick raises of the brows a second where a syllable stands out as far as it can, and seconds
+between two at least: most go with accents (Cavé et al. 1996). GRID's readers hardly raise them."""
+
+RAISE = (0.1, 0.35)
+"""How far such a raise goes, in action units: least and most."""
+
+RAISE_PROFILE = (0.3, 0.75, 1.0, 1.0, 0.95, 0.8, 0.6, 0.42, 0.28, 0.17, 0.09, 0.04)
+"""A raise at 25 frames a second."""
 
 GAZE_DEGREES = (1.0, 0.4)
 """Standard deviation of a glance, across and down."""
@@ -116,6 +151,7 @@ class MotionProcess:
         self._network = bundled_motion()
         self._blinks = _Blinks(seed, self._network, blink) if blink else None
         self._gaze = _Gaze(seed) if expression else None
+        self._raises = _Raises(seed) if expression else None
         self._moves = _Moves(seed, self._network) if expression or head_motion else None
         self._rests = not (blink or expression or head_motion)
         self._frames = self._steps = 0
@@ -161,8 +197,9 @@ class MotionProcess:
             row[:3], row[6:] = self._moves.next(heard)
         if self._blinks is not None:
             row[3] = self._blinks.next(heard)
-        if self._gaze is not None:
+        if self._gaze is not None and self._raises is not None:
             row[4:6] = self._gaze.next(heard)
+            row[6] += self._raises.next(heard)
         return row
 
 
@@ -238,8 +275,10 @@ class _Moves:
         self._slow = np.zeros(weights.config.slow_noise, np.float32)
         self._filters = np.zeros((2, 5), np.float32)
         self._posture = np.zeros((2, 3))
+        self._usual = np.zeros(5, np.float32)
+        self._far = np.zeros((2, 3))
         self._breath = np.zeros(2)  # phase in turns, and how fast it is, log
-        self._time = self._engaged = 0.0
+        self._time = self._talk = 0.0
 
     def next(self, heard: tuple[float, ...]) -> tuple[Floats, Floats]:
         """Head (3,) in degrees, and brows and lids (2,) in distances between the eyes and closure,
@@ -247,11 +286,17 @@ class _Moves:
         config = self._w.config
         drawn = self._random.standard_normal(config.drawn + 4)
         moved = self._w.scale * self._network(heard, drawn[4:].astype(np.float32))
+        # On the whole everything stays about where the photo has it.
+        moved -= self._usual
+        self._usual += np.float32(_STEP / USUAL_SECONDS) * moved
         ease = np.float32(_smoothstep(self._time / EASE_SECONDS))
-        lively = 1 + (LIVELY - 1) * _smoothstep(self._engaged)
-        speaks = heard[PHRASE] > 0
-        self._engaged += _STEP / LIVELY_SECONDS * (speaks - self._engaged)
-        head = lively * np.array(HEAD_STRENGTH) * (ease * moved[:3] + self._sway(drawn[:3]))
+        lively = _smoothstep(3 * self._talk - 1) * (np.array(LIVELY) - 1)
+        slow = _STEP / LIVELY_SECONDS
+        self._far[0] += slow * (moved[:3] - self._far[0])
+        self._far[1] += slow * (self._far[0] - self._far[1])
+        self._talk += _STEP / TALK_SECONDS * ((heard[PHRASE] > 0) - self._talk)
+        head = ease * np.array(HEAD_STRENGTH) * (moved[:3] + lively * self._far[1])
+        head += POSTURE * self._sway(drawn[:3])
         head[1] += ease * self._breathe(drawn[3], heard)
         most = np.array(FARTHEST)
         self._time += _STEP
@@ -316,16 +361,16 @@ class _Blinks:
 
     def _hazard(self, heard: tuple[float, ...]) -> float:
         """Probability of a blink in a frame once the pause is over."""
-        silent = pause_seconds(np.array(heard[PAUSE : PAUSE + 1]))
-        phrase, loudness = np.array(heard[PHRASE : PHRASE + 1]), np.array(heard[:1])
-        told = blink_inputs(silent, phrase, loudness, np.array([self._since]))
-        logit = float(told[0] @ self._w.blink) + self._w.blink_bias
+        silent = pause_seconds(heard[PAUSE])
+        phrase, loudness, since = np.array([[heard[PHRASE]], [heard[LOUDNESS]], [self._since]])
+        logit = (blink_inputs(phrase, loudness, since) @ self._w.blink).item() + self._w.blink_bias
         likely = 1 / (1 + math.exp(-logit)) / self._w.blink_mean
-        # What lies beyond a sentence's pauses is not in GRID: people at rest.
-        rest = _smoothstep((float(silent[0]) - 1.2) / 1.2)
         # Sound says when to blink. How often on the whole does not depend on the way of speaking.
-        self._usual += (1 - rest) * _STEP / 8 * (likely - self._usual)
-        spoken = likely / self._usual * self._rate(BLINK_RATE)
+        # What lies beyond a speech's pauses is people at rest.
+        rest = _smoothstep((silent - 1.2) / 1.2)
+        spoken = likely if silent < PAUSE_SECONDS else PAUSE_BLINKS
+        self._usual += (1 - rest) * _STEP / 8 * (spoken - self._usual)
+        spoken *= self._rate(BLINK_RATE) / self._usual
         return spoken + rest * (self._rate(IDLE_RATE) - spoken)
 
     def _rate(self, blinks: float) -> float:
@@ -337,6 +382,28 @@ class _Blinks:
         if place >= len(BLINK_PROFILE):
             return 0.0
         return self._peak * BLINK_PROFILE[int(place)]
+
+
+class _Raises:
+    """Quick raises of the brows on accents, now and then."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = np.random.default_rng((seed, 4))
+        self._frames = len(RAISE_PROFILE)  # since the last one began
+        self._height = 0.0
+
+    def next(self, heard: tuple[float, ...]) -> float:
+        """How much higher the brows are, in distances between the eyes."""
+        chance, size = self._random.random(2)
+        here = 0.0
+        if self._frames < len(RAISE_PROFILE):
+            here = self._height * RAISE_PROFILE[self._frames]
+        self._frames += 1
+        likely = RAISE_RATE * _STEP * heard[ACCENT] * (heard[SLOPE] > 0)
+        if self._frames * _STEP >= RAISE_PAUSE and chance < likely:
+            self._frames = 0
+            self._height = BROW_UNIT * (RAISE[0] + size * (RAISE[1] - RAISE[0]))
+        return here
 
 
 class _Gaze:

@@ -135,9 +135,9 @@ class ProsodyTracker:
         self._voice += min(second / 2.0, 1.0) * (octave - self._voice)
 
 
-def pause_seconds(pause: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def pause_seconds(pause: float) -> float:
     """How long nobody has spoken, from the feature ``pause``; some 4 seconds at most."""
-    return np.asarray(-_PAUSE_SECONDS * np.log(1.0001 - pause))
+    return -_PAUSE_SECONDS * math.log(1.0001 - pause) if pause else 0.0
 
 
 def _listen(sound: Floats, rate: int) -> _Sound:

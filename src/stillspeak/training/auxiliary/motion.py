@@ -42,7 +42,6 @@ from stillspeak.motion.prosody import (
     PHRASE,
     PITCH,
     ProsodyTracker,
-    pause_seconds,
 )
 from stillspeak.system.configuration import Share, configuration
 from stillspeak.weights import save_network
@@ -92,7 +91,6 @@ class MotionDataConfig:
     """Weight of how fast all moves while nobody speaks, see :data:`QUIET`."""
     still: NonNegativeFloat = 0.3
     """Weight of where sequences stand as a whole, squared: nothing may drift."""
-    blink: NonNegativeFloat = 1.0
 
 
 class Moves(NamedTuple):
@@ -253,6 +251,22 @@ def _covary(moves: Tensor, features: Tensor) -> Tensor:
     return torch.stack(rows)
 
 
+def likeliest(inputs: Tensor, events: Tensor, weight: Tensor) -> Tensor:
+    """(n + 1,) weights and bias of the logistic regression of events (T,), 0 or 1, on inputs
+    (T, n), by Newton's method; 1 / 4 of the weights' squares keeps them small."""
+    given = F.pad(inputs, (0, 1), value=1.0)
+    keep = torch.full((given.shape[1],), 0.5, dtype=given.dtype)
+    keep[-1] = 0
+    row = torch.zeros_like(keep)
+    for _ in range(30):
+        likely = torch.sigmoid(given @ row)
+        slope = given.T @ (weight * (events - likely)) - keep * row
+        curve = (given * (weight * likely * (1 - likely))[:, None]).T @ given + keep.diag()
+        step = torch.linalg.solve(curve + 1e-6 * torch.eye(len(keep), dtype=keep.dtype), slope)
+        row = row + step.clamp(-2, 2)
+    return row
+
+
 def _in_common(made: Tensor) -> Tensor:
     """(5,) share of the variance that two halves of a batch (B, T, 5) have in common."""
     first, second = (made - made.mean(1, keepdim=True)).chunk(2)
@@ -316,8 +330,11 @@ class MotionObjective:
         motion.deviation.copy_(heard.std(0).clamp_min(1e-3))
         motion.posture.copy_(torch.from_numpy(_posture(clips)))
         self._real = self._count(4096)
-        self._blinks = self._blinking()
-        _, events, weight = self._blinks
+        inputs, events, weight = self._blinking()
+        row = likeliest(inputs, events, weight)
+        motion.blink.requires_grad_(False)
+        motion.blink.weight.copy_(row[None, :-1])
+        motion.blink.bias.copy_(row[-1:])
         motion.blink_mean.copy_((events * weight).sum() / weight.sum())
 
     def _count(self, examples: int) -> Statistics:
@@ -327,8 +344,11 @@ class MotionObjective:
         return statistics(moves, self._normal(self.network, heard[:, -self._data.frames :]))
 
     def _blinking(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Of the training clips' frames what tells when to blink, whether a blink begins, and a
-        weight, all speakers alike by the square root of what there is of them."""
+        """Of the training clips' frames in which somebody speaks what tells when to blink, whether
+        a blink begins, and a weight, by which clips count less the more there are of a speaker.
+
+        GRID's silences say nothing: its speakers wait for the next sentence to be shown.
+        """
         inputs, events, weights = [], [], []
         counts = self.speakers
         for one in self._clips:
@@ -337,12 +357,10 @@ class MotionObjective:
             for start in one.blinks:
                 since[start + 1 :] = np.arange(1, frames - start) / 25
             heard = one.heard[:frames].astype(np.float64)
-            silent = pause_seconds(heard[:, PAUSE])
-            told = blink_inputs(silent, heard[:, PHRASE], heard[:, LOUDNESS], since)
-            given = torch.from_numpy(told).float()
-            event = torch.zeros(frames)
+            given = torch.from_numpy(blink_inputs(heard[:, PHRASE], heard[:, LOUDNESS], since))
+            event = torch.zeros(frames, dtype=torch.float64)
             event[list(one.blinks)] = 1
-            free = torch.from_numpy(since >= 0.9)
+            free = torch.from_numpy((since >= 0.9) & (heard[:, PAUSE] == 0))
             inputs.append(given[free])
             events.append(event[free])
             weights.append(torch.full((int(free.sum()),), counts[one.clip.speaker] ** -0.5))
@@ -412,10 +430,6 @@ class MotionObjective:
             total = total + data.chance * terms["chance"] + data.quiet * terms["quiet"]
             terms["still"] = made.mean(1).square().mean()
             total = total + data.still * terms["still"]
-            inputs, events, weight = self._blinks
-            logit = network.motion.blink(inputs)[:, 0]
-            terms["blink"] = F.binary_cross_entropy_with_logits(logit, events, weight)
-            total = total + data.blink * terms["blink"]
             if data.adversarial:
                 own = self._normal(network, heard[: 2 * half, -data.frames :])
                 judged = (real[: 2 * half], own)
@@ -462,8 +476,8 @@ class MotionObjective:
 
     @torch.no_grad()
     def validate(self, network: nn.Module) -> Mapping[str, float]:
-        """How far the counted differs from real, on training clips drawn anew, their sum as
-        ``distance``; and the likelihood of the blinks."""
+        """How far the counted differs from real, on training clips drawn anew; ``distance`` is
+        their sum."""
         assert isinstance(network, MotionNetworks)
         random = np.random.default_rng((self._seed, 9))
         _, heard, drawn = self._draw(512, random)
