@@ -5,9 +5,10 @@
 
 The default model goes into the package, others into weights/, where a former default moves; with
 --scorer a network that measures goes into the package, with --refiner or --motion the one that
-corrects drawn mouths or moves heads, which are in no catalogue. The default model is one file: a run of configs/pose.toml writes
-its speech encoder with it, and how that was made. Weights that a run started from and that are not
-released themselves tell their own making with --ancestor. Tensors are left as they are.
+corrects drawn mouths or moves heads, which are in no catalogue. The default model is one file: a
+run of configs/pose.toml writes its speech encoder with it, and how that was made. Weights that a
+run started from and that are not released themselves tell their own making with --ancestor. Tensors
+are left as they are.
 """
 
 from __future__ import annotations

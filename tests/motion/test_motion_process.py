@@ -197,6 +197,6 @@ def test_an_hour_has_neither_drift_nor_a_loop(spoken: bool) -> None:
         assert np.abs(alike[250:]).max() < (0.5 if spoken else 0.1)
     starts = np.array([first for first, _ in find_blinks(hour.closure.astype(np.float64))])
     rate = len(starts) / 3600
-    assert 0.35 < rate < 0.45 if spoken else 0.24 < rate < 0.32
+    assert 0.33 < rate < 0.47 if spoken else 0.24 < rate < 0.32
     between = np.diff(starts) / 25
     assert between.std() > 0.5 * between.mean()

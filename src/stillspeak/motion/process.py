@@ -369,7 +369,8 @@ class _Blinks:
         # What lies beyond a speech's pauses is people at rest.
         rest = _smoothstep((silent - 1.2) / 1.2)
         spoken = likely if silent < PAUSE_SECONDS else PAUSE_BLINKS
-        self._usual += (1 - rest) * _STEP / 8 * (spoken - self._usual)
+        if self._since >= BLINK_PAUSE:
+            self._usual += (1 - rest) * _STEP / 8 * (spoken - self._usual)
         spoken *= self._rate(BLINK_RATE) / self._usual
         return spoken + rest * (self._rate(IDLE_RATE) - spoken)
 
