@@ -446,6 +446,7 @@ def test_offers_that_cannot_be():
             await refused(offer_body(seed="one"), 422, "seed")
             await refused(offer_body(seed=True), 422, "seed")
             await refused(offer_body(blink=9), 422, "blink")
+            await refused(offer_body(mood="sadly"), 422, "mood: 'sadly': name: must be")
             await refused(offer_body(size=4000), 422, "512")
             for path in ("sessions/none", "sessions/none/reset"):
                 method = "POST" if path.endswith("reset") else "DELETE"
