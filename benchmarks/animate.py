@@ -30,6 +30,9 @@ STAGES_UP_TO = 60
 
 def main() -> None:
     """Run the workers and print a table."""
+    # As the command does, before NumPy is loaded: a second thread would only spin.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, nargs="+", default=[3.0, 600.0])
     parser.add_argument("--model", default="default")
