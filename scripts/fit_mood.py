@@ -4,8 +4,9 @@ disgusted.
     python scripts/fit_mood.py SPEECH CACHE OUT --report REPORT
 
 SPEECH holds emodb (EMO-DB, CC0), libri_many and libri_clean (LibriSpeech, CC BY 4.0), each with a
-folder a speaker. CACHE keeps what the speech encoder hears of them; run again, it goes on where it
-stopped. REPORT gets every number as JSON. Only weights are kept in OUT.
+folder a speaker; what is no voice comes from make_rest.py. CACHE keeps what the speech encoder
+hears of them; run again, it goes on where it stopped. REPORT gets every number as JSON. Only
+weights are kept in OUT.
 
 Each speaker of EMO-DB is judged by a classifier that has heard the nine others and LibriSpeech's
 training speakers. Temperature and thresholds come from such answers and from LibriSpeech's
@@ -27,16 +28,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from make_rest import make
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from stillspeak.constants import SAMPLE_RATE
+from stillspeak.constants import SAMPLE_RATE, VIDEO_FPS
 from stillspeak.data.channel import (
     ChannelConfig,
-    in_room,
-    level,
     mixed,
-    music,
     noise,
     telephone,
     through_channel,
@@ -96,11 +95,10 @@ def changed(name: str) -> Callable[[Array, Random], Array]:
         "clean": lambda sound, _: sound,
         "soft": lambda sound, _: sound * np.float32(0.1),
         "telephone": lambda sound, _: telephone(sound),
-        "room": in_room,
     }[name]
 
 
-CHANGES = ("soft", "telephone", "noise20", "noise10", "room")
+CHANGES = ("telephone", "noise10", "soft")
 
 
 # --- features -----------------------------------------------------------------------------------
@@ -156,11 +154,11 @@ class Ears:
         return [Heard(*one) for one in zip(names, features, power, strict=True)]
 
     def _listen(self, corpus: str, change: str, seconds: float) -> Iterator[Heard]:
-        if corpus == "noise":
-            for index in range(90):
-                random = _random(corpus, str(index))
-                features = self.features(_no_voice(index, random), in_use=True)
-                yield Heard(f"noise/{index}", features, np.full(len(features), -12, np.float32))
+        if corpus == "rest":
+            for number in range(120):
+                kind, sound = make(number, int(change))
+                features = self.features(sound[: int(seconds * SAMPLE_RATE)], in_use=False)
+                yield Heard(f"rest/{kind}", features, np.full(len(features), -12, np.float32))
             return
         in_use = (corpus, change) == ("emodb", "clean")
         endings = (".ogg", ".opus", ".wav", ".flac")
@@ -176,15 +174,6 @@ class Ears:
 
 def _random(*name: str) -> Random:
     return np.random.default_rng(zlib.crc32(" ".join(name).encode()))
-
-
-def _no_voice(index: int, random: Random) -> Array:
-    """Three seconds of silence, noise or music."""
-    count = 3 * SAMPLE_RATE
-    kind = index % 3 if index > 4 else 0
-    sound = [np.zeros(count, np.float32), noise(count, random), music(count, random)][kind]
-    sound = level(sound, 0.05) * np.float32(10 ** (random.uniform(-40, 6) / 20))
-    return np.asarray(sound.clip(-1, 1), np.float32)
 
 
 # --- fitting ------------------------------------------------------------------------------------
@@ -387,16 +376,18 @@ def neutral_share(intensities: list[Array]) -> dict[str, Any]:
 
 def shown_moods(network: dict[str, MoodClassifier], sounds: list[Heard]) -> dict[str, Any]:
     """Of all that a speaker says in one emotion, one after another: in which share of the frames
-    after two seconds the right mood is seen, another one, or none."""
+    after two seconds the right mood is seen or another one, and when it is first seen."""
     table: dict[str, Any] = {}
     groups: dict[tuple[str, int], list[Array]] = {}
     for one, emotion in zip(sounds, emotions(sounds), strict=True):
         groups.setdefault((one.name[:2], int(emotion)), []).append(one.features)
     for (speaker, emotion), parts in groups.items():
-        stream = MoodListener(network=network[speaker]).hear(np.concatenate(parts)[None])[50:]
-        best = np.where(stream[:, 1:].max(1) >= VISIBLE, stream[:, 1:].argmax(1) + 1, 0)
+        stream = MoodListener(network=network[speaker]).hear(np.concatenate(parts)[None])
         right = MOODS.index(SHOWN.get(EMOTIONS[emotion], "neutral"))
-        row = table.setdefault(EMOTIONS[emotion], [0, 0, 0, 0.0])
+        row = table.setdefault(EMOTIONS[emotion], [0, 0, 0, 0.0, []])
+        row[4].append(int((stream[:, right] >= VISIBLE).argmax()) / VIDEO_FPS)
+        stream = stream[2 * VIDEO_FPS :]
+        best = np.where(stream[:, 1:].max(1) >= VISIBLE, stream[:, 1:].argmax(1) + 1, 0)
         row[0] += int((best == right).sum())
         row[1] += int(((best != right) & (best != 0)).sum())
         row[2] += len(best)
@@ -406,8 +397,9 @@ def shown_moods(network: dict[str, MoodClassifier], sounds: list[Heard]) -> dict
             "right": round(a / n, 3),
             "another": round(b / n, 3),
             "mean_intensity": round(c / n, 3),
+            "seen_after": round(float(np.median(after)), 2),
         }
-        for name, (a, b, n, c) in table.items()
+        for name, (a, b, n, c, after) in table.items()
     }
 
 
@@ -471,7 +463,7 @@ def fit(ears: Ears) -> tuple[MoodClassifier, dict[str, Any]]:
     held_out = set(readers[::5])
     reading = [ears.hear("libri_many", kind, SECONDS) for kind in ("clean", "mild0")]
     learned = [[a for a in part if a.name.split("/")[0] not in held_out] for part in reading]
-    gate = voice_gate([*learned[0], *learned[1], *ears.hear("noise", "x")])
+    gate = voice_gate([*learned[0], *learned[1], *ears.hear("rest", "1", SECONDS)])
     width = ears.generator.config.speech.width
     ear = classifier(MoodConfig(width=width), gate)
     parts = [taught(part, ear, read=True) for part in learned]
@@ -487,9 +479,9 @@ def fit(ears: Ears) -> tuple[MoodClassifier, dict[str, Any]]:
     report["emodb"] = calibrated(acted, answers, true, cooler)
     # The lowest threshold that leaves readers alone whom nobody has heard.
     final = cooled(teach(data), cooler)
-    unheard = [a for a in reading[0] if a.name.split("/")[0] in held_out]
+    unheard = [a for part in reading for a in part if a.name.split("/")[0] in held_out]
     report["thresholds"] = []
-    for sure in np.arange(0.5, 0.96, 0.05).round(2):
+    for sure in np.arange(0.7, 0.96, 0.05).round(2):
         config = MoodConfig(width, sure=float(sure), doubtful=float(round(sure - 0.25, 2)))
         network = classifier(config, gate, final)
         calm = neutral_share(shown(network, unheard))
@@ -508,6 +500,7 @@ def fit(ears: Ears) -> tuple[MoodClassifier, dict[str, Any]]:
         both = {"same": round(same, 3), "recall": round(recall(confusion(true, other)), 3)}
         report["changes"][change] = both
     report["libri_clean"] = neutral_share(shown(network, ears.hear("libri_clean")))
+    report["rest"] = neutral_share(shown(network, ears.hear("rest", "2", SECONDS)))
     report["temperature"], report["config"] = cooler, asdict(config)
     report["scores"] = {
         "unweighted recall, EMO-DB, one speaker left out": report["emodb"]["recall"],

@@ -18,8 +18,9 @@ ROOT = Path(__file__).resolve().parents[1]
 WIDTH, SECOND = 16, 50
 
 
-@pytest.fixture(scope="module")
-def mood() -> ModuleType:
+@pytest.fixture
+def mood(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(ROOT / "scripts")
     spec = importlib.util.spec_from_file_location("fit_mood", ROOT / "scripts/fit_mood.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -50,11 +51,11 @@ class Ears:
                         (f"{actor}/{actor}a0{take}{letter}a", sound(emotion, seed=take))
                         for take in (1, 2)
                     ]
-        elif corpus == "noise":
-            made = [(f"noise/{k}", sound(0, speaking=False, seed=k)) for k in range(4)]
+        elif corpus == "rest":
+            made = [(f"rest/{k}", sound(0, speaking=False, seed=k)) for k in range(4)]
         else:
             made = [(f"{100 + k}/{100 + k}-1-000{k}", sound(0, seed=k)) for k in range(10)]
-        loud = -12 if corpus == "noise" else -2
+        loud = -12 if corpus == "rest" else -2
         return [
             SimpleNamespace(name=name, features=x, power=np.full(len(x), loud, np.float32))
             for name, x in made
@@ -98,7 +99,7 @@ def test_recall_counts_each_emotion_the_same(mood: ModuleType) -> None:
 
 def test_a_speaker_is_left_out_with_all_that_was_heard_of_them(mood: ModuleType) -> None:
     ears = Ears(Path(), Path())
-    gate = mood.voice_gate([*ears.hear("libri_many"), *ears.hear("noise")])
+    gate = mood.voice_gate([*ears.hear("libri_many"), *ears.hear("rest")])
     ear = mood.classifier(mood.MoodConfig(WIDTH), gate)
     data = mood.taught(ears.hear("emodb"), ear, read=False)
     wrong = data.emotion.copy()
