@@ -1,5 +1,6 @@
 # make demo: a talking-face video from the bundled inputs.
 # make test: unit and contract tests, minutes. make test-e2e: whole programs, browsers, kills, pages.
+# make head-study: a survey, a still head against a living one, and its page to vote on.
 # make bench: speed, then docs/results.md from the released weights and GRID; CLIPS=3 for a taste.
 
 PYTHON ?= python3
@@ -7,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-e2e test-pipecat lint docs bench install clean
+.PHONY: demo head-study test test-e2e test-pipecat lint docs bench install clean
 
 install: $(STAMP)
 
@@ -19,6 +20,10 @@ $(STAMP): pyproject.toml constraints.txt scripts/check_system.py
 
 demo: $(STAMP)
 	@$(BIN)/stillspeak demo --output demo.mp4 --overwrite
+
+head-study: $(STAMP)
+	test -d head-study || $(BIN)/python examples/study/make_study.py head-study
+	$(BIN)/stillspeak study serve head-study/study
 
 # On all cores, each with one thread: two threads of one network get in each other's way.
 test: $(STAMP)
@@ -49,4 +54,4 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/results.py $(if $(CLIPS),--clips $(CLIPS))
 
 clean:
-	rm -rf $(VENV) demo.mp4 .mypy_cache .ruff_cache
+	rm -rf $(VENV) demo.mp4 head-study .mypy_cache .ruff_cache

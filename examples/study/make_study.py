@@ -1,11 +1,12 @@
-"""A tiny preference survey from what comes with stillspeak: with blinks and without.
+"""A survey that people can answer: a still head against a head that moves.
 
-    python examples/study/make_study.py my-study
+    python examples/study/make_study.py my-study [PHOTO ...]
     stillspeak study serve my-study/study
 
-The demo's portrait says three pieces of the demo's sentence, once with blinks, brows and small
-movements of the head, once with the lips alone. Then raters who do not exist answer, so that
-there is a report to look at: my-study/report/index.html.
+The demo's portrait, or each photo, says both halves of the demo's sentence with three seeds, once
+with head motion and once without; all else is the same. Then raters who do not exist answer, so
+that there is a report to look at: my-study/report/index.html. Their answers are not those of the
+study.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import sys
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from skimage.data import astronaut
 
@@ -26,27 +28,29 @@ from stillspeak.study.store import AnswerStore, sqlite_url
 from stillspeak.study.videos import init_study
 
 RATE = 16_000
-PIECES = ((0.0, 0.8), (0.8, 1.6), (1.6, 2.4))  # seconds
-SYSTEMS = {
-    "lively": {"blink": 1.0, "expression": 1.0, "head_motion": 1.0},
-    "lips": {"blink": 0.0, "expression": 0.0, "head_motion": 0.0},
-}
+HALVES = ((0.0, 3.5), (3.5, 7.0))  # seconds, cut in a pause
+SEEDS = (0, 1, 2)
+SYSTEMS = {"living": 1.0, "still": 0.0}  # head motion
+SIZE = 512
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, photos: list[Any]) -> None:
     speech = load_audio(Path(str(files("stillspeak"))) / "resources" / "speech.flac")
-    portrait = astronaut()
     with Animator() as animator:
-        for system, strengths in SYSTEMS.items():
+        for system, head_motion in SYSTEMS.items():
             (folder / system).mkdir(parents=True)
-            for number, (start, end) in enumerate(PIECES):
-                piece = speech[round(start * RATE) : round(end * RATE)]
-                animation = animator.animate(portrait, (piece, RATE), crop=True, **strengths)
-                animation.save(folder / system / f"piece{number}.mp4")
+            for face, photo in enumerate(photos):
+                for seed in SEEDS:
+                    for half, (start, end) in enumerate(HALVES):
+                        piece = speech[round(start * RATE) : round(end * RATE)]
+                        animation = animator.animate(
+                            photo, (piece, RATE), size=SIZE, seed=seed, head_motion=head_motion
+                        )
+                        animation.save(folder / system / f"{face}-{seed}-{half}.mp4")
 
     init_study(folder / "study", "preference", [folder / system for system in SYSTEMS])
 
-    # In place of people: they prefer the lively one three times in four.
+    # In place of people: they prefer the living one three times in four.
     study = Study.load(folder / "study")
     database = sqlite_url(folder / "study" / "simulated.db")
     with AnswerStore(study, database, durable=False) as store:
@@ -56,4 +60,5 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "my-study"))
+    name, *given = sys.argv[1:] or ["my-study"]
+    main(Path(name), given or [astronaut()])

@@ -139,6 +139,6 @@ def test_the_example_makes_a_study(tmp_path: Path) -> None:
         },
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "lively was preferred to lips" in done.stdout
+    assert "living was preferred to still" in done.stdout
     assert (tmp_path / "my" / "report" / "index.html").is_file()
-    assert len(list((tmp_path / "my" / "study" / "videos").iterdir())) == 9
+    assert len(list((tmp_path / "my" / "study" / "videos").iterdir())) == 16
