@@ -44,7 +44,8 @@ from stillspeak.media.contact_sheet import Picture, contact_sheet
 from stillspeak.media.image import load_image
 from stillspeak.models.regions import EYES_BOX, MOUTH_BOX
 from stillspeak.motion.frames import UNITS, FaceMotion
-from stillspeak.motion.moods import MOODS, looks
+from stillspeak.motion.mood_track import looks
+from stillspeak.motion.moods import MOODS
 from stillspeak.rendering.portrait import fit_picture
 from stillspeak.weights import DEFAULT_MODEL, catalogue, load_model
 

@@ -282,7 +282,7 @@ def test_a_face_s_inputs_give_the_session_s_frames(
         face = dict(file)
     assert {name: value.shape for name, value in face.items()} == {"still": (1, 3, 128, 96)}
     sound = speech(0.6)
-    plain = {"precision": "float32", "blink": 0, "expression": 0}
+    plain = {"precision": "float32", "blink": 0, "expression": 0, "head_motion": 0}
     expected = StreamSession(portrait(), model=generator, crop=True, **plain).push(sound)
     step = OnnxStep(made.step, run_still(made.still, **face))
     random = torch.Generator().manual_seed(0)

@@ -7,7 +7,8 @@ from stillspeak.errors import ConfigError
 from stillspeak.media.audio import frame_windows
 from stillspeak.models.engine import Engine, InferenceEngine
 from stillspeak.motion.listener import MoodListener
-from stillspeak.motion.moods import MOODS, Mood, MoodTrack
+from stillspeak.motion.mood_track import MoodTrack
+from stillspeak.motion.moods import MOODS, Mood
 from stillspeak.options import AnimateOptions
 from stillspeak.rendering.portrait import Portrait
 from stillspeak.synthesis import Recurrence, Synthesizer

@@ -2,7 +2,7 @@
 
 How the sound is cut changes nothing: the frames are those of :meth:`Animator.animate` for the same
 seed. There 16 frames are computed at a time, whose sums may round otherwise, so a colour may differ
-by 1 level of 255.
+by 2 levels of 255.
 """
 
 from __future__ import annotations

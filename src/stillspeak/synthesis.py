@@ -20,7 +20,8 @@ from stillspeak.models.engine import Engine
 from stillspeak.models.generator import GeneratorState
 from stillspeak.motion.frames import FaceMotion
 from stillspeak.motion.listener import MoodListener, check_encoder
-from stillspeak.motion.moods import AUTO, Mood, MoodPlan, MoodTrack
+from stillspeak.motion.mood_track import MoodTrack
+from stillspeak.motion.moods import AUTO, Mood, MoodPlan
 from stillspeak.motion.process import MotionProcess
 from stillspeak.options import AnimateOptions
 from stillspeak.rendering.check import StillWarning

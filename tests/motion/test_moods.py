@@ -7,7 +7,8 @@ import pytest
 
 from stillspeak.errors import ConfigError
 from stillspeak.motion.frames import UNITS, unit
-from stillspeak.motion.moods import AUTO, LOOKS, MOODS, MOST, Mood, MoodPlan, MoodTrack, looks
+from stillspeak.motion.mood_track import MoodTrack, looks
+from stillspeak.motion.moods import AUTO, LOOKS, MOODS, MOST, Mood, MoodPlan
 
 FPS = 25
 
