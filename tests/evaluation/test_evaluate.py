@@ -704,7 +704,7 @@ def test_options_of_a_model_are_part_of_what_was_evaluated(
 
 
 def test_frames_are_aligned_as_a_corpus_is() -> None:
-    from stillspeak.face.align import crop_face, face_transform
+    from stillspeak.face.align import crop_face, face_transform, scale_transform
 
     detector = shared_detector()
     (face,) = detector.detect(portrait())
@@ -723,4 +723,12 @@ def test_frames_are_aligned_as_a_corpus_is() -> None:
         < 0.4 * np.abs(frames[0].astype(float) - frames[1])[30:100, 20:76].mean()
     )
     empty = np.zeros((2, 128, 96, 3), np.uint8)
-    assert follow_head(empty, detector).frames is empty
+    nothing = follow_head(empty, detector)
+    assert nothing.head is None and (nothing.frames == empty).all()
+    # Larger crops come down to the same place.
+    large = np.stack([crop_face(portrait(), scale_transform(upright, 2), 256, 192)] * 8)
+    small = follow_head(large, detector).frames[0].astype(float)
+    assert np.abs(small - made.frames[0]).mean() < 4
+    grey = np.repeat(np.arange(96, dtype=np.uint8), 2)[None, None, :, None]
+    flat = np.broadcast_to(grey, (2, 256, 192, 3))
+    assert (follow_head(flat, detector).frames == np.arange(96)[None, None, :, None]).all()

@@ -20,7 +20,7 @@ from stillspeak.errors import ConfigError, DataError, FaceError
 from stillspeak.evaluation.measures.head import bridged
 from stillspeak.evaluation.measures.image_quality import Frames
 from stillspeak.evaluation.measures.lips import find_in_crop
-from stillspeak.face.align import crop_face, face_transform, smooth_landmarks
+from stillspeak.face.align import crop_face, face_transform, scale_transform, smooth_landmarks
 from stillspeak.face.landmarks import (
     LANDMARKS,
     Face,
@@ -196,11 +196,14 @@ def frame_source(system: System) -> FrameSource:
 
         assert system.weights is not None
         options, detector = animate_options(system.animate), MediaPipeDetector()
+        moves = options.head_motion > 0
+        # Drawn larger, so that being aligned costs no more than it costs a corpus.
+        options = replace(options, size=2 * FRAME_HEIGHT) if moves else options
         animator = CropAnimator(load_model(system.weights), detector, options)
 
         def speak(real: Frames, audio: npt.NDArray[np.float32]) -> Made:
             frames = animator.animate(real[0], audio)
-            return follow_head(frames, detector) if options.head_motion else Made(frames)
+            return follow_head(frames, detector) if moves else Made(frames)
 
         return speak
     if system.kind == "still":
@@ -209,18 +212,20 @@ def frame_source(system: System) -> FrameSource:
 
 
 def follow_head(frames: Frames, detector: LandmarkDetector) -> Made:
-    """Frames (T, H, W, 3) aligned as a corpus is: by landmarks averaged over seven frames.
-    Frames without a face are aligned between their neighbours; without any they stay.
+    """Crops (T, 128 k, 96 k, 3) aligned as a corpus is, by landmarks averaged over seven frames:
+    (T, 128, 96, 3). Those without a face are aligned between their neighbours, or not at all.
     """
     faces = [find_in_crop(frame, detector) for frame in frames]
+    height, width = FRAME_HEIGHT, FRAME_WIDTH
     if not any(faces):
-        return Made(frames)
+        unmoved = scale_transform(np.eye(2, 3), height / frames.shape[1])
+        return Made(np.stack([crop_face(frame, unmoved, height, width) for frame in frames]))
     nowhere = np.full((LANDMARKS, 2), np.nan)
     points = np.array([nowhere if f is None else f.points for f in faces])
     poses = [(np.nan,) * 3 if f is None else (f.yaw, f.pitch, f.roll) for f in faces]
     smooth = smooth_landmarks(bridged(points, least=0))
     aligned = [
-        crop_face(frame, face_transform(place), *frame.shape[:2])
+        crop_face(frame, face_transform(place), height, width)
         for frame, place in zip(frames, smooth, strict=True)
     ]
     return Made(np.stack(aligned), np.array(poses))

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from stillspeak.constants import SAMPLE_RATE, VIDEO_FPS
+from stillspeak.constants import FRAME_HEIGHT, SAMPLE_RATE, VIDEO_FPS
 from stillspeak.data.layouts.grid import PAUSES
 from stillspeak.errors import VideoError
 from stillspeak.face.landmarks import Face, LandmarkDetector
@@ -31,16 +31,20 @@ def track_lips(
 
 
 def find_in_crop(crop: npt.NDArray[np.uint8], detector: LandmarkDetector) -> Face | None:
-    """The face of an aligned crop (H, W, 3), its points in pixels of the crop; None: not found."""
+    """The face of an aligned crop (H, W, 3), its points in pixels of the crop; None: not found.
+    Crops larger than 128 lines are enlarged less.
+    """
     import cv2
 
     border = round(BORDER * crop.shape[0])
+    times = max(ENLARGE * FRAME_HEIGHT // crop.shape[0], 1)
     shown: npt.NDArray[Any] = np.pad(crop, ((border,) * 2,) * 2 + ((0, 0),), constant_values=128)
-    shown = cv2.resize(shown, None, fx=ENLARGE, fy=ENLARGE, interpolation=cv2.INTER_CUBIC)
+    if times > 1:
+        shown = cv2.resize(shown, None, fx=times, fy=times, interpolation=cv2.INTER_CUBIC)
     faces = detector.detect(np.ascontiguousarray(shown, dtype=np.uint8))
     if not faces:
         return None
-    points = (faces[0].points + 0.5) / ENLARGE - 0.5 - border
+    points = (faces[0].points + 0.5) / times - 0.5 - border
     return replace(faces[0], points=points.astype(np.float32))
 
 
