@@ -55,8 +55,8 @@ Random = np.random.Generator
 COMMAND = "python scripts/fit_mood.py SPEECH CACHE OUT --report REPORT"
 DATA = (
     "EMO-DB (Burkhardt, Paeschke, Rolfes, Sendlmeier, Weiss 2005), 10 speakers, CC0; LibriSpeech "
-    "(Panayotov, Chen, Povey, Khudanpur 2015), 209 speakers of train-clean-100 and test-other, "
-    "CC BY 4.0"
+    "(Panayotov, Chen, Povey, Khudanpur 2015), {readers} speakers of train-clean-100 and "
+    "test-other, CC BY 4.0"
 )
 LETTERS = dict(zip("NFTWAEL", EMOTIONS, strict=True))
 """The sixth letter of an EMO-DB file's name."""
@@ -443,7 +443,8 @@ def main(arguments: list[str]) -> int:
         options.report.write_text(json.dumps(report, indent=1))
         assert ears.generator.speech is not None
         network.encoder.copy_(golden_speech(ears.generator.speech))
-        info = {"command": COMMAND, "data": DATA, "licence": "MIT", "scores": report["scores"]}
+        data = DATA.format(readers=report["readers"])
+        info = {"command": COMMAND, "data": data, "licence": "MIT", "scores": report["scores"]}
         save_network(
             network,
             options.out,
@@ -472,7 +473,7 @@ def fit(ears: Ears) -> tuple[MoodClassifier, dict[str, Any]]:
     data = joined(parts)
     speakers = sorted({one.name[:2] for one in acted})
     folds = {speaker: teach(data, speaker) for speaker in speakers}
-    report: dict[str, Any] = {}
+    report: dict[str, Any] = {"readers": len(readers) - len(held_out)}
     answers = of_others(acted, ear, folds)
     true = emotions(acted)
     cooler = temperature(answers, true)
