@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from stillspeak.evaluation.measures.accents import accents
 from stillspeak.evaluation.measures.expression import find_blinks
+from stillspeak.evaluation.measures.head import with_accents
 from stillspeak.media.audio import frame_windows
 from stillspeak.models.config import GeneratorConfig
 from stillspeak.models.motion import MotionConfig, MotionGenerator
@@ -144,6 +146,19 @@ def test_nobody_speaks_and_it_lives_on_more_quietly(speech: FaceMotion, idle: Fa
     for motion in (speech, idle):
         assert (motion.units[:, BROWS] >= 0).all()
         assert motion.units[:, BROWS].max() < 1
+
+
+def test_accents_nod_and_raise_brows() -> None:
+    hop = (CONFIG.window - 640) // 2
+    sounds = [sentences(60, seed) for seed in range(4)]
+    voices = [accents(sound[:, hop : hop + 640].ravel(), len(sound)) for sound in sounds]
+    moved = [process(seed).draw(sound) for seed, sound in enumerate(sounds)]
+    brows = [m.units[:, BROWS[0]] - m.units[:, BROWS[2]] for m in moved]
+    for curves in ([m.head[:, 1] for m in moved], brows):
+        table = [[with_accents(c.astype(np.float64), v) for v in voices] for c in curves]
+        own = np.mean(np.diag(table))
+        others = (np.sum(table) - 4 * own) / 12
+        assert own > 0.05 and own > others + 0.05
 
 
 def test_blinks_come_at_a_human_rate_and_apart(speech: FaceMotion, idle: FaceMotion) -> None:

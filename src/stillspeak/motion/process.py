@@ -105,6 +105,14 @@ RAISE = (0.1, 0.35)
 RAISE_PROFILE = (0.3, 0.75, 1.0, 1.0, 0.95, 0.8, 0.6, 0.42, 0.28, 0.17, 0.09, 0.04)
 """A raise at 25 frames a second."""
 
+BEAT_RATE, BEAT_PAUSE = 12.0, 0.4
+"""The same of small nods that stress a syllable (Hadar et al. 1983, Graf et al. 2002)."""
+
+BEAT = (0.4, 1.4)
+"""How deep such a nod is, in degrees."""
+
+BEAT_PROFILE = (0.25, 0.7, 1.0, 1.0, 0.85, 0.6, 0.35, 0.18, 0.07)
+
 GAZE_DEGREES = (1.0, 0.4)
 """Standard deviation of a glance, across and down."""
 
@@ -151,7 +159,8 @@ class MotionProcess:
         self._network = bundled_motion()
         self._blinks = _Blinks(seed, self._network, blink) if blink else None
         self._gaze = _Gaze(seed) if expression else None
-        self._raises = _Raises(seed) if expression else None
+        rate = (RAISE_RATE, RAISE_PAUSE)
+        self._raises = _Beats((seed, 4), rate, RAISE, RAISE_PROFILE) if expression else None
         self._moves = _Moves(seed, self._network) if expression or head_motion else None
         self._rests = not (blink or expression or head_motion)
         self._frames = self._steps = 0
@@ -199,7 +208,7 @@ class MotionProcess:
             row[3] = self._blinks.next(heard)
         if self._gaze is not None and self._raises is not None:
             row[4:6] = self._gaze.next(heard)
-            row[6] += self._raises.next(heard)
+            row[6] += BROW_UNIT * self._raises.next(heard)
         return row
 
 
@@ -275,6 +284,7 @@ class _Moves:
         self._slow = np.zeros(weights.config.slow_noise, np.float32)
         self._filters = np.zeros((2, 5), np.float32)
         self._posture = np.zeros((2, 3))
+        self._beats = _Beats((seed, 5), (BEAT_RATE, BEAT_PAUSE), BEAT, BEAT_PROFILE)
         self._usual = np.zeros(5, np.float32)
         self._far = np.zeros((2, 3))
         self._breath = np.zeros(2)  # phase in turns, and how fast it is, log
@@ -297,7 +307,7 @@ class _Moves:
         self._talk += _STEP / TALK_SECONDS * ((heard[PHRASE] > 0) - self._talk)
         head = ease * np.array(HEAD_STRENGTH) * (moved[:3] + lively * self._far[1])
         head += POSTURE * self._sway(drawn[:3])
-        head[1] += ease * self._breathe(drawn[3], heard)
+        head[1] += ease * (self._breathe(drawn[3], heard) + self._beats.next(heard))
         most = np.array(FARTHEST)
         self._time += _STEP
         return most * np.tanh(head / most), ease * moved[3:]
@@ -385,25 +395,33 @@ class _Blinks:
         return self._peak * BLINK_PROFILE[int(place)]
 
 
-class _Raises:
-    """Quick raises of the brows on accents, now and then."""
+class _Beats:
+    """What goes with an accent now and then: a raise of the brows, a nod."""
 
-    def __init__(self, seed: int) -> None:
-        self._random = np.random.default_rng((seed, 4))
-        self._frames = len(RAISE_PROFILE)  # since the last one began
-        self._height = 0.0
+    def __init__(
+        self,
+        seed: tuple[int, int],
+        rate: tuple[float, float],
+        sizes: tuple[float, float],
+        profile: tuple[float, ...],
+    ) -> None:
+        self._random = np.random.default_rng(seed)
+        self._rate, self._pause = rate
+        self._sizes, self._profile = sizes, profile
+        self._frames = len(profile)  # since the last one began
+        self._size = 0.0
 
     def next(self, heard: tuple[float, ...]) -> float:
-        """How much higher the brows are, in distances between the eyes."""
+        """How far it goes now."""
         chance, size = self._random.random(2)
         here = 0.0
-        if self._frames < len(RAISE_PROFILE):
-            here = self._height * RAISE_PROFILE[self._frames]
+        if self._frames < len(self._profile):
+            here = self._size * self._profile[self._frames]
         self._frames += 1
-        likely = RAISE_RATE * _STEP * heard[ACCENT] * (heard[SLOPE] > 0)
-        if self._frames * _STEP >= RAISE_PAUSE and chance < likely:
+        likely = self._rate * _STEP * heard[ACCENT] * (heard[SLOPE] > 0)
+        if self._frames * _STEP >= self._pause and chance < likely:
             self._frames = 0
-            self._height = BROW_UNIT * (RAISE[0] + size * (RAISE[1] - RAISE[0]))
+            self._size = self._sizes[0] + size * (self._sizes[1] - self._sizes[0])
         return here
 
 
