@@ -56,25 +56,29 @@ BLINK_PROFILE = (0.12, 0.63, 1.0, 0.83, 0.41, 0.19, 0.13, 0.09)
 """A blink at 25 frames a second, from its first frame: median of 300 blinks of GRID's training
 speakers around their peak, over that peak. Closing takes two frames, opening four."""
 
-HEAD_STRENGTH = (1.7, 1.25, 1.7)
+HEAD_STRENGTH = (1.9, 1.15, 1.8)
 """Times as much turn, nod and tilt as GRID's speakers show within a sentence, who sit still and
 read commands: near the most that still counts as theirs. All others move more."""
 
-LIVELY = (7.0, 5.0, 7.0)
+LIVELY = (5.5, 5.0, 5.0)
 """By which factors the slow part of it grows in who goes on talking. People in videos that are not
 GRID's move five times as far as GRID's speakers, and two and a half times as fast."""
 
 LIVELY_SECONDS = 0.25
 """Of each of two filters in a row that leave the slow part."""
 
+SWING, SWING_SECONDS = 0.6, 0.8
+"""Deviation of the log of the factor by which it is more at one time than at another, and the
+seconds of each of two filters in a row that it passes."""
+
 TALK_SECONDS = 4.0
 """How long talk is remembered. The head grows lively as the share of speech in it goes from a
 third, which a sentence does not reach, to two thirds."""
 
-USUAL_SECONDS = 8.0
+USUAL_SECONDS = 12.0
 """Over which time the network's positions have the mean 0: one sentence is all that it has seen."""
 
-POSTURE = 1.4
+POSTURE = 1.2
 """Times as far as GRID's speakers, from one sentence to another."""
 
 POSTURE_SECONDS = 5.0
@@ -83,7 +87,7 @@ POSTURE_SECONDS = 5.0
 BREATH_HERTZ, BREATH_DEGREES = 0.25, 0.2
 """How often the breath comes, and by how much the head nods with it."""
 
-FARTHEST = (10.0, 8.0, 7.0)
+FARTHEST = (8.0, 7.0, 5.5)
 """Degrees of turn, nod and tilt that the head never passes at strength 1."""
 
 EASE_SECONDS = 1.0
@@ -286,7 +290,7 @@ class _Moves:
         self._posture = np.zeros((2, 3))
         self._beats = _Beats((seed, 5), (BEAT_RATE, BEAT_PAUSE), BEAT, BEAT_PROFILE)
         self._usual = np.zeros(5, np.float32)
-        self._far = np.zeros((2, 3))
+        self._far, self._swing = np.zeros((2, 3)), np.zeros((2, 3))
         self._breath = np.zeros(2)  # phase in turns, and how fast it is, log
         self._time = self._talk = 0.0
 
@@ -294,8 +298,8 @@ class _Moves:
         """Head (3,) in degrees, and brows and lids (2,) in distances between the eyes and closure,
         as they are before this frame's sound has had its effect."""
         config = self._w.config
-        drawn = self._random.standard_normal(config.drawn + 4)
-        moved = self._w.scale * self._network(heard, drawn[4:].astype(np.float32))
+        drawn = self._random.standard_normal(config.drawn + 7)
+        moved = self._w.scale * self._network(heard, drawn[7:].astype(np.float32))
         # On the whole everything stays about where the photo has it.
         moved -= self._usual
         self._usual += np.float32(_STEP / USUAL_SECONDS) * moved
@@ -304,9 +308,12 @@ class _Moves:
         slow = _STEP / LIVELY_SECONDS
         self._far[0] += slow * (moved[:3] - self._far[0])
         self._far[1] += slow * (self._far[0] - self._far[1])
+        # Now far, now little: nobody swings like a pendulum.
+        swing = _wander(self._swing, drawn[4:7], SWING_SECONDS)
+        lively = lively * np.exp(SWING * swing - SWING**2 / 2)
         self._talk += _STEP / TALK_SECONDS * ((heard[PHRASE] > 0) - self._talk)
         head = ease * np.array(HEAD_STRENGTH) * (moved[:3] + lively * self._far[1])
-        head += POSTURE * self._sway(drawn[:3])
+        head += POSTURE * self._w.posture * _wander(self._posture, drawn[:3], POSTURE_SECONDS)
         head[1] += ease * (self._breathe(drawn[3], heard) + self._beats.next(heard))
         most = np.array(FARTHEST)
         self._time += _STEP
@@ -331,16 +338,6 @@ class _Moves:
         second = second + (1 - SMOOTHING) * (first - second)
         self._filters[:] = first, second
         return np.asarray(second)
-
-    def _sway(self, drawn: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Posture (3,) in degrees: a walk that is damped and smooth, from rest on."""
-        a = math.exp(-_STEP / POSTURE_SECONDS)
-        # Two filters in a row make the speed continuous; this gives them deviation 1.
-        scale = math.sqrt((1 - a**2) ** 3 / ((1 - a) ** 4 * (1 + a**2)))
-        here = self._w.posture * self._posture[1]
-        self._posture[0] = a * self._posture[0] + (1 - a) * scale * drawn
-        self._posture[1] = a * self._posture[1] + (1 - a) * self._posture[0]
-        return np.asarray(here)
 
     def _breathe(self, drawn: float, heard: tuple[float, ...]) -> float:
         phase, pace = self._breath
@@ -462,6 +459,19 @@ class _Gaze:
         across, down = aim * GAZE_DEGREES
         size = min(1.0, GAZE_MOST / max(math.hypot(across, down), 1e-9))
         return float(across * size), float(down * size)
+
+
+def _wander(
+    state: npt.NDArray[np.float64], drawn: npt.NDArray[np.float64], seconds: float
+) -> npt.NDArray[np.float64]:
+    """The next step of a smooth random walk (n,) of deviation 1 that is damped, from rest on, in a
+    state (2, n) that goes on: two filters in a row make its speed continuous."""
+    a = math.exp(-_STEP / seconds)
+    scale = math.sqrt((1 - a**2) ** 3 / ((1 - a) ** 4 * (1 + a**2)))
+    here: npt.NDArray[np.float64] = state[1].copy()
+    state[0] += (1 - a) * (scale * drawn - state[0])
+    state[1] += (1 - a) * (state[0] - state[1])
+    return here
 
 
 def _smoothstep(x: float) -> float:
