@@ -137,7 +137,7 @@ def test_the_head_neither_drifts_nor_jerks_nor_leaves_its_range(
         quarters = head.reshape(4, -1, 3)
         assert (np.abs(quarters.mean(1)) < 1.5).all()
         assert (quarters.std(1) < 2.5 * quarters.std(1).mean(0)).all()
-        assert np.abs(np.diff(head, axis=0)).max() < 1.5
+        assert np.abs(np.diff(head, axis=0)).max() < 2.5  # 60 degrees a second: a quick nod
 
 
 def test_nobody_speaks_and_it_lives_on_more_quietly(speech: FaceMotion, idle: FaceMotion) -> None:
@@ -150,14 +150,14 @@ def test_nobody_speaks_and_it_lives_on_more_quietly(speech: FaceMotion, idle: Fa
 
 def test_accents_nod_and_raise_brows() -> None:
     hop = (CONFIG.window - 640) // 2
-    sounds = [sentences(60, seed) for seed in range(4)]
+    sounds = [sentences(40, seed) for seed in range(3)]
     voices = [accents(sound[:, hop : hop + 640].ravel(), len(sound)) for sound in sounds]
     moved = [process(seed).draw(sound) for seed, sound in enumerate(sounds)]
     brows = [m.units[:, BROWS[0]] - m.units[:, BROWS[2]] for m in moved]
     for curves in ([m.head[:, 1] for m in moved], brows):
         table = [[with_accents(c.astype(np.float64), v) for v in voices] for c in curves]
         own = np.mean(np.diag(table))
-        others = (np.sum(table) - 4 * own) / 12
+        others = (np.sum(table) - 3 * own) / 6
         assert own > 0.05 and own > others + 0.05
 
 

@@ -108,6 +108,7 @@ def test_batches_depend_on_seed_and_step_alone(cache: Path) -> None:
     assert moves.shape == (8, 75, 5) and heard.shape == (8, 100, 7) and drawn.shape == (8, 100, 3)
 
 
+@pytest.mark.e2e
 def test_a_run_comes_nearer_and_its_weights_say_how(cache: Path, tmp_path: Path) -> None:
     path = tmp_path / "motion.toml"
     path.write_text(CONFIG)
