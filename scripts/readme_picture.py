@@ -28,13 +28,13 @@ SPEECH = Path(str(files("stillspeak"))) / "resources" / "speech.flac"
 HEAD = (slice(8, 238), slice(108, 338))
 """Rows and columns of the portrait that are shown: the head, large enough to see its lips."""
 
-SIDE, STILL, MARGIN = 340, 170, 14
+SIDE, STILL, MARGIN = 260, 170, 14
 """Pixels of the video, of the still, and between things."""
 
-EVERY = 2
-"""Of so many frames one is shown: a GIF of 25 frames a second is twice as large and stutters."""
+EVERY = 3
+"""Of so many frames one is shown: in a GIF all that moves is stored anew."""
 
-COLOURS = 200
+COLOURS = 96
 LIMIT = 1_500_000
 """Bytes that a picture in a README may have."""
 
