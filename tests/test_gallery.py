@@ -76,7 +76,7 @@ def test_gallery_from_a_cache_and_weights(
     assert "seed 7" in text and "CC BY 4.0" in " ".join(text.split())
     assert "**No blink found.** 2 clips" in text
     sheets = ["grid-a", "grid-a-mouths", "grid-v", "grid-v-mouths", "demo", "same-sound"]
-    sheets += ["silence", "open-mouths"]
+    sheets += ["silence", "open-mouths", "head", "moods"]
     assert {file.stem for file in page.parent.glob("*.jpg")} == {*sheets, "own"}
     for sheet in sheets:
         assert f"]({sheet}.jpg)" in text
