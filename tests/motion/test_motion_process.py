@@ -161,6 +161,23 @@ def test_accents_nod_and_raise_brows() -> None:
         assert own > 0.05 and own > others + 0.05
 
 
+def test_who_goes_on_talking_or_begins_amid_talk_moves_more() -> None:
+    time = np.arange(16_000 * 12) / 16_000
+    buzz = sum(np.sin(2 * np.pi * 140 * k * time) / k for k in range(1, 6))
+    voice = (0.1 * (1.2 + np.sin(2 * np.pi * 4 * time)) * buzz).astype(np.float32)
+    quiet = np.zeros(16_000, np.float32)
+
+    def moved(sound: np.ndarray, first: int, last: int) -> float:
+        windows = frame_windows(sound, CONFIG.window, 640)
+        sizes = [process(seed).draw(windows).head[first:last].std(0) for seed in range(8)]
+        return float(np.linalg.norm(np.mean(sizes, 0)))
+
+    sentence = np.concatenate([quiet, voice])
+    early, late = moved(sentence, 25, 75), moved(sentence, 225, 275)
+    assert late > 1.5 * early
+    assert moved(voice, 25, 75) > 1.5 * early
+
+
 def test_blinks_come_at_a_human_rate_and_apart(speech: FaceMotion, idle: FaceMotion) -> None:
     rates = []
     for motion in (speech, idle):

@@ -67,6 +67,10 @@ GRID's move five times as far as GRID's speakers, and two and a half times as fa
 LIVELY_SECONDS = 0.25
 """Of each of two filters in a row that leave the slow part."""
 
+AMID, AMID_SECONDS = 0.6, 0.15
+"""The share of talk that is taken to lie behind where a sound begins amid speech, and how many
+seconds of nothing else tell it."""
+
 SWING, SWING_SECONDS = 0.6, 0.8
 """Deviation of the log of the factor by which it is more at one time than at another, and the
 seconds of each of two filters in a row that it passes."""
@@ -293,6 +297,7 @@ class _Moves:
         self._far, self._swing = np.zeros((2, 3)), np.zeros((2, 3))
         self._breath = np.zeros(2)  # phase in turns, and how fast it is, log
         self._time = self._talk = 0.0
+        self._amid = True  # there was nothing but speech so far
 
     def next(self, heard: tuple[float, ...]) -> tuple[Floats, Floats]:
         """Head (3,) in degrees, and brows and lids (2,) in distances between the eyes and closure,
@@ -311,7 +316,12 @@ class _Moves:
         # Now far, now little: nobody swings like a pendulum.
         swing = _wander(self._swing, drawn[4:7], SWING_SECONDS)
         lively = lively * np.exp(SWING * swing - SWING**2 / 2)
-        self._talk += _STEP / TALK_SECONDS * ((heard[PHRASE] > 0) - self._talk)
+        speaks = heard[PHRASE] > 0
+        self._talk += _STEP / TALK_SECONDS * (speaks - self._talk)
+        if self._time < AMID_SECONDS:
+            self._amid = self._amid and speaks
+        elif self._amid:
+            self._talk, self._amid = max(self._talk, AMID), False
         head = ease * np.array(HEAD_STRENGTH) * (moved[:3] + lively * self._far[1])
         head += POSTURE * self._w.posture * _wander(self._posture, drawn[:3], POSTURE_SECONDS)
         head[1] += ease * (self._breathe(drawn[3], heard) + self._beats.next(heard))
