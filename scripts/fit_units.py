@@ -40,6 +40,13 @@ CHEEKS, LIPS_FROM = 0.45, 0.95
 the eyes, which all lengths here are in."""
 
 
+BETWEEN = (
+    ((184, 74, 73, 72, 11, 302, 303, 304, 408), (77, 90, 180, 85, 16, 315, 404, 320, 307)),
+    ((183, 42, 41, 38, 12, 268, 271, 272, 407), (96, 89, 179, 86, 15, 316, 403, 319, 325)),
+)
+"""Two rings between the outer lips and the inner ones: the upper lip's and the lower one's points."""
+
+
 class Bump(NamedTuple):
     """Skin around a landmark of the picture's right that moves, and its mirror image."""
 
@@ -69,7 +76,7 @@ STATED: dict[str, tuple[Bump, ...]] = {
         Bump(267, 0.0, -0.03, 0.18, 0.12, 0.06),
     ),
     "upper_lip_raiser": (
-        Bump(270, 0.0, -0.06, 0.14, 0.25, 0.07),
+        Bump(270, 0.0, -0.06, 0.14, 0.25, 0.11),
         Bump(425, 0.01, -0.03, 0.20, 0.20, 0.20),
     ),
     "lip_corner_depressor": (
@@ -127,11 +134,12 @@ def unit_field(name: str, smile: Array) -> Array:
         mouth = np.clip((template[:, 1] - CHEEKS) / (LIPS_FROM - CHEEKS), 0, 1)[:, None]
         field = smile * (mouth if name == "lip_corner_puller" else 1 - mouth)
     # Lips that met stay together: both of a pair move as their mean does. A smile with teeth also
-    # shows in the outer lips; with the lips closed they keep their thickness.
-    for ring in (INNER_LIPS, OUTER_LIPS) if name == "lip_corner_puller" else (INNER_LIPS,):
-        lips = np.array(ring)
-        both = (field[lips[list(UPPER)]] + field[lips[list(LOWER)]]) / 2
-        field[lips[list(UPPER)]] = field[lips[list(LOWER)]] = both
+    # parts the red of the lips; with the lips closed they keep their thickness.
+    rings = [np.array(INNER_LIPS)[[list(UPPER), list(LOWER)]]]
+    if name == "lip_corner_puller":
+        rings += [np.array(OUTER_LIPS)[[list(UPPER), list(LOWER)]], *map(np.array, BETWEEN)]
+    for upper, lower in rings:
+        field[upper] = field[lower] = (field[upper] + field[lower]) / 2
     return field
 
 

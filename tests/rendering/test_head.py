@@ -8,6 +8,8 @@ import pytest
 
 from stillspeak.face.landmarks import Face, MediaPipeDetector
 from stillspeak.motion.frames import UNITS, unit
+from stillspeak.motion.mood_track import looks
+from stillspeak.motion.moods import MOODS, MOST, MoodName
 from stillspeak.rendering.head import FaceMover, rotation, unit_fields
 from stillspeak.rendering.mesh import face_frame
 
@@ -102,6 +104,14 @@ def test_nothing_tears_or_folds(mover: FaceMover, head: tuple[float, ...]) -> No
         steps = np.diff(picture[..., 0].astype(int), axis=axis)
         assert steps.min() >= 0
         assert steps.max() <= 2
+
+
+@pytest.mark.parametrize("mood", MOODS[1:])
+def test_no_mood_folds_the_skin_however_strong(mover: FaceMover, mood: MoodName) -> None:
+    strongest = MOST * looks()[MOODS.index(mood)]
+    across, down = (mover.draw(REST, strongest, ramp(axis), WHOLE) for axis in (0, 1))
+    for picture, axis in ((across, 1), (down, 0)):
+        assert np.diff(picture[..., 0].astype(int), axis=axis).min() >= 0
 
 
 def test_a_detector_sees_the_head_turn(
