@@ -106,6 +106,8 @@ def desk(
     monkeypatch.chdir(place)
     write_picture(place / "photo.jpg", portrait())
     write_wav(place / "speech.wav", speech(0.4))
+    write_picture(place / "couple.jpg", np.hstack([portrait(), portrait()]))
+    write_wav(place / "answer.wav", speech(0.6))
     (place / "configs").symlink_to(ROOT / "configs")
     for name in ("CACHE", "cache/grid"):
         shutil.copytree(speaking_cache, place / name)
@@ -177,6 +179,8 @@ def _translate(name: str, words: list[str], weights: Path) -> list[str] | None:
         steps = 3 if "--resume" in words else 2
         words += ["--device", "cpu", "--set", f"training.steps={steps}"]
         words += ["--set", "training.audio_steps=1", "--set", "training.precision='32-true'"]
+    elif "--speech-for" in words:  # which a model that paints refuses
+        words += ["--model", str(save_lively(Path("layers.safetensors"), "layers"))]
     elif name == "evaluate":
         words += ["--metrics", "psnr"]
         if "--model" in words:
