@@ -44,7 +44,7 @@ BETWEEN = (
     ((184, 74, 73, 72, 11, 302, 303, 304, 408), (77, 90, 180, 85, 16, 315, 404, 320, 307)),
     ((183, 42, 41, 38, 12, 268, 271, 272, 407), (96, 89, 179, 86, 15, 316, 403, 319, 325)),
 )
-"""Two rings between the outer lips and the inner ones: the upper lip's and the lower one's points."""
+"""Two rings between the outer lips and the inner ones, the upper lip's points and the lower's."""
 
 
 class Bump(NamedTuple):

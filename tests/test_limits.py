@@ -8,6 +8,7 @@ import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -221,10 +222,10 @@ def test_one_job_too_large_does_not_stop_the_others(
     with Animator(files / "model.safetensors") as animator:
         real = animator.animate
 
-        def animate(photo: Path, sound: Path, options: AnimateOptions) -> object:
+        def animate(photo: Path, sound: Path, options: AnimateOptions, **more: Any) -> object:
             if sound == sounds[0]:
                 raise MemoryError
-            return real(photo, sound, options)
+            return real(photo, sound, options, **more)
 
         monkeypatch.setattr(animator, "animate", animate)
         first, second = run_jobs(animator, jobs)

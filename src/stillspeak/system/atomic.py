@@ -150,8 +150,10 @@ def _hidden_folder(parent: Path) -> Iterator[Path]:
         try:
             lock = lock_file(partial / LOCK)
             break
-        except (LockedError, FileNotFoundError):
-            continue  # a sweeper took it for a leftover, in the moment before it was locked
+        except (LockedError, FileNotFoundError, FileExistsError):
+            # A sweeper took it for a leftover, in the moment before it was locked. The last of the
+            # three comes from making sure that the folder is there just as it goes.
+            continue
         except BaseException:  # an interrupt, or not one more file can be opened
             shutil.rmtree(partial, ignore_errors=True)
             raise
