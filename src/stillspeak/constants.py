@@ -17,12 +17,6 @@ FRAME_HEIGHT = 128
 FRAME_WIDTH = 96
 """Height and width of the aligned crop in pixels."""
 
-EXPRESSION_DIM = 2
-"""Of each frame, relative to the still: how much further the eyes are closed (mean of the two
-eyeBlink blendshapes, 1 being shut), and how much higher the brows are (units of BROW_PIXELS)."""
-
-BROW_PIXELS = 2.0
-"""Pixels of the 128 x 96 crop to a unit of the brows' height."""
-
 BLINK_PEAK = (0.47, 0.60)
-"""Closures that blinks reach: the middle half of 300 blinks of GRID's training speakers."""
+"""How much further blinks close the eyes, in the mean of the two eyeBlink blendshapes: the middle
+half of 300 blinks of GRID's training speakers."""
