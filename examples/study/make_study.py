@@ -5,8 +5,8 @@
 
 The demo's portrait, or each photo, says both halves of the demo's sentence with three seeds, once
 with head motion and once without; all else is the same. Then raters who do not exist answer, so
-that there is a report to look at: my-study/report/index.html. Their answers are not those of the
-study.
+that there is a report to look at: my-study/simulated-report/index.html. Their answers mean nothing
+and are not those of the study.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ def main(folder: Path, photos: list[Any]) -> None:
     database = sqlite_url(folder / "study" / "simulated.db")
     with AnswerStore(study, database, durable=False) as store:
         simulate(study, store, raters=20, truth=Truth(share=0.75))
-    report = write_report(study.folder, folder / "report", database=database)
-    print(*report.headline, report.page, sep="\n")
+    report = write_report(study.folder, folder / "simulated-report", database=database)
+    print(f"an example of a report, on answers of 20 raters who do not exist: {report.page}")
 
 
 if __name__ == "__main__":

@@ -139,6 +139,8 @@ def test_the_example_makes_a_study(tmp_path: Path) -> None:
         },
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "living was preferred to still" in done.stdout
-    assert (tmp_path / "my" / "report" / "index.html").is_file()
+    # What nobody said is not told as a result.
+    assert "raters who do not exist" in done.stdout and "preferred" not in done.stdout
+    page = tmp_path / "my" / "simulated-report" / "index.html"
+    assert "living" in page.read_text("utf-8")
     assert len(list((tmp_path / "my" / "study" / "videos").iterdir())) == 16
