@@ -360,7 +360,7 @@ def motion_pages(animator: Animator, picture: Picture) -> Iterator[Page]:
     yield Page(
         "head",
         "The head at its extremes",
-        "Turned, nodding and tilted by 8°, several times as far as in speech, with closed lips.",
+        "Turned, nodding and tilted by 8°, as far as it goes in lively talk, with closed lips.",
         list(ways),
         scaled([("the portrait's own pixels, moved in depth", heads)], WIDTH),
     )

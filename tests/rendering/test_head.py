@@ -27,8 +27,7 @@ def units(**intensities: float) -> np.ndarray:
 
 
 def ramp(axis: int, size: tuple[int, int] = (512, 512)) -> np.ndarray:
-    """A picture whose colour says where a pixel is along x (0) or y (1): 16 bits in two channels
-    would not survive interpolation, so every other pixel is one level more."""
+    """A picture whose colour says where a pixel is along x (0) or y (1), a level every 2 pixels."""
     place = np.arange(size[1 - axis]) / 2
     line = np.repeat(place.astype(np.uint8)[..., None], 3, axis=-1)
     return np.ascontiguousarray(
@@ -40,11 +39,10 @@ def moved_from(mover: FaceMover, head: np.ndarray, places: np.ndarray) -> np.nda
     """(K, 2) by how much what is seen at places (K, 2) was moved, to about a pixel."""
     x, y = np.rint(places).astype(int).T
     found = []
-    for axis, place in ((0, x), (1, y)):
+    for axis in (0, 1):
         before = ramp(axis)
         after = mover.draw(head, STILL, before.copy(), WHOLE)
         found.append(2 * (before[y, x, 0].astype(float) - after[y, x, 0]))
-        assert len(place)
     return np.stack(found, axis=-1)
 
 
