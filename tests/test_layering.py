@@ -39,8 +39,10 @@ RULE: dict[str, set[str]] = {
     "evaluation": BASE
     | {"media", "face", "models", "motion", "options", "weights", "rendering", "synthesis", "data"}
     | {"reporting", VERSION},
-    "conceal": BASE
+    "dub": BASE
     | {"media", "face", "models", "motion", "options", "weights", "rendering", "synthesis"},
+    "conceal": BASE
+    | {"media", "face", "models", "motion", "options", "weights", "rendering", "synthesis", "dub"},
     "export": BASE | {"media", "face", "models", "weights", VERSION},
     "realtime": BASE | {"media", "motion", "animate", "stream"},
     "integrations": BASE | {"realtime", "stream"},

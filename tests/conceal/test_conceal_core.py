@@ -13,7 +13,7 @@ from stillspeak.conceal import concealer as core
 from stillspeak.conceal import gap as bridge
 from stillspeak.conceal.concealer import Concealer, GapStats, InputFrame, model_place
 from stillspeak.conceal.gap import fading
-from stillspeak.conceal.speech_features import HeardPoses, SeenMouth, joined_shapes
+from stillspeak.dub.heard import HeardPoses, SeenMouth, joined_shapes
 from stillspeak.errors import ConfigError, NoFaceError, VideoError
 from stillspeak.face.align import transform_points
 from stillspeak.face.landmarks import Face

@@ -17,7 +17,7 @@ import torch
 from stillspeak.conceal.gap import Anchor, AnchorRenderer, End, GapFiller, pass_over
 from stillspeak.conceal.optical_flow import RIGID, eye_region, pull, rigid_flow
 from stillspeak.conceal.options import GapKeywords, GapOptions
-from stillspeak.conceal.speech_features import HeardPoses
+from stillspeak.dub.heard import HeardPoses
 from stillspeak.errors import ConfigError, FaceError, NoFaceError, VideoError
 from stillspeak.face.align import similarity_transform, smoothstep, transform_points
 from stillspeak.face.eyes import EYELIDS

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from stillspeak.conceal.optical_flow import Maps, dense_flow, pull, without_speech
-from stillspeak.conceal.speech_features import (
+from stillspeak.dub.heard import (
     HeardPoses,
     MouthEnd,
     Poses,

@@ -24,7 +24,6 @@ from stillspeak.conceal.concealer import Concealer, eyes_and_brows, model_place
 from stillspeak.conceal.gap import Anchor, AnchorRenderer, fading
 from stillspeak.conceal.masks import HIDDEN, Mask, MaskSource, values_at
 from stillspeak.conceal.options import MEMORY, MotionKeywords, MotionOptions
-from stillspeak.conceal.speech_features import HeardPoses, joined_shapes
 from stillspeak.conceal.video import (
     EditedVideo,
     OutputKeywords,
@@ -34,6 +33,7 @@ from stillspeak.conceal.video import (
     picture_sound,
     rewriting,
 )
+from stillspeak.dub.heard import HeardPoses, joined_shapes
 from stillspeak.errors import ConfigError, FaceError, InputError, NoFaceError, VideoError
 from stillspeak.face.align import Transform, transform_points
 from stillspeak.face.eyes import EYELIDS
