@@ -1,0 +1,139 @@
+"""The part of ``dub`` that knows no files: frames in, frames with a new mouth out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stillspeak.errors import ConfigError
+from stillspeak.face.landmarks import LandmarkDetector, MediaPipeDetector
+from stillspeak.media.audio import Waveform
+from stillspeak.models.generator import Generator
+from stillspeak.rendering.raster import Box, Picture
+from stillspeak.system.runtime import choose_device
+from stillspeak.weights import DEFAULT_MODEL, load_model
+
+
+@dataclass(frozen=True, eq=False)
+class DubFrame:
+    """A frame on its way through.
+
+    picture: (H, W, 3) uint8, upright; place: of the new sound, in model frames; token: the
+    caller's own, handed back.
+    """
+
+    picture: Picture
+    place: float
+    token: Any = None
+
+
+@dataclass
+class DubStats:
+    """What was done, counted as it is done."""
+
+    drawn: int = 0
+    """Frames with a new mouth."""
+    cuts: int = 0
+    """Frames that begin another scene."""
+    reasons: dict[str, int] = field(default_factory=dict)
+    """Frames without a new mouth, by why there is none."""
+
+
+class Dubber:
+    """Gives videos new speech; keeps the model and the detector loaded.
+
+    Args:
+        model: a released model's name, a weights file, or a generator; one with decoder =
+            "layers", which predicts how the mouth moves.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        detector: finds the face; MediaPipe's by default, loaded when first needed.
+
+    Raises:
+        WeightsError: the weights cannot be used.
+        ConfigError: the device is not there, or the model makes whole frames.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | Generator = DEFAULT_MODEL,
+        *,
+        device: str = "auto",
+        detector: LandmarkDetector | None = None,
+    ) -> None:
+        loaded = model if isinstance(model, Generator) else load_model(model)
+        if loaded.config.decoder != "layers":
+            name = "this generator" if isinstance(model, Generator) else model
+            raise ConfigError(
+                f"{name}: makes whole frames (decoder = {loaded.config.decoder!r}), and dub "
+                f"needs a model that predicts how the mouth moves; use {DEFAULT_MODEL!r}"
+            )
+        self.generator = loaded.to(choose_device(device)).eval()
+        self.model = None if isinstance(model, Generator) else model
+        """What credentials name."""
+        self._detector = detector
+
+    @property
+    def detector(self) -> LandmarkDetector:
+        """The face detector, loaded when first asked for."""
+        if self._detector is None:
+            self._detector = MediaPipeDetector()
+        return self._detector
+
+    def close(self) -> None:
+        """Release the detector."""
+        if self._detector is not None:
+            self._detector.close()
+            self._detector = None
+
+    def __enter__(self) -> Dubber:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def appearance(
+        self,
+        samples: Iterable[Sequence[Picture]],
+        *,
+        face: int | None = None,
+        name: str = "the video",
+    ) -> Any:
+        """What the speaker's mouth looks like.
+
+        Args:
+            samples: bursts of consecutive frames (H, W, 3) uint8 from all over the video, each
+                taken when asked for.
+            face: which face speaks, 0 being the largest; None: the one whose lips move.
+            name: what messages call the video.
+
+        Raises:
+            NoFaceError: no usable face in any of them.
+        """
+        for _ in samples:
+            pass
+        return None
+
+    def draw(
+        self,
+        frames: Iterable[DubFrame],
+        sound: Iterable[Waveform],
+        appearance: Any,
+        *,
+        stats: DubStats | None = None,
+    ) -> Iterator[tuple[DubFrame, Picture | None, Box]]:
+        """Frames in order, each with its new picture (H, W, 3) uint8 and the box in which that
+        differs; None: it stays as it is. Memory does not grow.
+
+        Args:
+            frames: in order, (H, W, 3) uint8 of one size.
+            sound: pieces (S,) float32 in [-1, 1] at the generator's rate; sample 0 is place 0.
+            appearance: of :meth:`appearance`.
+            stats: counts what is done.
+        """
+        counted = stats or DubStats()
+        for frame in frames:
+            why = "nothing is drawn yet"
+            counted.reasons[why] = counted.reasons.get(why, 0) + 1
+            yield frame, None, (0, 0, 0, 0)
