@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -48,11 +48,12 @@ class Recurrence:
         return torch.tensor(windows)[None].to(noise.device), noise, self.state
 
 
-class Synthesizer:
-    """Turns audio windows into frames of one face.
+class Performer:
+    """What a face does with the audio windows that it hears: its mouth, and what moves beside it.
 
     Args:
-        engine, portrait, options: in evaluation mode, the face it prepared, and how to show it.
+        engine, options: in evaluation mode, and how to move.
+        prepared: what the engine made of a reference image; a model that predicts poses needs none.
         moments: seed of when it blinks and moves brows and head; by default the options'.
 
     Raises:
@@ -62,13 +63,13 @@ class Synthesizer:
     def __init__(
         self,
         engine: Engine[Any],
-        portrait: Portrait,
         options: AnimateOptions,
         *,
+        prepared: Any = None,
         moments: int | None = None,
     ) -> None:
-        self.engine, self.portrait, self.options = engine, portrait, options
-        self.renderer = FaceRenderer(portrait, crop=options.crop, size=options.size)
+        self.engine, self.options = engine, options
+        self._prepared = prepared
         self._moments = options.seed if moments is None else moments
         self._plan = MoodPlan.parse(options.mood, options.face or 0)
         self.reset()
@@ -106,18 +107,7 @@ class Synthesizer:
         if mood.name == AUTO:
             check_encoder(self.engine.speech)
 
-    @property
-    def warnings(self) -> tuple[StillWarning, ...]:
-        """What about the still makes its video worse."""
-        found = self.portrait.warnings
-        eyes = self.renderer.eyes if self.options.blink else None
-        if eyes is not None and eyes.blink < 1:
-            much = f"are drawn to {eyes.blink:.0%}" if eyes.blink > 0.005 else "are left out"
-            why = eyes.notes[0]
-            found = (*found, StillWarning("blink_reduced", f"blinks {much}: {why}"))
-        return found
-
-    def restarted(self) -> Synthesizer:
+    def restarted(self) -> Self:
         """Another one of the same face, before the first window."""
         other = copy.copy(self)
         other.reset()
@@ -127,7 +117,7 @@ class Synthesizer:
     def decode(self, windows: npt.NDArray[np.float32]) -> Decoded:
         """What the engine decodes from the next windows, (T, N) float32 in [-1, 1]."""
         inputs = self._heard.inputs(windows)
-        decoded, self._heard.state = self.engine.step(self.portrait.prepared, *inputs)
+        decoded, self._heard.state = self.engine.step(self._prepared, *inputs)
         return decoded
 
     @torch.inference_mode()
@@ -139,6 +129,38 @@ class Synthesizer:
             heard = self._listener.hear(decoded.features)
         motion.units[:] += self._mood.draw(len(windows), heard)
         return decoded, motion
+
+
+class Synthesizer(Performer):
+    """Turns audio windows into frames of one face.
+
+    Args:
+        engine, portrait, options: in evaluation mode, the face it prepared, and how to show it.
+        moments: see :class:`Performer`, as for what it raises.
+    """
+
+    def __init__(
+        self,
+        engine: Engine[Any],
+        portrait: Portrait,
+        options: AnimateOptions,
+        *,
+        moments: int | None = None,
+    ) -> None:
+        self.portrait = portrait
+        self.renderer = FaceRenderer(portrait, crop=options.crop, size=options.size)
+        super().__init__(engine, options, prepared=portrait.prepared, moments=moments)
+
+    @property
+    def warnings(self) -> tuple[StillWarning, ...]:
+        """What about the still makes its video worse."""
+        found = self.portrait.warnings
+        eyes = self.renderer.eyes if self.options.blink else None
+        if eyes is not None and eyes.blink < 1:
+            much = f"are drawn to {eyes.blink:.0%}" if eyes.blink > 0.005 else "are left out"
+            why = eyes.notes[0]
+            found = (*found, StillWarning("blink_reduced", f"blinks {much}: {why}"))
+        return found
 
     @torch.inference_mode()
     def step(self, windows: npt.NDArray[np.float32]) -> Iterator[Picture]:
