@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from stillspeak.conceal.compositing import GROW, blend, head_place, lay_over
+from stillspeak.conceal.compositing import head_place, lay_over
 from stillspeak.conceal.concealer import Concealer, eyes_and_brows, model_place
 from stillspeak.conceal.gap import Anchor, AnchorRenderer, fading
 from stillspeak.conceal.masks import HIDDEN, Mask, MaskSource, values_at
@@ -40,6 +40,7 @@ from stillspeak.face.eyes import EYELIDS
 from stillspeak.face.landmarks import Face, check_face, choose_face
 from stillspeak.media.image import load_image
 from stillspeak.media.video_editor import TimedFrame, check_rewrite, scan_video, timed_frames
+from stillspeak.rendering.blend import GROW, blend
 from stillspeak.rendering.raster import Picture
 
 STEADY = 5
@@ -112,7 +113,7 @@ def uncover_video(
         mask: see :class:`~stillspeak.conceal.masks.MaskSource`.
         reference: a picture of the same face, bare, or the number of a frame that shows it so;
             None looks for the first frame in which the mask does not touch the face.
-        grow: see :func:`~stillspeak.conceal.compositing.blend`.
+        grow: see :func:`~stillspeak.rendering.blend.blend`.
         concealer: with the model; by default one is made.
         progress: told of every frame.
         options: seed, face (of the reference), blink and expression (where both eyes are hidden)

@@ -78,6 +78,7 @@ class FaceFrame:
     origin: Points  # (2,) pixels
     points: Points  # (478, 2) the landmarks in the face's own frame
     jacobians: Points  # (478, 2, 2) displacements along the skin at each landmark -> pixels
+    pixels: Points  # (478, 2) the landmarks
 
     @property
     def axes(self) -> Points:
@@ -102,7 +103,7 @@ def face_frame(points: npt.NDArray[np.floating]) -> FaceFrame:
     along[:, 0, 0] = along[:, 1, 1] = 1.0
     along[:, 2] = model.slopes
     jacobians = unit * (rotation[:2] @ along)
-    return FaceFrame(rotation, unit, eyes[:2], own[:, :2] / unit, jacobians)
+    return FaceFrame(rotation, unit, eyes[:2], own[:, :2] / unit, jacobians, p[:, :2])
 
 
 def _head_pose(p: Points, template: Points) -> tuple[Points, float]:
@@ -137,6 +138,7 @@ class Rest:
     around: Points  # (F, 2) of AROUND
     scale: float  # this mouth's size over the usual one's, by which speech is multiplied
     open: float  # share, 0 to 1, by which the still's mouth counts as open; 0: it is at rest
+    follows: bool = False  # closed lips are moved as well: how they rest is known from elsewhere
 
 
 def rest_pose(own: Points) -> Rest:
@@ -144,9 +146,7 @@ def rest_pose(own: Points) -> Rest:
     landmarks (478, 2) in the face's own frame."""
     lips = own[list(LIPS)]
     outer, inner = lips[:20], lips[20:]
-    gaps = (inner[list(LOWER)] - inner[list(UPPER)])[1:-1, 1]
-    apart = np.sort(gaps)[-5:].mean(keepdims=True)
-    opened = float(smoothstep((apart - _MET) / (_OPEN - _MET))[0])
+    opened = open_share(own)
     moved, around = _predicted_rest(own)
     share = opened * (1 - SMILE_KEPT)
     # Where the lips meet, and how thick each is: still and rest, and what is kept of the still.
@@ -168,6 +168,15 @@ def rest_pose(own: Points) -> Rest:
         scale=float(np.clip(width / USUAL_WIDTH, 0.8, 1.2)),
         open=opened,
     )
+
+
+def open_share(own: Points) -> float:
+    """The share, 0 to 1, by which a mouth counts as open, of landmarks (478, 2) in the face's own
+    frame."""
+    inner = own[list(LIPS[20:])]
+    gaps = (inner[list(LOWER)] - inner[list(UPPER)])[1:-1, 1]
+    apart = np.sort(gaps)[-5:].mean(keepdims=True)
+    return float(smoothstep((apart - _MET) / (_OPEN - _MET))[0])
 
 
 def rest_features(own: Points) -> Points:

@@ -9,15 +9,15 @@ import numpy as np
 import numpy.typing as npt
 
 from stillspeak.face.align import smoothstep
-from stillspeak.face.mouth import CHIN
+from stillspeak.face.mouth import CHIN, LIPS
 from stillspeak.models.refiner import MouthRefiner
-from stillspeak.rendering.light import still_light
+from stillspeak.rendering.light import Light, still_light
 from stillspeak.rendering.lipline import inner_lips
-from stillspeak.rendering.mesh import face_frame, rest_pose
+from stillspeak.rendering.mesh import Rest, face_frame, rest_pose
 from stillspeak.rendering.raster import Box, Floats, Picture, Points, around, box_of, filled, soft
 from stillspeak.rendering.refine import Refinement, View, released_refiner
 from stillspeak.rendering.sheets import ALONG, DRAWN, LipContours, LipSheets, Sheets, cubic_through
-from stillspeak.rendering.teeth import InsideMouth
+from stillspeak.rendering.teeth import CarriedInside, InsideMouth
 
 _SHADE = 0.035  # how far the lips' shadow reaches, in distances between the eyes
 _CREASE = 0.006  # half the width of the line between lips that met after the still was taken
@@ -38,6 +38,14 @@ class Hole(NamedTuple):
     moved: float  # 0 where the mouth is the still's, 1 where it has moved
 
 
+class Known(NamedTuple):
+    """What a video tells of a mouth, and a still alone does not."""
+
+    rest: Rest
+    light: Light
+    inside: CarriedInside
+
+
 class MouthLayers:
     """Draws one still with its mouth in any pose. A frame depends on its pose alone.
 
@@ -45,6 +53,7 @@ class MouthLayers:
         picture: (H, W, 3) uint8.
         points: (478, 2) landmarks of the face in pixels of the picture, or (478, 3) with depth.
         refiner: corrects what is drawn; the one that comes with the package if "released".
+        known: of the mouth, where the picture is a frame of a video.
 
     Attributes:
         box: x0, y0, x1, y1 of the pixels that can change, ends excluded.
@@ -52,6 +61,8 @@ class MouthLayers:
         light: of the still.
         view: what a refiner sees.
         drawn: x0, y0, x1, y1 of the pixels that the last frame changed, ends excluded.
+        ring: (20, 2) pixels of its outer lips.
+        farthest: pixels by which any of its landmarks moved.
         last: how the last frame was drawn; a refiner is trained on it.
     """
 
@@ -60,19 +71,24 @@ class MouthLayers:
         picture: Picture,
         points: npt.NDArray[np.floating],
         refiner: MouthRefiner | Literal["released"] | None = "released",
+        known: Known | None = None,
     ) -> None:
         self._picture = np.ascontiguousarray(picture)
         rows, columns = picture.shape[:2]
         frame = face_frame(points)
         flat = np.asarray(points, np.float64)[:, :2]
-        rest = rest_pose(frame.points)
+        rest = rest_pose(frame.points) if known is None else known.rest
         self.open = rest.open
         self._unit = frame.scale
         self._jaw_to_picture = rest.scale * frame.jacobians[CHIN]
         self._down = frame.axes[:, 1]
         self._across = np.array([self._down[1], -self._down[0]])
-        face = box_of(flat, rows, columns)
-        self.light = light = still_light(self._picture, flat, frame.scale, face)
+        if known is None:
+            face = box_of(flat, rows, columns)
+            self.light = still_light(self._picture, flat, frame.scale, face)
+        else:
+            self.light = known.light
+        light = self.light
         self._blur = max(0.75 * light.blur, 0.004 * frame.scale)
         lips = inner_lips(self._picture, frame, flat, rest, light.blur)
         self._sheets = LipSheets(frame, rest, lips.upper, lips.lower, flat, (rows, columns))
@@ -80,11 +96,16 @@ class MouthLayers:
         x, y = np.arange(x0, x1, dtype=np.float32), np.arange(y0, y1, dtype=np.float32)
         self._places = np.stack(np.meshgrid(x, y), axis=-1)
         seam = self._sheets.seam
-        self._inside = InsideMouth(self._picture, frame, rest, lips, seam, light)
+        self._inside: InsideMouth | CarriedInside
+        if known is None:
+            self._inside = InsideMouth(self._picture, frame, rest, lips, seam, light)
+        else:
+            self._inside = known.inside
         self._upper = self._folded(lips.upper, 1)
         self._lower = self._folded(lips.lower, -1)
         self.view = View(seam[[0, -1]].mean(axis=0), frame.axes, frame.scale)
         self.drawn: Box = (0, 0, 0, 0)
+        self.ring, self.farthest = flat[list(LIPS[:20])], 0.0
         self.last: Hole | None = None
         self._refinement: Refinement | None = None
         if refiner is not None and self.box[0] < self.box[2] and self.box[1] < self.box[3]:
@@ -132,6 +153,7 @@ class MouthLayers:
         if x0 >= x1 or y0 >= y1:
             return out
         targets = self._sheets.targets(pose)
+        self.ring, self.farthest = targets[:20], self._sheets.farthest(targets)
         lips = self._sheets.contours(targets)
         sheets = self._sheets.sheets(targets, lips)
         share = self._sheets.moved(targets)
@@ -234,7 +256,7 @@ class MouthLayers:
             return
         # The chin's skin gives way; the teeth below go between it and the lip.
         jaw = self._jaw_to_picture @ (0.65 * pose[-1] + 0.35 * pose[_LOWER_LIP])
-        inside = self._inside.draw(box, jaw, self._light_within(hole))
+        inside = self._inside.draw(box, jaw, light_within(hole, self._unit, self._down))
         # What lips turn inwards gets less light.
         rim = soft(hole, _RIM * self._unit)
         skin = part * (1 - _RIM_DARK * rim)[..., None]
@@ -263,22 +285,6 @@ class MouthLayers:
             below[top - y0 : bottom - y0] = filled(ring, bottom - top, x1 - x0)
         return below
 
-    def _light_within(self, hole: Floats) -> Floats:
-        """(h, w) the light that comes past the lips, 0 to 1, for a hole (h, w)."""
-        sigma = _SHADE * self._unit
-        edge = int(2 * sigma) + 1
-        padded = cv2.copyMakeBorder(hole, edge, edge, edge, edge, cv2.BORDER_CONSTANT, value=0)
-        small = max(int(sigma // 2), 1)
-        size = (max(padded.shape[1] // small, 1), max(padded.shape[0] // small, 1))
-        light = soft(cv2.resize(padded, size, interpolation=cv2.INTER_AREA), sigma / small)
-        # Light falls in from above: it is the upper lip that throws a shadow.
-        shift = edge - _FROM_ABOVE * self._unit * self._down
-        start = (shift + 0.5) / small - 0.5
-        to_small = np.array([[1 / small, 0, start[0]], [0, 1 / small, start[1]]])
-        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        light = cv2.warpAffine(light, to_small, hole.shape[::-1], flags=flags)
-        return np.asarray(np.clip(1.6 * light - 0.1, 0.1, 1), np.float32)
-
     def _draw_crease(self, part: Picture, lips: LipContours, box: Box) -> None:
         """The dark line between lips that met after the still was taken."""
         if self.open == 0:
@@ -297,6 +303,24 @@ class MouthLayers:
         line = soft(line, max(0.6 * _CREASE * self._unit, 0.6))
         share = (_CREASE_DARK * self.open * line)[..., None]
         part[:] = (part + share * (self._inside.shade - part) + 0.5).astype(np.uint8)
+
+
+def light_within(hole: Floats, unit: float, down: Points) -> Floats:
+    """(h, w) the light that comes past the lips, 0 to 1, for a hole (h, w) of a mouth with ``unit``
+    pixels between the eyes and the face's ``down`` (2,)."""
+    sigma = _SHADE * unit
+    edge = int(2 * sigma) + 1
+    padded = cv2.copyMakeBorder(hole, edge, edge, edge, edge, cv2.BORDER_CONSTANT, value=0)
+    small = max(int(sigma // 2), 1)
+    size = (max(padded.shape[1] // small, 1), max(padded.shape[0] // small, 1))
+    light = soft(cv2.resize(padded, size, interpolation=cv2.INTER_AREA), sigma / small)
+    # Light falls in from above: it is the upper lip that throws a shadow.
+    shift = edge - _FROM_ABOVE * unit * down
+    start = (shift + 0.5) / small - 0.5
+    to_small = np.array([[1 / small, 0, start[0]], [0, 1 / small, start[1]]])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    light = cv2.warpAffine(light, to_small, hole.shape[::-1], flags=flags)
+    return np.asarray(np.clip(1.6 * light - 0.1, 0.1, 1), np.float32)
 
 
 def _around(cells: Box, rows: int, columns: int) -> tuple[Box, ...]:

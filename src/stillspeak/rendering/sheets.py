@@ -7,6 +7,7 @@ the picture's own pixels and say where each of these comes from.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import NamedTuple
 
 import cv2
@@ -142,6 +143,9 @@ class LipSheets:
         seen = (upper + lower) / 2
         lips = np.einsum("kij,kj->ki", self._lips_to_picture, self._rest.lips)
         at_rest = self._finer @ (points[list(LIPS)] + lips)[20:][list(UPPER)]
+        if self._rest.follows:
+            inner = lips[20:]
+            seen = seen + self._finer @ ((inner[list(UPPER)] + inner[list(LOWER)]) / 2)
         return np.asarray(seen + self._rest.open * (at_rest - seen))
 
     def _box(self, points: Points, shape: tuple[int, int]) -> None:
@@ -193,8 +197,11 @@ class LipSheets:
 
     def moved(self, targets: Points) -> float:
         """0 where the mouth stays as the still has it, 1 where it moved."""
-        far = np.abs(targets - self._sources).max() / self.unit
-        return float(smoothstep(far / _MOVED))
+        return float(smoothstep(np.array(self.farthest(targets) / self.unit / _MOVED)))
+
+    def farthest(self, targets: Points) -> float:
+        """Pixels by which any point moves, across or down."""
+        return float(np.abs(targets - self._sources).max())
 
     def targets(self, pose: npt.NDArray[np.floating]) -> Points:
         """(K, 2) where the points that the sheets hold come to lie, in pixels, for displacements
@@ -331,10 +338,13 @@ def _evened(points: int) -> Points:
     return np.asarray(mean)
 
 
+@cache
 def cubic_through(points: int, samples: int) -> Points:
     """(samples, points) the natural cubic through equally spaced points, at equal steps."""
     from scipy.interpolate import CubicSpline
 
     knots = np.linspace(0, 1, points)
     spline = CubicSpline(knots, np.eye(points), bc_type="natural")
-    return np.asarray(spline(np.linspace(0, 1, samples)))
+    matrix = np.asarray(spline(np.linspace(0, 1, samples)))
+    matrix.flags.writeable = False
+    return matrix

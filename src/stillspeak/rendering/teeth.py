@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from stillspeak.face.align import smoothstep
+from stillspeak.face.align import Transform, smoothstep
 from stillspeak.face.mouth import LIPS
 from stillspeak.rendering.light import Light, toothy
 from stillspeak.rendering.lipline import Lipline, smooth_path
@@ -44,6 +44,7 @@ _LOWERED = 0.06  # how far teeth that are seen may be moved down at most
 _SHOWN = 0.12  # share of the mouth's middle from which teeth count as shown
 _DEEP = np.array([1.1, 0.95, 0.85])  # tint of the throat over the line between the lips
 _REDDER_DIM = np.array([0.0, 0.18, 0.3])  # light that comes past lips is the redder the less it is
+_DARKEST = 0.5  # light in which a tooth still shows what colour it is
 _SEED = 20
 
 
@@ -204,6 +205,7 @@ class InsideMouth:
         tongue = _premultiplied(*_tongue(u / scale, jaw_v, light))
         jaw = tongue * (1 - lower[..., 3:]) + lower
         self._upper, self._jaw = self._shrunk(upper, blur), self._shrunk(jaw, blur)
+        self._own = np.zeros((*self._size[::-1], 1), np.float32)
         dark = np.broadcast_to(deep.astype(np.float32), (*u.shape, 3))
         self._dark = self._shrunk(dark.astype(np.float32), 0)
         if own is not None:
@@ -244,13 +246,32 @@ class InsideMouth:
         share = teeth[..., None].astype(np.float32)
         seen = np.concatenate([seen.astype(np.float32), np.ones_like(share)], axis=2)
         self._upper = self._upper * (1 - share) + seen * share
+        self._own = share
 
-    def draw(self, box: Box, jaw: Points, lit: Floats) -> Floats:
+    def brighten(self, box: Box, lit: Floats) -> None:
+        """Take off the own teeth the shadow in which the lips leave them: the light (h, w) in a box
+        of the picture, as :meth:`draw` takes it."""
+        columns, rows = self._size
+        x, y = np.array(box[:2]) - self.corner
+        shift = np.array([[1.0, 0, -x], [0, 1.0, -y]])
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        seen = cv2.warpAffine(
+            lit, shift, (columns, rows), flags=flags, borderMode=cv2.BORDER_REPLICATE
+        )
+        light = np.maximum(seen, _DARKEST)[..., None]
+        light = light * (1 - self._dimming * (1 - light))
+        shade = self._upper[..., 3:] * self.shade
+        bare = shade + (self._upper[..., :3] - shade) / light
+        self._upper[..., :3] += self._own * (bare - self._upper[..., :3])
+
+    def draw(self, box: Box, jaw: Points, lit: Floats, place: Transform | None = None) -> Floats:
         """(h, w, 3) float32 levels of what a hole in this box of the picture shows, the jaw being
-        displaced by (2,) pixels. Where no light (h, w) gets in it looks like closed lips."""
+        displaced by (2,) pixels. Where no light (h, w) gets in it looks like closed lips. The box
+        may be another frame's: ``place`` (2, 3) is where its pixels are in this one."""
         layers = (self._upper, self._dark, self._noise)
-        upper, dark, noise = (_cut(part, box, self.corner) for part in layers)
-        low = _cut(self._jaw, box, self.corner, jaw)
+        none = np.zeros(2)
+        upper, dark, noise = (_cut(part, box, self.corner, none, place) for part in layers)
+        low = _cut(self._jaw, box, self.corner, jaw, place)
         out = dark * (1 - low[..., 3:]) + low[..., :3]
         out = out * (1 - upper[..., 3:]) + upper[..., :3]
         light = lit[..., None] * (1 - self._dimming * (1 - lit[..., None]))
@@ -260,16 +281,42 @@ class InsideMouth:
         return np.asarray(out + grain, np.float32)
 
 
-def _cut(layer: Floats, box: Box, corner: tuple[int, int], move: Points | None = None) -> Floats:
-    """A box of the picture from a layer; beyond the layer its border is repeated."""
+class CarriedInside:
+    """The inside of a mouth as one frame of a video shows it, in another frame.
+
+    Args:
+        inside: of the one frame.
+        place: (2, 3) pixels of the other frame -> of the one.
+        gain: (3,) how much brighter the other one is lit.
+
+    Attributes:
+        shade: (3,) float32 levels of the line between closed lips.
+    """
+
+    def __init__(self, inside: InsideMouth, place: Transform, gain: Points) -> None:
+        self._inside, self._place = inside, place
+        self._gain = np.asarray(gain, np.float32)
+        self.shade = inside.shade * self._gain
+
+    def draw(self, box: Box, jaw: Points, lit: Floats) -> Floats:
+        """See :meth:`InsideMouth.draw`."""
+        return self._gain * self._inside.draw(box, jaw, lit, self._place)
+
+
+def _cut(
+    layer: Floats, box: Box, corner: tuple[int, int], move: Points, place: Transform | None
+) -> Floats:
+    """A box of a picture from a layer; beyond the layer its border is repeated."""
     x0, y0, x1, y1 = box
     left, top = x0 - corner[0], y0 - corner[1]
     rows, columns = layer.shape[:2]
-    if move is None:
-        if left >= 0 and top >= 0 and left + x1 - x0 <= columns and top + y1 - y0 <= rows:
+    if place is None:
+        inside = left >= 0 and top >= 0 and left + x1 - x0 <= columns and top + y1 - y0 <= rows
+        if inside and not move.any():
             return layer[top : top + y1 - y0, left : left + x1 - x0]
-        move = np.zeros(2)
-    matrix = np.array([[1, 0, left - move[0]], [0, 1, top - move[1]]], np.float64)
+        place = np.eye(2, 3)
+    matrix = np.array(place, np.float64)
+    matrix[:, 2] += matrix[:, :2] @ (np.array((x0, y0)) - move) - corner
     return warped(layer, matrix, (x1 - x0, y1 - y0))
 
 

@@ -1,0 +1,207 @@
+"""What a whole video tells of its speaker's mouth: how it rests, its teeth, its closed lips.
+
+A frame in which the mouth is shut tells nothing of the teeth, and one in which it is open little of
+how it rests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from stillspeak.errors import NoFaceError
+from stillspeak.face.align import Transform
+from stillspeak.face.mouth import CHIN, LIPS, POSE_POINTS, REST_SHARE, opening_of
+from stillspeak.rendering.light import Light, median_colour, still_light, toothy
+from stillspeak.rendering.lipline import inner_lips
+from stillspeak.rendering.mesh import (
+    AROUND,
+    LOWER,
+    UPPER,
+    FaceFrame,
+    Rest,
+    face_frame,
+    face_model,
+    open_share,
+    rest_pose,
+)
+from stillspeak.rendering.mouth import light_within
+from stillspeak.rendering.raster import LUMA, Picture, Points, box_of, filled, sampled
+from stillspeak.rendering.sheets import LipSheets
+from stillspeak.rendering.teeth import InsideMouth
+
+POSE = list(POSE_POINTS)
+
+SHUT = 0.035
+"""Distance of the inner lips, in distances between the eyes, up to which lips count as closed."""
+
+_CHEEKS = (50, 280, 205, 425, 101, 330)
+_FACING = np.cos(np.radians(25.0))  # of a face that lends its teeth
+_WHITEST = 1.3  # times as bright as the cheeks as teeth can be
+_PER_VIEW = np.radians(12.0)  # by which heads are turned that each lend their closed lips
+_MOST_VIEWS = 12
+_TEETH_SHORT = 0.5  # times as bright as the cheeks: darker is no tooth
+
+
+@dataclass(frozen=True, eq=False)
+class ClosedLips:
+    """A part of a frame in which the lips are closed.
+
+    picture: (h, w, 3) uint8. points: (478, 2) landmarks in it. facing: (3,) where the face looks.
+    """
+
+    picture: Picture
+    points: Points
+    facing: Points
+
+
+@dataclass(frozen=True, eq=False)
+class Appearance:
+    """What a video tells of its speaker's mouth.
+
+    Attributes:
+        rest: (41, 2) ``face.mouth.POSE_POINTS`` with the lips met, in the face's own frame.
+        scale: this mouth's size over the usual one's, by which speech is multiplied.
+        inside: of the frame that shows most of the teeth.
+        light: of that frame.
+        unit: pixels between its eyes.
+        cheeks: (3,) levels of its skin.
+        to_picture: (2, 3) the face's own frame -> its pixels, at the lips.
+        closed: lips of frames in which they are closed, of heads turned differently.
+    """
+
+    rest: Points
+    scale: float
+    inside: InsideMouth
+    light: Light
+    unit: float
+    cheeks: Points
+    to_picture: Transform
+    closed: tuple[ClosedLips, ...]
+
+    @classmethod
+    def gather(cls, samples: Iterable[tuple[Picture, npt.NDArray[np.floating]]]) -> Appearance:
+        """Look at frames of one person, spread over a video.
+
+        Args:
+            samples: pictures (H, W, 3) uint8, each with landmarks (478, 2) in pixels. A dozen
+                parts of them are kept at a time.
+
+        Raises:
+            NoFaceError: there are none.
+        """
+        seen = _Seen()
+        for picture, found in samples:
+            seen.add(picture, np.asarray(found, np.float64)[:, :2])
+        if seen.teeth is None:
+            raise NoFaceError("no frame shows a usable face")
+        rest, scale = _rest(np.array(seen.points))
+        _, picture, points = seen.teeth
+        frame = face_frame(points)
+        known = rest_from(frame, rest, scale)
+        rows, columns = picture.shape[:2]
+        light = still_light(picture, points, frame.scale, box_of(points, rows, columns))
+        lips = inner_lips(picture, frame, points, known, light.blur)
+        seam = LipSheets(frame, known, lips.upper, lips.lower, points, (rows, columns)).seam
+        inside = InsideMouth(picture, frame, known, lips, seam, light)
+        ring = np.concatenate([lips.upper, lips.lower[::-1]])
+        x0, y0, x1, y1 = box = box_of(ring, rows, columns, 2)
+        hole = filled(ring - np.array((x0, y0)), y1 - y0, x1 - x0)
+        inside.brighten(box, light_within(hole, frame.scale, frame.axes[:, 1]))
+        return cls(
+            *(rest, scale, inside, light, frame.scale),
+            cheeks=cheeks(picture, points, frame.scale),
+            to_picture=face_at_lips(frame),
+            closed=tuple(lips for _, lips in seen.closed),
+        )
+
+
+class _Seen:
+    """What is kept of the frames looked at so far."""
+
+    def __init__(self) -> None:
+        self.points: list[Points] = []
+        self.teeth: tuple[float, Picture, Points] | None = None
+        self.closed: list[tuple[float, ClosedLips]] = []
+
+    def add(self, picture: Picture, points: Points) -> None:
+        frame = face_frame(points)
+        self.points.append(frame.points)
+        shown = _teeth_shown(picture, points, frame)
+        if self.teeth is None or shown > self.teeth[0]:
+            self.teeth = (shown, picture, points)
+        gap = float(opening_of(frame.points[POSE]))
+        if gap > SHUT:
+            return
+        facing = frame.rotation[:, 2]
+        # A head that is larger shows its lips more sharply.
+        worth = frame.scale * (1 - gap / (2 * SHUT))
+        near = [
+            k
+            for k, (_, other) in enumerate(self.closed)
+            if _angle(other.facing, facing) < _PER_VIEW
+        ]
+        if any(self.closed[k][0] >= worth for k in near):
+            return
+        rows, columns = picture.shape[:2]
+        x0, y0, x1, y1 = box_of(points, rows, columns, int(0.2 * frame.scale))
+        part = np.ascontiguousarray(picture[y0:y1, x0:x1])
+        if not part.size:
+            return
+        kept = [one for k, one in enumerate(self.closed) if k not in near]
+        kept.append((worth, ClosedLips(part, points - np.array((x0, y0)), facing)))
+        self.closed = sorted(kept, key=lambda one: -one[0])[:_MOST_VIEWS]
+
+
+def _angle(one: Points, other: Points) -> float:
+    return float(np.arccos(np.clip(one @ other, -1, 1)))
+
+
+def _teeth_shown(picture: Picture, points: Points, frame: FaceFrame) -> float:
+    """How much of its teeth a frame shows, in pixels, less where it is dark or turned."""
+    inner = points[list(LIPS[20:])]
+    upper, lower = inner[list(UPPER)][2:-2], inner[list(LOWER)][2:-2]
+    steps = np.linspace(0.15, 0.85, 9)[:, None, None]
+    seen = sampled(picture, upper + steps * (lower - upper)).astype(np.float64)
+    bright = seen @ LUMA
+    white = seen[bright >= np.quantile(bright, 0.9)].mean(axis=0)
+    lit = float((white @ LUMA) / (cheeks(picture, points, frame.scale) @ LUMA))
+    if lit < _TEETH_SHORT:
+        return 0.0
+    height = np.linalg.norm(lower - upper, axis=1).mean()
+    width = np.linalg.norm(upper[-1] - upper[0])
+    facing = np.clip((frame.rotation[2, 2] - _FACING) / 0.1 + 1, 0.05, 1)
+    share = facing * min(lit, _WHITEST) ** 2
+    return float(toothy(seen, white).mean() * height * width * share)
+
+
+def _rest(points: Points) -> tuple[Points, float]:
+    """Rest (41, 2) and scale, of landmarks (T, 478, 2) in the face's own frame."""
+    order = np.argsort(opening_of(points[:, POSE]))
+    mean = points[order[: max(round(REST_SHARE * len(order)), 1)]].mean(axis=0)
+    # A mouth that never closes is let come to rest like a still's.
+    still = rest_pose(mean)
+    chin = still.around[AROUND.index(CHIN)]
+    return mean[POSE] + np.concatenate([still.lips, chin[None]]), still.scale
+
+
+def rest_from(frame: FaceFrame, rest: Points, scale: float) -> Rest:
+    """How one frame's mouth comes to rest (41, 2)."""
+    move = rest - frame.points[POSE]
+    around = (face_model().follow @ move.ravel()).reshape(-1, 2)
+    return Rest(move[:-1], around, scale, open_share(frame.points), follows=True)
+
+
+def cheeks(picture: Picture, points: Points, unit: float) -> Points:
+    """(3,) levels of the skin beside the nose, ``unit`` pixels being between the eyes."""
+    return median_colour(picture, points[list(_CHEEKS)], 0.06 * unit)
+
+
+def face_at_lips(frame: FaceFrame) -> Transform:
+    """(2, 3) the face's own frame -> pixels, at the lips; speech does not move it."""
+    axes = frame.jacobians[list(LIPS)].mean(axis=0)
+    seen = frame.pixels[list(LIPS)].mean(axis=0)
+    return np.column_stack([axes, seen - axes @ frame.points[list(LIPS)].mean(axis=0)])
