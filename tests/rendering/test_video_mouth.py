@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from support.mouths import drawing, opened
 
 from stillspeak.errors import NoFaceError
 from stillspeak.face.mouth import LIPS, POSE_POINTS, lip_opening
@@ -11,6 +10,7 @@ from stillspeak.rendering.head import rotation
 from stillspeak.rendering.mesh import face_frame, face_model
 from stillspeak.rendering.mouth import MouthLayers
 from stillspeak.rendering.video_mouth import VideoMouth
+from support.mouths import drawing, opened
 
 REST = np.zeros((41, 2))
 Frame = tuple[np.ndarray, np.ndarray]
