@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice
 
 import cv2
 import numpy as np
 import pytest
 
+from stillspeak.data.layouts.grid import grid_root
+from stillspeak.errors import NoFaceError
 from stillspeak.face.landmarks import Face, MediaPipeDetector
 from stillspeak.face.mouth import (
     CHIN,
@@ -18,8 +21,10 @@ from stillspeak.face.mouth import (
     lip_opening,
 )
 from stillspeak.face.scenes import Changes
+from stillspeak.face.speaker import choose_speaker
 from stillspeak.face.steady import RIGID, eye_distance
 from stillspeak.face.tracker import FaceTracker, TrackedFace, following
+from stillspeak.media.video import read_clip
 
 AT = (320.0, 180.0)
 LOWER = {*OUTER_LIPS[1:10], *INNER_LIPS[1:10], CHIN}
@@ -336,3 +341,75 @@ def test_a_real_face_is_found_again(detector: MediaPipeDetector, portrait: np.nd
     assert tracker.missing == {"none": 8}
     with following(detector) as again:
         assert again is follower
+
+
+def film(faces: Sequence[list[Face]]) -> list[np.ndarray]:
+    """Pictures with planted faces drawn in them, for :class:`Planted`."""
+    pictures = [scene(seed=k) for k in range(len(faces))]
+    for k, (picture, seen) in enumerate(zip(pictures, faces, strict=True)):
+        for face in seen:
+            draw(picture, face)
+        picture[0, 0] = k
+    return pictures
+
+
+def couple(k: int, talks: int) -> list[Face]:
+    """Two people, the first with the larger face, one of whom talks; both look about."""
+    rng = np.random.default_rng(k)
+    opening = [8 + 8 * np.sin(2.0 * k) if person == talks else 0.0 for person in (0, 1)]
+    places = [(170 + 2 * np.sin(k / 3), 140), (480 + 2 * np.cos(k / 3), 140)]
+    return [
+        shaken(planted(at, opening=wide, scale=size, person=person), rng, 0.2, 0.1)
+        for person, (at, wide, size) in enumerate(zip(places, opening, (1.0, 0.8), strict=True))
+    ]
+
+
+@pytest.mark.parametrize("talks", [0, 1])
+def test_the_speaker_is_the_one_whose_lips_move(talks: int) -> None:
+    faces = [couple(k, talks) for k in range(24)]
+    faces[12:18] = [[]] * 6
+    pictures = film(faces)
+    speaker = choose_speaker([pictures[k : k + 6] for k in range(0, 24, 6)], Planted(faces))
+    assert speaker.people == 2 and speaker.moved > 0.5
+    assert [[p is None for p in burst] for burst in speaker.bursts] == [
+        [lost] * 6 for lost in (False, False, True, False)
+    ]
+    found = speaker.bursts[3][2]
+    assert found is not None and np.array_equal(found, faces[20][talks].points)
+    tracker = FaceTracker(Planted(faces), who=speaker.who)
+    tracked = [face for _, face in tracker.track(pictures[:6], lambda one: one)]
+    assert np.abs(points_of(tracked)[3] - faces[3][talks].points).max() < 2
+
+
+def test_a_named_speaker_need_not_move() -> None:
+    faces = [couple(k, 0) for k in range(12)]
+    bursts = [film(faces)[:6]]
+    silent = choose_speaker(bursts, Planted(faces), face=1)
+    assert silent.moved < 0.01
+    with pytest.raises(NoFaceError, match="no face number 2, 2 faces were found"):
+        choose_speaker(bursts, Planted(faces), face=2)
+
+
+def test_a_video_without_a_face_has_no_speaker() -> None:
+    with pytest.raises(NoFaceError, match=r"a\.mp4: no usable face found in any of 1 places"):
+        choose_speaker([film([[]] * 3)], Planted([[]] * 3), name="a.mp4")
+
+
+@pytest.mark.skipif(grid_root() is None, reason="needs GRID clips: STILLSPEAK_GRID")
+@pytest.mark.parametrize("talks", [0, 1])
+def test_of_two_real_people_the_one_who_speaks_is_found(
+    detector: MediaPipeDetector, talks: int
+) -> None:
+    root = grid_root()
+    assert root is not None
+    clips = []
+    for person, speaker in enumerate(("s2", "s15")):
+        path = next(p for p in sorted((root / speaker).iterdir()) if p.suffix in (".mp4", ".mpg"))
+        frames = list(islice(read_clip(path)[0], 42))
+        clips.append(frames if person == talks else [frames[0]] * 42)
+    pictures = [np.hstack(pair) for pair in zip(*clips, strict=True)]
+    speaker = choose_speaker([pictures[18:24], pictures[32:38]], detector)
+    assert speaker.people == 2
+    for burst in speaker.bursts:
+        middles = [points[:, 0].mean() for points in burst if points is not None]
+        assert len(middles) == 6 and all((x > 360) == talks for x in middles)

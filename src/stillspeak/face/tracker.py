@@ -124,11 +124,11 @@ class FaceTracker:
             picture: their (H, W, 3) uint8 RGB, asked for once a frame.
         """
         with following(self._detector) as follower:
-            found = self._find(frames, picture, _Search(self._detector, follower))
+            found = self._find(frames, picture, FaceSearch(self._detector, follower))
             yield from self._steady(self._filled(found))
 
     def _find(
-        self, frames: Iterable[T], picture: Callable[[T], Picture], search: _Search
+        self, frames: Iterable[T], picture: Callable[[T], Picture], search: FaceSearch
     ) -> Iterator[_Seen[T]]:
         """The face as each frame shows it."""
         changes, scene = Changes(), 0
@@ -156,7 +156,7 @@ class FaceTracker:
                 sure = (TURNED[1] - abs(face.yaw)) / (TURNED[1] - TURNED[0])
                 yield _Seen(frame, scene, face.points, sure=min(1.0, sure))
 
-    def _choose(self, search: _Search, image: Picture, who: Who) -> Face | None:
+    def _choose(self, search: FaceSearch, image: Picture, who: Who) -> Face | None:
         """Look for the person in a whole picture."""
         faces = search.whole(image)
         if not faces:
@@ -249,8 +249,13 @@ def _run(near: list[tuple[_Seen[T], int]]) -> list[tuple[Points, int]]:
     return run
 
 
-class _Search:
-    """Where the face was last, and the two ways to find it again."""
+class FaceSearch:
+    """Where the face was last, and the ways to find it again.
+
+    Attributes:
+        last: the face as it was found last in this scene.
+        reason: why there is none now, see :class:`FaceTracker`.
+    """
 
     def __init__(self, detector: LandmarkDetector, follower: Follower | None) -> None:
         self._detector, self._follower = detector, follower

@@ -45,7 +45,12 @@ class Who:
     def learn(self, picture: Picture, face: Face) -> None:
         """This is the person, in (H, W, 3) uint8 pixels: every eighth frame up to eight."""
         self._seen += 1
-        if self._seen % _EVERY == 1 and len(self._exemplars) < _EXEMPLARS:
+        if self._seen % _EVERY == 1:
+            self.add(picture, face)
+
+    def add(self, picture: Picture, face: Face) -> None:
+        """As :meth:`learn`, of frames that are far apart: each up to eight."""
+        if len(self._exemplars) < _EXEMPLARS:
             self._exemplars.append(signature(picture, face.points))
 
     def difference(self, picture: Picture, face: Face) -> float:
