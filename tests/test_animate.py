@@ -338,6 +338,24 @@ def test_the_file_is_h264_and_aac_with_picture_and_sound_of_one_length(tmp_path)
     assert np.abs(shown.astype(int) - made.frames).mean() < 4
 
 
+def test_the_sound_of_the_file_is_the_one_that_was_given(tmp_path):
+    stereo = np.stack([speech(1.0), np.zeros(RATE, np.float32)], axis=1)
+    made = Animator(lively()).animate(portrait(), (stereo, 44_100))
+    assert made.audio.ndim == 1 and made.sample_rate == RATE
+    for name in ("out.mp4", "frames"):
+        made.save(tmp_path / name)
+        file = tmp_path / name / "audio.wav" if name == "frames" else tmp_path / name
+        with av.open(str(file)) as container:
+            sound = container.streams.audio[0]
+            assert (sound.rate, sound.channels) == (44_100, 2)
+            left, right = np.concatenate(
+                [f.to_ndarray().reshape(-1, 2).T if name == "frames" else f.to_ndarray()
+                 for f in container.decode(audio=0)], axis=1
+            )[:, :5000]  # fmt: skip
+        assert np.corrcoef(left, stereo[:5000, 0])[0, 1] > 0.98
+        assert np.abs(right.astype(float)).max() < 0.02 * np.abs(left.astype(float)).max()
+
+
 def test_saving_respects_what_is_there(tmp_path):
     path = tmp_path / "out.gif"
     made = animation(0.2)

@@ -17,6 +17,7 @@ from stillspeak.media.audio import Waveform, load_audio, mixed
 from stillspeak.media.image import load_image
 from stillspeak.media.marks.marking import MarkChoices, Marks
 from stillspeak.media.marks.origin import Origin, Source, describe_image, describe_speech
+from stillspeak.media.sound import SoundSource, mixed_sounds, sound_of
 from stillspeak.media.source import source_name
 from stillspeak.media.video_writer import write_video
 from stillspeak.models.engine import InferenceEngine, packing_works
@@ -145,23 +146,25 @@ class Animator:
                 model that paints crops, or one of them twice.
         """
         options = replace(options or AnimateOptions(), **keywords)
-        speech = self._speech(audio, audio_name)
+        speech, track = self._speech(audio, audio_name), sound_of(audio, name=audio_name)
         if not others:
             synthesizer = self.synthesizer(image, options, image_name=image_name)
             origin = self.origin(synthesizer, describe_speech(audio, speech))
-            return Animation(synthesizer, speech, origin)
+            return Animation(synthesizer, speech, origin, sound=track)
         self._check_several(options, others)
         faces = self._faces(image, options, image_name, list(others))
-        sounds, said = [speech], {}
+        sounds, tracks, said = [speech], [track], {}
         for number, source in others.items():
             sounds.append(np.zeros(0, np.float32) if source is None else self._speech(source))
             if source is not None:
+                tracks.append(sound_of(source))
                 said[number] = describe_speech(source, sounds[-1])
         numbers = [options.face or 0, *others]
         origin = self.origin(faces[0], describe_speech(audio, speech), faces=numbers)
         origin = replace(origin, others=said)
         speakers = tuple(zip(faces, sounds, strict=True))
-        return Animation(faces[0], mixed(sounds), origin, speakers)
+        heard = mixed_sounds(tracks) if len(tracks) > 1 else track
+        return Animation(faces[0], mixed(sounds), origin, speakers, heard)
 
     def _speech(self, audio: SpeechSource, name: str | None = None) -> Waveform:
         """A speech (S,) that can be animated."""
@@ -240,11 +243,15 @@ class Animation:
     synthesizer: Synthesizer
     """Makes the frames; the animation itself only uses copies of it."""
     audio: npt.NDArray[np.float32]
-    """The speech, or the sum of all, (S,) float32 in [-1, 1] at :attr:`sample_rate`."""
+    """The speech, or the sum of all, (S,) float32 in [-1, 1] at :attr:`sample_rate`: what the model
+    hears."""
     origin: Origin = field(default_factory=Origin)
     """What the frames are made from, as content credentials name it."""
     speakers: tuple[tuple[Synthesizer, npt.NDArray[np.float32]], ...] = ()
     """All faces that move and what each says, where there are several: (S,), empty for nothing."""
+    sound: SoundSource | None = None
+    """The sound as it was given, its rate and channels included: what videos get. None: they get
+    :attr:`audio`. It is read again from its file each time."""
 
     @property
     def fps(self) -> int:
@@ -302,14 +309,15 @@ class Animation:
         key: str | Path | None = None,
         progress: Callable[[int], None] = lambda frames: None,
     ) -> int:
-        """Write the video; the suffix decides the format (mp4, webm, gif, none: PNG folder).
+        """Write the video; the suffix decides the format, see
+        :func:`~stillspeak.media.video_writer.write_video`.
 
         Args:
             path: where to write.
             overwrite: replace what is there.
-            mark: leave an imperceptible watermark and, except in webm, content credentials that
-                say that the video is synthetic. Without them only a comment in the file says so;
-                tell viewers yourself.
+            mark: leave an imperceptible watermark and, except in webm and mkv, content credentials
+                that say that the video is synthetic. Without them only a comment in the file says
+                so; tell viewers yourself.
             label: a visible text in the corner.
             certificate, key: PEM files to sign with instead of the installation's own
                 certificate; see :func:`stillspeak.media.marks.signing.find_signer`.
@@ -339,7 +347,7 @@ class Animation:
         """What ``write_video`` needs besides the frames; with marks."""
         return {
             "fps": self.fps,
-            "audio": self.audio,
+            "audio": self.sound or self.audio,
             "sample_rate": self.sample_rate,
             "metadata": {"comment": COMMENT},
             "marks": Marks(self.origin),

@@ -17,7 +17,7 @@ import pytest
 from stillspeak.errors import AudioError
 from stillspeak.media import audio as audio_module
 from stillspeak.media import source as source_module
-from stillspeak.media.audio import HEADROOM, _file_chunks, load_audio, load_track, mixed
+from stillspeak.media.audio import HEADROOM, file_chunks, load_audio, load_track, mixed
 
 RATE = 16_000
 
@@ -303,8 +303,8 @@ def test_silence_that_a_file_leaves_out_comes_by_the_second(tmp_path):
     samples = as_ints(tone(), np.int16)[None]
     pieces = [(0, samples[:, :4000]), (44_000, samples[:, 4000:])]
     encode(tmp_path / "a.nut", pieces, RATE, codec="pcm_s16le", sample_format="s16")
-    chunks = list(_file_chunks(tmp_path / "a.nut", name="a.nut"))
-    hole = [(c.samples.size, c.start) for c in chunks if not c.samples.any()]
+    chunks = list(file_chunks(tmp_path / "a.nut", name="a.nut"))
+    hole = [(c.samples.shape[1], c.start) for c in chunks if not c.samples.any()]
     assert hole == [(16_000, 0.25), (16_000, 1.25), (8_000, 2.25)]
 
 

@@ -504,7 +504,7 @@ def test_a_folder_with_other_files_is_never_overwritten(tmp_path):
 def test_outputs_that_cannot_be(tmp_path):
     (tmp_path / "file").touch()
     (tmp_path / "dir.mp4").mkdir()
-    refuses(tmp_path / "a.avi", r"suffix \.avi .* give \.mp4, \.webm or \.gif, or a name without")
+    refuses(tmp_path / "a.avi", r"suffix \.avi .* give .* or \.gif, or a name without")
     refuses(tmp_path / "a.png", r"suffix \.png")
     refuses(tmp_path / "gone" / "a.mp4", "gone does not exist; create it")
     refuses(tmp_path / "file" / "a.mp4", "file is not a folder")

@@ -39,7 +39,10 @@ def animate(
     photo: Annotated[str | None, typer.Argument(help="The picture; - reads it from stdin.")] = None,
     speech: Annotated[str | None, typer.Argument(help="The sound; - reads it from stdin.")] = None,
     output: Annotated[
-        str | None, "-o", "--output", "mp4, webm, gif, a folder of PNGs, or - for stdout."
+        str | None,
+        "-o",
+        "--output",
+        "mp4, mov, mkv, m4v, webm, gif, a folder of PNGs, or - for stdout.",
     ] = None,
     model: Model = "default",
     device: Device = "auto",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain, groupby, islice
 from pathlib import Path
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 Waveform = npt.NDArray[np.float32]
 
 AUDIO_FORMATS = "a WAV, FLAC, MP3, M4A, OGG or Opus file, or a video with sound"
-_WANTED = Wanted("a sound", AUDIO_FORMATS, AudioError)
+SOUND = Wanted("a sound", AUDIO_FORMATS, AudioError)
 MAX_SECONDS = 3 * 3600.0
 # More than any converter gives: the rate says how much memory a second takes.
 MAX_RATE = 1_000_000
@@ -92,10 +92,10 @@ def load_audio(
         if len(source) != 2:
             raise ValueError(f"source has {len(source)} items; give (samples, rate)")
         label = "<array>" if name is None else name
-        chunks = _array_chunks(*source, name=label, max_seconds=max_seconds)
+        chunks = array_chunks(*source, name=label)
     else:
         label = source_name(source, name)
-        chunks = _file_chunks(source, name=label)
+        chunks = file_chunks(source, name=label)
     return _collect(chunks, sample_rate=sample_rate, max_seconds=max_seconds, name=label)
 
 
@@ -114,7 +114,7 @@ def load_track(
         AudioError: as ``load_audio``.
     """
     label = source_name(source, name)
-    chunks, start = _with_start(_file_chunks(source, name=label))
+    chunks, start = _with_start(file_chunks(source, name=label))
     return _collect(chunks, sample_rate=sample_rate, max_seconds=max_seconds, name=label), start
 
 
@@ -131,7 +131,7 @@ def read_track(
         AudioError: as ``load_audio``, but for the length.
     """
     name = str(path)
-    chunks, start = _with_start(_file_chunks(path, name=name))
+    chunks, start = _with_start(file_chunks(path, name=name))
     for piece, _ in _resampled(chunks, sample_rate, name):
         yield piece, start
 
@@ -163,7 +163,7 @@ def load_stretch(
     wave = np.zeros(round((end - start) * sample_rate), dtype=np.float32)
     for enter in (start - _RUN_UP, None) if start > 4 * _RUN_UP else (None,):
         chunks, late = _within(
-            _file_chunks(path, name=name, enter=enter), start - _SETTLE, end + _SETTLE
+            file_chunks(path, name=name, enter=enter), start - _SETTLE, end + _SETTLE
         )
         if late and enter is not None:
             continue  # the file cannot be entered there, or its sound begins later
@@ -188,11 +188,11 @@ def _within(chunks: Iterator[Chunk], start: float, end: float) -> tuple[list[Chu
         if time is None:
             late = chunk.start is None or chunk.start > start
         begin = chunk.start if chunk.start is not None else time or 0.0
-        time = begin + chunk.samples.shape[0] / chunk.rate
+        time = begin + chunk.samples.shape[1] / chunk.rate
         if begin >= end:
             break
         if time > start:
-            kept.append(Chunk(chunk.samples, chunk.rate, begin))
+            kept.append(replace(chunk, start=begin))
     return kept, late or time is None
 
 
@@ -293,10 +293,14 @@ def mono_chunk(samples: npt.NDArray[Any], *, name: str) -> Waveform:
 
 
 class ChunkResampler:
-    """Resamples sound in chunks from one rate to another; joined, they are as ``load_audio``'s."""
+    """Resamples sound in chunks from one rate to another; joined, they are as ``load_audio``'s.
 
-    def __init__(self, rate: int, sample_rate: int) -> None:
+    Chunks are (S,), or (C, S) with ``channels``, C.
+    """
+
+    def __init__(self, rate: int, sample_rate: int, channels: int | None = None) -> None:
         self._rates = (rate, sample_rate)
+        self._shape = () if channels is None else (channels,)
         self._stream = None if rate == sample_rate else self._new_stream()
         self.open = False
         """Whether something has come in since the last :meth:`finish` or :meth:`clear`."""
@@ -308,7 +312,7 @@ class ChunkResampler:
             return 0.0
         stream = self._new_stream()
         rate, sample_rate = self._rates
-        step = np.zeros(max(rate // 1000, 1), np.float32)
+        step = np.zeros((max(rate // 1000, 1), *self._shape), np.float32)
         longest = 0.0
         for _ in range(2000):
             stream.resample_chunk(step)
@@ -318,14 +322,13 @@ class ChunkResampler:
     def feed(self, samples: Waveform) -> Waveform:
         """(S,) float32, S not 0 -> what is ready by now, (S',) float32 in [-1, 1]."""
         self.open = True
-        out = samples if self._stream is None else self._stream.resample_chunk(samples)
-        return np.clip(out, -1.0, 1.0)
+        return self._resample(samples)
 
     def finish(self) -> Waveform:
         """The rest of what came in, (S',) float32 in [-1, 1]; what comes next is a new sound."""
-        rest = np.zeros(0, np.float32)
+        rest = np.zeros((*self._shape, 0), np.float32)
         if self._stream is not None and self.open:
-            rest = np.clip(self._stream.resample_chunk(rest, last=True), -1.0, 1.0)
+            rest = self._resample(rest, last=True)
         self.clear()
         return rest
 
@@ -335,25 +338,33 @@ class ChunkResampler:
         if self._stream is not None:
             self._stream.clear()
 
+    def _resample(self, samples: Waveform, *, last: bool = False) -> Waveform:
+        if self._stream is not None:  # which has the channels side by side
+            samples = self._stream.resample_chunk(np.ascontiguousarray(samples.T), last=last).T
+        return np.clip(samples, -1.0, 1.0)
+
     def _new_stream(self) -> Any:
         import soxr
 
-        return soxr.ResampleStream(*self._rates, 1, dtype="float32", quality="HQ")
+        channels = self._shape[0] if self._shape else 1
+        return soxr.ResampleStream(*self._rates, channels, dtype="float32", quality="HQ")
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """A piece of sound as decoded, (S,) float32; the rate in Hz, the start in seconds."""
+    """A piece of sound as decoded, (C, S) float32; the rate in Hz, the start in seconds."""
 
     samples: Waveform
     rate: int
     start: float | None = None
+    channels: tuple[str, ...] = ()
+    """FFmpeg's names of the loudspeakers, such as ``FL``; empty where they are not known."""
 
 
 def _collect(
     chunks: Iterator[Chunk], *, sample_rate: int, max_seconds: float, name: str
 ) -> Waveform:
-    """Resample chunks (S,) one after another and join them, within ``max_seconds``."""
+    """Mix and resample chunks one after another and join them, within ``max_seconds``."""
     # One array that grows in place: joining pieces at the end would take twice the memory, and
     # where memory is short NumPy says so clearly, a decoder does not.
     wave: Waveform = np.empty(0, dtype=np.float32)
@@ -376,34 +387,39 @@ def _collect(
 def _resampled(
     chunks: Iterator[Chunk], sample_rate: int, name: str
 ) -> Iterator[tuple[Waveform, float]]:
-    """Chunks at their own rates -> (S,) float32 in [-1, 1], and seconds read so far."""
+    """Chunks at their own rates -> (S,) float32 mono in [-1, 1], and seconds read so far."""
     seconds = 0.0
     # Rates change inside a file where files were joined end to end.
     for rate, same in groupby(chunks, key=lambda chunk: chunk.rate):
         resampler = ChunkResampler(rate, sample_rate)
         for chunk in same:
-            seconds += chunk.samples.shape[0] / rate
-            yield resampler.feed(chunk.samples), seconds
+            seconds += chunk.samples.shape[1] / rate
+            yield resampler.feed(chunk.samples.mean(axis=0, dtype=np.float32)), seconds
         yield resampler.finish(), seconds
     if not seconds:
         raise AudioError(f"{name}: holds no sound samples; give a sound that is not empty")
 
 
-def _file_chunks(
+def sound_stream(container: av.container.InputContainer, name: str) -> av.AudioStream:
+    """The sound track that is taken of a file, the first one; AudioError where there is none."""
+    if not container.streams.audio:
+        raise AudioError(f"{name}: has no sound track; give {AUDIO_FORMATS}")
+    return container.streams.audio[0]
+
+
+def file_chunks(
     source: str | Path | bytes, *, name: str, enter: float | None = None
 ) -> Iterator[Chunk]:
-    """Decode a file's first sound track to mono chunks (S,) float32, holes filled with zeros.
+    """Decode a file's sound track to chunks (C, S) float32, holes filled with zeros.
 
     With ``enter``, from about that second of the container's clock on: where the file allows no
     such jump the chunks begin elsewhere, as their ``start`` says.
     """
     import av
 
-    with open_container(source, name, _WANTED) as container:
-        if not container.streams.audio:
-            raise AudioError(f"{name}: has no sound track; give {AUDIO_FORMATS}")
+    with open_container(source, name, SOUND) as container:
+        stream = sound_stream(container, name)
         # Only plain samples can be on a wrong scale; a codec that overshoots is damaged.
-        stream = container.streams.audio[0]
         codec = stream.codec_context
         # There is none where the decoder is not known; decoding then says so.
         plain = codec is not None and codec.name.startswith("pcm_")
@@ -413,7 +429,8 @@ def _file_chunks(
             with suppress(av.FFmpegError, OSError):
                 container.seek(int(enter / stream.time_base), stream=stream)
         for frame in _decoded(container, name):
-            samples = _mono(frame, scale)
+            samples = _planar(frame, scale)
+            channels = tuple(channel.name for channel in frame.layout.channels)
             start = None if frame.pts is None else frame.time
             rate = whole_rate(frame.sample_rate, name=name)
             if start is not None and expected is not None:
@@ -421,23 +438,23 @@ def _file_chunks(
                 if _GAP_SECONDS < hole < _JUMP_SECONDS:
                     count = round(hole * rate)
                     for at in range(0, count, rate):  # a second at a time
-                        zeros = np.zeros(min(rate, count - at), np.float32)
-                        yield Chunk(zeros, rate, expected + at / rate)
-            yield Chunk(samples, rate, start)
+                        zeros = np.zeros((len(samples), min(rate, count - at)), np.float32)
+                        yield Chunk(zeros, rate, expected + at / rate, channels)
+            yield Chunk(samples, rate, start, channels)
             if start is None:
                 start = expected
-            expected = None if start is None else start + samples.shape[0] / rate
+            expected = None if start is None else start + samples.shape[1] / rate
         scale.finish()
 
 
 def _decoded(container: av.container.InputContainer, name: str) -> Iterator[av.AudioFrame]:
-    """Frames of the first sound track; damaged packets are left out."""
+    """Frames of the sound track; damaged packets are left out."""
     import av
 
     problem: av.FFmpegError | None = None
     found = False
     try:
-        for packet in container.demux(container.streams.audio[0]):
+        for packet in container.demux(sound_stream(container, name)):
             try:
                 for frame in packet.decode():
                     if isinstance(frame, av.AudioFrame) and frame.samples:
@@ -455,8 +472,8 @@ def _decoded(container: av.container.InputContainer, name: str) -> Iterator[av.A
         ) from problem
 
 
-def _mono(frame: av.AudioFrame, scale: _ScaleCheck) -> Waveform:
-    """A decoded frame, planar or packed, of any sample format as (S,) float32."""
+def _planar(frame: av.AudioFrame, scale: _ScaleCheck) -> Waveform:
+    """A decoded frame, planar or packed, of any sample format as (C, S) float32."""
     channels = len(frame.layout.channels)
     planar = frame.format.is_planar
     # PyAV's to_ndarray is not used: it takes pointers for planes until one is null, and from eight
@@ -467,13 +484,11 @@ def _mono(frame: av.AudioFrame, scale: _ScaleCheck) -> Waveform:
     array = np.stack([np.frombuffer(bytes(plane), kind, size) for plane in planes])
     if not planar:
         array = array.reshape(-1, channels).T
-    return np.asarray(_to_float(array, scale).mean(axis=0, dtype=np.float32))
+    return _to_float(array, scale)
 
 
-def _array_chunks(
-    samples: npt.NDArray[Any], rate: int, *, name: str, max_seconds: float
-) -> Iterator[Chunk]:
-    """An array (S,), (S, C) or (C, S) as mono chunks of about ten seconds."""
+def array_chunks(samples: npt.NDArray[Any], rate: int, *, name: str) -> Iterator[Chunk]:
+    """An array (S,), (S, C) or (C, S) as chunks of about ten seconds."""
     array = np.asarray(samples)
     rate = whole_rate(rate, name=name)
     if array.ndim not in (1, 2):
@@ -493,7 +508,7 @@ def _array_chunks(
     step = rate * 10
     for begin in range(0, array.shape[0], step):
         part = _to_float(array[begin : begin + step], scale)
-        yield Chunk(part.mean(axis=1, dtype=np.float32), rate)
+        yield Chunk(part.T, rate)
     scale.finish()
 
 

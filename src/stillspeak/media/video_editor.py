@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from stillspeak.constants import VIDEO_FPS
 from stillspeak.errors import AudioError, OutputError, VideoError
-from stillspeak.media.encoder import add_picture, open_output, picture_encoder, rgb_frame
+from stillspeak.media.encoder import MUXERS, add_picture, open_output, picture_encoder, rgb_frame
 from stillspeak.media.marks.marking import Marking, Marks
 from stillspeak.media.source import Wanted, open_container
 from stillspeak.media.video import (
@@ -37,8 +37,7 @@ from stillspeak.system.atomic import partial_folder
 if TYPE_CHECKING:
     import av
 
-_MUXERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
-REWRITE_SUFFIXES = tuple(_MUXERS)
+REWRITE_SUFFIXES = tuple(MUXERS)
 
 MAX_HOLE = 3600.0
 """Seconds without a frame that are still taken for lost frames and not for a broken clock."""
@@ -289,7 +288,7 @@ class Rewriter:
         keeps = like.format.name in _KEPT_FORMATS and suffix != ".webm"
         self._format = like.format.name if keeps else "yuv420p"
         self._temporary = self._stack.enter_context(partial_folder(self._target)) / "video.part"
-        container = open_output(self._temporary, _MUXERS[suffix], {"comment": _PARTLY_SYNTHETIC})
+        container = open_output(self._temporary, MUXERS[suffix], {"comment": _PARTLY_SYNTHETIC})
         self._container = container
         encoder = picture_encoder(suffix, self._crf, speed=4)
         size = (height + height % 2, width + width % 2)

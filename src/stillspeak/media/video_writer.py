@@ -19,8 +19,9 @@ import numpy as np
 
 from stillspeak.constants import SAMPLE_RATE, VIDEO_FPS
 from stillspeak.errors import OutputError, OutputExistsError
-from stillspeak.media.audio import ChunkResampler, Waveform
+from stillspeak.media.audio import Waveform
 from stillspeak.media.encoder import (
+    MUXERS,
     MovieEncoder,
     add_picture,
     open_output,
@@ -28,17 +29,18 @@ from stillspeak.media.encoder import (
     rgb_frame,
 )
 from stillspeak.media.marks.marking import Marking, Marks
+from stillspeak.media.sound import SoundFeed, SoundSource, sound_of_array
 from stillspeak.media.source import reason
 from stillspeak.media.video import Frame
 from stillspeak.system.atomic import partial_folder
 
-OUTPUT_FORMATS = ".mp4, .webm or .gif, or a name without suffix for a folder of PNG files"
+OUTPUT_FORMATS = (
+    ".mp4, .mov, .mkv, .m4v, .webm or .gif, or a name without suffix for a folder of PNG files"
+)
 
 FOLDER = "folder"
-_SUFFIXES = (".mp4", ".webm", ".gif")
-# Both sound encoders run at this rate: Opus knows no 44.1 kHz, and AAC's start-up delay of
-# 1,024 samples, which some players do not take back, is 21 ms here but 64 ms at 16 kHz.
-_SOUND_RATE = 48_000
+_SUFFIXES = (*MUXERS, ".gif")
+_MOST_CHANNELS = 8  # more is an array with its axes swapped
 _AHEAD = 4  # frames that may be made before the first of them is encoded
 _GIF_MAX_FPS = 50
 _OWN_FILE = re.compile(r"\d{6,}\.png|audio\.wav")
@@ -89,7 +91,7 @@ def write_video(
     frames: Iterable[Frame],
     *,
     fps: int = VIDEO_FPS,
-    audio: Waveform | None = None,
+    audio: Waveform | SoundSource | None = None,
     sample_rate: int = SAMPLE_RATE,
     overwrite: bool = False,
     crf: int = 18,
@@ -98,25 +100,28 @@ def write_video(
 ) -> int:
     """Encode frames as they come, with the sound in step, and put the file in place whole.
 
-    The suffix decides: ``.mp4`` (H.264 and AAC), ``.webm`` (VP9 and Opus), ``.gif`` (no
-    sound), and without a suffix, or with a separator at the end, a folder of ``000000.png``
-    and so on with ``audio.wav`` (16 bit). Until all is written the work is in a temporary
-    file beside the target; after any failure nothing of it remains, and what was there
+    The suffix decides: ``.mp4``, ``.mov``, ``.mkv`` and ``.m4v`` (H.264 and AAC), ``.webm`` (VP9
+    and Opus), ``.gif`` (no sound), and without a suffix, or with a separator at the end, a folder
+    of ``000000.png`` and so on with ``audio.wav`` (16 bit). Until all is written the work is in a
+    temporary file beside the target; after any failure nothing of it remains, and what was there
     before is as it was.
 
-    MP4 and WebM need even sizes: an odd width or height gets its last column or row twice.
+    Movies need even sizes: an odd width or height gets its last column or row twice.
 
     Args:
         path: where to write.
         frames: (H, W, 3) uint8 RGB, all of one size. They are taken in the caller's thread and
             marked and encoded in another, no more than four behind.
         fps: frames a second; a GIF shows at most 50.
-        audio: (S,) float32 mono, cut or zero-padded to the length of the picture.
-        sample_rate: audio samples a second.
+        audio: (S,) or (S, C) float32, or a sound's source, cut or zero-padded to the length of the
+            picture. Mono, stereo and 5.1 are kept, and the rate where the format's encoder has it.
+            The packets of a file are copied where the format's players know them; the last one may
+            outlast the picture.
+        sample_rate: samples a second of an array.
         overwrite: replace what is there.
         crf: picture quality on H.264's scale, 0 (lossless) to 51; VP9 gets the same place
             on its own scale, GIF and PNG take no notice.
-        metadata: texts such as ``title`` and ``comment``, stored in MP4, WebM and PNG.
+        metadata: texts such as ``title`` and ``comment``, stored in movies and PNG.
         marks: what says that the frames are synthetic: watermark, content credentials, label.
             None, for footage that is not, marks nothing; what ``video_settings`` of an
             animation or a session holds marks generated frames as they should be.
@@ -142,7 +147,8 @@ def write_video(
     with ExitStack() as stack:
         with output_errors(name):
             temporary = stack.enter_context(partial_folder(target)) / "video.part"
-        output = _Output(temporary, fps, audio, sample_rate, crf, dict(metadata or {}), marking)
+        sound = sound_of_array(audio, sample_rate) if isinstance(audio, np.ndarray) else audio
+        output = _Output(temporary, fps, sound, crf, dict(metadata or {}), marking)
 
         def add(frame: Frame) -> None:
             nonlocal writer
@@ -200,15 +206,10 @@ class _Output:
 
     temporary: Path
     fps: int
-    audio: Waveform | None
-    sample_rate: int
+    sound: SoundSource | None
     crf: int
     metadata: dict[str, str]
     marking: Marking | None
-
-    def samples(self, frames: int) -> int:
-        """Samples of sound that so many frames last."""
-        return round(Fraction(frames, self.fps) * self.sample_rate)
 
 
 class _Writer:
@@ -225,41 +226,26 @@ class _Writer:
 
 
 class _MovieWriter(_Writer):
-    """MP4 or WebM: every frame is followed at once by the sound that belongs to it."""
+    """A movie: every frame is followed at once by the sound that belongs to it."""
 
     def __init__(self, output: _Output, kind: str, height: int, width: int) -> None:
-        self.output = output
         self.odd = ((0, height % 2), (0, width % 2), (0, 0)) if (height | width) % 2 else None
-        self.fed = 0
-        self.resampler = ChunkResampler(output.sample_rate, _SOUND_RATE)
-        sound = ("aac" if kind == ".mp4" else "libopus", _SOUND_RATE)
         self.movie = MovieEncoder(
             output.temporary,
-            kind[1:],
+            MUXERS[kind],
             picture_encoder(kind, output.crf),
             (height + height % 2, width + width % 2),
             output.fps,
-            None if output.audio is None else sound,
+            output.sound,
             output.metadata,
         )
 
     def add(self, frame: Frame) -> None:
         even = frame if self.odd is None else np.pad(frame, self.odd, mode="edge")
         self.movie.write(self.movie.convert(even))
-        if self.movie.sound is None or self.output.audio is None:
-            return
-        # The sound of the frames so far, silence where it has ended.
-        end = self.output.samples(self.movie.count)
-        piece = self.output.audio[self.fed : end].astype(np.float32, copy=False)
-        piece = np.pad(piece, (0, end - self.fed - piece.shape[0]))
-        self.fed = end
-        self.movie.sound.add(self.resampler.feed(piece))
 
     def finish(self) -> None:
-        if self.movie.sound is not None:
-            self.movie.sound.add(self.resampler.finish())
-        # To the sample as long as the picture.
-        self.movie.finish(round(Fraction(self.movie.count, self.output.fps) * _SOUND_RATE))
+        self.movie.finish()
 
     def close(self) -> None:
         self.movie.close()
@@ -352,25 +338,23 @@ class _FolderWriter(_Writer):
         self.count += 1
 
     def finish(self) -> None:
-        if self.output.audio is None:
+        sound = self.output.sound
+        if sound is None:
             return
-        total = self.output.samples(self.count)
-        step = 60 * self.output.sample_rate
+        total, feed = round(Fraction(self.count, self.output.fps) * sound.rate), SoundFeed(sound)
         with wave.open(str(self.output.temporary / "audio.wav"), "wb") as file:
-            file.setnchannels(1)
+            file.setnchannels(sound.channels)
             file.setsampwidth(2)
-            file.setframerate(self.output.sample_rate)
-            for begin in range(0, total, step):
-                end = min(begin + step, total)
-                piece = self.output.audio[begin:end]
-                piece = np.pad(piece, (0, end - begin - piece.shape[0]))
+            file.setframerate(sound.rate)
+            for begin in range(0, total, sound.rate):
+                piece = feed.take(min(sound.rate, total - begin)).T
                 # The factor of the reader, so that what is read back is what was given.
                 whole = np.clip(np.rint(piece * 32768.0), -32768, 32767)
                 file.writeframes(whole.astype("<i2").tobytes())
 
 
 def _output_kind(path: str | Path) -> str:
-    """``.mp4``, ``.webm``, ``.gif`` or ``FOLDER``."""
+    """A suffix such as ``.mp4``, or ``FOLDER``."""
     text = os.fspath(path)
     if not Path(text).name:
         raise OutputError(f"{text or '(empty)'}: not a name to write to; give {OUTPUT_FORMATS}")
@@ -406,16 +390,19 @@ def _check_output_folder(target: Path, overwrite: bool) -> None:
             )
 
 
-def _check_settings(fps: int, crf: int, audio: Waveform | None, sample_rate: int) -> None:
+def _check_settings(
+    fps: int, crf: int, audio: Waveform | SoundSource | None, sample_rate: int
+) -> None:
     for setting, value in (("fps", fps), ("sample_rate", sample_rate)):
         if not isinstance(value, int) or value <= 0:
             raise ValueError(f"{setting} is {value!r}, it must be a positive whole number")
     if not 0 <= crf <= 51:
         raise ValueError(f"crf is {crf}, it must be 0 to 51")
-    if audio is None:
+    if audio is None or isinstance(audio, SoundSource):
         return
-    if audio.ndim != 1 or audio.dtype.kind != "f":
-        raise ValueError(f"audio is {audio.dtype} {audio.shape}, it must be (S,) float32")
+    channels = audio.shape[1] if audio.ndim == 2 else 1
+    if audio.ndim not in (1, 2) or audio.dtype.kind != "f" or not 1 <= channels <= _MOST_CHANNELS:
+        raise ValueError(f"audio is {audio.dtype} {audio.shape}, it must be (S,) or (S, C) float32")
     if not np.isfinite(audio).all():
         raise ValueError("audio holds NaN or infinite samples")
 

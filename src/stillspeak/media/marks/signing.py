@@ -38,11 +38,12 @@ WATERMARK_METHOD = "org.stillspeak.watermark.1"
 
 FORMATS = {
     ".mp4": "video/mp4",
+    ".m4v": "video/mp4",
     ".mov": "video/quicktime",
     ".gif": "image/gif",
     ".png": "image/png",
 }
-"""What is written with credentials, by suffix. WebM has no place for them."""
+"""What is written with credentials, by suffix. WebM and Matroska have no place for them."""
 
 NO_NETWORK = {
     "verify": {"remote_manifest_fetch": False, "ocsp_fetch": False, "verify_trust": True},
