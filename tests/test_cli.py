@@ -240,7 +240,7 @@ def test_closed_streams_are_one_line(animate, monkeypatch):
 
 
 def test_stdin_is_read_up_to_a_bound(animate, monkeypatch):
-    monkeypatch.setattr("stillspeak.cli.animate.MAX_STDIN_BYTES", 2**20)
+    monkeypatch.setattr("stillspeak.cli.common.MAX_STDIN_BYTES", 2**20)
     feed(monkeypatch, bytes(2**20 + 1))
     outcome = animate("-", "speech.wav", "-o", "out.mp4")
     assert outcome.code == 1

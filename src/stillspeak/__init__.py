@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from stillspeak.media.video_writer import write_video
     from stillspeak.models.config import GeneratorConfig
     from stillspeak.models.generator import Generator
+    from stillspeak.poses import PoseTrack, hear_poses
     from stillspeak.stream import StreamSession
     from stillspeak.weights import load_model, save_model
 
@@ -38,9 +39,11 @@ __all__ = [
     "GeneratorConfig",
     "LandmarkDetector",
     "MediaPipeDetector",
+    "PoseTrack",
     "StillspeakError",
     "StreamSession",
     "animate",
+    "hear_poses",
     "load_audio",
     "load_image",
     "load_model",
@@ -57,6 +60,8 @@ _HOMES = {
     "MediaPipeDetector": "face.landmarks",
     "Generator": "models.generator",
     "GeneratorConfig": "models.config",
+    "PoseTrack": "poses",
+    "hear_poses": "poses",
     "StreamSession": "stream",
     "load_audio": "media.audio",
     "load_image": "media.image",

@@ -6,7 +6,8 @@ How many windows a :class:`Synthesizer` gets at a time does not matter.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any, Self
 
 import numpy as np
@@ -129,6 +130,24 @@ class Performer:
             heard = self._listener.hear(decoded.features)
         motion.units[:] += self._mood.draw(len(windows), heard)
         return decoded, motion
+
+    def perform(self, sound: Iterable[Waveform]) -> Iterator[tuple[Decoded, FaceMotion]]:
+        """What :meth:`compute` gives for the next frames, up to :data:`CHUNK` at a time, of a sound
+        in pieces (S,) float32 in [-1, 1] at the engine's rate; memory holds one piece."""
+        config = self.engine.config
+        before = (config.window - config.hop) // 2
+        after = config.window - config.hop - before
+        step, beyond = CHUNK * config.hop, config.window - config.hop
+        waiting = np.zeros(before, np.float32)
+        for piece in chain(sound, [None]):
+            last = piece is None
+            more = np.zeros(after, np.float32) if piece is None else piece
+            waiting = np.concatenate((waiting, more))
+            while len(waiting) >= (config.window if last else step + beyond):
+                heard = waiting[: step + beyond]
+                windows = np.lib.stride_tricks.sliding_window_view(heard, config.window)
+                yield self.compute(windows[:: config.hop])
+                waiting = waiting[step:]
 
 
 class Synthesizer(Performer):

@@ -22,16 +22,16 @@ from stillspeak.cli.common import (
     Overwrite,
     Quiet,
     progress_bar,
+    read_source,
     save,
     tell,
     tell_unmarked,
     tell_warnings,
     usage,
 )
-from stillspeak.errors import ConfigError, InputError, OutputError
+from stillspeak.errors import ConfigError, OutputError
 from stillspeak.options import OPTIONS, AnimateOptions, Speeches, read_faces
 
-MAX_STDIN_BYTES = 512 * 2**20
 STDOUT_FORMATS = ("mp4", "webm", "gif")
 
 
@@ -53,6 +53,9 @@ def animate(
         list[str] | None,
         typer.Option(help="N=FILE, with --face 0,N: what face N says; without, it listens."),
     ] = None,
+    export: Annotated[
+        Path | None, "Also write the face's timing as JSON lines, as stillspeak poses does."
+    ] = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -70,7 +73,8 @@ def animate(
     except ConfigError as error:
         raise typer.BadParameter(str(error)) from error
     options = replace(options, face=first)
-    how = _How(model, device, options, others, marks, overwrite, quiet, as_json)
+    how = _How(model, device, options, others, marks, export, overwrite, quiet, as_json)
+    usage({"--export goes with one face, and not with --jobs": export and (others or jobs)})
     if jobs is not None:
         given = photo or speech or output or stdout_format or others
         usage({"--jobs takes its files from the table alone": given})
@@ -101,6 +105,7 @@ class _How:
     options: AnimateOptions
     others: Speeches
     marks: MarkOptions
+    export: Path | None
     overwrite: bool
     quiet: bool
     as_json: bool
@@ -108,9 +113,11 @@ class _How:
 
 def _animate_one(photo: str, speech: str, output: str, stdout_format: str, how: _How) -> None:
     started = time.perf_counter()
-    from stillspeak.media.video_writer import check_output
+    from stillspeak.media.video_writer import check_file, check_output
 
     choices = how.marks.choices()
+    if how.export is not None:
+        check_file(how.export, overwrite=how.overwrite)
     if output != "-":
         check_output(output, overwrite=how.overwrite)  # before the slow part
     elif sys.stdout is None:
@@ -121,14 +128,20 @@ def _animate_one(photo: str, speech: str, output: str, stdout_format: str, how: 
     speech_name = "standard input" if speech == "-" else speech
     with Animator(how.model, device=how.device) as animator:
         animation = animator.animate(
-            _source(photo),
-            _source(speech),
+            read_source(photo),
+            read_source(speech),
             how.options,
             image_name=photo_name,
             audio_name=speech_name,
             others=how.others,
         )
         tell_warnings(animation.warnings, photo_name, how.quiet)
+        if how.export is not None:
+            from stillspeak.poses import hear_poses
+
+            heard = (animation.audio, animation.sample_rate)
+            track = hear_poses(heard, how.options, animator=animator)
+            track.save(how.export, overwrite=how.overwrite)
         with tempfile.TemporaryDirectory() if output == "-" else nullcontext() as folder:
             target = str(Path(folder, f"video.{stdout_format}")) if folder else output
             frames = save(
@@ -157,18 +170,6 @@ def _animate_one(photo: str, speech: str, output: str, stdout_format: str, how: 
         print(json.dumps(result))
     elif not how.quiet:
         print(output)
-
-
-def _source(argument: str) -> str | bytes:
-    """A path as it is; ``-`` as the bytes on standard input, with a bound."""
-    if argument != "-":
-        return argument
-    if sys.stdin is None:
-        raise InputError("standard input: is closed; give a file")
-    data = sys.stdin.buffer.read(MAX_STDIN_BYTES + 1)
-    if len(data) > MAX_STDIN_BYTES:
-        raise InputError(f"standard input: more than {MAX_STDIN_BYTES >> 20} MiB; give a file")
-    return data
 
 
 def _animate_table(table: Path, part: str, skip_existing: bool, how: _How) -> None:

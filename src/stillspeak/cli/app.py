@@ -18,6 +18,7 @@ from stillspeak.cli.demo import demo
 from stillspeak.cli.evaluate import evaluate
 from stillspeak.cli.export import export
 from stillspeak.cli.inspect import inspect
+from stillspeak.cli.poses import poses
 from stillspeak.cli.prepare import prepare
 from stillspeak.cli.report import report
 from stillspeak.cli.serve import serve
@@ -98,7 +99,7 @@ def _common(
 
 for command in (
     *(animate, demo, weights, prepare, train, evaluate, report, serve, inspect, stream),
-    *(export, conceal),
+    *(export, conceal, poses),
 ):
     app.command()(with_options(command))
 app.add_typer(study_app, name="study")

@@ -20,6 +20,7 @@ import typer
 from pydantic import Field
 from pydantic.fields import FieldInfo
 
+from stillspeak.errors import InputError
 from stillspeak.options import OPTIONS
 from stillspeak.system.configuration import configuration, fields_of, range_of
 from stillspeak.system.runtime import DeviceName
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from stillspeak.animate import Animation
     from stillspeak.media.marks.marking import MarkChoices
     from stillspeak.rendering.check import StillWarning
+
+
+MAX_STDIN_BYTES = 512 * 2**20
 
 
 def known_device(name: str | None) -> str | None:
@@ -147,6 +151,18 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
     run.__signature__ = Signature(shown)  # type: ignore[attr-defined]
     run.__annotations__ = {one.name: one.annotation for one in shown}
     return run
+
+
+def read_source(argument: str) -> str | bytes:
+    """A path as it is; ``-`` as the bytes on standard input, with a bound."""
+    if argument != "-":
+        return argument
+    if sys.stdin is None:
+        raise InputError("standard input: is closed; give a file")
+    data = sys.stdin.buffer.read(MAX_STDIN_BYTES + 1)
+    if len(data) > MAX_STDIN_BYTES:
+        raise InputError(f"standard input: more than {MAX_STDIN_BYTES >> 20} MiB; give a file")
+    return data
 
 
 def usage(mistakes: Mapping[str, object]) -> None:
