@@ -364,13 +364,24 @@ def couple(k: int, talks: int) -> list[Face]:
     ]
 
 
+class Looked:
+    """Counts the frames of one person."""
+
+    def __init__(self) -> None:
+        self.frames = 0
+
+    def add(self, picture: np.ndarray, points: np.ndarray) -> None:
+        assert points.shape == (478, 2)
+        self.frames += 1
+
+
 @pytest.mark.parametrize("talks", [0, 1])
 def test_the_speaker_is_the_one_whose_lips_move(talks: int) -> None:
     faces = [couple(k, talks) for k in range(24)]
     faces[12:18] = [[]] * 6
     pictures = film(faces)
-    speaker = choose_speaker([pictures[k : k + 6] for k in range(0, 24, 6)], Planted(faces))
-    assert speaker.people == 2 and speaker.moved > 0.5
+    speaker = choose_speaker([pictures[k : k + 6] for k in range(0, 24, 6)], Planted(faces), Looked)
+    assert speaker.people == 2 and speaker.moved > 0.5 and speaker.collected.frames == 18
     assert [[p is None for p in burst] for burst in speaker.bursts] == [
         [lost] * 6 for lost in (False, False, True, False)
     ]
@@ -384,15 +395,15 @@ def test_the_speaker_is_the_one_whose_lips_move(talks: int) -> None:
 def test_a_named_speaker_need_not_move() -> None:
     faces = [couple(k, 0) for k in range(12)]
     bursts = [film(faces)[:6]]
-    silent = choose_speaker(bursts, Planted(faces), face=1)
+    silent = choose_speaker(bursts, Planted(faces), Looked, face=1)
     assert silent.moved < 0.01
     with pytest.raises(NoFaceError, match="no face number 2, 2 faces were found"):
-        choose_speaker(bursts, Planted(faces), face=2)
+        choose_speaker(bursts, Planted(faces), Looked, face=2)
 
 
 def test_a_video_without_a_face_has_no_speaker() -> None:
     with pytest.raises(NoFaceError, match=r"a\.mp4: no usable face found in any of 1 places"):
-        choose_speaker([film([[]] * 3)], Planted([[]] * 3), name="a.mp4")
+        choose_speaker([film([[]] * 3)], Planted([[]] * 3), Looked, name="a.mp4")
 
 
 @pytest.mark.skipif(grid_root() is None, reason="needs GRID clips: STILLSPEAK_GRID")
@@ -408,7 +419,7 @@ def test_of_two_real_people_the_one_who_speaks_is_found(
         frames = list(islice(read_clip(path)[0], 42))
         clips.append(frames if person == talks else [frames[0]] * 42)
     pictures = [np.hstack(pair) for pair in zip(*clips, strict=True)]
-    speaker = choose_speaker([pictures[18:24], pictures[32:38]], detector)
+    speaker = choose_speaker([pictures[18:24], pictures[32:38]], detector, Looked)
     assert speaker.people == 2
     for burst in speaker.bursts:
         middles = [points[:, 0].mean() for points in burst if points is not None]

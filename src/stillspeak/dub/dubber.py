@@ -7,13 +7,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+
+from stillspeak.dub.cover import MouthCover, shares
+from stillspeak.dub.heard import HeardPoses
 from stillspeak.errors import ConfigError
 from stillspeak.face.landmarks import LandmarkDetector, MediaPipeDetector
+from stillspeak.face.speaker import choose_speaker
+from stillspeak.face.steady import Points as Landmarks
+from stillspeak.face.tracker import FaceTracker, TrackedFace
+from stillspeak.face.who import Who
 from stillspeak.media.audio import Waveform
 from stillspeak.models.generator import Generator
+from stillspeak.rendering.appearance import Appearance, AppearanceGatherer
 from stillspeak.rendering.raster import Box, Picture
+from stillspeak.rendering.video_mouth import VideoMouth
 from stillspeak.system.runtime import choose_device
 from stillspeak.weights import DEFAULT_MODEL, load_model
+
+NO_FACE, COVERED_MOUTH = "no usable face", "something before the mouth"
+"""Why a frame stays as it is."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +53,45 @@ class DubStats:
     """Frames that begin another scene."""
     reasons: dict[str, int] = field(default_factory=dict)
     """Frames without a new mouth, by why there is none."""
+
+    def miss(self, why: str) -> None:
+        """A frame without a new mouth."""
+        self.reasons[why] = self.reasons.get(why, 0) + 1
+
+
+@dataclass(frozen=True, eq=False)
+class DubAppearance:
+    """What a video tells of its speaker: mouth, what it looks like bare, and who it is."""
+
+    mouth: Appearance
+    cover: MouthCover
+    who: Who
+
+    @classmethod
+    def gather(
+        cls,
+        detector: LandmarkDetector,
+        samples: Iterable[Sequence[Picture]],
+        *,
+        face: int | None = None,
+        name: str = "the video",
+    ) -> DubAppearance:
+        """See :meth:`Dubber.appearance`."""
+        speaker = choose_speaker(samples, detector, _Looks, face=face, name=name)
+        looks = speaker.collected
+        return cls(looks.mouth.appearance(), looks.cover, speaker.who)
+
+
+class _Looks:
+    """Gathers what frames of one person tell."""
+
+    def __init__(self) -> None:
+        self.mouth, self.cover = AppearanceGatherer(), MouthCover()
+
+    def add(self, picture: Picture, points: Landmarks) -> None:
+        """A frame (H, W, 3) uint8 and landmarks (478, 2) float32 in its pixels."""
+        self.mouth.add(picture, points)
+        self.cover.add(picture, points)
 
 
 class Dubber:
@@ -99,7 +152,7 @@ class Dubber:
         *,
         face: int | None = None,
         name: str = "the video",
-    ) -> Any:
+    ) -> DubAppearance:
         """What the speaker's mouth looks like.
 
         Args:
@@ -111,15 +164,14 @@ class Dubber:
         Raises:
             NoFaceError: no usable face in any of them.
         """
-        for _ in samples:
-            pass
-        return None
+        return DubAppearance.gather(self.detector, samples, face=face, name=name)
 
+    @torch.inference_mode()
     def draw(
         self,
         frames: Iterable[DubFrame],
         sound: Iterable[Waveform],
-        appearance: Any,
+        appearance: DubAppearance,
         *,
         stats: DubStats | None = None,
     ) -> Iterator[tuple[DubFrame, Picture | None, Box]]:
@@ -133,7 +185,24 @@ class Dubber:
             stats: counts what is done.
         """
         counted = stats or DubStats()
-        for frame in frames:
-            why = "nothing is drawn yet"
-            counted.reasons[why] = counted.reasons.get(why, 0) + 1
-            yield frame, None, (0, 0, 0, 0)
+        heard = HeardPoses(self.generator, sound)
+        mouth = VideoMouth(appearance.mouth)
+        tracker = FaceTracker(self.detector, who=appearance.who)
+
+        def tracked() -> Iterator[tuple[tuple[DubFrame, TrackedFace | None], bool]]:
+            for frame, face in tracker.track(frames, lambda one: one.picture):
+                hidden = face is not None and appearance.cover.before(frame.picture, face.points)
+                yield (frame, face), hidden
+
+        for (frame, face), shown in shares(tracked()):
+            heard.forget(frame.place)
+            share = 0.0 if face is None else face.sure * shown
+            if face is not None:
+                counted.cuts += face.cut
+            if face is None or share <= 0:
+                counted.miss(NO_FACE if face is None else COVERED_MOUTH)
+                yield frame, None, (0, 0, 0, 0)
+                continue
+            pose = heard.at(np.array([frame.place]))[0]
+            counted.drawn += 1
+            yield frame, *mouth.draw(frame.picture, face.points, pose, share)

@@ -38,6 +38,7 @@ POSE = list(POSE_POINTS)
 SHUT = 0.035
 """Distance of the inner lips, in distances between the eyes, up to which lips count as closed."""
 
+_SURELY_SHUT = 0.015
 _CHEEKS = (50, 280, 205, 425, 101, 330)
 _FACING = np.cos(np.radians(25.0))  # of a face that lends its teeth
 _WHITEST = 1.3  # times as bright as the cheeks as teeth can be
@@ -93,13 +94,43 @@ class Appearance:
         Raises:
             NoFaceError: there are none.
         """
-        seen = _Seen()
-        for picture, found in samples:
-            seen.add(picture, np.asarray(found, np.float64)[:, :2])
-        if seen.teeth is None:
+        gatherer = AppearanceGatherer()
+        for picture, points in samples:
+            gatherer.add(picture, points)
+        return gatherer.appearance()
+
+
+class AppearanceGatherer:
+    """Looks at frames of one person, one by one, and keeps a dozen parts of them."""
+
+    def __init__(self) -> None:
+        self._points: list[Points] = []
+        self._teeth: tuple[float, Picture, Points] | None = None
+        self._closed: list[tuple[float, ClosedLips]] = []
+
+    def __len__(self) -> int:
+        return len(self._points)
+
+    def add(self, picture: Picture, landmarks: npt.NDArray[np.floating]) -> None:
+        """A picture (H, W, 3) uint8 and landmarks (478, 2) in its pixels."""
+        points = np.asarray(landmarks, np.float64)[:, :2]
+        frame = face_frame(points)
+        self._points.append(frame.points)
+        shown = _teeth_shown(picture, points, frame)
+        if self._teeth is None or shown > self._teeth[0]:
+            self._teeth = (shown, picture.copy(), points)
+        self._keep_closed(picture, points, frame)
+
+    def appearance(self) -> Appearance:
+        """What they tell.
+
+        Raises:
+            NoFaceError: there were none.
+        """
+        if self._teeth is None:
             raise NoFaceError("no frame shows a usable face")
-        rest, scale = _rest(np.array(seen.points))
-        _, picture, points = seen.teeth
+        rest, scale = _rest(np.array(self._points))
+        _, picture, points = self._teeth
         frame = face_frame(points)
         known = rest_from(frame, rest, scale)
         rows, columns = picture.shape[:2]
@@ -111,49 +142,36 @@ class Appearance:
         x0, y0, x1, y1 = box = box_of(ring, rows, columns, 2)
         hole = filled(ring - np.array((x0, y0)), y1 - y0, x1 - x0)
         inside.brighten(box, light_within(hole, frame.scale, frame.axes[:, 1]))
-        return cls(
+        return Appearance(
             *(rest, scale, inside, light, frame.scale),
             cheeks=cheeks(picture, points, frame.scale),
             to_picture=face_at_lips(frame),
-            closed=tuple(lips for _, lips in seen.closed),
+            closed=tuple(lips for _, lips in self._closed),
         )
 
-
-class _Seen:
-    """What is kept of the frames looked at so far."""
-
-    def __init__(self) -> None:
-        self.points: list[Points] = []
-        self.teeth: tuple[float, Picture, Points] | None = None
-        self.closed: list[tuple[float, ClosedLips]] = []
-
-    def add(self, picture: Picture, points: Points) -> None:
-        frame = face_frame(points)
-        self.points.append(frame.points)
-        shown = _teeth_shown(picture, points, frame)
-        if self.teeth is None or shown > self.teeth[0]:
-            self.teeth = (shown, picture, points)
+    def _keep_closed(self, picture: Picture, points: Points, frame: FaceFrame) -> None:
+        """Keep the lips if they are closed, and no larger head turned alike has shown them."""
         gap = float(opening_of(frame.points[POSE]))
         if gap > SHUT:
             return
         facing = frame.rotation[:, 2]
-        # A head that is larger shows its lips more sharply.
-        worth = frame.scale * (1 - gap / (2 * SHUT))
+        # A head that is larger shows its lips more sharply; pressed lips show little of themselves.
+        worth = frame.scale * (1 - gap / (2 * SHUT)) * float(lip_thickness(frame.points[POSE])) ** 2
         near = [
             k
-            for k, (_, other) in enumerate(self.closed)
+            for k, (_, other) in enumerate(self._closed)
             if _angle(other.facing, facing) < _PER_VIEW
         ]
-        if any(self.closed[k][0] >= worth for k in near):
+        if any(self._closed[k][0] >= worth for k in near):
             return
         rows, columns = picture.shape[:2]
         x0, y0, x1, y1 = box_of(points, rows, columns, int(0.2 * frame.scale))
         part = np.ascontiguousarray(picture[y0:y1, x0:x1])
         if not part.size:
             return
-        kept = [one for k, one in enumerate(self.closed) if k not in near]
+        kept = [one for k, one in enumerate(self._closed) if k not in near]
         kept.append((worth, ClosedLips(part, points - np.array((x0, y0)), facing)))
-        self.closed = sorted(kept, key=lambda one: -one[0])[:_MOST_VIEWS]
+        self._closed = sorted(kept, key=lambda one: -one[0])[:_MOST_VIEWS]
 
 
 def _angle(one: Points, other: Points) -> float:
@@ -178,10 +196,21 @@ def _teeth_shown(picture: Picture, points: Points, frame: FaceFrame) -> float:
     return float(toothy(seen, white).mean() * height * width * share)
 
 
+def lip_thickness(own: Points) -> Points:
+    """How much of the lips is seen, of their points (..., 41, 2) in the face's own frame."""
+    middle = np.r_[3:8, 13:18]
+    outer, inner = own[..., middle, :], own[..., 20 + middle, :]
+    return np.asarray(np.linalg.norm(outer - inner, axis=-1).mean(axis=-1))
+
+
 def _rest(points: Points) -> tuple[Points, float]:
     """Rest (41, 2) and scale, of landmarks (T, 478, 2) in the face's own frame."""
-    order = np.argsort(opening_of(points[:, POSE]))
-    mean = points[order[: max(round(REST_SHARE * len(order)), 1)]].mean(axis=0)
+    gap = opening_of(points[:, POSE])
+    few = max(round(REST_SHARE * len(gap)), 1)
+    shut = points[gap <= max(float(np.sort(gap)[few - 1]), _SURELY_SHUT)]
+    # Lips that are pressed together close the mouth as well, and are not at rest.
+    thick = lip_thickness(shut[:, POSE])
+    mean = shut[thick >= np.median(thick)].mean(axis=0)
     # A mouth that never closes is let come to rest like a still's.
     still = rest_pose(mean)
     chin = still.around[AROUND.index(CHIN)]

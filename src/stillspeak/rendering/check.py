@@ -39,12 +39,14 @@ BLURRED = 0.05
 COVERED = 1.6
 """Score above which lips count as covered: log odds."""
 
+SELDOM_COVERED = (151, 9, 117, 346, 50, 280, 6, 195)
+"""Landmarks whose skin is seldom hidden: forehead, cheekbones, nose."""
+
 PATCH = (56, 64)
 """Rows and columns that the network sees."""
 
 _EYES = 48.0  # pixels between the eyes there
 _OUTSIDE = 0.06  # how far beyond the edge, in distances between the eyes, a landmark may err
-_SKIN = (151, 9, 117, 346, 50, 280, 6, 195)  # forehead, cheekbones, nose: seldom covered
 _RESOURCE = "resources/covered_mouth.safetensors"
 _LUMA = (0.299, 0.587, 0.114)
 
@@ -154,7 +156,7 @@ def mouth_patch(
     middle = (np.array(PATCH[::-1]) - 1) / 2
     to_patch[:, 2] = middle - to_patch[:, :2] @ places[list(LIPS)].mean(axis=0)
     reach = 0.05 * _EYES / float(np.hypot(*to_patch[:, 0]))
-    patches = [median_colour(picture, places[[i]], reach) for i in _SKIN]
+    patches = [median_colour(picture, places[[i]], reach) for i in SELDOM_COVERED]
     return crop_face(picture, to_patch, *PATCH), np.median(patches, axis=0)
 
 

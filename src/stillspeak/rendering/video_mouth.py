@@ -16,10 +16,12 @@ import numpy.typing as npt
 
 from stillspeak.face.align import Transform, invert_transform, smoothstep
 from stillspeak.rendering.appearance import (
+    POSE,
     Appearance,
     ClosedLips,
     cheeks,
     face_at_lips,
+    lip_thickness,
     rest_from,
 )
 from stillspeak.rendering.blend import RING, blend
@@ -31,6 +33,7 @@ from stillspeak.rendering.teeth import CarriedInside
 _GAIN = (0.4, 2.5)  # how much brighter or darker a frame may be lit than the one that lends teeth
 _NEAR, _FAR = 0.03, 0.10  # distances by which open lips move from which, and up to which, they
 # are borrowed, in distances between the eyes
+_PRESSED, _WHOLE = 0.5, 0.8  # share of the lips that is seen: pressed lips are borrowed, too
 _WIDER = np.array([1.15, 1.5])  # what is borrowed, over the lips' width and height
 _FADE = 0.05  # over which it passes into the frame, in widths of a face
 _FACE = 1.6  # width of a face, in distances between the eyes
@@ -80,7 +83,11 @@ class VideoMouth:
         out = layers.draw(pose)
         box = layers.drawn
         far = layers.farthest / frame.scale
-        borrowed = layers.open * float(smoothstep(np.array((far - _NEAR) / (_FAR - _NEAR))))
+        seen = lip_thickness(frame.points[POSE]) / lip_thickness(self.appearance.rest)
+        pressed = 1 - smoothstep((seen - _PRESSED) / (_WHOLE - _PRESSED))
+        borrowed = max(layers.open, float(pressed)) * float(
+            smoothstep(np.array((far - _NEAR) / (_FAR - _NEAR)))
+        )
         if borrowed > 0 and self.appearance.closed:
             box = around(
                 [box, self._borrow(out, frame, layers.ring, np.asarray(pose, np.float64), borrowed)]
