@@ -187,3 +187,15 @@ def test_moods_asked_and_judged(
         assert picture.size == (18 * 144 + 17 * 2, 2 * 192 + 2)
     with pytest.raises(SystemExit, match="holds no portraits"):
         moods.main([str(tmp_path), "--count", "0"])
+
+
+def test_a_tracked_video_has_its_lines() -> None:
+    from support.animate import portrait, shared_detector
+
+    still = [np.roll(portrait(), k % 3, axis=0) for k in range(12)]
+    names = [line.split(" | ")[0] for line in load("tracker").rows(still, shared_detector())]
+    assert names == ["picture by picture", "unsteadied", "tracked", "tracked, no look-ahead"]
+    lag_and_size = load("tracker").lag_and_size
+    real = np.sin(np.arange(60) / 3)
+    lag, size = lag_and_size(0.5 * np.roll(real, 1), real)
+    assert lag == pytest.approx(1, abs=0.2) and size == pytest.approx(0.5)

@@ -13,6 +13,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -165,8 +166,10 @@ class FaceTracker:
             if self._face is not None and self._face >= len(faces):
                 return None
             return search.take(image, choose_face(faces, self._face))
-        near = None if search.last is None else _nearest(faces, search.last)
-        chosen = near or who.choose(image, faces)
+        if search.last is not None and (near := _nearest(faces, search.last)):
+            return search.take(image, near)
+        found = [face for face in map(partial(search.exact, image), faces) if face is not None]
+        chosen = who.choose(image, found)
         if chosen is None:
             search.reason = "other"
             return None
@@ -285,8 +288,10 @@ class FaceSearch:
 
     def whole(self, image: Picture) -> list[Face]:
         """All faces of the picture, the largest first; thoroughly only now and then, while none
-        is found."""
+        is found or all are somebody else's."""
         age, self._age = self._age, self._age + 1
+        if self.reason == "other" and age % 5 > 1:
+            return []
         self.reason = "none"
         step = -(-max(image.shape[:2]) // _WIDE)
         small = image if step == 1 else _shrunk(image, step)
@@ -297,16 +302,19 @@ class FaceSearch:
         return [_grown(face, step) for face in self._detector.detect(small)]
 
     def take(self, image: Picture, face: Face) -> Face | None:
-        """Follow this face from here on: as it is found in the picture's own pixels."""
-        if self._follower is not None:
-            self._follower.reset()
-            self._side = 0
-            found = self._look(image, face)
-            # Once more from its own landmarks, as in the frames to come.
-            again = None if found is None else self._look(image, found)
-            face = again or found or face
-        self.last, self._age = face, 0
-        return face
+        """Follow this face from here on."""
+        self.last, self._age = self.exact(image, face), 0
+        return self.last
+
+    def exact(self, image: Picture, face: Face) -> Face | None:
+        """The face as it is found in the picture's own pixels."""
+        if self._follower is None:
+            return face
+        self._follower.reset()
+        self._side = 0
+        found = self._look(image, face)
+        # Once more from its own landmarks, as in the frames to come.
+        return found and self._look(image, found)
 
     def _look(self, image: Picture, face: Face) -> Face | None:
         assert self._follower is not None
