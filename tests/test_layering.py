@@ -141,6 +141,14 @@ def test_the_web_application_is_there_before_anything_heavy() -> None:
     assert run_python(code) == "[]"
 
 
+def test_the_function_dub_stays_where_its_package_is_imported() -> None:
+    code = (
+        "import stillspeak.dub.video, stillspeak; from stillspeak.dub.video import dub; "
+        "print(stillspeak.dub is dub, callable(stillspeak.dub))"
+    )
+    assert run_python(code) == "True True"
+
+
 def test_the_function_animate_stays_where_the_module_of_its_name_is_imported() -> None:
     code = "import stillspeak; stillspeak.Animation; print(type(stillspeak.animate).__name__)"
     assert run_python(code) == "function"

@@ -10,8 +10,8 @@ import stillspeak
 
 PUBLIC = {
     "Animation", "Animator", "Face", "Generator", "GeneratorConfig", "LandmarkDetector",
-    "MediaPipeDetector", "PoseTrack", "StillspeakError", "StreamSession", "animate", "hear_poses",
-    "load_audio", "load_image", "load_model", "save_model", "write_video",
+    "MediaPipeDetector", "PoseTrack", "StillspeakError", "StreamSession", "animate", "dub",
+    "hear_poses", "load_audio", "load_image", "load_model", "save_model", "write_video",
 }  # fmt: skip
 
 HEAVY = ("torch", "mediapipe", "av", "cv2", "PIL", "pydantic", "typer", "numpy", "matplotlib")

@@ -19,6 +19,7 @@ from stillspeak.errors import StillspeakError
 
 if TYPE_CHECKING:
     from stillspeak.animate import Animation, Animator, animate
+    from stillspeak.dub.video import dub
     from stillspeak.face.landmarks import Face, LandmarkDetector, MediaPipeDetector
     from stillspeak.media.audio import load_audio
     from stillspeak.media.image import load_image
@@ -43,6 +44,7 @@ __all__ = [
     "StillspeakError",
     "StreamSession",
     "animate",
+    "dub",
     "hear_poses",
     "load_audio",
     "load_image",
@@ -55,6 +57,7 @@ _HOMES = {
     "Animation": "animate",
     "Animator": "animate",
     "animate": "animate",
+    "dub": "dub.video",
     "Face": "face.landmarks",
     "LandmarkDetector": "face.landmarks",
     "MediaPipeDetector": "face.landmarks",
@@ -86,7 +89,7 @@ def __dir__() -> list[str]:
 
 
 class _Package(ModuleType):
-    """Keeps :func:`animate` in its place.
+    """Keeps :func:`animate` and :func:`dub` in their places.
 
     The first import of the module of that name makes Python store the module here, and
     ``stillspeak.animate(...)`` would be a call of a module.

@@ -11,9 +11,9 @@ import torch
 from stillspeak.animate import Animator
 from stillspeak.conceal import concealer as core
 from stillspeak.conceal import gap as bridge
-from stillspeak.conceal.concealer import Concealer, GapStats, InputFrame, model_place
+from stillspeak.conceal.concealer import Concealer, GapStats, InputFrame
 from stillspeak.conceal.gap import fading
-from stillspeak.dub.heard import HeardPoses, SeenMouth, joined_shapes
+from stillspeak.dub.heard import HeardPoses, SeenMouth, joined_shapes, model_place
 from stillspeak.errors import ConfigError, NoFaceError, VideoError
 from stillspeak.face.align import transform_points
 from stillspeak.face.landmarks import Face

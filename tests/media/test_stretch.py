@@ -49,7 +49,7 @@ def test_a_file_that_cannot_be_entered_is_read_from_its_beginning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = film(tmp_path / "a.mp4", counting(300), Fraction(25), [9.5], 12.0)
-    monkeypatch.setattr(video, "_jump", lambda *_: None)
+    monkeypatch.setattr(video, "enter", lambda *_: None)
     frames = [number(frame) for frame in iter_frames(file, fps=25, start=9.0, end=10.0)]
     assert frames == list(range(225, 250))
 

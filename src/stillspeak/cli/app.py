@@ -15,6 +15,7 @@ from stillspeak.cli.animate import animate
 from stillspeak.cli.common import fail, with_options
 from stillspeak.cli.conceal import conceal
 from stillspeak.cli.demo import demo
+from stillspeak.cli.dub import dub
 from stillspeak.cli.evaluate import evaluate
 from stillspeak.cli.export import export
 from stillspeak.cli.inspect import inspect
@@ -99,7 +100,7 @@ def _common(
 
 for command in (
     *(animate, demo, weights, prepare, train, evaluate, report, serve, inspect, stream),
-    *(export, conceal, poses),
+    *(export, conceal, dub, poses),
 ):
     app.command()(with_options(command))
 app.add_typer(study_app, name="study")

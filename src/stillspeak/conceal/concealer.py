@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -17,7 +17,7 @@ import torch
 from stillspeak.conceal.gap import Anchor, AnchorRenderer, End, GapFiller, pass_over
 from stillspeak.conceal.optical_flow import RIGID, eye_region, pull, rigid_flow
 from stillspeak.conceal.options import GapKeywords, GapOptions
-from stillspeak.dub.heard import HeardPoses
+from stillspeak.dub.heard import HeardPoses, model_place
 from stillspeak.errors import ConfigError, FaceError, NoFaceError, VideoError
 from stillspeak.face.align import similarity_transform, smoothstep, transform_points
 from stillspeak.face.eyes import EYELIDS
@@ -29,15 +29,13 @@ from stillspeak.face.landmarks import (
     choose_face,
 )
 from stillspeak.media.audio import Waveform
-from stillspeak.media.marks.marking import MarkChoices, Marks
-from stillspeak.media.marks.origin import Origin, describe_video
 from stillspeak.models.config import GeneratorConfig
 from stillspeak.models.generator import Generator
 from stillspeak.motion.process import MotionProcess
 from stillspeak.options import AnimateOptions
 from stillspeak.rendering.raster import Picture
 from stillspeak.system.runtime import choose_device
-from stillspeak.weights import DEFAULT_MODEL, identify_model, load_model
+from stillspeak.weights import DEFAULT_MODEL, load_model
 
 LONG = 20.0
 """Seconds of a gap after which frames are made without waiting for its end."""
@@ -118,7 +116,8 @@ class Concealer:
                 f"needs a model that predicts how the mouth moves; use {DEFAULT_MODEL!r}"
             )
         self.generator = loaded.to(choose_device(device)).eval()
-        self._model = None if isinstance(model, Generator) else model
+        self.model = None if isinstance(model, Generator) else model
+        """What credentials name."""
         self._detector = detector
 
     @property
@@ -127,16 +126,6 @@ class Concealer:
         if self._detector is None:
             self._detector = MediaPipeDetector()
         return self._detector
-
-    def marks(
-        self, video: str | Path, settings: Mapping[str, Any], choices: MarkChoices
-    ) -> Marks | None:
-        """What credentials tell of an edited video, settings as JSON values; None: nothing."""
-        if not choices.mark:
-            return None
-        name, sha256 = identify_model(self._model)
-        origin = Origin(name, sha256, edited=describe_video(video), settings=settings)
-        return replace(choices.applied(Marks(origin)), watermark=False)
 
     def close(self) -> None:
         """Release the detector."""
@@ -215,11 +204,6 @@ class Concealer:
         motion = eyes_and_brows(given.motion, self.generator.config)
         heard = HeardPoses(self.generator, sound, motion)
         yield from _GapRun(self, heard, given, stats or GapStats(), name).all(frames)
-
-
-def model_place(seconds: float, fps: float, generator: Generator) -> float:
-    """A video frame's place in model frames, the middles of both being brought together."""
-    return (seconds + 0.5 / fps) * generator.config.fps - 0.5
 
 
 def eyes_and_brows(options: AnimateOptions, config: GeneratorConfig) -> MotionProcess:

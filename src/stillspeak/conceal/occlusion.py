@@ -20,20 +20,13 @@ import numpy.typing as npt
 import torch
 
 from stillspeak.conceal.compositing import head_place, lay_over
-from stillspeak.conceal.concealer import Concealer, eyes_and_brows, model_place
+from stillspeak.conceal.concealer import Concealer, eyes_and_brows
 from stillspeak.conceal.gap import Anchor, AnchorRenderer, fading
 from stillspeak.conceal.masks import HIDDEN, Mask, MaskSource, values_at
 from stillspeak.conceal.options import MEMORY, MotionKeywords, MotionOptions
-from stillspeak.conceal.video import (
-    EditedVideo,
-    OutputKeywords,
-    OutputOptions,
-    Progress,
-    check_sound,
-    picture_sound,
-    rewriting,
-)
-from stillspeak.dub.heard import HeardPoses, joined_shapes
+from stillspeak.conceal.video import check_sound, picture_sound, rewriting
+from stillspeak.dub.heard import HeardPoses, joined_shapes, model_place
+from stillspeak.dub.output import EditedVideo, OutputKeywords, OutputOptions, Progress
 from stillspeak.errors import ConfigError, FaceError, InputError, NoFaceError, VideoError
 from stillspeak.face.align import Transform, transform_points
 from stillspeak.face.eyes import EYELIDS
@@ -118,7 +111,7 @@ def uncover_video(
         progress: told of every frame.
         options: seed, face (of the reference), blink and expression (where both eyes are hidden)
             as for ``animate``; crf, overwrite, mark, certificate, key: see
-            :class:`~stillspeak.conceal.video.OutputOptions`.
+            :class:`~stillspeak.dub.output.OutputOptions`.
 
     Raises:
         VideoError, AudioError, ImageError, InputError: an input cannot be read or used.
@@ -160,7 +153,7 @@ def uncover_video(
             if picture is None:
                 writer.keep(one.frame)
             else:
-                writer.change(one.frame, picture, (picture != one.picture).any(axis=2))
+                writer.change(one.frame, one.picture, picture)
             if progress is not None:
                 progress(writer.frames)
         if deoccluder.lost_track and not deoccluder.generated:

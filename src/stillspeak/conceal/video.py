@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -16,13 +16,13 @@ from stillspeak.conceal.concealer import (
     Concealer,
     GapStats,
     InputFrame,
-    model_place,
 )
 from stillspeak.conceal.lost_frames import Interval, PictureCheck, lost_from
 from stillspeak.conceal.options import GapKeywords, GapOptions
+from stillspeak.dub.heard import model_place
+from stillspeak.dub.output import EditedVideo, OutputKeywords, OutputOptions, Progress
 from stillspeak.errors import AudioError, ConfigError, InputError, VideoError
 from stillspeak.media.audio import Waveform, read_track
-from stillspeak.media.marks.marking import MarkChoices
 from stillspeak.media.video_editor import (
     MAX_HOLE,
     Rewriter,
@@ -38,65 +38,9 @@ ENDS = 0.5
 
 MIN_FPS, MAX_FPS = 1, 240
 
-Progress = Callable[[int], None] | None
-"""Called with the number of frames written so far."""
-
-
-class OutputKeywords(TypedDict, total=False):
-    """The fields of :class:`OutputOptions` as keywords."""
-
-    crf: int
-    overwrite: bool
-    mark: bool
-    certificate: str | Path | None
-    key: str | Path | None
-
-
-@dataclass(frozen=True)
-class OutputOptions:
-    """How an edited video is written."""
-
-    crf: int = 12
-    """Picture quality on H.264's scale, 0 being lossless."""
-    overwrite: bool = False
-    """Replace an existing file."""
-    mark: bool = True
-    """Leave content credentials that say that parts are generated, where the format has a place
-    for them (MP4, MOV)."""
-    certificate: str | Path | None = None
-    """PEM file of a certificate chain to sign with, as for ``Animation.save``."""
-    key: str | Path | None = None
-    """PEM file of its private key."""
-
-    @classmethod
-    def out_of(cls, keywords: dict[str, Any]) -> OutputOptions:
-        """Taken out of keywords that are for other options as well."""
-        return cls(
-            **{one.name: keywords.pop(one.name) for one in fields(cls) if one.name in keywords}
-        )
-
 
 class ConcealKeywords(GapKeywords, OutputKeywords, total=False):
     """The fields of :class:`GapOptions` and of :class:`OutputOptions` as keywords."""
-
-
-@dataclass(frozen=True)
-class EditedVideo:
-    """A video that was written again.
-
-    frames: written in all; ``generated`` of them made, or with a part that is made.
-    """
-
-    output: str
-    frames: int
-    fps: float
-    width: int
-    height: int
-    generated: int
-
-    def as_dict(self) -> dict[str, Any]:
-        """The same as JSON values."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -245,9 +189,8 @@ def rewriting(
 ) -> Iterator[tuple[Concealer, Rewriter]]:
     """What generates new pictures and what writes them; settings go into the credentials."""
     own = concealer or Concealer()
-    choices = MarkChoices(written.mark, None, written.certificate, written.key)
     try:
-        marks = own.marks(video, settings, choices)
+        marks = written.marks(video, own.model, settings)
         with Rewriter(
             *(video, output, scan), overwrite=written.overwrite, crf=written.crf, marks=marks
         ) as writer:

@@ -35,6 +35,11 @@ _INNER = slice(20, 40)
 _TRUST = 0.02  # of an open mouth's rest, against 1 of one that is at rest
 
 
+def model_place(seconds: float, fps: float, generator: Generator) -> float:
+    """A video frame's place in model frames, the middles of both being brought together."""
+    return (seconds + 0.5 / fps) * generator.config.fps - 0.5
+
+
 class HeardPoses:
     """Mouth poses of a sound, in order, with a bounded memory; after its end there is silence.
 

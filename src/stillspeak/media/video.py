@@ -103,7 +103,7 @@ def iter_frames(
             zero: float | None = None
             if not jump:
                 decoded = decode(container, stream, str(path))
-            elif entered := _jump(container, stream, str(path), start):
+            elif entered := enter(container, stream, str(path), start):
                 decoded, zero = entered
             else:
                 continue
@@ -206,7 +206,7 @@ def _first_frame(
     return first
 
 
-def _jump(
+def enter(
     container: av.container.InputContainer, stream: av.VideoStream, name: str, start: float
 ) -> tuple[Iterator[av.VideoFrame], float] | None:
     """Decode from the last key frame well before ``start`` seconds after the first frame.

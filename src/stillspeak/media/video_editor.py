@@ -1,7 +1,7 @@
-"""Rewrite a video with some of its frames replaced; the sound is copied packet by packet.
+"""Rewrite a video with some of its frames replaced, and its sound copied or replaced.
 
-The good frames go from the decoder to the encoder as they are, without a detour through RGB;
-time stamps, size, rate and colour tags are the source's.
+The source's own samples go from the decoder to the encoder as they are, without a detour through
+RGB; time stamps, size, rotation, rate and colour tags are the source's.
 """
 
 from __future__ import annotations
@@ -11,16 +11,24 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from stillspeak.constants import VIDEO_FPS
-from stillspeak.errors import AudioError, OutputError, VideoError
-from stillspeak.media.encoder import MUXERS, add_picture, open_output, picture_encoder, rgb_frame
+from stillspeak.errors import OutputError, VideoError
+from stillspeak.media.encoder import (
+    MUXERS,
+    SoundWriter,
+    add_picture,
+    open_output,
+    picture_encoder,
+    rgb_frame,
+)
 from stillspeak.media.marks.marking import Marking, Marks
-from stillspeak.media.source import Wanted, open_container
+from stillspeak.media.sound import SoundSource
+from stillspeak.media.tracks import CopiedTracks
 from stillspeak.media.video import (
     VIDEO_FORMATS,
     Frame,
@@ -39,10 +47,12 @@ if TYPE_CHECKING:
 
 REWRITE_SUFFIXES = tuple(MUXERS)
 
+Box = tuple[int, int, int, int]
+"""x0, y0, x1, y1 in pixels, ends excluded."""
+
 MAX_HOLE = 3600.0
 """Seconds without a frame that are still taken for lost frames and not for a broken clock."""
 
-_WANTED = Wanted("a video", VIDEO_FORMATS, AudioError)
 _SAMPLE = 2000  # packets from which the frame rate is worked out
 _STANDARD_RATES = (
     *(Fraction(n * 1000, 1001) for n in (24, 30, 60, 120)),
@@ -66,6 +76,8 @@ class VideoScan:
     sound_start: float | None
     """Of the first sound track; None without one."""
     sound_end: float | None
+    key_interval: int
+    """Most frames from one key frame to the next."""
 
 
 def scan_video(path: str | Path, *, fps: Fraction | None = None) -> VideoScan:
@@ -77,21 +89,22 @@ def scan_video(path: str | Path, *, fps: Fraction | None = None) -> VideoScan:
     """
     name = str(path)
     times: list[float] = []
-    frames = 0
+    frames = since_key = key_interval = 0
     start = sound_start = np.inf
     end = sound_end = last_dts = -np.inf
     with open_video(path) as (container, stream), read_errors(name):
         sounds = container.streams.audio[:1]
         nominal = nominal_rate(stream)
         for packet in container.demux(stream, *sounds):
-            if packet.pts is None or packet.time_base is None or packet.dts is None:
+            if packet.pts is None or packet.time_base is None:
                 continue
             time = float(packet.pts * packet.time_base)
             own = float((packet.duration or 0) * packet.time_base)
             if packet.stream is not stream:
                 sound_start, sound_end = min(sound_start, time), max(sound_end, time + own)
                 continue
-            dts = float(packet.dts * packet.time_base)
+            # Matroska has no decoding times; the first ones cannot be worked out.
+            dts = last_dts if packet.dts is None else float(packet.dts * packet.time_base)
             if dts < last_dts - 1.0:
                 raise VideoError(
                     f"{name}: its clock is set back at {last_dts:.1f} s, as in files joined end to "
@@ -99,6 +112,8 @@ def scan_video(path: str | Path, *, fps: Fraction | None = None) -> VideoScan:
                 )
             last_dts = dts
             frames += 1
+            since_key = 1 if packet.is_keyframe else since_key + 1
+            key_interval = max(key_interval, since_key)
             start, end = min(start, time), max(end, time)
             if len(times) < _SAMPLE:
                 times.append(time)
@@ -106,8 +121,8 @@ def scan_video(path: str | Path, *, fps: Fraction | None = None) -> VideoScan:
         # Neither time stamps nor pictures: decoding tells which.
         raise VideoError(f"{name}: holds no video frames with time stamps; give {VIDEO_FORMATS}")
     rate = fps or _rate_of(times, nominal)
-    sound = (sound_start, sound_end) if sound_start < np.inf else (None, None)
-    return VideoScan(start, end + float(1 / rate), rate, frames, *sound)
+    begins, ends = (sound_start, sound_end) if sound_start < np.inf else (None, None)
+    return VideoScan(start, end + float(1 / rate), rate, frames, begins, ends, key_interval)
 
 
 def _rate_of(times: list[float], nominal: Fraction | None) -> Fraction:
@@ -185,19 +200,21 @@ def check_rewrite(source: str | Path, output: str | Path, *, overwrite: bool) ->
 
 
 class Rewriter:
-    """Writes frames as they come, and the source's sound packets in step with them.
+    """Writes frames as they come, and the sound and the subtitles in step with them.
 
     A context manager: left without an error it puts the file in place in one step; otherwise
     nothing of it remains.
 
     Args:
-        source: the video whose sound, rate, colours and time stamps are kept.
+        source: the video whose tracks, rate, colours and time stamps are kept.
         output: where to write; see :func:`check_rewrite`.
         scan: of the source.
         overwrite: replace what is there.
         crf: picture quality on H.264's scale, 0 (lossless) to 51.
+        preset: x264's, such as ``veryfast``; None: its own choice.
         marks: what the file's credentials tell, if it has a place for them. Neither watermark nor
             label is drawn: good frames stay as they are.
+        sound: takes the place of the source's first sound track, from the first frame on.
 
     Raises:
         OutputError, OutputExistsError: it cannot be written.
@@ -212,22 +229,31 @@ class Rewriter:
         *,
         overwrite: bool = False,
         crf: int = 12,
+        preset: str | None = None,
         marks: Marks | None = None,
+        sound: SoundSource | None = None,
     ) -> None:
         if not 0 <= crf <= 51:
             raise ValueError(f"crf is {crf}, it must be 0 to 51")
         self._source, self._name, self._overwrite = source, str(output), overwrite
         self._target = check_rewrite(source, output, overwrite=overwrite)
-        self._scan, self._crf = scan, crf
+        self._scan, self._crf, self._preset, self._new_sound = scan, crf, preset, sound
         self._marking: Marking | None = None
         if marks is not None:
             plain = replace(marks, watermark=False, label=None)
             self._marking = Marking(plain, self._target.suffix.lower())
-        self._zero = scan.start if scan.sound_start is None else min(scan.start, scan.sound_start)
+        self._zero = scan.start
+        if sound is None and scan.sound_start is not None:
+            self._zero = min(scan.start, scan.sound_start)
         self._stack = ExitStack()
         self._container: av.container.OutputContainer | None = None
+        self._sound: SoundWriter | None = None
         self._shown = -1
         self.frames = 0
+        self.seconds = 0.0
+        """How long it is so far."""
+        self.left_out: list[str] = []
+        """Codecs of the source's tracks that the output has no place for."""
 
     def __enter__(self) -> Rewriter:
         return self
@@ -244,11 +270,7 @@ class Rewriter:
 
     def keep(self, frame: TimedFrame) -> None:
         """Write a frame of the source as it is."""
-        if not (self._turned or self._padded):
-            picture = frame.source.reformat(format=self._format)
-        else:
-            picture = self._from_rgb(frame.rgb())
-        self._write(picture, frame.time)
+        self._write(self._even(frame.source.reformat(format=self._format)), frame.time)
 
     def start(self, like: TimedFrame) -> None:
         """Begin the file; ``like`` is any frame of the source."""
@@ -258,86 +280,104 @@ class Rewriter:
 
     def add(self, picture: Frame, time: float) -> None:
         """Write a new frame (H, W, 3) uint8, upright, at a time on the source's clock."""
-        self._write(self._from_rgb(picture), time)
+        self._write(self._even(self._from_rgb(self._lying(picture))), time)
 
-    def change(self, frame: TimedFrame, picture: Frame, where: npt.NDArray[np.bool_]) -> None:
-        """Write a frame of the source with new pixels where ``where`` (H, W) is True.
+    def change(self, frame: TimedFrame, was: Frame, picture: Frame, box: Box | None = None) -> None:
+        """Write a frame of the source with new pixels.
 
-        ``picture`` (H, W, 3) uint8 is upright. Elsewhere the source's own samples are kept.
+        Args:
+            frame: whose samples are kept wherever the two pictures are equal.
+            was: (H, W, 3) uint8, upright: the frame's own picture.
+            picture: likewise, with new pixels.
+            box: the only pixels that can differ; None: all.
         """
-        drawn = self._from_rgb(picture)
-        if not (self._turned or self._padded):
-            kept = frame.source.reformat(format=self._format)
-            for target, origin in zip(drawn.planes, kept.planes, strict=True):
-                new, old = _samples(target), _samples(origin)
-                down = -(-where.shape[0] // new.shape[0])
-                across = -(-where.shape[1] // new.shape[1])
-                touched = _any(where, down, across)
-                np.copyto(new, old, where=~touched[: new.shape[0], : new.shape[1]])
-        self._write(drawn, frame.time)
+        kept = frame.source.reformat(format=self._format)
+        if kept is frame.source:  # which may be the decoder's, and be shown again
+            kept = _copied(kept)
+        old, new = self._lying(was), self._lying(picture)
+        height, width = old.shape[:2]
+        x0, y0, x1, y1 = _turned(box or (0, 0, was.shape[1], was.shape[0]), self._turns, was.shape)
+        # Whole chroma samples, and a margin that the filters of the conversion see.
+        x0, y0 = max(x0 // 2 * 2 - 2, 0), max(y0 // 2 * 2 - 2, 0)
+        x1, y1 = min(-(-x1 // 2) * 2 + 2, width), min(-(-y1 // 2) * 2 + 2, height)
+        part = np.s_[y0:y1, x0:x1]
+        differs = (old[part] != new[part]).any(axis=2)
+        if differs.any():
+            for target, origin in zip(kept.planes, self._from_rgb(new[part]).planes, strict=True):
+                samples, made = _samples(target), _samples(origin)
+                down, across = -(-height // target.height), -(-width // target.width)
+                touched = _any(differs, down, across)[: made.shape[0], : made.shape[1]]
+                area = samples[y0 // down :, x0 // across :]
+                np.copyto(area[: made.shape[0], : made.shape[1]], made, where=touched)
+        self._write(self._even(kept), frame.time)
 
     def _open(self, like: av.VideoFrame) -> None:
-        import av
         from av.video.reformatter import Colorspace
 
         suffix = self._target.suffix.lower()
-        turns = round(like.rotation / 90) % 4
-        self._turned = turns != 0
-        height, width = (like.width, like.height) if turns % 2 else (like.height, like.width)
-        self._padded = bool(height % 2 or width % 2)
+        self._turns = round(like.rotation / 90) % 4
         keeps = like.format.name in _KEPT_FORMATS and suffix != ".webm"
         self._format = like.format.name if keeps else "yuv420p"
         self._temporary = self._stack.enter_context(partial_folder(self._target)) / "video.part"
         container = open_output(self._temporary, MUXERS[suffix], {"comment": _PARTLY_SYNTHETIC})
         self._container = container
-        encoder = picture_encoder(suffix, self._crf, speed=4)
-        size = (height + height % 2, width + width % 2)
-        stream = add_picture(container, encoder, self._scan.fps, size, self._format)
+        codec, options = picture_encoder(suffix, self._crf, speed=4)
+        if self._preset and codec == "libx264":
+            options = options | {"preset": self._preset}
+        # Subsampled colours have no place for the last of an odd number of rows or columns.
+        self._size = (like.height + like.height % 2, like.width + like.width % 2)
+        stream = add_picture(container, (codec, options), self._scan.fps, self._size, self._format)
         self._stream = stream
-        opened, source = self._stack.enter_context(open_video(self._source))
-        context, before = stream.codec_context, source.codec_context
-        self._time_base = source.time_base or Fraction(1, 90_000)
-        context.time_base = self._time_base
-        for tag in ("colorspace", "color_primaries", "color_trc", "color_range"):
-            setattr(context, tag, getattr(before, tag))
-        if source.sample_aspect_ratio and not self._turned:
-            context.sample_aspect_ratio = source.sample_aspect_ratio
+        if self._turns:
+            stream.set_display_rotation(90 * self._turns)
+        with open_video(self._source) as (_, source):
+            context, before = stream.codec_context, source.codec_context
+            self._time_base = source.time_base or Fraction(1, 90_000)
+            context.time_base = self._time_base
+            for tag in ("colorspace", "color_primaries", "color_trc", "color_range"):
+                setattr(context, tag, getattr(before, tag))
+            if source.sample_aspect_ratio:
+                context.sample_aspect_ratio = source.sample_aspect_ratio
         # What no tag names is taken for BT.601 both ways.
         known = like.colorspace in {int(c) for c in Colorspace}
         self._colours = {
             "dst_colorspace": like.colorspace if known else None,
             "dst_color_range": like.color_range or None,
         }
-        self._sounds = {}
-        self._packets: Iterator[av.Packet[Any]] = iter(())
-        if opened.streams.audio:
-            sound = self._stack.enter_context(
-                open_container(self._source, str(self._source), _WANTED)
-            )
-            for track in sound.streams.audio:
-                try:
-                    self._sounds[track.index] = container.add_stream_from_template(track)
-                except (ValueError, av.FFmpegError) as problem:
-                    raise self._cannot_copy(track) from problem
-            self._packets = sound.demux(*sound.streams.audio)
+        self._open_tracks(container, MUXERS[suffix])
+
+    def _open_tracks(self, container: av.container.OutputContainer, muxer: str) -> None:
+        import av
+
+        new = self._new_sound
+        if new is not None:
+            self._sound = SoundWriter(container, muxer, new)
+            self._stack.callback(self._sound.close)
+        self._tracks = CopiedTracks(
+            *(self._source, container, self._zero, self._target.name),
+            but_sound=new is not None,
+            stack=self._stack,
+        )
+        self.left_out = self._tracks.left_out
         try:
             container.start_encoding()
         except (ValueError, av.FFmpegError) as problem:
-            if not self._sounds:
+            if not self._tracks.sounds:
                 raise
-            raise self._cannot_copy(sound.streams.audio[0]) from problem
-        self._waiting: av.Packet[Any] | None = None
+            raise self._tracks.refusal() from problem
 
-    def _cannot_copy(self, track: av.AudioStream) -> OutputError:
-        return OutputError(
-            f"{self._name}: the sound ({track.codec_context.name}) cannot be copied into "
-            f"{self._target.suffix}; write .mkv instead"
-        )
+    def _lying(self, picture: Frame) -> Frame:
+        """An upright picture as the source's frames lie."""
+        return np.rot90(picture, -self._turns)
 
     def _from_rgb(self, picture: Frame) -> av.VideoFrame:
-        pad = ((0, picture.shape[0] % 2), (0, picture.shape[1] % 2), (0, 0))
-        frame = rgb_frame(np.pad(picture, pad, mode="edge"))
-        return frame.reformat(format=self._format, **self._colours)
+        return rgb_frame(picture).reformat(format=self._format, **self._colours)
+
+    def _even(self, picture: av.VideoFrame) -> av.VideoFrame:
+        """The picture with its last row and column twice, if it has an odd number of them."""
+        if (picture.height, picture.width) == self._size:
+            return picture
+        return _copied(picture, self._size)
 
     def _write(self, picture: av.VideoFrame, time: float) -> None:
         from av.video.frame import PictureType
@@ -348,40 +388,24 @@ class Rewriter:
         self._shown = max(pts, self._shown + 1)
         picture.pts, picture.time_base = self._shown, self._time_base
         picture.pict_type = PictureType.NONE  # the source's choice of key frames is not ours
+        self.seconds = time - self._zero + float(1 / self._scan.fps)
         with output_errors(self._name):
             self._container.mux(self._stream.encode(picture))
-        self.frames += 1
-        self._copy_sound(time)
-
-    def _copy_sound(self, until: float | None) -> None:
-        """Copy the packets of sound that begin before a time; None: all that are left."""
-        while True:
-            if self._waiting is None:
-                with read_errors(str(self._source)):
-                    self._waiting = next(self._packets, None)
-            packet = self._waiting
-            if packet is None:
-                return
-            if packet.dts is not None and packet.time_base is not None:
-                if until is not None and float(packet.dts * packet.time_base) > until:
-                    return
-                shift = round(self._zero / float(packet.time_base))
-                packet.dts -= shift
-                if packet.pts is not None:
-                    packet.pts -= shift
-                packet.stream = self._sounds[packet.stream.index]
-                assert self._container is not None
-                with output_errors(self._name):
-                    self._container.mux(packet)
-            self._waiting = None
+            self.frames += 1
+            if self._sound is not None:
+                self._sound.until(time - self._zero)
+            self._tracks.copy(time)
 
     def _finish(self) -> None:
         if self._container is None:
             raise OutputError(f"{self._name}: there are no frames to write; nothing was written")
         with output_errors(self._name):
             self._container.mux(self._stream.encode(None))
-        self._copy_sound(None)
-        with output_errors(self._name):
+            if self._sound is not None:
+                self._sound.finish(self.seconds)
+                self._tracks.copy(self._zero + self.seconds)
+            else:
+                self._tracks.copy(None)
             self._container.close()
             self._container = None
             # It may have appeared while the frames were made.
@@ -389,6 +413,31 @@ class Rewriter:
             if self._marking is not None:
                 self._marking.sign_file(self._temporary, self._name)
             self._temporary.replace(self._target)
+
+
+def _turned(box: Box, turns: int, shape: tuple[int, ...]) -> Box:
+    """A box of an upright picture (H, W) in the same picture as it lies, turned back so often."""
+    x0, y0, x1, y1 = box
+    height, width = shape[:2]
+    for _ in range(turns):  # a quarter clockwise
+        x0, y0, x1, y1 = height - y1, x0, height - y0, x1
+        height, width = width, height
+    return x0, y0, x1, y1
+
+
+def _copied(frame: av.VideoFrame, size: tuple[int, int] | None = None) -> av.VideoFrame:
+    """A frame's samples in one of its own, of the same size or larger by a row or a column."""
+    import av
+
+    height, width = size or (frame.height, frame.width)
+    copy = av.VideoFrame(width, height, frame.format.name)
+    for target, origin in zip(copy.planes, frame.planes, strict=True):
+        new, old = _samples(target), _samples(origin)
+        new[: old.shape[0], : old.shape[1]] = old
+        new[old.shape[0] :] = new[old.shape[0] - 1]
+        new[:, old.shape[1] :] = new[:, old.shape[1] - 1 : old.shape[1]]
+    copy.colorspace, copy.color_range = frame.colorspace, frame.color_range
+    return copy
 
 
 def _samples(plane: av.video.plane.VideoPlane) -> npt.NDArray[np.uint8]:
