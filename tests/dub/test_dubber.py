@@ -140,6 +140,17 @@ def test_pursed_lips_are_not_covered(portrait: Picture, portrait_face: Face) -> 
     assert cover.before(covered(portrait, portrait_face), portrait_face.points)
 
 
+def test_what_is_before_the_mouth_is_not_taken_for_lips(
+    dubber: Dubber, portrait: Picture, portrait_face: Face
+) -> None:
+    bare = [np.roll(portrait, k, axis=0) for k in range(6)]
+    hidden = [covered(portrait, portrait_face)] * 3
+    alone, mixed = (dubber.appearance([bare + more]).mouth for more in ([], hidden))
+    assert np.abs(alone.rest - mixed.rest).max() < 1e-6
+    assert len(mixed.closed) == len(alone.closed)
+    assert np.array_equal(mixed.cheeks, alone.cheeks)
+
+
 def test_nobody_in_a_film(dubber: Dubber, portrait: Picture) -> None:
     with pytest.raises(NoFaceError, match=r"a\.mp4"):
         dubber.appearance([[np.zeros_like(portrait)]], name="a.mp4")

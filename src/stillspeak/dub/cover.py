@@ -33,7 +33,11 @@ FADE = 3
 
 _ABOVE = 2.5  # by which the network's score exceeds the video's usual one
 _UNLIKE = 2.5  # deviations from the usual colour of the lips
-_LEAST = np.array([0.08, 0.04])  # that count as a deviation at least: of brightness, of redness
+_SURELY = 0.7  # share of the way to unlike up to which lips surely are bare
+_PARTS = ((1, 2, 3, 17, 18, 19), (4, 5, 6, 14, 15, 16), (7, 8, 9, 11, 12, 13))  # of the ring
+_LEAST = np.array(
+    [0.08, 0.04] * len(_PARTS)
+)  # that count as a deviation at least: of brightness, of redness
 
 
 class MouthCover:
@@ -54,11 +58,17 @@ class MouthCover:
 
     @cached_property
     def _limits(self) -> tuple[Points, Points, float]:
-        """The lips' usual colour (2,), how far from it is unlike, and the network's limit."""
+        """The lips' usual colour (6,), how far from it is unlike, and the network's limit."""
         usual = np.median(self._colours, axis=0)
         spread = 1.4826 * np.median(np.abs(self._colours - usual), axis=0)
         score = max(COVERED, float(np.median(self._scores)) + _ABOVE)
         return usual, _UNLIKE * np.maximum(spread, _LEAST), score
+
+    def bare(self) -> npt.NDArray[np.bool_]:
+        """Of each picture that was added, whether surely nothing is before its mouth."""
+        usual, limit, score = self._limits
+        away = (np.abs(self._colours - usual) / limit).max(axis=1)
+        return np.asarray((away < _SURELY) & (np.array(self._scores) < score - 1))
 
     def before(self, picture: Picture, points: npt.NDArray[np.floating]) -> bool:
         """Whether something is before the mouth of one frame."""
@@ -68,15 +78,19 @@ class MouthCover:
 
 
 def _lips(picture: Picture, points: npt.NDArray[np.floating]) -> Points:
-    """(2,) how bright and how red the lips are beside the upper face, in logarithms."""
+    """(6,) how bright and how red lips are beside the upper face, in logarithms: on the left, in
+    the middle, and on the right."""
     flat = np.asarray(points, np.float64)[:, :2]
     unit = face_frame(flat).scale
     ring = flat[list(OUTER_LIPS)]
     inner = ring + 0.15 * (ring.mean(axis=0) - ring)
-    lips = median_colour(picture, inner, 0.02 * unit)
     skin = median_colour(picture, flat[list(SELDOM_COVERED)], 0.06 * unit)
-    bright = np.log((lips @ LUMA) / (skin @ LUMA))
-    return np.array([bright, np.log(lips[0] / lips[1]) - np.log(skin[0] / skin[1])])
+    found = []
+    for part in _PARTS:
+        lips = median_colour(picture, inner[list(part)], 0.02 * unit)
+        found += [np.log((lips @ LUMA) / (skin @ LUMA))]
+        found += [np.log(lips[0] / lips[1]) - np.log(skin[0] / skin[1])]
+    return np.array(found)
 
 
 def shares(frames: Iterable[tuple[T, bool]]) -> Iterator[tuple[T, float]]:

@@ -79,7 +79,7 @@ class DubAppearance:
         """See :meth:`Dubber.appearance`."""
         speaker = choose_speaker(samples, detector, _Looks, face=face, name=name)
         looks = speaker.collected
-        return cls(looks.mouth.appearance(), looks.cover, speaker.who)
+        return cls(looks.mouth.appearance(looks.cover.bare()), looks.cover, speaker.who)
 
 
 class _Looks:

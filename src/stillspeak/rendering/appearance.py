@@ -43,7 +43,8 @@ _CHEEKS = (50, 280, 205, 425, 101, 330)
 _FACING = np.cos(np.radians(25.0))  # of a face that lends its teeth
 _WHITEST = 1.3  # times as bright as the cheeks as teeth can be
 _PER_VIEW = np.radians(12.0)  # by which heads are turned that each lend their closed lips
-_MOST_VIEWS = 12
+_MOST_VIEWS = 8
+_SPARE = 3  # faces that are kept of each view, should something be before the best one's mouth
 _TEETH_SHORT = 0.5  # times as bright as the cheeks: darker is no tooth
 
 
@@ -101,37 +102,45 @@ class Appearance:
 
 
 class AppearanceGatherer:
-    """Looks at frames of one person, one by one, and keeps a dozen parts of them."""
+    """Looks at frames of one person, one by one, and keeps a few parts of them."""
 
     def __init__(self) -> None:
         self._points: list[Points] = []
-        self._teeth: tuple[float, Picture, Points] | None = None
-        self._closed: list[tuple[float, ClosedLips]] = []
-
-    def __len__(self) -> int:
-        return len(self._points)
+        self._teeth: list[_Candidate] = []
+        self._closed: list[_Candidate] = []
 
     def add(self, picture: Picture, landmarks: npt.NDArray[np.floating]) -> None:
         """A picture (H, W, 3) uint8 and landmarks (478, 2) in its pixels."""
         points = np.asarray(landmarks, np.float64)[:, :2]
         frame = face_frame(points)
+        index = len(self._points)
         self._points.append(frame.points)
         shown = _teeth_shown(picture, points, frame)
-        if self._teeth is None or shown > self._teeth[0]:
-            self._teeth = (shown, picture.copy(), points)
-        self._keep_closed(picture, points, frame)
+        self._teeth = _best([*self._teeth, _Candidate(shown, index, picture, points, frame)], 1)
+        gap = float(opening_of(frame.points[POSE]))
+        if gap <= SHUT:
+            # A larger head shows its lips more sharply; pressed lips show little of themselves.
+            seen = float(lip_thickness(frame.points[POSE])) ** 2
+            worth = frame.scale * (1 - gap / (2 * SHUT)) * seen
+            one = _Candidate(worth, index, picture, points, frame)
+            self._closed = _best([*self._closed, one], _MOST_VIEWS)
 
-    def appearance(self) -> Appearance:
+    def appearance(self, bare: npt.NDArray[np.bool_] | None = None) -> Appearance:
         """What they tell.
+
+        Args:
+            bare: of each frame in order, whether nothing was before the mouth; None: of all.
 
         Raises:
             NoFaceError: there were none.
         """
-        if self._teeth is None:
+        if not self._points:
             raise NoFaceError("no frame shows a usable face")
-        rest, scale = _rest(np.array(self._points))
-        _, picture, points = self._teeth
-        frame = face_frame(points)
+        if bare is None or not bare.any():
+            bare = np.ones(len(self._points), bool)
+        rest, scale = _rest(np.array(self._points)[bare])
+        teeth = [one for one in self._teeth if bare[one.index]] or self._teeth
+        picture, points, frame = teeth[0].picture, teeth[0].points, teeth[0].frame
         known = rest_from(frame, rest, scale)
         rows, columns = picture.shape[:2]
         light = still_light(picture, points, frame.scale, box_of(points, rows, columns))
@@ -142,36 +151,57 @@ class AppearanceGatherer:
         x0, y0, x1, y1 = box = box_of(ring, rows, columns, 2)
         hole = filled(ring - np.array((x0, y0)), y1 - y0, x1 - x0)
         inside.brighten(box, light_within(hole, frame.scale, frame.axes[:, 1]))
+        closed = _apart([one for one in self._closed if bare[one.index]])
         return Appearance(
             *(rest, scale, inside, light, frame.scale),
             cheeks=cheeks(picture, points, frame.scale),
             to_picture=face_at_lips(frame),
-            closed=tuple(lips for _, lips in self._closed),
+            closed=tuple(ClosedLips(one.picture, one.points, one.facing) for one in closed),
         )
 
-    def _keep_closed(self, picture: Picture, points: Points, frame: FaceFrame) -> None:
-        """Keep the lips if they are closed, and no larger head turned alike has shown them."""
-        gap = float(opening_of(frame.points[POSE]))
-        if gap > SHUT:
-            return
-        facing = frame.rotation[:, 2]
-        # A head that is larger shows its lips more sharply; pressed lips show little of themselves.
-        worth = frame.scale * (1 - gap / (2 * SHUT)) * float(lip_thickness(frame.points[POSE])) ** 2
-        near = [
-            k
-            for k, (_, other) in enumerate(self._closed)
-            if _angle(other.facing, facing) < _PER_VIEW
-        ]
-        if any(self._closed[k][0] >= worth for k in near):
-            return
+
+class _Candidate:
+    """The face of a frame that may lend its teeth or its lips: better ones have more ``worth``."""
+
+    def __init__(
+        self, worth: float, index: int, picture: Picture, points: Points, frame: FaceFrame
+    ) -> None:
+        self.worth, self.index = worth, index
+        self._frame_picture: Picture | None = picture
+        self.picture = picture
         rows, columns = picture.shape[:2]
-        x0, y0, x1, y1 = box_of(points, rows, columns, int(0.2 * frame.scale))
-        part = np.ascontiguousarray(picture[y0:y1, x0:x1])
-        if not part.size:
-            return
-        kept = [one for k, one in enumerate(self._closed) if k not in near]
-        kept.append((worth, ClosedLips(part, points - np.array((x0, y0)), facing)))
-        self._closed = sorted(kept, key=lambda one: -one[0])[:_MOST_VIEWS]
+        self._box = box_of(points, rows, columns, int(0.2 * frame.scale))
+        self.points = points - np.array(self._box[:2])
+        self.frame = face_frame(self.points)
+        self.facing = frame.rotation[:, 2]
+
+    def keep(self) -> None:
+        """Let go of all of the frame but the face."""
+        if self._frame_picture is not None:
+            x0, y0, x1, y1 = self._box
+            self.picture = self._frame_picture[y0:y1, x0:x1].copy()
+            self._frame_picture = None
+
+
+def _best(candidates: list[_Candidate], views: int) -> list[_Candidate]:
+    """:data:`_SPARE` of each view of the head, the best first; of so many views."""
+    kept: list[_Candidate] = []
+    for one in sorted(candidates, key=lambda one: -one.worth):
+        like = [_angle(one.facing, other.facing) < _PER_VIEW for other in kept]
+        if len(kept) < views * _SPARE and (views == 1 or sum(like) < _SPARE):
+            kept.append(one)
+    for one in kept:
+        one.keep()
+    return kept
+
+
+def _apart(candidates: list[_Candidate]) -> list[_Candidate]:
+    """The best of each view."""
+    kept: list[_Candidate] = []
+    for one in candidates:
+        if all(_angle(one.facing, other.facing) >= _PER_VIEW for other in kept):
+            kept.append(one)
+    return kept
 
 
 def _angle(one: Points, other: Points) -> float:
