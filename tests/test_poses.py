@@ -209,7 +209,7 @@ def test_mistakes_are_one_line_and_leave_nothing(tmp_path, animator):
     for path, why in ((silent, "holds only silence"), (short, "too short")):
         with pytest.raises(AudioError, match=why):
             stillspeak.hear_poses(path, animator=animator).save(out)
-    with pytest.raises(ConfigError, match="give 1 to 240"):
+    with pytest.raises(ConfigError, match="fps: must be at least 1, not 0"):
         stillspeak.hear_poses(silent, animator=animator, fps=0)
     with pytest.raises(ConfigError, match="paints frames and has no poses"):
         stillspeak.hear_poses(silent, model=lively("unet"))

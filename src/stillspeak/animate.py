@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
@@ -254,9 +255,10 @@ class Animation:
     :attr:`audio`. It is read again from its file each time."""
 
     @property
-    def fps(self) -> int:
-        """Frames a second."""
-        return self.synthesizer.engine.config.fps
+    def fps(self) -> float:
+        """Frames a second; a whole number is an int."""
+        fps = self.synthesizer.fps
+        return fps.numerator if fps.denominator == 1 else float(fps)
 
     @property
     def sample_rate(self) -> int:
@@ -285,7 +287,8 @@ class Animation:
         )
 
     def __len__(self) -> int:
-        return len(self.audio) // self.synthesizer.engine.config.hop
+        config = self.synthesizer.engine.config
+        return int(Fraction(len(self.audio) // config.hop, config.fps) * self.synthesizer.fps)
 
     def __iter__(self) -> Iterator[npt.NDArray[np.uint8]]:
         if not self.speakers:
@@ -346,7 +349,7 @@ class Animation:
     def video_settings(self) -> dict[str, Any]:
         """What ``write_video`` needs besides the frames; with marks."""
         return {
-            "fps": self.fps,
+            "fps": self.synthesizer.fps,
             "audio": self.sound or self.audio,
             "sample_rate": self.sample_rate,
             "metadata": {"comment": COMMENT},

@@ -5,7 +5,7 @@ its authors' released code the frame size and rate.
 """
 
 VIDEO_FPS = 25
-"""Video frames in a second, all through the system."""
+"""Video frames in a second that the models know."""
 
 SAMPLE_RATE = 16_000
 """Audio samples in a second inside the system (mono, float32 in [-1, 1])."""

@@ -10,6 +10,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
+from fractions import Fraction
 from typing import Annotated, Any, TypedDict, TypeVar
 
 from pydantic import Field
@@ -31,6 +32,7 @@ class OptionKeywords(TypedDict, total=False):
     face: int | None
     crop: bool
     size: int | None
+    fps: float | None
     seed: int
     blink: float
     expression: float
@@ -55,6 +57,12 @@ class AnimateOptions:
     ] = None
     """By default the picture's own, at most 1,920 on the longer side, and 128 for the crop. The
     crop's is rounded to a multiple of 4, so that its shape stays."""
+    fps: Annotated[
+        float | None,
+        Field(ge=1, le=240, description="Frames a second, such as 24, 29.97, 30, 50 or 60."),
+    ] = None
+    """None: the model's own, 25 for released ones. For others movement is interpolated, and then
+    drawn."""
     seed: Annotated[
         int, Field(ge=0, le=MAX_SEED, description="Decides what the sound does not.")
     ] = 0
@@ -81,6 +89,14 @@ class AnimateOptions:
             MoodPlan.parse(self.mood)
         except ConfigError as error:
             raise ConfigError(f"mood: {error}") from error
+
+    def frame_rate(self, own: int) -> Fraction:
+        """Exact frames a second, ``own`` being the model's; 29.97 is 30,000 in 1,001 s."""
+        if self.fps is None:
+            return Fraction(own)
+        ntsc = Fraction(round(self.fps * 1.001) * 1000, 1001)
+        exact = Fraction(self.fps).limit_denominator(1000)
+        return ntsc if exact.denominator > 1 and abs(ntsc - exact) < Fraction(1, 200) else exact
 
     def record(self, *names: str) -> dict[str, Any]:
         """Options, all unless named, as content credentials state them."""

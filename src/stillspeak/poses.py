@@ -158,7 +158,6 @@ def hear_poses(
     speech: SpeechSource,
     options: AnimateOptions | None = None,
     *,
-    fps: float | None = None,
     model: str | Path | Generator = DEFAULT_MODEL,
     device: str = "auto",
     animator: Animator | None = None,
@@ -169,9 +168,8 @@ def hear_poses(
 
     Args:
         speech: path, bytes, or ``(samples, rate)``. A file is read piece by piece.
-        options: all options in one value; those of pictures mean nothing here.
-        fps: frames a second, 1 to 240; the model's by default. Others lie between two of the
-            model's frames.
+        options: all options in one value; those of pictures mean nothing here. Frames of another
+            rate than the model's lie between two of its frames.
         model, device: as for :class:`~stillspeak.animate.Animator`.
         animator: a loaded model to use in place of them.
         name: what messages call the sound.
@@ -193,8 +191,6 @@ def hear_poses(
         raise ConfigError(
             f"this model paints frames and has no poses; use one that has, such as {DEFAULT_MODEL}"
         )
-    if fps is not None and not 1 <= fps <= 240:
-        raise ConfigError(f"fps is {fps:g}; give 1 to 240")
     rate, label = generator.config.sample_rate, source_name(speech, name)
     if isinstance(speech, str | Path):
         path = speech
@@ -208,8 +204,9 @@ def hear_poses(
         def sound() -> Iterator[Waveform]:
             return iter([whole])
 
-    performer = Performer(animator.engine, options)
-    return PoseTrack(performer, sound, fps or generator.config.fps, animator.model_identity)
+    performer = Performer(animator.engine, replace(options, fps=None))
+    fps = options.fps or generator.config.fps
+    return PoseTrack(performer, sound, fps, animator.model_identity)
 
 
 def _audible(pieces: Iterable[Waveform], rate: int, name: str) -> Iterator[Waveform]:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import secrets
 from collections import deque
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Unpack
@@ -19,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stillspeak.animate import COMMENT, Animator
-from stillspeak.constants import SAMPLE_RATE, VIDEO_FPS
+from stillspeak.constants import SAMPLE_RATE
 from stillspeak.errors import AudioError, ConfigError
 from stillspeak.media.audio import ChunkResampler, Waveform, mono_chunk, whole_rate
 from stillspeak.media.marks.marking import Marks
@@ -54,13 +56,13 @@ class Frame:
     sample: int
     """Time stamp: where the frame begins, in samples at the session's rate since it began. This is
     floor(index * rate / fps) in integers, exact after any time."""
-    fps: int
+    fps: int | Fraction
     """Frames a second."""
 
     @property
     def seconds(self) -> float:
         """Time stamp in seconds since the session began."""
-        return self.index / self.fps
+        return float(self.index / self.fps)
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,8 @@ class Latency:
 
     algorithmic: float
     """From a frame's first sample to the last one that it waits for: the frame itself and the half
-    of its window beyond. 0.1 for windows of 0.16 s at 25 frames a second."""
+    of its window beyond. 0.1 for windows of 0.16 s at 25 frames a second; at another frame rate
+    than the model's, half of the model's frames and a whole one more."""
     resampling: float
     """What the resampler holds back on top of it; 0 where the sound has the model's rate."""
     median: float | None
@@ -89,7 +92,6 @@ class StreamSession:
         image, options: as for :meth:`Animator.animate`, whose keywords may be given too.
         model, device, precision: as for :class:`Animator`.
         sample_rate: samples a second of what is pushed, any whole number up to 1,000,000.
-        fps: frames a second; what the model makes, 25 for the released ones.
         threads: that a frame is computed in; None: torch's own number. One is enough for a released
             model, and does not wait for a second core that others are using.
         animator: a loaded model and detector to use, in place of ``model``, ``device`` and
@@ -98,8 +100,7 @@ class StreamSession:
     Raises:
         ImageError, FaceError, WeightsError: as for :class:`Animator`.
         AudioError: a sample rate that cannot be.
-        ConfigError: an option, the frame rate or the number of threads out of range; the device is
-            not there.
+        ConfigError: an option or the number of threads out of range; the device is not there.
     """
 
     @takes_options
@@ -110,7 +111,6 @@ class StreamSession:
         *,
         model: str | Path | Generator = DEFAULT_MODEL,
         sample_rate: int = SAMPLE_RATE,
-        fps: int = VIDEO_FPS,
         device: str = "auto",
         precision: str = "auto",
         threads: int | None = 1,
@@ -128,23 +128,24 @@ class StreamSession:
             if own is None:
                 own = after.enter_context(Animator(model, device=device, precision=precision))
             config = self._config = own.generator.config
-            if fps != config.fps:
-                raise ConfigError(f"fps {fps} is not the model's; give {config.fps}")
-            self.fps = config.fps
-            """Frames a second."""
             self._face = own.synthesizer(image, options)
+            fps = self._face.fps
+            self.fps = fps.numerator if fps.denominator == 1 else fps
+            """Frames a second."""
             # The speech is not known before it was said.
             self._origin = own.origin(self._face, None, live=secrets.token_hex(8))
         self._left = (config.window - config.hop) // 2
         self._resampler = ChunkResampler(self.sample_rate, config.sample_rate)
         self._piece = min(PIECE, self.sample_rate)  # a second at most
         self._times: deque[float] = deque(maxlen=TIMED_STEPS)
-        self._before = 0  # frames before the last reset
+        self._before = 0  # frames that were given before the last reset
         self._begin()
 
     def _begin(self, motion: bool = True) -> None:
         """Everything that sound and time have changed, as at the start."""
-        self._made = 0  # frames
+        self._made = 0  # frames of the model
+        self._given = 0  # frames at the session's rate
+        self._more: deque[Frame] = deque()  # made beyond what was asked for
         self._heard = 0  # samples at the input's rate, or as much silence
         # At the model's rate, from the beginning of the next frame's window on.
         self._sound: Waveform = np.zeros(self._left, np.float32)
@@ -174,15 +175,17 @@ class StreamSession:
     @property
     def position(self) -> int:
         """Where on the time line the next pushed sample goes, in samples at the session's rate."""
-        return -(-self._before * self.sample_rate // self.fps) + self._heard
+        return int(-(-self._before * self.sample_rate // self.fps)) + self._heard
 
     @property
     def latency(self) -> Latency:
         """What the frames wait for, and how long the latest ones took."""
         config = self._config
         times = np.array(self._times)
+        own = (self._left + config.hop) / config.sample_rate
+        between = 0.5 / config.fps + 1 / float(self.fps)
         return Latency(
-            algorithmic=(self._left + config.hop) / config.sample_rate,
+            algorithmic=own if self.fps == config.fps else own + between,
             resampling=self._resampler.delay,
             median=float(np.median(times)) if times.size else None,
             percentile_99=float(np.percentile(times, 99)) if times.size else None,
@@ -210,12 +213,11 @@ class StreamSession:
             )
         sound = mono_chunk(samples, name=SOUND)
         window = self._config.window
-        frames: list[Frame] = []
         for begin in range(0, len(sound), self._piece):
             self._hear(sound[begin : begin + self._piece])
             while len(self._sound) >= window:
-                frames.append(self._step())
-        return frames
+                self._step()
+        return self._all()
 
     def flush(self) -> list[Frame]:
         """The utterance ends here: all frames whose own sound is whole, often none or two.
@@ -224,10 +226,10 @@ class StreamSession:
         short for a frame of its own stays, as the beginning of the next frame.
         """
         self._sound = np.concatenate((self._sound, self._resampler.finish()))
-        frames = []
         while len(self._sound) >= self._left + self._config.hop:
-            frames.append(self._step())
-        return frames
+            self._step()
+        self._give(self._face.rest())
+        return self._all()
 
     def idle(self, frames: int) -> list[Frame]:
         """The next frames of a pause: what has been heard, if anything, then silence.
@@ -235,7 +237,7 @@ class StreamSession:
         Blinks, brows and head go on. What is pushed next follows on these frames.
 
         Args:
-            frames: how many; 25 a second are needed.
+            frames: how many; as many a second are needed as the session's rate says.
 
         Raises:
             ConfigError: a number that cannot be.
@@ -245,9 +247,14 @@ class StreamSession:
         if not frames:
             return []
         self._sound = np.concatenate((self._sound, self._resampler.finish()))
-        made = [self._step() for _ in range(frames)]
-        self._heard = max(self._heard, -(-self._made * self.sample_rate // self.fps))
-        return made
+        config = self._config
+        while len(self._more) < frames:
+            if (self._given + 1) * config.fps > self._made * self.fps:
+                self._step()
+            else:  # nothing beyond the pause is heard for the sake of what lies between
+                self._give(self._face.rest())
+        self._heard = max(self._heard, -(-self._made * self.sample_rate // config.fps))
+        return [self._more.popleft() for _ in range(frames)]
 
     def set_mood(self, mood: str | Mood) -> None:
         """Change the mood from the next frame on, smoothly; it stays after :meth:`reset` too.
@@ -277,7 +284,7 @@ class StreamSession:
             motion: False lets head, eyes and mood go on from where they are; only the mouth begins
                 anew.
         """
-        self._before += self._made
+        self._before += self._given - len(self._more)
         self._begin(motion)
 
     def _hear(self, piece: Waveform) -> None:
@@ -295,16 +302,26 @@ class StreamSession:
         self._sound = np.concatenate((self._sound, self._resampler.feed(piece)))
         self._heard += len(piece)
 
-    def _step(self) -> Frame:
-        """The next frame; what of its window was not heard is silence."""
+    def _step(self) -> None:
+        """Make the next frame; what of its window was not heard is silence."""
         began = perf_counter()
         config, length = self._config, len(self._sound)
         sound = np.pad(self._sound, (0, max(config.window - length, 0)))
-        with torch_threads(self._threads):
-            (picture,) = self._face.step(sound[None, : config.window])
+        self._give(self._face.step(sound[None, : config.window]))
         # Silence stands in for what is left of the frame's own sound.
         self._sound = sound[config.hop : max(length, config.hop + self._left)]
-        index = self._before + self._made
         self._made += 1
         self._times.append(perf_counter() - began)
-        return Frame(picture, index, index * self.sample_rate // self.fps, self.fps)
+
+    def _give(self, pictures: Iterator[npt.NDArray[np.uint8]]) -> None:
+        with torch_threads(self._threads):
+            for picture in pictures:
+                index = self._before + self._given
+                sample = int(index * self.sample_rate // self.fps)
+                self._more.append(Frame(picture, index, sample, self.fps))
+                self._given += 1
+
+    def _all(self) -> list[Frame]:
+        frames = list(self._more)
+        self._more.clear()
+        return frames

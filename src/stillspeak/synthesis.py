@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from stillspeak.errors import ConfigError
 from stillspeak.media.audio import Waveform, frame_windows
 from stillspeak.models.decoders import Decoded
 from stillspeak.models.engine import Engine
@@ -26,6 +27,7 @@ from stillspeak.motion.moods import AUTO, Mood, MoodPlan
 from stillspeak.motion.process import MotionProcess
 from stillspeak.options import AnimateOptions
 from stillspeak.rendering.check import StillWarning
+from stillspeak.rendering.frame_rate import FrameRateConverter
 from stillspeak.rendering.portrait import Portrait
 from stillspeak.rendering.raster import Picture, Points
 from stillspeak.rendering.renderer import FaceRenderer
@@ -58,7 +60,8 @@ class Performer:
         moments: seed of when it blinks and moves brows and head; by default the options'.
 
     Raises:
-        ConfigError: the mood is to be heard, and moods cannot be heard with this model.
+        ConfigError: the mood is to be heard, and moods cannot be heard with this model; a frame
+            rate, and the model paints frames.
     """
 
     def __init__(
@@ -70,6 +73,14 @@ class Performer:
         moments: int | None = None,
     ) -> None:
         self.engine, self.options = engine, options
+        own = engine.config.fps
+        self.fps = options.frame_rate(own)
+        """Frames a second that :meth:`compute` gives."""
+        if self.fps != own and engine.config.decoder != "layers":
+            raise ConfigError(
+                f"fps: this model paints {own} frames a second and no others; leave fps out, or "
+                "use a model that draws into the picture"
+            )
         self._prepared = prepared
         self._moments = options.seed if moments is None else moments
         self._plan = MoodPlan.parse(options.mood, options.face or 0)
@@ -79,6 +90,9 @@ class Performer:
         """As before the first window; without ``motion``, head, eyes and mood go on."""
         options, config = self.options, self.engine.config
         self._heard = Recurrence(self.engine, options.seed)
+        self._converter = None
+        if self.fps != config.fps:
+            self._converter = FrameRateConverter(config.fps, self.fps)
         if not motion:
             return
         self._mood = MoodTrack(self._plan, fps=config.fps)
@@ -123,13 +137,24 @@ class Performer:
 
     @torch.inference_mode()
     def compute(self, windows: npt.NDArray[np.float32]) -> tuple[Decoded, FaceMotion]:
-        """What the engine decodes from the next windows, and what moves the face beside it."""
+        """What the engine decodes from the next windows, and what moves the face beside it; at
+        another frame rate than the model's, as many frames as are ready."""
         decoded, motion = self.decode(windows), self._motion.draw(windows)
         heard = None
         if self._listener is not None and decoded.features is not None:
             heard = self._listener.hear(decoded.features)
         motion.units[:] += self._mood.draw(len(windows), heard)
-        return decoded, motion
+        if self._converter is None:
+            return decoded, motion
+        assert decoded.pose is not None
+        poses, motion = self._converter.feed(decoded.pose[0].double().cpu().numpy(), motion)
+        return Decoded(pose=torch.from_numpy(poses)[None]), motion
+
+    def finish(self) -> Iterator[tuple[Decoded, FaceMotion]]:
+        """What :meth:`compute` held back of the frames whose own sound was heard."""
+        if self._converter is not None:
+            poses, motion = self._converter.finish()
+            yield Decoded(pose=torch.from_numpy(poses)[None]), motion
 
     def perform(self, sound: Iterable[Waveform]) -> Iterator[tuple[Decoded, FaceMotion]]:
         """What :meth:`compute` gives for the next frames, up to :data:`CHUNK` at a time, of a sound
@@ -148,6 +173,7 @@ class Performer:
                 windows = np.lib.stride_tricks.sliding_window_view(heard, config.window)
                 yield self.compute(windows[:: config.hop])
                 waiting = waiting[step:]
+        yield from self.finish()
 
 
 class Synthesizer(Performer):
@@ -195,6 +221,12 @@ class Synthesizer(Performer):
         windows = frame_windows(audio, config.window, config.hop)
         for start in range(0, len(windows), CHUNK):
             yield from self.step(windows[start : start + CHUNK])
+        yield from self.rest()
+
+    def rest(self) -> Iterator[Picture]:
+        """Frames that :meth:`step` held back, where the frame rate is not the model's."""
+        for held in self.finish():
+            yield from self.renderer.render(*held)
 
 
 @torch.inference_mode()
@@ -210,13 +242,19 @@ def speak_together(faces: Sequence[Synthesizer], sounds: Sequence[Waveform]) -> 
         frame_windows(np.pad(sound, (0, longest - len(sound))), config.window, config.hop)
         for sound in sounds
     ]
-    for start in range(0, len(heard[0]), CHUNK):
-        poses, motions = [], []
-        for face, windows in zip(faces, heard, strict=True):
-            decoded, motion = face.compute(windows[start : start + CHUNK])
+
+    def performed(
+        face: Synthesizer, windows: npt.NDArray[np.float32]
+    ) -> Iterator[tuple[Decoded, FaceMotion]]:
+        for start in range(0, len(windows), CHUNK):
+            yield face.compute(windows[start : start + CHUNK])
+        yield from face.finish()
+
+    for together in zip(*map(performed, faces, heard), strict=True):
+        poses, motions = [], [motion for _, motion in together]
+        for decoded, _ in together:
             assert decoded.pose is not None
             poses.append(decoded.pose[0].double().cpu().numpy())
-            motions.append(motion)
         for index in range(len(poses[0])):
             now = [motion.at(index) for motion in motions]
             yield _draw_together(renderers, [pose[index] for pose in poses], now)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from pydantic import Field
 
 from stillspeak.cli.common import AsJson, Device, Model, Overwrite, Quiet, read_source, usage
 from stillspeak.errors import OutputError
@@ -20,7 +19,7 @@ def poses(
     output: Annotated[
         str | None, "-o", "--output", "A file of JSON lines, or - for stdout."
     ] = None,
-    fps: Annotated[float | None, Field(ge=1, le=240), "Frames a second; the model's: 25."] = None,
+    fps: Annotated[float | None, OPTIONS["fps"]] = None,
     seed: Annotated[int, OPTIONS["seed"]] = 0,
     blink: Annotated[float, OPTIONS["blink"]] = 1.0,
     expression: Annotated[float, OPTIONS["expression"]] = 1.0,
@@ -51,9 +50,13 @@ def poses(
     track = hear_poses(
         read_source(speech),
         AnimateOptions(
-            seed=seed, blink=blink, expression=expression, head_motion=head_motion, mood=mood
+            fps=fps,
+            seed=seed,
+            blink=blink,
+            expression=expression,
+            head_motion=head_motion,
+            mood=mood,
         ),
-        fps=fps,
         model=model,
         device=device,
         name="standard input" if speech == "-" else speech,

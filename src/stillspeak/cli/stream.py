@@ -23,6 +23,7 @@ from stillspeak.cli.common import (
     tell_warnings,
     usage,
 )
+from stillspeak.constants import VIDEO_FPS
 from stillspeak.errors import InputError, OutputError
 from stillspeak.options import AnimateOptions
 
@@ -68,6 +69,7 @@ def stream(
 
     stillspeak stream photo.jpg --mic -o - | ffplay -
     """
+    fps = options.fps or VIDEO_FPS
     misnamed, nowhere = output not in (None, "-"), record is None and output is None
     usage(
         {
@@ -76,13 +78,13 @@ def stream(
             "give --record OUT.mp4 or -o -; stillspeak serve has a live page": nowhere,
             f"--format is one of {', '.join(FORMATS)}": form not in FORMATS,
             "--mic-device goes with --mic": mic_device is not None and not mic,
+            "--fps takes a whole number here": not float(fps).is_integer(),
         }
     )
     if output is not None and sys.stdout is None:
         raise OutputError("standard output: is closed; use --record")
     if sound == "-" and sys.stdin is None:
         raise InputError("standard input: is closed; give a file")
-    from stillspeak.constants import VIDEO_FPS
     from stillspeak.realtime import sources
     from stillspeak.realtime.session import RealtimeSession
     from stillspeak.realtime.sinks import open_sinks
@@ -90,7 +92,7 @@ def stream(
 
     choices = marks.choices()
     shown = form if output is not None else None
-    with open_sinks(record, shown, fps=VIDEO_FPS, rate=RATE, overwrite=overwrite) as sinks:
+    with open_sinks(record, shown, fps=int(fps), rate=RATE, overwrite=overwrite) as sinks:
         devices = sources.sound_devices() if mic else None
         face = StreamSession(photo, options, model=model, device=device)
         tell_warnings(face.warnings, photo, quiet)

@@ -69,7 +69,7 @@ class MovieEncoder:
         muxer: str,
         picture: tuple[str, dict[str, str]],
         size: tuple[int, int],
-        fps: int,
+        fps: int | Fraction,
         sound: tuple[str, int] | SoundSource | None,
         metadata: Mapping[str, str],
     ) -> None:
@@ -77,7 +77,7 @@ class MovieEncoder:
 
         self.count = 0
         self.container = open_output(place, muxer, metadata)
-        self._time_base = Fraction(1, fps)
+        self._time_base = 1 / Fraction(fps)
         self._picture = add_picture(self.container, picture, fps, size, "yuv420p")
         context = self._picture.codec_context
         context.time_base = self._time_base

@@ -90,7 +90,7 @@ def write_video(
     path: str | Path,
     frames: Iterable[Frame],
     *,
-    fps: int = VIDEO_FPS,
+    fps: int | Fraction = VIDEO_FPS,
     audio: Waveform | SoundSource | None = None,
     sample_rate: int = SAMPLE_RATE,
     overwrite: bool = False,
@@ -205,7 +205,7 @@ class _Output:
     """What every writer needs to know: where, how fast, and which sound goes with it."""
 
     temporary: Path
-    fps: int
+    fps: int | Fraction
     sound: SoundSource | None
     crf: int
     metadata: dict[str, str]
@@ -259,7 +259,7 @@ class _GifWriter(_Writer):
         import av.filter
 
         self.count = 0
-        self.time_base = Fraction(1, output.fps)
+        self.time_base = 1 / Fraction(output.fps)
         self.container = open_output(output.temporary, "gif")
         self.stream = add_picture(self.container, ("gif", {}), output.fps, (height, width), "pal8")
         self.stream.codec_context.time_base = self.time_base
@@ -341,7 +341,7 @@ class _FolderWriter(_Writer):
         sound = self.output.sound
         if sound is None:
             return
-        total, feed = round(Fraction(self.count, self.output.fps) * sound.rate), SoundFeed(sound)
+        total, feed = round(self.count / Fraction(self.output.fps) * sound.rate), SoundFeed(sound)
         with wave.open(str(self.output.temporary / "audio.wav"), "wb") as file:
             file.setnchannels(sound.channels)
             file.setsampwidth(2)
@@ -391,11 +391,12 @@ def _check_output_folder(target: Path, overwrite: bool) -> None:
 
 
 def _check_settings(
-    fps: int, crf: int, audio: Waveform | SoundSource | None, sample_rate: int
+    fps: int | Fraction, crf: int, audio: Waveform | SoundSource | None, sample_rate: int
 ) -> None:
-    for setting, value in (("fps", fps), ("sample_rate", sample_rate)):
-        if not isinstance(value, int) or value <= 0:
-            raise ValueError(f"{setting} is {value!r}, it must be a positive whole number")
+    if not isinstance(fps, int | Fraction) or fps <= 0:
+        raise ValueError(f"fps is {fps!r}, it must be a positive whole number or Fraction")
+    if not isinstance(sample_rate, int) or sample_rate <= 0:
+        raise ValueError(f"sample_rate is {sample_rate!r}, it must be a positive whole number")
     if not 0 <= crf <= 51:
         raise ValueError(f"crf is {crf}, it must be 0 to 51")
     if audio is None or isinstance(audio, SoundSource):

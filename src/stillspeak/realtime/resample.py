@@ -61,13 +61,13 @@ class BlockResampler:
 
     def __init__(self, rate: int, sample_rate: int, fps: int) -> None:
         self._rate = rate
-        self._size = sample_rate // fps
+        self._second, self._fps, self._blocks = sample_rate, fps, 0
         self._resampler = Resampler(sample_rate)
         self._padding = 0
         if rate != sample_rate:
             silence = np.zeros(rate // fps, np.float32)
             passed = sum(len(self._resampler.feed(silence, rate)) for _ in range(4))
-            self._padding = max(4 * self._size - passed, 0) + 1
+            self._padding = max(4 * sample_rate // fps - passed, 0) + 1
         self.clear()
 
     def clear(self) -> None:
@@ -76,11 +76,13 @@ class BlockResampler:
         self._ready = np.zeros(self._padding, np.float32)
 
     def feed(self, block: Waveform) -> Waveform:
-        """(rate / fps,) -> (sample_rate / fps,) float32."""
+        """(rate / fps,) -> (sample_rate / fps,) float32, to the sample below or above."""
         if not self._padding:
             return block
+        begin, end = (n * self._second // self._fps for n in (self._blocks, self._blocks + 1))
+        self._blocks, size = self._blocks + 1, end - begin
         ready = np.concatenate((self._ready, self._resampler.feed(block, self._rate)))
-        if len(ready) < self._size:  # does not happen with the padding above
-            ready = np.concatenate((np.zeros(self._size - len(ready), np.float32), ready))
-        self._ready = ready[self._size :]
-        return np.clip(ready[: self._size], -1.0, 1.0)
+        if len(ready) < size:  # does not happen with the padding above
+            ready = np.concatenate((np.zeros(size - len(ready), np.float32), ready))
+        self._ready = ready[size:]
+        return np.clip(ready[:size], -1.0, 1.0)

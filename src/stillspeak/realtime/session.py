@@ -15,11 +15,13 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Executor
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from stillspeak.errors import ConfigError
 from stillspeak.media.audio import Waveform, whole_rate
 from stillspeak.realtime.jitter_buffer import QUIET, SOUND, AudioBlock, JitterBuffer, rms
 from stillspeak.realtime.resample import BlockResampler
@@ -95,7 +97,7 @@ class RealtimeSession:
         sleep: waits so many seconds.
 
     Raises:
-        ConfigError: see :class:`JitterBuffer`.
+        ConfigError: see :class:`JitterBuffer`; a face whose frame rate is no whole number.
     """
 
     def __init__(
@@ -110,6 +112,11 @@ class RealtimeSession:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._source = source
+        if isinstance(source.fps, Fraction):
+            raise ConfigError(
+                f"fps: {float(source.fps):.5g} frames a second cannot be made live; give a whole "
+                "number"
+            )
         self.fps = source.fps
         self.buffer = JitterBuffer(rate, source.fps, live=live, max_buffer=max_buffer)
         latency = source.latency

@@ -19,6 +19,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse, JSONResponse, Response
 from pydantic import BeforeValidator, Field, ValidationError
 
+from stillspeak.constants import VIDEO_FPS
 from stillspeak.errors import MissingDependencyError
 from stillspeak.web.errors import ApiError
 from stillspeak.web.settings import ServeSettings
@@ -193,4 +194,6 @@ async def _read_offer(request: Request, settings: ServeSettings) -> OfferIn:
         raise too_large
     if (asked.options.size or 0) > settings.live_size:
         raise ApiError(422, "input", f"size is at most {settings.live_size} here")
+    if asked.options.fps not in (None, VIDEO_FPS):
+        raise ApiError(422, "input", f"fps is {VIDEO_FPS} here")
     return asked

@@ -75,7 +75,7 @@ class SoundOut(BaseModel):
 class VideoOut(BaseModel):
     url: str
     frames: int
-    fps: int
+    fps: float
     width: int
     height: int
     seconds: float
