@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,11 @@ from stillspeak.rendering.appearance import Appearance, AppearanceGatherer
 from stillspeak.rendering.raster import Box, Picture
 from stillspeak.rendering.video_mouth import VideoMouth
 from stillspeak.system.runtime import choose_device
+from stillspeak.system.threads import read_ahead
 from stillspeak.weights import DEFAULT_MODEL, load_model
+
+AHEAD = 2
+"""Frames that may be looked at before the ones before them are drawn."""
 
 NO_FACE, COVERED_MOUTH = "no usable face", "something before the mouth"
 """Why a frame stays as it is."""
@@ -194,15 +199,17 @@ class Dubber:
                 hidden = face is not None and appearance.cover.before(frame.picture, face.points)
                 yield (frame, face), hidden
 
-        for (frame, face), shown in shares(tracked()):
-            heard.forget(frame.place)
-            share = 0.0 if face is None else face.sure * shown
-            if face is not None:
-                counted.cuts += face.cut
-            if face is None or share <= 0:
-                counted.miss(NO_FACE if face is None else COVERED_MOUTH)
-                yield frame, None, (0, 0, 0, 0)
-                continue
-            pose = heard.at(np.array([frame.place]))[0]
-            counted.drawn += 1
-            yield frame, *mouth.draw(frame.picture, face.points, pose, share)
+        # Faces are looked for in one thread while mouths are drawn in another.
+        with closing(read_ahead(tracked(), AHEAD)) as found:
+            for (frame, face), shown in shares(found):
+                heard.forget(frame.place)
+                share = 0.0 if face is None else face.sure * shown
+                if face is not None:
+                    counted.cuts += bool(face.cut)
+                if face is None or share <= 0:
+                    counted.miss(NO_FACE if face is None else COVERED_MOUTH)
+                    yield frame, None, (0, 0, 0, 0)
+                    continue
+                pose = heard.at(np.array([frame.place]))[0]
+                counted.drawn += 1
+                yield frame, *mouth.draw(frame.picture, face.points, pose, share)
