@@ -44,6 +44,10 @@ class ImageError(InputError):
     """A picture cannot be read."""
 
 
+class VideoGivenError(ImageError):
+    """A video was given where a picture is wanted."""
+
+
 class AudioError(InputError):
     """A sound file or waveform cannot be read or holds nothing to speak."""
 

@@ -4,14 +4,17 @@ import io
 import struct
 import threading
 import warnings
+import wave
 import zlib
 
+import av
 import numpy as np
 import PIL.Image
 import pytest
 import tifffile
 
-from stillspeak.errors import ImageError
+from stillspeak.errors import AudioError, ImageError, VideoGivenError
+from stillspeak.media.audio import load_audio
 from stillspeak.media.image import load_image
 
 RNG = np.random.default_rng(0)
@@ -410,3 +413,45 @@ def test_limits_of_several_threads_do_not_mix():
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+# --- videos and sounds where a picture is wanted -------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.webm", "a.mkv", "a.mov", "a.avi", "a.ts", "a.flv"])
+def test_a_video_points_to_the_command_for_videos(tmp_path, name):
+    file = tmp_path / name
+    codec = "libvpx" if name == "a.webm" else "mpeg2video" if name == "a.ts" else "mpeg4"
+    with av.open(str(file), "w") as container:
+        stream = container.add_stream("flv" if name == "a.flv" else codec, rate=25)
+        stream.width = stream.height = 64
+        stream.pix_fmt = "yuv420p"
+        for value in range(10):
+            frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), 20 * value, np.uint8))
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    for given in (file, file.read_bytes()):
+        with pytest.raises(VideoGivenError) as caught:
+            load_image(given, name="clip")
+        assert str(caught.value) == (
+            "clip: a video, not a picture; for new speech in it: stillspeak dub VIDEO SPEECH -o OUT"
+        )
+
+
+def test_animated_pictures_are_pictures(tmp_path):
+    frames = [PIL.Image.fromarray(np.full((32, 32, 3), v, np.uint8)) for v in (40, 200)]
+    for name in ("a.gif", "a.webp", "a.png"):
+        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
+        assert np.abs(load_image(tmp_path / name).astype(int) - 40).max() <= 4
+
+
+def test_a_sound_and_a_picture_that_changed_places_are_told(tmp_path):
+    with wave.open(str(tmp_path / "a.wav"), "wb") as file:
+        file.setparams((1, 2, 16_000, 0, "NONE", ""))
+        file.writeframes(bytes(32_000))
+    with pytest.raises(ImageError, match=r"a\.wav: a sound, not a picture; the picture comes bef"):
+        load_image(tmp_path / "a.wav")
+    for name in ("a.png", "a.jpg", "a.webp", "a.gif", "a.bmp", "a.tiff"):
+        PIL.Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(tmp_path / name)
+        with pytest.raises(AudioError, match="a picture, not a sound; the picture comes before"):
+            load_audio(tmp_path / name)

@@ -19,7 +19,14 @@ import numpy.typing as npt
 
 from stillspeak.constants import SAMPLE_RATE
 from stillspeak.errors import AudioError
-from stillspeak.media.source import Wanted, can_jump, open_container, reason, source_name
+from stillspeak.media.source import (
+    Wanted,
+    can_jump,
+    holds_still,
+    open_container,
+    reason,
+    source_name,
+)
 
 if TYPE_CHECKING:
     import av
@@ -403,6 +410,8 @@ def _resampled(
 def sound_stream(container: av.container.InputContainer, name: str) -> av.AudioStream:
     """The sound track that is taken of a file, the first one; AudioError where there is none."""
     if not container.streams.audio:
+        if holds_still(container):
+            raise AudioError(f"{name}: a picture, not a sound; the picture comes before the sound")
         raise AudioError(f"{name}: has no sound track; give {AUDIO_FORMATS}")
     return container.streams.audio[0]
 

@@ -11,8 +11,15 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from stillspeak.errors import ImageError
-from stillspeak.media.source import Wanted, media_type, open_source, reason, source_name
+from stillspeak.errors import ImageError, VideoGivenError
+from stillspeak.media.source import (
+    Wanted,
+    film_or_sound,
+    media_type,
+    open_source,
+    reason,
+    source_name,
+)
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -54,7 +61,7 @@ def load_image(
 
     Raises:
         ImageError: missing, empty or text file; not a picture; truncated or damaged; too
-            many pixels; an array of the wrong shape, type or range.
+            many pixels; an array of the wrong shape, type or range. A video is a VideoGivenError.
     """
     import PIL.Image
 
@@ -76,6 +83,14 @@ def _open_picture(file: BinaryIO, name: str) -> PIL.ImageFile.ImageFile:
     kind = media_type(file.read(16))
     file.seek(0)
     if kind not in _DECODERS:
+        given = film_or_sound(file)
+        if given == "video":
+            raise VideoGivenError(
+                f"{name}: a video, not a picture; for new speech in it: "
+                "stillspeak dub VIDEO SPEECH -o OUT"
+            )
+        if given == "sound":
+            raise ImageError(f"{name}: a sound, not a picture; the picture comes before the sound")
         raise ImageError(f"{name}: not a picture stillspeak can read; give {IMAGE_FORMATS}")
     if kind == "image/tiff":
         _quiet_tiff()

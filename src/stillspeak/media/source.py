@@ -23,6 +23,10 @@ HEAD_BYTES = 512
 # in MPEG streams most are worked out from the packets before. Names as FFmpeg gives them.
 _JUMPABLE = frozenset({"mp4", "mov", "matroska", "webm", "avi", "flv"})
 
+# Pictures in a container of videos, by the brand in it; and pictures, by FFmpeg's name.
+_STILL_BRANDS = frozenset({b"avif", b"avis", b"heic", b"heix", b"hevc", b"mif1", b"msf1"})
+_STILLS = frozenset({"image2", "gif", "apng"})
+
 # A text header in front of binary data: NIST SPHERE speech files and raw YUV video.
 _BINARY_WITH_TEXT_HEADER = (b"NIST_1A", b"YUV4MPEG2")
 _TEXT_CONTROLS = frozenset(b"\t\n\r\f\x1b")
@@ -160,6 +164,30 @@ def open_container(
             raise wanted.error(f"{name}: cannot be read ({reason(problem)})") from problem
         with container:
             yield container
+
+
+def film_or_sound(file: BinaryIO) -> str | None:
+    """``video`` or ``sound``, whichever an open file is for FFmpeg; None: neither."""
+    import av
+
+    file.seek(0)
+    if file.read(12)[8:] in _STILL_BRANDS:
+        return None
+    file.seek(0)
+    try:
+        with av.open(file, mode="r", options={"protocol_whitelist": "none"}) as container:
+            if holds_still(container):
+                return None
+            cover = av.stream.Disposition.attached_pic
+            films = [s for s in container.streams.video if not s.disposition & cover]
+            return "video" if films else "sound" if container.streams.audio else None
+    except (av.FFmpegError, ValueError, OSError):
+        return None
+
+
+def holds_still(container: av.container.InputContainer) -> bool:
+    """Whether what FFmpeg opened is a picture."""
+    return container.format.name.endswith("_pipe") or container.format.name in _STILLS
 
 
 def can_jump(container: av.container.InputContainer) -> bool:
