@@ -77,6 +77,13 @@ def inner_lips(
     return Lipline(*map(_thinned, lines))
 
 
+def landmark_lips(points: Points) -> Lipline:
+    """The inner lips where landmarks (478, 2) have them."""
+    inner, finer = points[list(INNER_LIPS)], cubic_through(11, ALONG)
+    upper, lower = finer @ inner[list(UPPER)], finer @ inner[list(LOWER)]
+    return Lipline(upper, lower, upper, lower)
+
+
 def _left_over(
     picture: Picture, upper: Points, lower: Points, down: Points, reach: float
 ) -> tuple[Points, Points]:

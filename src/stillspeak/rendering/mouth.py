@@ -12,7 +12,7 @@ from stillspeak.face.align import smoothstep
 from stillspeak.face.mouth import CHIN, LIPS
 from stillspeak.models.refiner import MouthRefiner
 from stillspeak.rendering.light import Light, still_light
-from stillspeak.rendering.lipline import inner_lips
+from stillspeak.rendering.lipline import inner_lips, landmark_lips
 from stillspeak.rendering.mesh import Rest, face_frame, rest_pose
 from stillspeak.rendering.raster import Box, Floats, Picture, Points, around, box_of, filled, soft
 from stillspeak.rendering.refine import Refinement, View, released_refiner
@@ -39,11 +39,12 @@ class Hole(NamedTuple):
 
 
 class Known(NamedTuple):
-    """What a video tells of a mouth, and a still alone does not."""
+    """What a video tells of a mouth, and a still alone does not. Without an inside only the skin is
+    drawn: other lips will cover it."""
 
     rest: Rest
     light: Light
-    inside: CarriedInside
+    inside: CarriedInside | None
 
 
 class MouthLayers:
@@ -62,7 +63,6 @@ class MouthLayers:
         view: what a refiner sees.
         drawn: x0, y0, x1, y1 of the pixels that the last frame changed, ends excluded.
         ring: (20, 2) pixels of its outer lips.
-        farthest: pixels by which any of its landmarks moved.
         last: how the last frame was drawn; a refiner is trained on it.
     """
 
@@ -90,22 +90,25 @@ class MouthLayers:
             self.light = known.light
         light = self.light
         self._blur = max(0.75 * light.blur, 0.004 * frame.scale)
-        lips = inner_lips(self._picture, frame, flat, rest, light.blur)
+        bare = known is not None and known.inside is None
+        look = (frame, flat, rest, light.blur)
+        lips = landmark_lips(flat) if bare else inner_lips(self._picture, *look)
         self._sheets = LipSheets(frame, rest, lips.upper, lips.lower, flat, (rows, columns))
         self.box = x0, y0, x1, y1 = self._sheets.box
         x, y = np.arange(x0, x1, dtype=np.float32), np.arange(y0, y1, dtype=np.float32)
         self._places = np.stack(np.meshgrid(x, y), axis=-1)
         seam = self._sheets.seam
-        self._inside: InsideMouth | CarriedInside
+        self._inside: InsideMouth | CarriedInside | None
         if known is None:
             self._inside = InsideMouth(self._picture, frame, rest, lips, seam, light)
         else:
             self._inside = known.inside
-        self._upper = self._folded(lips.upper, 1)
-        self._lower = self._folded(lips.lower, -1)
+        if not bare:
+            self._upper = self._folded(lips.upper, 1)
+            self._lower = self._folded(lips.lower, -1)
         self.view = View(seam[[0, -1]].mean(axis=0), frame.axes, frame.scale)
         self.drawn: Box = (0, 0, 0, 0)
-        self.ring, self.farthest = flat[list(LIPS[:20])], 0.0
+        self.ring = flat[list(LIPS[:20])]
         self.last: Hole | None = None
         self._refinement: Refinement | None = None
         if refiner is not None and self.box[0] < self.box[2] and self.box[1] < self.box[3]:
@@ -153,7 +156,7 @@ class MouthLayers:
         if x0 >= x1 or y0 >= y1:
             return out
         targets = self._sheets.targets(pose)
-        self.ring, self.farthest = targets[:20], self._sheets.farthest(targets)
+        self.ring = targets[:20]
         lips = self._sheets.contours(targets)
         sheets = self._sheets.sheets(targets, lips)
         share = self._sheets.moved(targets)
@@ -166,7 +169,11 @@ class MouthLayers:
                 out[box[1] : box[3], box[0] : box[2]] = moved
                 boxes.append(box)
         box = boxes[0]
-        if box[0] < box[2] and box[1] < box[3]:
+        some = box[0] < box[2] and box[1] < box[3]
+        if some and self._inside is None:
+            moved = self._moved(self._picture, (0, 0), sheets.skin, sheets.cells, box)
+            out[box[1] : box[3], box[0] : box[2]] = moved
+        elif some:
             hole, corner = self._draw_mouth(out, box, sheets, lips, np.asarray(pose, np.float64))
             self.last = Hole(hole, corner, share)
             if self._refinement is not None and share:
@@ -256,6 +263,7 @@ class MouthLayers:
             return
         # The chin's skin gives way; the teeth below go between it and the lip.
         jaw = self._jaw_to_picture @ (0.65 * pose[-1] + 0.35 * pose[_LOWER_LIP])
+        assert self._inside is not None
         inside = self._inside.draw(box, jaw, light_within(hole, self._unit, self._down))
         # What lips turn inwards gets less light.
         rim = soft(hole, _RIM * self._unit)
@@ -302,6 +310,7 @@ class MouthLayers:
         line = filled(ring - np.array((w0, h0)), part.shape[0], part.shape[1])
         line = soft(line, max(0.6 * _CREASE * self._unit, 0.6))
         share = (_CREASE_DARK * self.open * line)[..., None]
+        assert self._inside is not None
         part[:] = (part + share * (self._inside.shade - part) + 0.5).astype(np.uint8)
 
 

@@ -197,11 +197,8 @@ class LipSheets:
 
     def moved(self, targets: Points) -> float:
         """0 where the mouth stays as the still has it, 1 where it moved."""
-        return float(smoothstep(np.array(self.farthest(targets) / self.unit / _MOVED)))
-
-    def farthest(self, targets: Points) -> float:
-        """Pixels by which any point moves, across or down."""
-        return float(np.abs(targets - self._sources).max())
+        far = np.abs(targets - self._sources).max() / self.unit
+        return float(smoothstep(far / _MOVED))
 
     def targets(self, pose: npt.NDArray[np.floating]) -> Points:
         """(K, 2) where the points that the sheets hold come to lie, in pixels, for displacements

@@ -25,13 +25,13 @@ from stillspeak.rendering.appearance import (
     rest_from,
 )
 from stillspeak.rendering.blend import RING, blend
-from stillspeak.rendering.mesh import FaceFrame, face_frame
+from stillspeak.rendering.mesh import FaceFrame, face_frame, open_share
 from stillspeak.rendering.mouth import Known, MouthLayers
 from stillspeak.rendering.raster import Box, Picture, Points, around, box_of, filled
 from stillspeak.rendering.teeth import CarriedInside
 
 _GAIN = (0.4, 2.5)  # how much brighter or darker a frame may be lit than the one that lends teeth
-_NEAR, _FAR = 0.03, 0.10  # distances by which open lips move from which, and up to which, they
+_NEAR, _FAR = 0.03, 0.07  # distances by which open lips move from which, and up to which, they
 # are borrowed, in distances between the eyes
 _PRESSED, _WHOLE = 0.5, 0.8  # share of the lips that is seen: pressed lips are borrowed, too
 _WIDER = np.array([1.15, 1.5])  # what is borrowed, over the lips' width and height
@@ -79,16 +79,11 @@ class VideoMouth:
         """
         flat = np.asarray(points, np.float64)[:, :2]
         frame = face_frame(flat)
-        layers = self._layers(picture, flat, frame)
+        borrowed = self._borrowed(frame, pose)
+        layers = self._layers(picture, flat, frame, lips=borrowed < 1)
         out = layers.draw(pose)
         box = layers.drawn
-        far = layers.farthest / frame.scale
-        seen = lip_thickness(frame.points[POSE]) / lip_thickness(self.appearance.rest)
-        pressed = 1 - smoothstep((seen - _PRESSED) / (_WHOLE - _PRESSED))
-        borrowed = max(layers.open, float(pressed)) * float(
-            smoothstep(np.array((far - _NEAR) / (_FAR - _NEAR)))
-        )
-        if borrowed > 0 and self.appearance.closed:
+        if borrowed > 0:
             box = around(
                 [box, self._borrow(out, frame, layers.ring, np.asarray(pose, np.float64), borrowed)]
             )
@@ -98,7 +93,21 @@ class VideoMouth:
             part[:] = np.rint(was + share * (part - was))
         return out, box
 
-    def _layers(self, picture: Picture, points: Points, frame: FaceFrame) -> MouthLayers:
+    def _borrowed(self, frame: FaceFrame, pose: npt.NDArray[np.floating]) -> float:
+        """How much of another frame's lips is shown: where open or pressed lips move far."""
+        own = self.appearance
+        if not own.closed:
+            return 0.0
+        lips = frame.points[POSE]
+        seen = lip_thickness(lips) / lip_thickness(own.rest)
+        pressed = 1 - smoothstep((seen - _PRESSED) / (_WHOLE - _PRESSED))
+        far = np.abs(own.rest + own.scale * pose - lips).max()
+        way = smoothstep((far - _NEAR) / (_FAR - _NEAR))
+        return max(open_share(frame.points), float(pressed)) * float(way)
+
+    def _layers(
+        self, picture: Picture, points: Points, frame: FaceFrame, *, lips: bool = True
+    ) -> MouthLayers:
         own = self.appearance
         gain = np.clip(cheeks(picture, points, frame.scale) / own.cheeks, *_GAIN)
         back = _joined(invert_transform(face_at_lips(frame)), own.to_picture)
@@ -108,7 +117,7 @@ class VideoMouth:
             blur=own.light.blur * frame.scale / own.unit,
         )
         rest = rest_from(frame, own.rest, own.scale)
-        known = Known(rest, light, CarriedInside(own.inside, back, gain))
+        known = Known(rest, light, CarriedInside(own.inside, back, gain) if lips else None)
         # The frame's light is right already: nothing corrects it.
         return MouthLayers(picture, points, None, known)
 
