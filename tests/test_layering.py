@@ -42,7 +42,8 @@ RULE: dict[str, set[str]] = {
     | {"media", "face", "models", "motion", "options", "weights", "rendering", "synthesis", "data"}
     | {"reporting", VERSION},
     "dub": BASE
-    | {"media", "face", "models", "motion", "options", "weights", "rendering", "synthesis"},
+    | {"media", "face", "models", "motion", "options", "weights", "rendering", "synthesis"}
+    | {"animate", "stream"},
     "conceal": BASE
     | {"media", "face", "models", "motion", "options", "weights", "rendering", "synthesis", "dub"},
     "export": BASE | {"media", "face", "models", "weights", VERSION},
@@ -50,7 +51,7 @@ RULE: dict[str, set[str]] = {
     "integrations": BASE | {"realtime", "stream"},
     "web": BASE
     | {"media", "face", "motion", "options", "weights", "rendering", "animate", "stream"}
-    | {"realtime", VERSION},
+    | {"realtime", "dub", VERSION},
     "study": BASE | {"media", "data", "reporting", "web"},
     "__main__": {"cli"},
 }

@@ -9,7 +9,7 @@ import pytest
 import stillspeak
 
 PUBLIC = {
-    "Animation", "Animator", "Face", "Generator", "GeneratorConfig", "LandmarkDetector",
+    "Animation", "Animator", "Face", "Generator", "GeneratorConfig", "LandmarkDetector", "LiveDub",
     "MediaPipeDetector", "PoseTrack", "StillspeakError", "StreamSession", "animate", "dub",
     "hear_poses", "load_audio", "load_image", "load_model", "save_model", "write_video",
 }  # fmt: skip

@@ -19,6 +19,7 @@ from stillspeak.errors import StillspeakError
 
 if TYPE_CHECKING:
     from stillspeak.animate import Animation, Animator, animate
+    from stillspeak.dub.live import LiveDub
     from stillspeak.dub.video import dub
     from stillspeak.face.landmarks import Face, LandmarkDetector, MediaPipeDetector
     from stillspeak.media.audio import load_audio
@@ -39,6 +40,7 @@ __all__ = [
     "Generator",
     "GeneratorConfig",
     "LandmarkDetector",
+    "LiveDub",
     "MediaPipeDetector",
     "PoseTrack",
     "StillspeakError",
@@ -63,6 +65,7 @@ _HOMES = {
     "MediaPipeDetector": "face.landmarks",
     "Generator": "models.generator",
     "GeneratorConfig": "models.config",
+    "LiveDub": "dub.live",
     "PoseTrack": "poses",
     "hear_poses": "poses",
     "StreamSession": "stream",

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Protocol, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,7 @@ from stillspeak.constants import SAMPLE_RATE
 from stillspeak.errors import AudioError, ConfigError
 from stillspeak.media.audio import ChunkResampler, Waveform, mono_chunk, whole_rate
 from stillspeak.media.marks.marking import Marks
+from stillspeak.models.engine import Engine
 from stillspeak.models.generator import Generator
 from stillspeak.motion.moods import Mood
 from stillspeak.options import AnimateOptions, OptionKeywords, takes_options
@@ -81,6 +82,36 @@ class Latency:
     """The time that one of a hundred frames exceeds."""
 
 
+class LiveFace(Protocol):
+    """What speaks in a session: a :class:`~stillspeak.synthesis.Synthesizer`, or a face that
+    someone's camera shows."""
+
+    engine: Engine[Any]
+    fps: Fraction
+
+    @property
+    def warnings(self) -> tuple[StillWarning, ...]: ...
+
+    @property
+    def size(self) -> tuple[int, int]: ...
+
+    def step(self, windows: npt.NDArray[np.float32]) -> Iterator[npt.NDArray[np.uint8]]: ...
+
+    def rest(self) -> Iterator[npt.NDArray[np.uint8]]: ...
+
+    def reset(self, *, motion: bool = True) -> None: ...
+
+    def set_mood(self, mood: Mood) -> None: ...
+
+    def check_mood(self, mood: Mood) -> None: ...
+
+
+def check_threads(threads: int | None) -> None:
+    """Raise ConfigError where so many threads cannot compute."""
+    if threads is not None and threads < 1:
+        raise ConfigError(f"{threads} threads cannot compute; give 1 or more")
+
+
 class StreamSession:
     """One face that speaks what is pushed, from now on and for as long as it goes.
 
@@ -118,22 +149,25 @@ class StreamSession:
         **keywords: Unpack[OptionKeywords],
     ) -> None:
         options = replace(options or AnimateOptions(), **keywords)
-        if threads is not None and threads < 1:
-            raise ConfigError(f"{threads} threads cannot compute; give 1 or more")
-        self.sample_rate = whole_rate(sample_rate, name=SOUND)
-        """Samples a second of what is pushed."""
-        self._threads = threads
+        check_threads(threads)
         with torch_threads(threads), ExitStack() as after:
             own = animator
             if own is None:
                 own = after.enter_context(Animator(model, device=device, precision=precision))
-            config = self._config = own.generator.config
-            self._face = own.synthesizer(image, options)
-            fps = self._face.fps
-            self.fps = fps.numerator if fps.denominator == 1 else fps
-            """Frames a second."""
+            face = own.synthesizer(image, options)
             # The speech is not known before it was said.
-            self._origin = own.origin(self._face, None, live=secrets.token_hex(8))
+            self._origin = own.origin(face, None, live=secrets.token_hex(8))
+        self._open(face, sample_rate, threads)
+
+    def _open(self, face: LiveFace, sample_rate: int, threads: int | None) -> None:
+        """Begin with a face."""
+        self._face, self._threads = face, threads
+        self.sample_rate = whole_rate(sample_rate, name=SOUND)
+        """Samples a second of what is pushed."""
+        config = self._config = face.engine.config
+        fps = face.fps
+        self.fps = fps.numerator if fps.denominator == 1 else fps
+        """Frames a second."""
         self._left = (config.window - config.hop) // 2
         self._resampler = ChunkResampler(self.sample_rate, config.sample_rate)
         self._piece = min(PIECE, self.sample_rate)  # a second at most
@@ -155,12 +189,12 @@ class StreamSession:
     @property
     def height(self) -> int:
         """Height of a frame in pixels."""
-        return self._face.renderer.height
+        return self._face.size[0]
 
     @property
     def width(self) -> int:
         """Width of a frame in pixels."""
-        return self._face.renderer.width
+        return self._face.size[1]
 
     @property
     def warnings(self) -> tuple[StillWarning, ...]:

@@ -197,6 +197,11 @@ class Synthesizer(Performer):
         super().__init__(engine, options, prepared=portrait.prepared, moments=moments)
 
     @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of a frame in pixels."""
+        return self.renderer.height, self.renderer.width
+
+    @property
     def warnings(self) -> tuple[StillWarning, ...]:
         """What about the still makes its video worse."""
         found = self.portrait.warnings

@@ -8,10 +8,12 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stillspeak.dub.live import LiveDub
 from stillspeak.errors import ConfigError, StillspeakError
 from stillspeak.options import AnimateOptions
 from stillspeak.realtime.session import RealtimeSession
@@ -42,8 +44,11 @@ class LiveHub:
         """Sessions there are, those being set up included."""
         return len(self.sessions) + self._waiting
 
-    async def open(self, sdp: str, image: bytes | None, options: AnimateOptions) -> LiveSession:
-        """A new session for the offer ``sdp``; no reference image means the bundled portrait.
+    async def open(
+        self, sdp: str, image: bytes | None, options: AnimateOptions, *, camera: bool = False
+    ) -> LiveSession:
+        """A new session for the offer ``sdp``; no reference image means the bundled portrait, and
+        with ``camera`` it is the peer's own picture that speaks.
 
         Raises:
             ApiError: there are too many, or the offer or the image cannot be used.
@@ -57,10 +62,12 @@ class LiveHub:
         session: LiveSession | None = None
         try:
             loop = asyncio.get_running_loop()
-            face = await loop.run_in_executor(self._pool, self._face, image, options)
+            make = self._camera if camera else partial(self._face, image, options)
+            face = await loop.run_in_executor(self._pool, make)
             talk = RealtimeSession(face, rate=RATE, executor=self._pool)
             session = LiveSession(talk, self.settings, lambda s: self.sessions.pop(s.id, None))
             session.warnings = face.warnings
+            session.camera = face if isinstance(face, LiveDub) else None
             session.sdp = await session.answer(sdp)
             self._refuse_if_closed()
             self.sessions[session.id] = session
@@ -96,6 +103,13 @@ class LiveHub:
             if options.size is None and not options.crop and len(picture) > largest:
                 options = replace(options, size=largest)
             return StreamSession(picture, options, animator=self._animator())
+
+    def _camera(self) -> LiveDub:
+        """In a thread: a session's face that its peer's camera shows."""
+        with self._lock:
+            if self._closed:
+                raise ConfigError("the server is shutting down")
+            return LiveDub(animator=self._animator())
 
     async def close(self) -> None:
         """End every session and free the threads."""

@@ -69,6 +69,8 @@ class OfferIn(OptionsIn):
     sdp: str = Field(min_length=1, max_length=MAX_SDP_BYTES)
     type: Literal["offer"]
     picture: Annotated[bytes | None, BeforeValidator(_decoded)] = None
+    camera: bool = False
+    """The offer sends video, whose face is to speak."""
 
 
 def live_router(
@@ -124,9 +126,10 @@ def live_router(
 
     @router.post("/offer")
     async def offer(request: Request) -> Response:
-        """Answer an offer: JSON with ``sdp``, ``type`` and, if wanted, ``picture`` and options."""
+        """Answer an offer: JSON with ``sdp``, ``type`` and, if wanted, ``picture`` and options, or
+        ``camera``."""
         asked = await _read_offer(request, settings)
-        session = await hub.open(asked.sdp, asked.picture, asked.options)
+        session = await hub.open(asked.sdp, asked.picture, asked.options, camera=asked.camera)
         return JSONResponse(
             {
                 "type": "answer",
@@ -192,6 +195,9 @@ async def _read_offer(request: Request, settings: ServeSettings) -> OfferIn:
         raise ApiError(400, "offer", "send a JSON object with sdp and type") from None
     if asked.picture is not None and len(asked.picture) > most:
         raise too_large
+    if asked.camera and (asked.picture is not None or asked.options.changed()):
+        message = "camera goes without a picture and its options: the face is the camera's"
+        raise ApiError(422, "input", message)
     if (asked.options.size or 0) > settings.live_size:
         raise ApiError(422, "input", f"size is at most {settings.live_size} here")
     if asked.options.fps not in (None, VIDEO_FPS):

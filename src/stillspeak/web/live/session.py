@@ -8,10 +8,13 @@ import secrets
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
+from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import av
 import numpy as np
+import numpy.typing as npt
 from aiortc import (
     RTCConfiguration,
     RTCDataChannel,
@@ -28,6 +31,7 @@ from stillspeak.web.live.tracks import PictureTrack, SoundTrack
 from stillspeak.web.settings import ServeSettings
 
 if TYPE_CHECKING:
+    from stillspeak.dub.live import LiveDub
     from stillspeak.rendering.check import StillWarning
 
 MESSAGE_BYTES = 4096
@@ -36,8 +40,18 @@ MESSAGE_BYTES = 4096
 CHANNEL_BYTES = 64 * 1024
 """Bytes that may wait on the data channel; while they do no statistics are sent."""
 
+CAMERA_PIXELS = 4096 * 2304
+"""Largest picture of a camera."""
+
 STATS_SECONDS = 1.0
 """Between two messages with statistics."""
+
+
+def _shown(frame: av.VideoFrame, most: int) -> npt.NDArray[np.uint8]:
+    """A camera's frame as (H, W, 3) uint8 RGB, H being ``most`` at most."""
+    rows = min(frame.height, most)
+    columns = max(round(frame.width * rows / frame.height), 1)
+    return np.asarray(frame.reformat(columns, rows, "rgb24").to_ndarray(), np.uint8)
 
 
 class LiveSession:
@@ -56,6 +70,8 @@ class LiveSession:
         """The answer, once there is one."""
         self.warnings: tuple[StillWarning, ...] = ()
         """What about the reference image makes its picture worse."""
+        self.camera: LiveDub | None = None
+        """Whose face the peer's own pictures show; None: they are not looked at."""
         self.sound, self.picture = SoundTrack(talk), PictureTrack(talk.fps)
         self.reason: str | None = None
         """Why it ended."""
@@ -67,7 +83,7 @@ class LiveSession:
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing: asyncio.Task[None] | None = None
         self._began = self._last_sign = time.monotonic()
-        self._connected = self._speaking = self._listening = False
+        self._connected = self._speaking = self._listening = self._looking = False
         self._peer.on("track", self._on_track)
         self._peer.on("datachannel", self._on_channel)
         self._peer.on("connectionstatechange", self._on_state)
@@ -107,6 +123,8 @@ class LiveSession:
         await asyncio.gather(*tasks, return_exceptions=True)
         try:
             await self.talk.close()
+            if self.camera is not None:
+                self.camera.close()
             self.sound.stop()
             self.picture.stop()
             with suppress(TimeoutError, ConnectionError):
@@ -135,6 +153,9 @@ class LiveSession:
         if track.kind == "audio" and not self._listening:
             self._listening = True
             self._start(self._listen(track))
+        elif track.kind == "video" and self.camera is not None and not self._looking:
+            self._looking = True
+            self._start(self._look(track, self.camera))
 
     def _on_channel(self, channel: RTCDataChannel) -> None:
         if self._channel is not None:
@@ -200,7 +221,8 @@ class LiveSession:
             "sound_packets_dropped": self.sound.dropped,
             "pictures_dropped": self.picture.dropped,
         }
-        return {"type": "stats", **self.talk.stats(), "network": network}
+        stats = {"type": "stats", **self.talk.stats(), "network": network}
+        return stats if self.camera is None else stats | {"camera": asdict(self.camera.counts)}
 
     async def _listen(self, track: MediaStreamTrack) -> None:
         """Bring the peer's sound to the face."""
@@ -221,6 +243,21 @@ class LiveSession:
             channels = len(frame.layout.channels)
             samples = np.ascontiguousarray(frame.to_ndarray()).reshape(-1, channels)
             self.talk.push(samples, frame.sample_rate)
+
+    async def _look(self, track: MediaStreamTrack, camera: LiveDub) -> None:
+        """Bring the peer's pictures to the face, which takes the newest when it draws."""
+        while True:
+            try:
+                frame = await track.recv()
+            except MediaStreamError:
+                return
+            self._last_sign = time.monotonic()
+            if not isinstance(frame, av.VideoFrame):
+                continue
+            if frame.width * frame.height > CAMERA_PIXELS:
+                self.close(f"the camera's pictures have more than {CAMERA_PIXELS} pixels")
+                return
+            camera.look(partial(_shown, frame, self._settings.live_size))
 
     async def _play(self) -> None:
         """Bring frames to the tracks, and what happens to the data channel."""

@@ -34,6 +34,8 @@ function update() {
   byId("picture-set").disabled = live !== null;
   byId("sound-set").disabled = live !== null;
   byId("head-motion").disabled = live !== null;
+  byId("manner-set").hidden = byId("manner-set").disabled = chosen("picture") === "camera";
+  byId("camera-hint").hidden = chosen("picture") !== "camera";
   byId("strength").disabled = byId("mood").value === "neutral";
   for (const name of ["strength", "head-motion"]) {
     const text = `× ${byId(name).value}`;
@@ -47,7 +49,7 @@ function update() {
 
 /** A file's bytes in base64, or null for the bundled portrait. */
 async function pictureBytes(limit) {
-  if (chosen("picture") === "sample") return null;
+  if (chosen("picture") !== "own") return null;
   const file = byId("picture-file").files[0];
   if (!file) throw new Error("Choose a picture file first.");
   if (file.size > limit) {
@@ -98,6 +100,23 @@ async function openSound(session) {
   session.input = sink.stream;
 }
 
+/** Fills `session` with a stream of the camera, if that is what is to speak. */
+async function openCamera(session) {
+  if (chosen("picture") !== "camera") return;
+  if (!navigator.mediaDevices) {
+    throw new Error("Browsers give a camera only to https pages and to localhost; choose a picture.");
+  }
+  try {
+    session.camera = await navigator.mediaDevices.getUserMedia({
+      video: { width: { ideal: 1280 }, height: { ideal: 720 }, frameRate: { ideal: 25 } },
+    });
+  } catch (problem) {
+    throw new Error(`The camera cannot be used (${problem.name}); allow it, or choose a picture.`);
+  }
+  byId("preview").srcObject = session.camera;
+  byId("preview").hidden = false;
+}
+
 async function start() {
   complain("");
   const session = { connected: false, id: null, timers: [] };
@@ -107,12 +126,14 @@ async function start() {
   try {
     const config = await (await fetch("config")).json();
     const picture = await pictureBytes(config.upload_bytes);
+    await openCamera(session);
     await openSound(session);
     if (live !== session) return stop(session);
     const peer = new RTCPeerConnection({ iceServers: config.ice_servers });
     session.peer = peer;
     for (const track of session.input.getAudioTracks()) peer.addTrack(track, session.input);
-    peer.addTransceiver("video", { direction: "recvonly" });
+    if (session.camera) peer.addTrack(session.camera.getVideoTracks()[0], session.camera);
+    else peer.addTransceiver("video", { direction: "recvonly" });
     peer.ontrack = (event) => {
       // Browsers keep sound back for longer than pictures, and bring the two together only by and
       // by. The same wait for both has lips and sound together from the start.
@@ -133,8 +154,12 @@ async function start() {
     await peer.setLocalDescription(await peer.createOffer());
     await gathered(peer);
     const body = { sdp: peer.localDescription.sdp, type: "offer" };
-    session.mood = body.mood = mood();
-    body.head_motion = Number(byId("head-motion").value);
+    if (session.camera) {
+      body.camera = true;
+    } else {
+      session.mood = body.mood = mood();
+      body.head_motion = Number(byId("head-motion").value);
+    }
     if (picture !== null) body.picture = picture;
     const answer = await fetch("offer", {
       method: "POST",
@@ -196,7 +221,7 @@ function send(session, message) {
 function tellMood(session) {
   if (session.channel.readyState !== "open") {
     session.channel.onopen = () => tellMood(session);
-  } else if (mood() !== session.mood) {
+  } else if (!session.camera && mood() !== session.mood) {
     session.mood = mood();
     send(session, { type: "mood", mood: session.mood });
   }
@@ -229,6 +254,11 @@ function stop(session) {
     session.source = null;
   }
   if (session.input) for (const track of session.input.getTracks()) track.stop();
+  if (session.camera) {
+    for (const track of session.camera.getTracks()) track.stop();
+    byId("preview").srcObject = null;
+    byId("preview").hidden = true;
+  }
   if (session.peer) session.peer.close();
   if (session.context && session.context.state !== "closed") session.context.close();
   if (session.id !== null) {
