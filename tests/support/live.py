@@ -111,9 +111,17 @@ class Peer:
         url: of the server.
         sound: (S,) float32 at 48 kHz, sent in real time over and over; None sends silence.
         keep: keep sound and pictures, else only count them.
+        camera: gives the k-th picture (H, W, 3) uint8 that is sent, 25 a second; None sends none.
     """
 
-    def __init__(self, url: str, sound: np.ndarray | None = None, *, keep: bool = True) -> None:
+    def __init__(
+        self,
+        url: str,
+        sound: np.ndarray | None = None,
+        *,
+        keep: bool = True,
+        camera: Callable[[int], np.ndarray] | None = None,
+    ) -> None:
         from aiortc import RTCConfiguration, RTCPeerConnection
         from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
@@ -158,8 +166,25 @@ class Peer:
                 peer.sent += PACKET
                 return frame
 
+        class Camera(MediaStreamTrack):
+            kind = "video"
+            count, began = 0, 0.0
+
+            async def recv(self) -> Any:
+                import av
+
+                self.began = self.began or time.monotonic()
+                await asyncio.sleep(max(self.began + self.count / 25 - time.monotonic(), 0))
+                frame = av.VideoFrame.from_ndarray(camera(self.count), "rgb24")
+                frame.pts, frame.time_base = self.count, Fraction(1, 25)
+                self.count += 1
+                return frame
+
         self.pc.addTrack(Voice())
-        self.pc.addTransceiver("video", direction="recvonly")
+        if camera is None:
+            self.pc.addTransceiver("video", direction="recvonly")
+        else:
+            self.pc.addTrack(Camera())
 
         @self.pc.on("track")
         def _(track: Any) -> None:
@@ -217,10 +242,11 @@ class Peer:
         return status, answer
 
     async def connect(self, **more: Any) -> None:
-        """Make an offer with the small portrait and wait until pictures come."""
+        """Make an offer with the small portrait, or the camera, and wait until pictures come."""
         import base64
 
-        status, answer = await self.offer(picture=base64.b64encode(still()).decode(), **more)
+        shown = {"picture": base64.b64encode(still()).decode()}
+        status, answer = await self.offer(**({} if "camera" in more else shown), **more)
         assert status == 200, answer
         await until(lambda: self.frames and self.packets, "the first picture and sound")
 

@@ -8,8 +8,9 @@ import resource
 import sys
 import threading
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,8 +18,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from stillspeak.animate import Animator
+from stillspeak.dub.live import quick_detector
+from stillspeak.face.tracker import following
 from stillspeak.motion.moods import Mood
-from support.animate import speech
+from support.animate import lively, portrait, shared_detector, speech
 from support.live import RATE, Peer, animator, call, serving, until, use_loopback
 
 pytest.importorskip("fastapi", reason="the serve extra is not installed")
@@ -39,12 +43,14 @@ def _loopback(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def live(**settings: Any) -> AsyncIterator[tuple[str, LiveHub]]:
+async def live(
+    *, using: Callable[[], Animator] = animator, **settings: Any
+) -> AsyncIterator[tuple[str, LiveHub]]:
     """A server with the small generator; nothing of it may be left."""
     threads = threading.active_count()
     app = FastAPI()
     add_error_handlers(app)
-    router = live_router(ServeSettings(**({"live_sessions": 4} | settings)), animator=animator)
+    router = live_router(ServeSettings(**({"live_sessions": 4} | settings)), animator=using)
     app.include_router(router)
     async with serving(app) as url:
         yield url, router.hub
@@ -62,6 +68,82 @@ def voice(seconds: float = 2.0) -> np.ndarray:
 
 def offer_body(sdp: str = "v=0", **more: Any) -> dict[str, Any]:
     return {"sdp": sdp, "type": "offer", **more}
+
+
+# --- a camera -----------------------------------------------------------------------------------
+
+
+@cache
+def moving_lips() -> Animator:
+    """A small generator that predicts poses."""
+    return Animator(lively("layers"), precision="float32", detector=shared_detector())
+
+
+def sway(index: int) -> np.ndarray:
+    """The portrait before a camera."""
+    large = np.kron(portrait(), np.ones((2, 2, 1), np.uint8))
+    return np.roll(large, round(8 * np.sin(index / 9)), axis=1)
+
+
+@pytest.mark.e2e
+def test_the_peers_own_face_says_the_sound():
+    with following(quick_detector()):
+        pass  # MediaPipe keeps the frames, and what they hold, of whoever asks for it first
+
+    async def work() -> tuple[Peer, list[dict[str, Any]]]:
+        async with live(using=moving_lips) as (url, hub):
+            peer = Peer(url, voice(), camera=sway)
+            await peer.connect(camera=True)
+            await until(
+                lambda: any(m.get("camera", {}).get("drawn", 0) > 20 for m in peer.messages),
+                "frames with a new mouth",
+            )
+            peer.send({"type": "mood", "mood": "happy"})
+            await peer.heard(type="error", message="mood: a face before a camera has its own mood")
+            peer.send({"type": "reset"})
+            await peer.heard(type="reset")
+            (session,) = hub.sessions.values()
+            kept = weakref.ref(session.camera)
+            del session
+            await peer.close()
+            await until(lambda: hub.busy == 0, "the end of the session")
+            await until(lambda: gc.collect() >= 0 and kept() is None, "the end of the face", 10)
+            return peer, [m["camera"] for m in peer.messages if "camera" in m]
+
+    peer, counts = asyncio.run(work())
+    last = counts[-1]
+    assert last["learned"] >= 1
+    assert last["seen"] >= last["drawn"] > 20
+    rows, columns = portrait().shape[:2]
+    shown = [picture for _, picture in peer.pictures if picture.shape[0] == 2 * rows]
+    assert shown and shown[-1].shape == (2 * rows, 2 * columns, 3)
+    # It is the camera's picture: one of those that were sent, but for the mouth and the codec.
+    sent = [sway(index)[: rows // 2] for index in range(57)]
+    apart = min(np.abs(shown[-1][: rows // 2].astype(int) - one).mean() for one in sent)
+    assert apart < 10
+
+
+@pytest.mark.e2e
+def test_offers_with_a_camera_that_cannot_be_served_are_refused():
+    async def work() -> list[tuple[int, Any]]:
+        async with live() as (url, hub):
+            peer = Peer(url, camera=sway)
+            found = [
+                await peer.offer(camera=True),  # this model paints
+                await peer.offer(camera=True, mood="happy"),
+                await peer.offer(camera=True, picture=base64.b64encode(b"x").decode()),
+                await peer.offer(camera="yes"),
+            ]
+            assert hub.busy == 0
+            await peer.close()
+            return found
+
+    found = asyncio.run(work())
+    assert [status for status, _ in found] == [422, 422, 422, 422]
+    messages = [answer["error"]["message"] for _, answer in found]
+    assert "cannot move lips that a camera shows" in messages[0]
+    assert messages[1] == messages[2]
+    assert "camera goes without a picture" in messages[1]
 
 
 # --- lips and sound -----------------------------------------------------------------------------
