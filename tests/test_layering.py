@@ -30,7 +30,8 @@ RULE: dict[str, set[str]] = {
     | {"media", "face", "models", "motion", "options", "weights", "rendering", "synthesis"},
     "stream": BASE | {"media", "models", "motion", "options", "weights", "rendering", "animate"},
     "poses": BASE
-    | {"media", "face", "models", "motion", "options", "weights", "synthesis", "animate"},
+    | {"media", "face", "models", "motion", "options", "weights", "rendering", "synthesis"}
+    | {"animate"},
     "batch": BASE | {"media", "options", "rendering", "animate"},
     "data": BASE
     | {"media", "face"}

@@ -93,17 +93,20 @@ def test_how_the_sound_is_cut_changes_nothing(animator):
         assert np.array_equal(performed(size), whole)
 
 
-@pytest.mark.parametrize(("fps", "count"), [(25, 20), (50, 40), (30, 24), (24, 20), (12.5, 10)])
-def test_other_rates_lie_between_the_models_frames(animator, fps, count):
-    sound = (speech(0.8), RATE)
-    usual = frames(stillspeak.hear_poses(sound, animator=animator))
-    found = frames(stillspeak.hear_poses(sound, animator=animator, fps=fps))
-    assert len(found) == count
-    own = np.array([one.pose[14, 1] for one in usual])
-    there = np.array([one.pose[14, 1] for one in found])
-    places = np.arange(count) * 25 / fps
-    np.testing.assert_allclose(there, np.interp(places, np.arange(20), own), atol=1e-6)
-    assert [one.time for one in found] == pytest.approx(np.arange(count) / fps)
+@pytest.mark.parametrize(("fps", "count"), [(25, 20), (50, 40), (30, 24), (24, 19), (29.97, 23)])
+def test_other_rates_are_those_of_a_video_with_the_same_option(animator, fps, count):
+    sound, options = speech(0.8), AnimateOptions(fps=fps)
+    found = list(stillspeak.hear_poses((sound, RATE), options, animator=animator))
+    visemes = [one for one in found if isinstance(one, Viseme)]
+    found = [one for one in found if isinstance(one, PoseFrame)]
+    steps = list(Performer(animator.engine, options).perform([sound]))
+    poses = np.concatenate([decoded.pose[0].numpy() for decoded, _ in steps])
+    assert len(found) == len(poses) == count
+    np.testing.assert_allclose([one.pose for one in found], poses, atol=1e-6)
+    rate = float(options.frame_rate(25))
+    assert [one.time for one in found] == pytest.approx(np.arange(count) / rate)
+    usual = stillspeak.hear_poses((sound, RATE), animator=animator)
+    assert visemes == [one for one in usual if isinstance(one, Viseme)]
 
 
 def test_a_file_holds_a_header_frames_and_visemes_that_follow_each_other(animator, tmp_path):

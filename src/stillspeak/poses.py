@@ -8,8 +8,10 @@ stillspeak.hear_poses("speech.wav").save("poses.jsonl")
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple, Unpack
 
@@ -33,6 +35,7 @@ from stillspeak.motion.shapes import (
     moving,
 )
 from stillspeak.options import AnimateOptions, OptionKeywords, takes_options
+from stillspeak.rendering.frame_rate import FrameRateConverter, Poses
 from stillspeak.synthesis import Performer
 from stillspeak.system.atomic import whole_file
 from stillspeak.weights import DEFAULT_MODEL
@@ -77,35 +80,45 @@ class PoseTrack:
     """Hears; the track itself only uses copies of it."""
     sound: Callable[[], Iterable[Waveform]]
     """Opens the sound: pieces (S,) float32 in [-1, 1] at the model's rate."""
-    fps: float
-    """Frames a second."""
+    rate: Fraction
+    """Exact frames a second."""
     model: tuple[str, str | None] = ("", None)
     """Name and SHA-256 of the weights."""
 
     def __iter__(self) -> Iterator[PoseFrame | Viseme]:
-        rate = self.performer.engine.config.fps
-        reader, made = VisemeReader(rate), 0
-        before = here = None  # two of the model's frames
-        for index, row in enumerate(self._rows()):
-            yield from reader.feed(row[:82].reshape(41, 2))
-            before, here = here, row
-            while (place := made * rate / self.fps) <= index:
-                mixed = row if before is None else row + (index - place) * (before - row)
-                yield _frame(made / self.fps, mixed)
-                made += 1
-        yield from reader.finish()
-        # The last of the model's frames stands until its end.
-        while here is not None and made * rate / self.fps < index + 1:
-            yield _frame(made / self.fps, here)
-            made += 1
-
-    def _rows(self) -> Iterator[npt.NDArray[np.float64]]:
-        """The model's frames: all that can be mixed, in one vector."""
+        own = self.performer.engine.config.fps
+        converter = None if self.rate == own else FrameRateConverter(own, self.rate)
+        reader, made = VisemeReader(own), 0
+        ended: deque[Viseme] = deque()
         for decoded, motion in self.performer.restarted().perform(self.sound()):
             assert decoded.pose is not None
             poses = decoded.pose[0].double().cpu().numpy()
-            face = np.hstack((motion.head, motion.within_face()))
-            yield from np.hstack((poses.reshape(len(poses), -1), face))
+            ended.extend(viseme for pose in poses for viseme in reader.feed(pose))
+            if converter is not None:
+                poses, motion = converter.feed(poses, motion)
+            yield from self._frames(made, poses, motion, ended)
+            made += len(poses)
+        ended.extend(reader.finish())
+        if converter is not None:
+            yield from self._frames(made, *converter.finish(), ended)
+        yield from ended
+
+    def _frames(
+        self, made: int, poses: Poses, motion: FaceMotion, ended: deque[Viseme]
+    ) -> Iterator[PoseFrame | Viseme]:
+        """Frames after the first ``made``, each after the visemes that ended before it."""
+        shapes, small = blendshapes(poses, motion), poses.astype(np.float32)
+        rows = zip(small, shapes, motion.head, motion.gaze, strict=True)
+        for index, row in enumerate(rows, start=made):
+            time = float(index / self.rate)
+            while ended and ended[0].end <= time:
+                yield ended.popleft()
+            yield PoseFrame(time, *row)
+
+    @property
+    def fps(self) -> float:
+        """Frames a second; a whole number is an int."""
+        return self.rate.numerator if self.rate.denominator == 1 else float(self.rate)
 
     @property
     def header(self) -> dict[str, Any]:
@@ -205,8 +218,8 @@ def hear_poses(
             return iter([whole])
 
     performer = Performer(animator.engine, replace(options, fps=None))
-    fps = options.fps or generator.config.fps
-    return PoseTrack(performer, sound, fps, animator.model_identity)
+    exact = options.frame_rate(generator.config.fps)
+    return PoseTrack(performer, sound, exact, animator.model_identity)
 
 
 def _audible(pieces: Iterable[Waveform], rate: int, name: str) -> Iterator[Waveform]:
@@ -217,16 +230,6 @@ def _audible(pieces: Iterable[Waveform], rate: int, name: str) -> Iterator[Wavef
         peak = max(peak, float(np.abs(piece).max(initial=0)))
         yield piece
     check_speech(np.full(min(length, rate), peak, np.float32), rate, name)
-
-
-def _frame(time: float, mixed: npt.NDArray[np.float64]) -> PoseFrame:
-    """A frame of a vector of pose, head and face."""
-    row = mixed.astype(np.float32)
-    head = row[82:85]
-    motion = FaceMotion.from_face(row[None, 85:])
-    pose = mixed[:82].reshape(41, 2)
-    shapes = blendshapes(pose[None], motion)[0]
-    return PoseFrame(time, pose.astype(np.float32), shapes, head, motion.gaze[0])
 
 
 def _plain(one: PoseFrame | Viseme) -> dict[str, Any]:

@@ -37,8 +37,10 @@ from stillspeak.face.mouth import lip_opening, opening_of
 from stillspeak.face.tracker import FaceTracker, TrackedFace
 from stillspeak.face.who import Who
 from stillspeak.media.marks.origin import Origin
+from stillspeak.models.decoders import Decoded
 from stillspeak.models.engine import Engine
 from stillspeak.models.generator import Generator
+from stillspeak.motion.frames import FaceMotion
 from stillspeak.motion.moods import Mood
 from stillspeak.options import AnimateOptions
 from stillspeak.rendering.appearance import Appearance
@@ -95,12 +97,13 @@ class CameraCounts:
 class LiveDub(StreamSession):
     """Someone before a camera who says another sound than their own.
 
-    Its frames are those of a :class:`~stillspeak.stream.StreamSession`, 25 a second, and so are its
-    methods, beside :meth:`look`. It has no moods: the face is the camera's. Frames carry no marks;
-    say where they are shown that the lips are synthetic.
+    Its frames and methods are those of a :class:`~stillspeak.stream.StreamSession`, beside
+    :meth:`look`. It has no moods: the face is the camera's. Frames carry no marks; say where they
+    are shown that the lips are synthetic.
 
     Args:
         model, device, precision, sample_rate, threads, animator: as there.
+        fps: frames a second, the model's 25 by default; others wait for two frames more.
         detector: finds the face; one for all sessions by default.
 
     Raises:
@@ -114,6 +117,7 @@ class LiveDub(StreamSession):
         *,
         model: str | Path | Generator = DEFAULT_MODEL,
         sample_rate: int = SAMPLE_RATE,
+        fps: float | None = None,
         device: str = "auto",
         precision: str = "auto",
         threads: int | None = 1,
@@ -130,7 +134,7 @@ class LiveDub(StreamSession):
                     "this model paints frames and cannot move lips that a camera shows; use one "
                     f"that can, such as {DEFAULT_MODEL}"
                 )
-            self.camera = CameraFace(own.engine, detector or quick_detector())
+            self.camera = CameraFace(own.engine, detector or quick_detector(), fps)
             """What the camera shows."""
             name, sha256 = own.model_identity
         self._origin = Origin(name, sha256, settings={"live": secrets.token_hex(8)})
@@ -161,12 +165,15 @@ class CameraFace(Performer):
     Args:
         engine: of a model that predicts poses.
         detector: finds the face.
+        fps: frames a second; None: the model's.
     """
 
     warnings: tuple[StillWarning, ...] = ()
 
-    def __init__(self, engine: Engine[Any], detector: LandmarkDetector) -> None:
-        super().__init__(engine, AnimateOptions(blink=0, expression=0, head_motion=0))
+    def __init__(
+        self, engine: Engine[Any], detector: LandmarkDetector, fps: float | None = None
+    ) -> None:
+        super().__init__(engine, AnimateOptions(blink=0, expression=0, head_motion=0, fps=fps))
         self.counts = CameraCounts()
         self._detector, self._who = detector, Who()
         self._newest: Look | None = None
@@ -189,11 +196,12 @@ class CameraFace(Performer):
 
     def step(self, windows: npt.NDArray[np.float32]) -> Iterator[Picture]:
         """The next frames, (H, W, 3) uint8 each, of windows (T, N) float32 in [-1, 1]."""
-        decoded = self.decode(windows)
-        assert decoded.pose is not None
-        for pose in decoded.pose[0].double().cpu().numpy():
-            self._see()
-            yield self._drawn(pose)
+        return self._shown(self.compute(windows))
+
+    def rest(self) -> Iterator[Picture]:
+        """Frames that :meth:`step` held back, where the frame rate is not the model's."""
+        for held in self.finish():
+            yield from self._shown(held)
 
     def check_mood(self, mood: Mood) -> None:
         """Raise ConfigError: there are none."""
@@ -203,6 +211,13 @@ class CameraFace(Performer):
         """Stop what runs beside."""
         self._learner.close()
         self._forget()
+
+    def _shown(self, made: tuple[Decoded, FaceMotion]) -> Iterator[Picture]:
+        poses = made[0].pose
+        assert poses is not None
+        for pose in poses[0].double().cpu().numpy():
+            self._see()
+            yield self._drawn(pose)
 
     def _see(self) -> None:
         """Take the newest picture, if there is one, and find the face in it."""

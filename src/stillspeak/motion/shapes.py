@@ -81,7 +81,7 @@ def blendshapes(poses: Floats, motion: FaceMotion) -> npt.NDArray[np.float32]:
     as many frames."""
     told, weights = _mouth_map()
     out = np.zeros((len(poses), len(BLENDSHAPES)))
-    out[:, told] = poses.reshape(len(poses), -1) @ weights
+    out[:, told] = poses.reshape(len(poses), len(weights)) @ weights
     for name, shown in UNIT_SHAPES.items():
         out[:, columns(shown)] += np.maximum(motion.units[:, unit(name), None], 0)
     # Lids that sink are an upper lid raiser below 0.
