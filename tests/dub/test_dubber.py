@@ -6,10 +6,20 @@ import numpy as np
 import pytest
 
 from stillspeak.dub.cover import FADE, LASTS, MouthCover, shares
-from stillspeak.dub.dubber import COVERED_MOUTH, NO_FACE, Dubber, DubFrame, DubStats
+from stillspeak.dub.dubber import (
+    COVERED_MOUTH,
+    MOST,
+    NO_FACE,
+    Dubber,
+    DubFrame,
+    DubStats,
+    _Tracked,
+    _with_shapes,
+)
 from stillspeak.errors import ConfigError, NoFaceError
 from stillspeak.face.landmarks import Face, MediaPipeDetector
 from stillspeak.face.mouth import OUTER_LIPS
+from stillspeak.face.tracker import TrackedFace
 from stillspeak.models.config import GeneratorConfig
 from stillspeak.models.generator import Generator
 from support.portrait import detector, portrait, portrait_face
@@ -159,3 +169,41 @@ def test_nobody_in_a_film(dubber: Dubber, portrait: Picture) -> None:
 def test_a_model_that_paints_whole_frames_is_refused() -> None:
     with pytest.raises(ConfigError, match="use 'default'"):
         Dubber(Generator(GeneratorConfig(decoder="unet")))
+
+
+def moments(count: int, rate: float, cut: int | None = None) -> list[tuple[_Tracked, float]]:
+    """Frames of a mouth that moves evenly, and differently from a cut on."""
+    found = []
+    for k in range(count):
+        place = k * 25 / rate
+        shape = np.full((41, 2), place if cut is None or k < cut else 100.0)
+        face = TrackedFace(np.zeros((478, 2), np.float32), 0, k == cut, 1.0)
+        found.append((_Tracked(DubFrame(np.zeros((2, 2, 3), np.uint8), place), face, shape), 1.0))
+    return found
+
+
+@pytest.mark.parametrize("rate", [12.5, 25.0, 30.0, 60.0])
+def test_shapes_are_averaged_without_lag(rate: float) -> None:
+    frames = moments(40, rate)
+    out = list(_with_shapes(frames))
+    assert [one for one, _, _ in out] == [one for one, _ in frames]
+    even = [shape[0, 0] - one.frame.place for one, _, shape in out[10:-10]]
+    assert np.abs(even).max() < 1e-9
+
+
+def test_shapes_are_not_averaged_over_a_cut() -> None:
+    out = [shape[0, 0] for _, _, shape in _with_shapes(moments(20, 25.0, cut=10))]
+    assert max(out[:10]) <= 9 and out[10:] == [100.0] * 10
+
+
+def test_few_frames_are_held_back_however_many_there_are_a_second() -> None:
+    asked = 0
+
+    def frames() -> Iterator[tuple[_Tracked, float]]:
+        nonlocal asked
+        for one in moments(60, 240.0):
+            asked += 1
+            yield one
+
+    next(_with_shapes(frames()))
+    assert asked == MOST + 1

@@ -97,14 +97,15 @@ def shares(frames: Iterable[tuple[T, bool]]) -> Iterator[tuple[T, float]]:
     """How much of a drawing shows, 0 to 1, of frames in order, each with whether something is
     before the mouth. :data:`LASTS` + :data:`FADE` frames are held back."""
     ahead = LASTS + FADE
-    window: deque[tuple[T, bool] | None] = deque([None] * (2 * ahead + 1), maxlen=2 * ahead + 1)
-    for frame in chain(frames, repeat(None, ahead)):
-        window.append(frame)
-        one = window[ahead]
-        if one is None:
-            continue
-        near = np.array([other is not None and other[1] for other in window])
-        runs = np.flatnonzero(np.convolve(near, np.ones(LASTS), "valid") == LASTS)
-        away = [max(r - ahead, ahead - (r + LASTS - 1), 0) for r in runs.tolist()]
-        share = smoothstep(np.array(min(away, default=FADE + 1) / (FADE + 1)))
-        yield one[0], float(share)
+    hidden: deque[bool] = deque([False] * (2 * ahead + 1), maxlen=2 * ahead + 1)
+    waiting: deque[T] = deque()
+    last: Iterable[None] = repeat(None, ahead)
+    for count, one in enumerate(chain(frames, last), 1):
+        hidden.append(one is not None and one[1])
+        if one is not None:
+            waiting.append(one[0])
+        if count > ahead and waiting:
+            runs = np.flatnonzero(np.convolve(hidden, np.ones(LASTS), "valid") == LASTS)
+            away = [max(r - ahead, ahead - (r + LASTS - 1), 0) for r in runs.tolist()]
+            share = smoothstep(np.array(min(away, default=FADE + 1) / (FADE + 1)))
+            yield waiting.popleft(), float(share)

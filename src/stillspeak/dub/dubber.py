@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,8 +23,9 @@ from stillspeak.face.tracker import FaceTracker, TrackedFace
 from stillspeak.face.who import Who
 from stillspeak.media.audio import Waveform
 from stillspeak.models.generator import Generator
-from stillspeak.rendering.appearance import Appearance, AppearanceGatherer
-from stillspeak.rendering.raster import Box, Picture
+from stillspeak.rendering.appearance import POSE, Appearance, AppearanceGatherer
+from stillspeak.rendering.mesh import face_frame
+from stillspeak.rendering.raster import Box, Picture, Points
 from stillspeak.rendering.video_mouth import VideoMouth
 from stillspeak.system.runtime import choose_device
 from stillspeak.system.threads import read_ahead
@@ -30,6 +33,14 @@ from stillspeak.weights import DEFAULT_MODEL, load_model
 
 AHEAD = 2
 """Frames that may be looked at before the ones before them are drawn."""
+
+SLOW = 3.0
+"""Model frames, 40 ms each, over which the skin around a mouth is slower than lips: before and
+after, less and less. Seen and heard shapes both tremble, and cheeks and chins are heavy."""
+
+_WEIGHTS = np.array([1.0, 2.0, 3.0, 2.0, 1.0]) / 9  # of poses heard around a frame
+MOST = 8
+"""Frames held back for that, however many there are a second."""
 
 NO_FACE, COVERED_MOUTH = "no usable face", "something before the mouth"
 """Why a frame stays as it is."""
@@ -194,15 +205,16 @@ class Dubber:
         mouth = VideoMouth(appearance.mouth)
         tracker = FaceTracker(self.detector, who=appearance.who)
 
-        def tracked() -> Iterator[tuple[tuple[DubFrame, TrackedFace | None], bool]]:
+        def tracked() -> Iterator[tuple[_Tracked, bool]]:
             for frame, face in tracker.track(frames, lambda one: one.picture):
                 hidden = face is not None and appearance.cover.before(frame.picture, face.points)
-                yield (frame, face), hidden
+                shape = None if face is None else face_frame(face.points).points[POSE]
+                yield _Tracked(frame, face, shape), hidden
 
         # Faces are looked for in one thread while mouths are drawn in another.
         with closing(read_ahead(tracked(), AHEAD)) as found:
-            for (frame, face), shown in shares(found):
-                heard.forget(frame.place)
+            for (frame, face, _), shown, shape in _with_shapes(shares(found)):
+                heard.forget(frame.place - SLOW)
                 share = 0.0 if face is None else face.sure * shown
                 if face is not None:
                     counted.cuts += bool(face.cut)
@@ -210,6 +222,59 @@ class Dubber:
                     counted.miss(NO_FACE if face is None else COVERED_MOUTH)
                     yield frame, None, (0, 0, 0, 0)
                     continue
-                pose = heard.at(np.array([frame.place]))[0]
+                said = heard.at(frame.place + np.arange(-2.0, 3.0))
+                own = appearance.mouth
+                slowly = own.rest + own.scale * np.tensordot(_WEIGHTS, said, 1) - shape
                 counted.drawn += 1
-                yield frame, *mouth.draw(frame.picture, face.points, pose, share)
+                yield frame, *mouth.draw(frame.picture, face.points, said[2], share, slowly)
+
+
+class _Tracked(NamedTuple):
+    """A frame, its face and the shape (41, 2) of its mouth in the face's own frame."""
+
+    frame: DubFrame
+    face: TrackedFace | None
+    shape: Points | None
+
+
+class _Moment(NamedTuple):
+    """What is kept of a frame that is gone."""
+
+    place: float
+    shape: Points | None
+    goes_on: bool  # whether it shows the face of the frame before it, too
+
+
+def _with_shapes(
+    frames: Iterable[tuple[_Tracked, float]],
+) -> Iterator[tuple[_Tracked, float, Points]]:
+    """Each frame with its mouth's shape averaged over :data:`SLOW` model frames to either side, not
+    beyond a cut or where the face is lost; at most :data:`MOST` frames are held back."""
+    waiting: deque[tuple[_Tracked, float]] = deque()
+    moments: deque[_Moment] = deque()
+    turn = 0  # the moment of the first frame that waits
+
+    def averaged() -> tuple[_Tracked, float, Points]:
+        here = moments[turn]
+        sums, weights = np.zeros((len(POSE), 2)), 0.0
+        before = takewhile(lambda k: moments[k + 1].goes_on, range(turn - 1, -1, -1))
+        after = takewhile(lambda k: moments[k].goes_on, range(turn + 1, len(moments)))
+        for other in (here, *(moments[k] for k in (*before, *after))):
+            weight = SLOW - abs(other.place - here.place)
+            if weight > 0 and other.shape is not None:
+                sums, weights = sums + weight * other.shape, weights + weight
+        return *waiting.popleft(), sums / max(weights, 1e-9)
+
+    for item in frames:
+        frame, face, shape = item[0]
+        waiting.append(item)
+        moments.append(_Moment(frame.place, shape, face is not None and not face.cut))
+        while len(waiting) > MOST or frame.place - moments[turn].place >= SLOW:
+            yield averaged()
+            turn += 1
+            if turn > MOST:
+                moments.popleft()
+                turn -= 1
+    while waiting:
+        yield averaged()
+        turn += 1

@@ -247,11 +247,16 @@ def _rest(points: Points) -> tuple[Points, float]:
     return mean[POSE] + np.concatenate([still.lips, chin[None]]), still.scale
 
 
-def rest_from(frame: FaceFrame, rest: Points, scale: float) -> Rest:
-    """How one frame's mouth comes to rest (41, 2)."""
+def rest_from(frame: FaceFrame, rest: Points, scale: float, moved: Points | None = None) -> Rest:
+    """How one frame's mouth comes to rest (41, 2); ``moved`` is as for :meth:`VideoMouth.draw`."""
     move = rest - frame.points[POSE]
-    around = (face_model().follow @ move.ravel()).reshape(-1, 2)
-    return Rest(move[:-1], around, scale, open_share(frame.points), follows=True)
+    skin = None if moved is None else _around(moved)
+    return Rest(move[:-1], _around(move), scale, open_share(frame.points), True, skin)
+
+
+def _around(move: Points) -> Points:
+    """(F, 2) how ``AROUND`` moves with lips and chin (41, 2)."""
+    return np.asarray((face_model().follow @ move.ravel()).reshape(-1, 2))
 
 
 def cheeks(picture: Picture, points: Points, unit: float) -> Points:

@@ -139,6 +139,7 @@ class Rest:
     scale: float  # this mouth's size over the usual one's, by which speech is multiplied
     open: float  # share, 0 to 1, by which the still's mouth counts as open; 0: it is at rest
     follows: bool = False  # closed lips are moved as well: how they rest is known from elsewhere
+    skin: Points | None = None  # (F, 2) of AROUND, speech included; None: it goes with the lips
 
 
 def rest_pose(own: Points) -> Rest:

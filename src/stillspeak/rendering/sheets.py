@@ -206,7 +206,9 @@ class LipSheets:
         rest = self._rest
         speech = np.asarray(pose, np.float64)
         assert speech.shape == (len(POSE_POINTS), 2), speech.shape
-        skin = rest.around + rest.scale * (self._follow @ speech.ravel()).reshape(-1, 2)
+        skin = rest.skin
+        if skin is None:
+            skin = rest.around + rest.scale * (self._follow @ speech.ravel()).reshape(-1, 2)
         skin = np.einsum("kij,kj->ki", self._skin_to_picture, skin)
         lips = np.einsum("kij,kj->ki", self._lips_to_picture, rest.scale * speech[:-1])
         outer = np.einsum("kij,kj->ki", self._lips_to_picture[:20], rest.lips[:20])

@@ -65,6 +65,7 @@ class VideoMouth:
         points: npt.NDArray[np.floating],
         pose: npt.NDArray[np.floating],
         share: float = 1.0,
+        moved: Points | None = None,
     ) -> tuple[Picture, Box]:
         """A frame with the mouth in a pose.
 
@@ -73,6 +74,8 @@ class VideoMouth:
             points: (478, 2) landmarks in its pixels.
             pose: (41, 2) displacements from rest in distances between the eyes.
             share: how much of the drawing shows; 0 leaves the frame as it is.
+            moved: (41, 2) how far lips and chin are moved in the face's own frame, averaged over a
+                moment: the skin around follows it, and trembles less. None: as in this frame.
 
         Returns:
             A new (H, W, 3) uint8, equal to ``picture`` outside a box x0, y0, x1, y1.
@@ -80,7 +83,7 @@ class VideoMouth:
         flat = np.asarray(points, np.float64)[:, :2]
         frame = face_frame(flat)
         borrowed = self._borrowed(frame, pose)
-        layers = self._layers(picture, flat, frame, lips=borrowed < 1)
+        layers = self._layers(picture, flat, frame, moved, lips=borrowed < 1)
         out = layers.draw(pose)
         box = layers.drawn
         if borrowed > 0:
@@ -106,7 +109,13 @@ class VideoMouth:
         return max(open_share(frame.points), float(pressed)) * float(way)
 
     def _layers(
-        self, picture: Picture, points: Points, frame: FaceFrame, *, lips: bool = True
+        self,
+        picture: Picture,
+        points: Points,
+        frame: FaceFrame,
+        moved: Points | None = None,
+        *,
+        lips: bool = True,
     ) -> MouthLayers:
         own = self.appearance
         gain = np.clip(cheeks(picture, points, frame.scale) / own.cheeks, *_GAIN)
@@ -116,7 +125,7 @@ class VideoMouth:
             lip=own.light.lip * gain,
             blur=own.light.blur * frame.scale / own.unit,
         )
-        rest = rest_from(frame, own.rest, own.scale)
+        rest = rest_from(frame, own.rest, own.scale, moved)
         known = Known(rest, light, CarriedInside(own.inside, back, gain) if lips else None)
         # The frame's light is right already: nothing corrects it.
         return MouthLayers(picture, points, None, known)
