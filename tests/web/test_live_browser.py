@@ -41,7 +41,14 @@ def _has_a_network() -> bool:
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("files")
+    # One face at one place for the fake camera, which repeats the file.
+    wide = np.full((480, 640, 3), 90, np.uint8)
+    wide[100:356, 192:448] = portrait()
+    file = io.BytesIO()
+    PIL.Image.fromarray(wide).save(file, "JPEG", quality=95)
+    (folder / "camera.mjpeg").write_bytes(5 * file.getvalue())
     return {
+        "camera": folder / "camera.mjpeg",
         "picture": write_picture(folder / "photo.png", portrait()),
         "wall": write_picture(folder / "wall.png", np.full((200, 200, 3), 128, np.uint8)),
         "sound": write_wav(folder / "hello.wav", speech(20)),
@@ -51,6 +58,13 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def server(weights_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    with _serving(weights_file, tmp_path_factory.mktemp("kept")) as url:
+        yield url
+
+
+@contextmanager
+def _serving(weights: Path, folder: Path) -> Iterator[str]:
+    """The application with one model, for browsers that have a network."""
     from stillspeak.web.app import create_app
     from stillspeak.web.settings import ServeSettings
     from support.web import serving
@@ -58,8 +72,8 @@ def server(weights_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     if not _has_a_network():
         pytest.skip("no network interface but loopback: a browser uses none for WebRTC")
     settings = ServeSettings(
-        models=(str(weights_file),),
-        folder=tmp_path_factory.mktemp("kept"),
+        models=(str(weights),),
+        folder=folder,
         preload=False,
         live_sessions=1,
     )
@@ -80,6 +94,7 @@ def browser(files: dict[str, Path]) -> Iterator[Any]:
                 "--autoplay-policy=no-user-gesture-required",
                 "--use-fake-ui-for-media-stream",
                 "--use-fake-device-for-media-stream",
+                f"--use-file-for-fake-video-capture={files['camera']}",
                 f"--use-file-for-fake-audio-capture={files['microphone']}",
             ],
         )
@@ -197,6 +212,35 @@ def test_a_sound_file_and_a_picture_of_ones_own(browser, server, files):
         plays(page, 3)
 
 
+def test_the_cameras_own_face_speaks(browser, tmp_path):
+    from support.animate import save_lively
+
+    weights = save_lively(tmp_path / "posing.safetensors", "layers")
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    with _serving(weights, kept) as url, page_of(browser, url) as page:
+        assert page.is_hidden("#preview") and page.is_hidden("#camera-hint")
+        page.check("input[value=camera]")
+        assert page.is_visible("#camera-hint") and page.is_hidden("#mood")
+        with page.expect_request("**/live/offer") as offer:
+            page.click("#start")
+        asked = offer.value.post_data_json
+        assert asked["camera"] is True and "mood" not in asked and "picture" not in asked
+        plays(page, 3)
+        page.wait_for_function("() => document.getElementById('preview').videoWidth > 0")
+        page.evaluate(
+            "live.channel.addEventListener('message', (event) => {"
+            "const told = JSON.parse(event.data); if (told.camera) live.told = told.camera})"
+        )
+        page.wait_for_function("() => live.told && live.told.drawn > 5")
+        shown = picture(page).astype(int)
+        assert 60 < shown.mean() < 200 and shown.std() > 30
+        assert page.text_content("#message") == ""
+        page.click("#stop")
+        assert page.is_hidden("#preview")
+        assert page.evaluate("() => document.getElementById('preview').srcObject") is None
+
+
 def test_what_cannot_be_is_said(browser, server, files):
     with page_of(browser, server) as page:
 
@@ -216,6 +260,9 @@ def test_what_cannot_be_is_said(browser, server, files):
         message("Choose a sound")
         page.set_input_files("#sound-file", str(files["wall"]))
         message("cannot decode")
+        page.check("input[value=microphone]")
+        page.check("input[value=camera]")
+        message("cannot move lips that a camera shows")  # this model paints
 
 
 def test_a_full_server_says_so_and_a_closed_page_makes_room(browser, server):
