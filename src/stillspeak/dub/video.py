@@ -157,7 +157,7 @@ def dub(
         seconds=round(writer.seconds, 3),
         without_face=writer.frames - run.stats.drawn,
         reasons=run.stats.reasons,
-        cuts=run.stats.cuts,
+        cuts=int(run.stats.cuts),
         notes=tuple(notes),
     )
 
