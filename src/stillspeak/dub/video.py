@@ -211,8 +211,10 @@ class _Run:
         self._writer.start(first)
         depth = max(2, min(8, _IN_FLIGHT // (5 * picture.size // 3)))
         frames = read_ahead(self._frames(first, shown), depth)
-        with closing(frames), WorkBehind(depth) as behind:
-            for frame, drawn, box in self._dubber.draw(frames, sound, appearance, stats=self.stats):
+        made = self._dubber.draw(frames, sound, appearance, stats=self.stats)
+        # What takes frames ends before what gives them.
+        with closing(frames), closing(made), WorkBehind(depth) as behind:  # type: ignore[type-var]
+            for frame, drawn, box in made:
                 behind.do(partial(self._write, frame, drawn, box))
 
     def _frames(self, first: TimedFrame, rest: Iterator[TimedFrame]) -> Iterator[DubFrame]:
