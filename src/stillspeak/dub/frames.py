@@ -18,7 +18,7 @@ from stillspeak.media.source import can_jump
 from stillspeak.media.video import Frame, decode, enter, frame_time, open_video, to_rgb
 from stillspeak.media.video_editor import TimedFrame, VideoScan, timed_frames
 
-BURSTS, BURST = 16, 12
+BURSTS, BURST = 20, 6
 """How many times frames are taken of a video as samples, and how many consecutive ones."""
 
 IN_A_ROW = 3000
