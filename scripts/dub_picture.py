@@ -1,6 +1,6 @@
 """Makes docs/images/dub.jpg: frames of a video, and the same frames dubbed.
 
-    python scripts/dub_picture.py VIDEO SPEECH -o docs/images/dub.jpg
+python scripts/dub_picture.py VIDEO SPEECH -o docs/images/dub.jpg
 """
 
 from __future__ import annotations

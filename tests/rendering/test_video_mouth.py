@@ -129,6 +129,14 @@ def test_the_opening_drawn_is_the_one_asked_for(mouth: VideoMouth, frames: list[
     assert max(dark) - min(dark) <= 0.35 * max(dark), dark
 
 
+def test_who_speaks_widely_goes_on_speaking_widely(frames: list[Frame]) -> None:
+    calm = [speaking(opened(gap)) for gap in (0.0, 0.08, 0.1)]
+    lively = [speaking(opened(gap)) for gap in (0.0, 0.25, 0.3)]
+    silent = [speaking(opened(gap)) for gap in (0.0, 0.01, 0.0)]
+    scales = [Appearance.gather(one).scale for one in (calm, silent, lively)]
+    assert scales[0] < 0.9 * scales[1] and scales[2] > 1.15 * scales[1]
+
+
 def test_nobody_has_no_appearance() -> None:
     with pytest.raises(NoFaceError):
         Appearance.gather([])
