@@ -15,12 +15,12 @@ import numpy.typing as npt
 from stillspeak.errors import AudioError, ConfigError
 from stillspeak.face.landmarks import LandmarkDetector, MediaPipeDetector, choose_face
 from stillspeak.media.audio import Waveform, load_audio, mixed
-from stillspeak.media.image import load_image
+from stillspeak.media.image import load_cutout
 from stillspeak.media.marks.marking import MarkChoices, Marks
 from stillspeak.media.marks.origin import Origin, Source, describe_image, describe_speech
 from stillspeak.media.sound import SoundSource, mixed_sounds, sound_of
 from stillspeak.media.source import source_name
-from stillspeak.media.video_writer import write_video
+from stillspeak.media.video_writer import keeps_transparency, write_video
 from stillspeak.models.engine import InferenceEngine, packing_works
 from stillspeak.models.generator import Generator
 from stillspeak.options import AnimateOptions, OptionKeywords, takes_options
@@ -149,11 +149,11 @@ class Animator:
         options = replace(options or AnimateOptions(), **keywords)
         speech, track = self._speech(audio, audio_name), sound_of(audio, name=audio_name)
         if not others:
-            synthesizer = self.synthesizer(image, options, image_name=image_name)
+            (synthesizer,) = self._faces(image, options, image_name, cutout=True)
             origin = self.origin(synthesizer, describe_speech(audio, speech))
             return Animation(synthesizer, speech, origin, sound=track)
         self._check_several(options, others)
-        faces = self._faces(image, options, image_name, list(others))
+        faces = self._faces(image, options, image_name, list(others), cutout=True)
         sounds, tracks, said = [speech], [track], {}
         for number, source in others.items():
             sounds.append(np.zeros(0, np.float32) if source is None else self._speech(source))
@@ -201,7 +201,7 @@ class Animator:
     ) -> Synthesizer:
         """A face before its first sound, with what depends on the picture alone computed.
 
-        Arguments and errors are those of :meth:`animate`.
+        Arguments and errors are those of :meth:`animate`. Transparency is laid on white.
         """
         return self._faces(image, options or AnimateOptions(), image_name)[0]
 
@@ -211,13 +211,17 @@ class Animator:
         options: AnimateOptions,
         image_name: str | None,
         others: Sequence[int] = (),
+        *,
+        cutout: bool = False,
     ) -> list[Synthesizer]:
         """The face of the options, and others of the same picture."""
         name = source_name(image, image_name)
-        loaded = load_image(image, name=name)
-        still = describe_image(image, loaded)
+        loaded = load_cutout(image, name=name)
+        still = describe_image(image, np.ascontiguousarray(loaded[..., :3]))
         size = options.size
-        picture = fit_picture(loaded, None if options.crop else size)
+        fitted = fit_picture(loaded, None if options.crop else size)
+        picture = np.ascontiguousarray(fitted[..., :3])
+        seen = fitted[..., 3] if cutout and fitted.shape[2] == 4 else None
         shown = name if options.crop or size is None else f"{name} at size {size}"
         detected = self.detector.detect(picture)
         made: list[Synthesizer] = []
@@ -226,6 +230,7 @@ class Animator:
             warnings = check_still(picture, found, name=shown)
             beside = tuple(face.points for face in detected if face is not found)
             portrait = Portrait.of(picture, found.points, self.engine, still, warnings, beside)
+            portrait = replace(portrait, alpha=seen)
             # Others blink at other times.
             moments = (options.seed + len(made) * MOMENTS) % 2**63
             one = replace(options, face=number)
@@ -235,7 +240,8 @@ class Animator:
 
 @dataclass(frozen=True, eq=False)
 class Animation:
-    """A talking face: frames (H, W, 3) uint8 RGB at :attr:`fps`, with its sound.
+    """A talking face: frames (H, W, 3) uint8 RGB at :attr:`fps`, with its sound; RGBA, (H, W, 4),
+    where the picture has transparency.
 
     Iterating generates the frames, chunk by chunk, each time anew and each time the same. They
     are unmarked; writing them marks them as synthetic.
@@ -276,6 +282,11 @@ class Animation:
         return self.synthesizer.renderer.width
 
     @property
+    def transparent(self) -> bool:
+        """Whether its frames are RGBA."""
+        return self.synthesizer.renderer.transparent
+
+    @property
     def warnings(self) -> tuple[StillWarning, ...]:
         """What about the still makes its video worse; none for a good one."""
         if not self.speakers:
@@ -285,6 +296,16 @@ class Animation:
             for face, _ in self.speakers
             for warning in face.warnings
         )
+
+    def lost_in(self, path: str | Path) -> tuple[StillWarning, ...]:
+        """What an output of this name does not keep of the picture."""
+        if not self.transparent or keeps_transparency(path):
+            return ()
+        message = (
+            "its transparent parts are laid on white; .webm, .mov, .gif and a folder of PNG files "
+            "keep them"
+        )
+        return (StillWarning("transparency_lost", message),)
 
     def __len__(self) -> int:
         config = self.synthesizer.engine.config
@@ -298,7 +319,7 @@ class Animation:
 
     @property
     def frames(self) -> npt.NDArray[np.uint8]:
-        """All frames at once: (T, H, W, 3) uint8."""
+        """All frames at once: (T, H, W, C) uint8."""
         return np.stack(list(self))
 
     def save(

@@ -151,7 +151,8 @@ def run_jobs(
                 animation = animator.animate(job.photo, job.speech, wanted, others=job.others)
                 marks = vars(choices or MarkChoices())
                 frames = animation.save(job.output, overwrite=overwrite, **marks)
-                result = BatchResult(job, frames=frames, warnings=animation.warnings)
+                warnings = (*animation.warnings, *animation.lost_in(job.output))
+                result = BatchResult(job, frames=frames, warnings=warnings)
         except StillspeakError as error:
             result = BatchResult(job, error=str(error))
         except MemoryError:  # the next job may be smaller

@@ -27,6 +27,7 @@ from stillspeak.motion.moods import AUTO, Mood, MoodPlan
 from stillspeak.motion.process import MotionProcess
 from stillspeak.options import AnimateOptions
 from stillspeak.rendering.check import StillWarning
+from stillspeak.rendering.cutout import cut_out
 from stillspeak.rendering.frame_rate import FrameRateConverter
 from stillspeak.rendering.portrait import Portrait
 from stillspeak.rendering.raster import Picture, Points
@@ -274,8 +275,9 @@ def _draw_together(
         canvas = one.draw(pose, canvas)
         one.look(motion, canvas)
     assert canvas is not None
+    canvas = renderers[0].see_through(canvas)
     changed = [box for one in renderers for box in one.drawn]
     for one, motion in zip(renderers, motions, strict=True):
         one.move(motion, canvas, tuple(changed))
         changed.append(one.reach)
-    return canvas
+    return canvas if canvas.shape[2] == 3 else cut_out(canvas)

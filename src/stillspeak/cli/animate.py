@@ -135,7 +135,9 @@ def _animate_one(photo: str, speech: str, output: str, stdout_format: str, how: 
             audio_name=speech_name,
             others=how.others,
         )
-        tell_warnings(animation.warnings, photo_name, how.quiet)
+        shown = output if output != "-" else f"video.{stdout_format}"
+        warnings = (*animation.warnings, *animation.lost_in(shown))
+        tell_warnings(warnings, photo_name, how.quiet)
         if how.export is not None:
             from stillspeak.poses import hear_poses
 
@@ -143,7 +145,7 @@ def _animate_one(photo: str, speech: str, output: str, stdout_format: str, how: 
             track = hear_poses(heard, how.options, animator=animator)
             track.save(how.export, overwrite=how.overwrite)
         with tempfile.TemporaryDirectory() if output == "-" else nullcontext() as folder:
-            target = str(Path(folder, f"video.{stdout_format}")) if folder else output
+            target = str(Path(folder, shown)) if folder else output
             frames = save(
                 animation, target, overwrite=how.overwrite, quiet=how.quiet, choices=choices
             )
@@ -164,7 +166,7 @@ def _animate_one(photo: str, speech: str, output: str, stdout_format: str, how: 
             "model": how.model,
             "seed": how.options.seed,
             "identifier": f"{animation.origin.identifier:08x}" if choices.mark else None,
-            "warnings": [asdict(warning) for warning in animation.warnings],
+            "warnings": [asdict(warning) for warning in warnings],
             "took": round(time.perf_counter() - started, 3),
         }
         print(json.dumps(result))

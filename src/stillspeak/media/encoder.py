@@ -58,6 +58,7 @@ class MovieEncoder:
         place: as of :func:`open_output`, with ``muxer``, FFmpeg's name of the container.
         picture: FFmpeg's name of the encoder, and its options.
         size: height and width of the frames in pixels, even numbers.
+        pixel_format: FFmpeg's name of how the encoder takes pixels.
         sound: a source, whose sound is written in step with the pictures; or, for mono sound that
             is added to :attr:`sound`, FFmpeg's name of the encoder and samples a second; None: no
             sound.
@@ -72,13 +73,15 @@ class MovieEncoder:
         fps: int | Fraction,
         sound: tuple[str, int] | SoundSource | None,
         metadata: Mapping[str, str],
+        pixel_format: str = "yuv420p",
     ) -> None:
         from av.video.reformatter import ColorRange
 
         self.count = 0
         self.container = open_output(place, muxer, metadata)
         self._time_base = 1 / Fraction(fps)
-        self._picture = add_picture(self.container, picture, fps, size, "yuv420p")
+        self._format = pixel_format
+        self._picture = add_picture(self.container, picture, fps, size, pixel_format)
         context = self._picture.codec_context
         context.time_base = self._time_base
         # Without the tags every player makes its own guess at the colours. In ITU-T H.273,
@@ -92,11 +95,11 @@ class MovieEncoder:
         self.container.start_encoding()
 
     def convert(self, frame: Frame) -> av.VideoFrame:
-        """A frame (H, W, 3) uint8 as the encoder takes it."""
+        """A frame (H, W, 3) or RGBA (H, W, 4) uint8 as the encoder takes it."""
         from av.video.reformatter import ColorRange, Colorspace
 
         return rgb_frame(frame).reformat(
-            format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
+            format=self._format, dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
         )
 
     def write(self, picture: av.VideoFrame) -> None:
@@ -313,10 +316,11 @@ def _copyable(file: av.container.InputContainer, stream: av.AudioStream, muxer: 
 
 
 def rgb_frame(pixels: Frame) -> av.VideoFrame:
-    """A frame (H, W, 3) uint8 as FFmpeg takes it."""
+    """A frame (H, W, 3) or RGBA (H, W, 4) uint8 as FFmpeg takes it."""
     import av
 
-    return av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+    form = "rgb24" if pixels.shape[2] == 3 else "rgba"
+    return av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format=form)
 
 
 def picture_encoder(suffix: str, crf: int, *, speed: int = 5) -> tuple[str, dict[str, str]]:
@@ -326,6 +330,17 @@ def picture_encoder(suffix: str, crf: int, *, speed: int = 5) -> tuple[str, dict
     # VP9's scale ends at 63, not 51. At its default speed it takes seconds for a frame.
     vp9 = {"crf": str(round(crf * 63 / 51)), "b": "0", "deadline": "good"}
     return "libvpx-vp9", vp9 | {"cpu-used": str(speed), "row-mt": "1"}
+
+
+def cutout_encoder(suffix: str, crf: int) -> tuple[tuple[str, dict[str, str]], str] | None:
+    """A movie's picture encoder for frames with transparency, and the pixel format it takes: VP9
+    with alpha, or ProRes 4444, which has a quality of its own. None: the format has none."""
+    if suffix == ".webm":
+        codec, options = picture_encoder(suffix, crf)
+        return (codec, options | {"auto-alt-ref": "0"}), "yuva420p"
+    if suffix == ".mov":
+        return ("prores_ks", {"profile": "4444", "alpha_bits": "16"}), "yuva444p10le"
+    return None
 
 
 def open_output(

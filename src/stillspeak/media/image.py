@@ -63,6 +63,18 @@ def load_image(
         ImageError: missing, empty or text file; not a picture; truncated or damaged; too
             many pixels; an array of the wrong shape, type or range. A video is a VideoGivenError.
     """
+    picture = load_cutout(source, max_pixels=max_pixels, name=name)
+    return picture if picture.shape[2] == 3 else np.ascontiguousarray(picture[..., :3])
+
+
+def load_cutout(
+    source: str | Path | bytes | PIL.Image.Image | npt.NDArray[Any],
+    *,
+    max_pixels: int = MAX_PIXELS,
+    name: str | None = None,
+) -> Picture:
+    """As :func:`load_image`; of a picture with transparency (H, W, 4): the picture on white, and
+    how much of each pixel is seen."""
     import PIL.Image
 
     label = source_name(source, name)
@@ -116,7 +128,7 @@ def _quiet_tiff() -> None:
 
 
 def _from_pil(picture: PIL.Image.Image, max_pixels: int, name: str) -> Picture:
-    """A PIL picture of any mode, decoded or not, as (H, W, 3) uint8 RGB."""
+    """A PIL picture of any mode, decoded or not, as of :func:`load_cutout`."""
     _check_size(picture.height, picture.width, max_pixels, name)
     try:
         picture.load()
@@ -131,7 +143,7 @@ def _from_pil(picture: PIL.Image.Image, max_pixels: int, name: str) -> Picture:
             "save it with 8 or 16 bits a channel"
         )
     # What PIL hands out is read-only and PIL's own.
-    return np.require(_upright(_flatten(array), picture), np.uint8, ["C", "W"])
+    return np.require(_upright(on_white(array), picture), np.uint8, ["C", "W"])
 
 
 def _unpack(picture: PIL.Image.Image) -> Picture | None:
@@ -155,7 +167,7 @@ def _unpack(picture: PIL.Image.Image) -> Picture | None:
 
 
 def _from_array(array: npt.NDArray[Any], max_pixels: int, name: str) -> Picture:
-    """An array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) as a new (H, W, 3) uint8."""
+    """An array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) as of :func:`load_cutout`."""
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
         raise ImageError(
             f"{name}: the array has shape {array.shape}; give (H, W), (H, W, 1), (H, W, 3) or "
@@ -176,7 +188,7 @@ def _from_array(array: npt.NDArray[Any], max_pixels: int, name: str) -> Picture:
         raise ImageError(
             f"{name}: the array is {array.dtype}; give uint8, uint16 or float in [0, 1]"
         )
-    return _flatten(_eight_bits(array))
+    return on_white(_eight_bits(array))
 
 
 def _is_unit(array: npt.NDArray[Any]) -> bool:
@@ -194,8 +206,9 @@ def _eight_bits(array: npt.NDArray[Any]) -> Picture:
     return np.asarray(((array.astype(np.uint32) + 128) // 257).astype(np.uint8))
 
 
-def _flatten(array: Picture) -> Picture:
-    """Grey, RGB or RGBA uint8 as RGB (H, W, 3), transparency laid on white."""
+def on_white(array: Picture) -> Picture:
+    """Grey, RGB or RGBA uint8 as RGB (H, W, 3), or with transparency as (H, W, 4): laid on white,
+    and how much is seen."""
     if array.ndim == 2 or array.shape[2] == 1:
         return np.repeat(array.reshape(*array.shape[:2], 1), 3, axis=2)
     if array.shape[2] == 3:
@@ -203,11 +216,12 @@ def _flatten(array: Picture) -> Picture:
     rgb, alpha = array[:, :, :3], array[:, :, 3:].astype(np.uint16)
     # At most 255 * 255 + 127, which 16 bits hold.
     mixed = rgb * alpha + _BACKGROUND * (255 - alpha)
-    return np.asarray(((mixed + 127) // 255).astype(np.uint8))
+    opaque = ((mixed + 127) // 255).astype(np.uint8)
+    return opaque if alpha.min() == 255 else np.dstack((opaque, array[:, :, 3]))
 
 
 def _upright(array: Picture, picture: PIL.Image.Image) -> Picture:
-    """Undo the EXIF orientation, 1 to 8, of a picture on its (H, W, 3) pixels."""
+    """Undo the EXIF orientation, 1 to 8, of a picture on its (H, W, C) pixels."""
     try:
         orientation = picture.getexif().get(0x0112, 1)
     except Exception:  # damaged metadata says nothing about the pixels, which are fine

@@ -1,4 +1,4 @@
-"""Video out: frames (H, W, 3) uint8 RGB, one at a time, with sound that stays in step."""
+"""Video out: frames, RGB or RGBA, one at a time, with sound that stays in step."""
 
 from __future__ import annotations
 
@@ -24,10 +24,12 @@ from stillspeak.media.encoder import (
     MUXERS,
     MovieEncoder,
     add_picture,
+    cutout_encoder,
     open_output,
     picture_encoder,
     rgb_frame,
 )
+from stillspeak.media.image import on_white
 from stillspeak.media.marks.marking import Marking, Marks
 from stillspeak.media.sound import SoundFeed, SoundSource, sound_of_array
 from stillspeak.media.source import reason
@@ -40,6 +42,7 @@ OUTPUT_FORMATS = (
 
 FOLDER = "folder"
 _SUFFIXES = (*MUXERS, ".gif")
+_TRANSPARENT = (".webm", ".mov", ".gif", FOLDER)
 _MOST_CHANNELS = 8  # more is an array with its axes swapped
 _AHEAD = 4  # frames that may be made before the first of them is encoded
 _GIF_MAX_FPS = 50
@@ -59,6 +62,11 @@ def check_output(path: str | Path, *, overwrite: bool) -> Path:
     target = _in_folder(path)
     _check_output_folder(target, overwrite)
     return target
+
+
+def keeps_transparency(path: str | Path) -> bool:
+    """Whether the kind of output that a path names has a place for transparency."""
+    return _output_kind(path) in _TRANSPARENT
 
 
 def check_file(path: str | Path, *, overwrite: bool) -> Path:
@@ -110,8 +118,10 @@ def write_video(
 
     Args:
         path: where to write.
-        frames: (H, W, 3) uint8 RGB, all of one size. They are taken in the caller's thread and
-            marked and encoded in another, no more than four behind.
+        frames: (H, W, 3) uint8 RGB, all of one size, or RGBA, (H, W, 4). Transparency is kept in
+            ``.webm`` (VP9 with alpha), ``.mov`` (then ProRes 4444), a folder and, seen or not, in
+            ``.gif``; for other formats frames are laid on white. They are taken in the caller's
+            thread and marked and encoded in another, no more than four behind.
         fps: frames a second; a GIF shows at most 50.
         audio: (S,) or (S, C) float32, or a sound's source, cut or zero-padded to the length of the
             picture. Mono, stereo and 5.1 are kept, and the rate where the format's encoder has it.
@@ -152,17 +162,18 @@ def write_video(
 
         def add(frame: Frame) -> None:
             nonlocal writer
+            if frame.shape[2] == 4 and kind not in _TRANSPARENT:
+                frame = on_white(frame)[..., :3]
             if marking is not None:
                 frame = marking.frame(frame)
             with output_errors(name):
                 if writer is None:
-                    height, width = frame.shape[:2]
                     if kind == FOLDER:
                         writer = _FolderWriter(output)
                     elif kind == ".gif":
-                        writer = _GifWriter(output, height, width)
+                        writer = _GifWriter(output, frame.shape)
                     else:
-                        writer = _MovieWriter(output, kind, height, width)
+                        writer = _MovieWriter(output, kind, frame.shape)
                     stack.callback(writer.close)
                 writer.add(frame)
 
@@ -228,16 +239,20 @@ class _Writer:
 class _MovieWriter(_Writer):
     """A movie: every frame is followed at once by the sound that belongs to it."""
 
-    def __init__(self, output: _Output, kind: str, height: int, width: int) -> None:
+    def __init__(self, output: _Output, kind: str, shape: tuple[int, ...]) -> None:
+        height, width, channels = shape
         self.odd = ((0, height % 2), (0, width % 2), (0, 0)) if (height | width) % 2 else None
+        encoder = (picture_encoder(kind, output.crf), "yuv420p")
+        encoder = (channels == 4 and cutout_encoder(kind, output.crf)) or encoder
         self.movie = MovieEncoder(
             output.temporary,
             MUXERS[kind],
-            picture_encoder(kind, output.crf),
+            encoder[0],
             (height + height % 2, width + width % 2),
             output.fps,
             output.sound,
             output.metadata,
+            encoder[1],
         )
 
     def add(self, frame: Frame) -> None:
@@ -254,10 +269,12 @@ class _MovieWriter(_Writer):
 class _GifWriter(_Writer):
     """GIF: every frame with a palette of its own, so no frame waits for another."""
 
-    def __init__(self, output: _Output, height: int, width: int) -> None:
+    def __init__(self, output: _Output, shape: tuple[int, ...]) -> None:
         import av
         import av.filter
 
+        height, width, channels = shape
+        form, transparent = ("rgba", 1) if channels == 4 else ("rgb24", 0)
         self.count = 0
         self.time_base = 1 / Fraction(output.fps)
         self.container = open_output(output.temporary, "gif")
@@ -267,11 +284,11 @@ class _GifWriter(_Writer):
         source = graph.add_buffer(
             width=width,
             height=height,
-            format=av.VideoFormat("rgb24"),
+            format=av.VideoFormat(form),
             time_base=self.time_base,
         )
         split = graph.add("split")
-        palette = graph.add("palettegen", "stats_mode=single:reserve_transparent=0")
+        palette = graph.add("palettegen", f"stats_mode=single:reserve_transparent={transparent}")
         use = graph.add("paletteuse", "new=1:dither=sierra2_4a")
         sink = graph.add("buffersink")
         source.link_to(split)
@@ -409,9 +426,9 @@ def _check_settings(
 
 
 def _check_frame(frame: Frame, index: int, shape: tuple[int, ...]) -> tuple[int, ...]:
-    if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8 or frame.size == 0:
+    if frame.ndim != 3 or frame.shape[2] not in (3, 4) or frame.dtype != np.uint8 or not frame.size:
         raise ValueError(
-            f"frame {index} is {frame.dtype} {frame.shape}, it must be (H, W, 3) uint8"
+            f"frame {index} is {frame.dtype} {frame.shape}, it must be (H, W, 3) or (H, W, 4) uint8"
         )
     if shape and frame.shape != shape:
         raise ValueError(f"frame {index} has shape {frame.shape}, the first one {shape}")

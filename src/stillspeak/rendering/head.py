@@ -75,7 +75,7 @@ class FaceMover:
     """Moves the head and the face's skin in frames of one picture.
 
     Args:
-        picture: (H, W, 3) uint8.
+        picture: (H, W, 3) uint8, or (H, W, 4) where frames are so, too.
         points: (478, 2) landmarks of the face in its pixels, or (478, 3) with depth.
         others: landmarks of other faces in the picture: movement ends half way to them.
         spectacles: it wears some, which would bend if the skin behind them moved in full.
@@ -128,7 +128,7 @@ class FaceMover:
         Args:
             head: (3,) degrees: turn, nod, tilt; see :class:`~stillspeak.motion.frames.FaceMotion`.
             units: (len(UNITS),) intensities.
-            frame: (H, W, 3) uint8, with everything drawn that moves along.
+            frame: as the picture, with everything drawn that moves along.
             changed: boxes beyond which the frame is the picture.
 
         Returns:
@@ -289,7 +289,7 @@ class Samples:
     samples are kept half way between the pixels, too; where nothing moves pixels stay exact.
 
     Args:
-        picture: (H, W, 3) uint8.
+        picture: (H, W, 3) or (H, W, 4) uint8.
         box: the part.
 
     Attributes:
@@ -322,7 +322,9 @@ class Samples:
                 continue
             a0, b0 = max(x0 - 1, 0), max(y0 - 1, 0)
             a1, b1 = min(x1 + 2, width), min(y1 + 2, height)
-            part = cv2.cvtColor(frame[b0:b1, a0:a1], cv2.COLOR_RGB2RGBA)
+            part: npt.NDArray[Any] = frame[b0:b1, a0:a1]
+            if frame.shape[2] == 3:
+                part = cv2.cvtColor(part, cv2.COLOR_RGB2RGBA)
             ends = (1 - (y0 - b0), 2 - (b1 - y1), 1 - (x0 - a0), 2 - (a1 - x1))
             if any(ends):
                 part = cv2.copyMakeBorder(part, *ends, cv2.BORDER_REPLICATE)
@@ -335,7 +337,7 @@ class Samples:
                     area[down::n, across::n] = np.ascontiguousarray(found).view(np.uint32)[..., 0]
 
     def look_up(self, places: tuple[Floats, Floats], out: Picture) -> None:
-        """Write what is at samples x and y (h, w) to (h, w, 3) pixels."""
+        """Write what is at samples x and y (h, w) to (h, w, 3) pixels, or (h, w, 4)."""
         rows, columns = self._samples.shape
         samples = self._samples.view(np.uint8).reshape(rows, columns, 4)
         if self._found.shape[:2] != out.shape[:2]:
@@ -343,7 +345,10 @@ class Samples:
         linear, border = cv2.INTER_LINEAR, cv2.BORDER_REPLICATE
         # x and y apart: OpenCV 5.0 gets one map of both wrong, where it interpolates linearly.
         cv2.remap(samples, *places, linear, self._found, borderMode=border)
-        cv2.cvtColor(self._found, cv2.COLOR_RGBA2RGB, out)
+        if out.shape[2] == 4:
+            out[:] = self._found
+        else:
+            cv2.cvtColor(self._found, cv2.COLOR_RGBA2RGB, out)
 
 
 def _half_way(part: npt.NDArray[Any], axis: int) -> npt.NDArray[Any]:

@@ -38,6 +38,7 @@ class Portrait:
     source: Source | None = None  # where the photo comes from, for credentials
     warnings: tuple[StillWarning, ...] = ()  # what makes videos of it worse
     others: tuple[npt.NDArray[np.float32], ...] = ()  # landmarks of the photo's other faces
+    alpha: npt.NDArray[np.uint8] | None = None  # (H, W) of a photo that is shown on white
 
     @classmethod
     def of(
@@ -79,7 +80,7 @@ def fit_picture(picture: Picture, height: int | None) -> Picture:
     """Resize a picture to a height, or so that it is no larger than :data:`MAX_SIDE`.
 
     Args:
-        picture: (H, W, 3) uint8.
+        picture: (H, W, C) uint8, C at most 4.
         height: rows wanted; None keeps a picture that is small enough as it is.
 
     Raises:

@@ -19,6 +19,7 @@ from stillspeak.face.align import Transform, invert_transform, scale_transform, 
 from stillspeak.models.decoders import Decoded
 from stillspeak.models.pixels import from_model, to_model
 from stillspeak.motion.frames import FaceMotion
+from stillspeak.rendering.cutout import cut_out
 from stillspeak.rendering.head import FaceMover
 from stillspeak.rendering.mouth import MouthLayers
 from stillspeak.rendering.paste import FacePaster, face_support
@@ -49,13 +50,14 @@ class FaceRenderer:
         self._size = (rows, round(rows * width / height))
         self.drawn: list[Box] = []
         """Boxes x0, y0, x1, y1, ends excluded, that :meth:`draw` and :meth:`look` changed last."""
+        self._alpha = portrait.alpha if self._whole else None
         shape = portrait.photo.shape[:2] if self._whole else self._size
         self.height, self.width = int(shape[0]), int(shape[1])
 
     @torch.inference_mode()
     def render(self, decoded: Decoded, motion: FaceMotion | None = None) -> Iterator[Picture]:
         """Frames (H, W, 3) uint8 of what the decoder gave for one clip, with a motion of as many
-        frames; None: nothing but the mouth moves."""
+        frames; None: nothing but the mouth moves. Those of a cut-out are RGBA, (H, W, 4)."""
         drawn: Iterator[Picture]
         if decoded.pose is not None:
             drawn = (self.draw(pose) for pose in decoded.pose[0].double().cpu().numpy())
@@ -67,7 +69,10 @@ class FaceRenderer:
             now = None if motion is None else motion.at(index)
             if decoded.pose is not None and now is not None:
                 self.look(now, frame)
-            yield frame if now is None else self.move(now, frame, drawn_in or self.drawn)
+            frame = self.see_through(frame)
+            if now is not None:
+                self.move(now, frame, drawn_in or self.drawn)
+            yield frame if self._alpha is None else cut_out(frame)
 
     def draw(self, pose: Points, canvas: Picture | None = None) -> Picture:
         """The picture with the mouth in a pose (41, 2); drawn into ``canvas`` (H, W, 3), a frame of
@@ -88,6 +93,10 @@ class FaceRenderer:
             self.drawn += self.eyes.boxes
         return canvas
 
+    def see_through(self, canvas: Picture) -> Picture:
+        """A frame as :meth:`move` takes it: that of a cut-out gets the transparency (H, W, 4)."""
+        return canvas if self._alpha is None else np.dstack((canvas, self._alpha))
+
     def move(self, motion: FaceMotion, canvas: Picture, changed: Sequence[Box]) -> Picture:
         """Move head and skin in a frame, in place. What moves along must be drawn by now: of
         several faces in one picture, all of them. ``changed`` are boxes beyond which the frame is
@@ -96,6 +105,11 @@ class FaceRenderer:
         if moves and self._mover is not None:
             self._mover.draw(motion.head[0], motion.units[0], canvas, changed)
         return canvas
+
+    @property
+    def transparent(self) -> bool:
+        """Whether the picture is a cut-out, and frames are RGBA."""
+        return self._alpha is not None
 
     @property
     def reach(self) -> Box:
@@ -163,7 +177,7 @@ class FaceRenderer:
             for other in self.portrait.others
         ]
         spectacles = self.eyes is not None and self.eyes.spectacles
-        return FaceMover(picture, points, others=others, spectacles=spectacles)
+        return FaceMover(self.see_through(picture), points, others=others, spectacles=spectacles)
 
     @cached_property
     def _support(self) -> torch.Tensor:

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from stillspeak.errors import InputError, VideoError
-from stillspeak.media.image import load_image
+from stillspeak.media.image import load_cutout
 from stillspeak.media.marks.credentials import Credentials, read_credentials
 from stillspeak.media.marks.watermark import Frame, Reading, read_watermark
 from stillspeak.media.source import Wanted, media_type, open_source, reason
@@ -71,7 +73,7 @@ def inspect_file(path: str | Path, *, trust: str | None = None) -> Inspection:
 
 def _frames(path: Path, head: bytes) -> Iterator[Frame]:
     if media_type(head) in _PICTURES:
-        yield load_image(path)
+        yield _colours(path)
         return
     count = 0
     try:
@@ -83,13 +85,24 @@ def _frames(path: Path, head: bytes) -> Iterator[Frame]:
             raise
 
 
+def _colours(path: Path) -> Frame:
+    """A picture's colours, those of transparent parts too: the watermark is in all of them."""
+    import PIL.Image
+
+    picture = load_cutout(path)
+    if picture.shape[2] == 3:
+        return picture
+    with PIL.Image.open(path) as file:
+        return np.asarray(file.convert("RGB"))
+
+
 def _inspect_folder(path: Path, trust: str | None) -> Inspection:
     """Frames of a folder: the worst of their credentials, the watermark of all together."""
     files = sorted(path.glob("*.png"))
     if not files:
         raise InputError(f"{path}: a folder without PNG frames; give a video, picture or frames")
     found = [read_credentials(file, trust=trust) for file in files]
-    watermark = read_watermark((load_image(file) for file in files[:LIMIT]), limit=LIMIT)
+    watermark = read_watermark((_colours(file) for file in files[:LIMIT]), limit=LIMIT)
     signed = [one for one in found if one is not None]
     credentials = min(signed, key=lambda one: (one.intact, one.trusted)) if signed else None
     if signed and len(signed) < len(files):

@@ -95,10 +95,17 @@ class Label:
         self._box = rows, slice(margin, margin + plate_width)
 
     def draw(self, frame: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """A copy of a frame (H, W, 3) uint8 with the label at the bottom left."""
+        """A copy of a frame (H, W, 3) uint8, or RGBA, with the label at the bottom left."""
         labelled = frame.copy()
         part = labelled[self._box].astype(np.float32)
-        labelled[self._box] = np.rint(part * self._keep + self._add).astype(np.uint8)
+        colour, seen = part[..., :3], part[..., 3:] / 255
+        if seen.size:  # the label is seen where the picture is not
+            whole = seen * self._keep + 1 - self._keep
+            ink = (colour * seen * self._keep + self._add) / np.maximum(whole, 1e-3)
+            mixed = np.where(self._keep < 1, np.dstack((ink, 255 * whole)), part)
+        else:
+            mixed = colour * self._keep + self._add
+        labelled[self._box] = np.rint(np.clip(mixed, 0, 255)).astype(np.uint8)
         return labelled
 
 

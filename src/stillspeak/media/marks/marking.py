@@ -96,7 +96,7 @@ class Marking:
         self._first = True
 
     def frame(self, frame: Frame) -> Frame:
-        """A frame (H, W, 3) uint8 with what goes into the pixels."""
+        """A frame (H, W, 3) uint8, or RGBA, with what goes into the pixels."""
         if self._first:
             self._first = False
             height, width = frame.shape[:2]
@@ -109,7 +109,8 @@ class Marking:
         if self._label is not None:
             frame = self._label.draw(frame)
         if self._watermarker is not None:
-            frame = self._watermarker.mark(frame)
+            marked = self._watermarker.mark(np.ascontiguousarray(frame[..., :3]))
+            frame = marked if frame.shape[2] == 3 else np.dstack((marked, frame[..., 3]))
         return frame
 
     def sign_file(self, path: Path, name: str) -> None:

@@ -189,7 +189,7 @@ class JobQueue:
             audio_name=job.sound.name,
             others={face: sound.source if sound else None for face, sound in job.others.items()},
         )
-        job.warnings = warnings_out(animation.warnings)
+        job.warnings = warnings_out((*animation.warnings, *animation.lost_in(job.file)))
         go_on()
         job.total = len(animation)
         job.stage = "drawing"
