@@ -143,3 +143,9 @@ def test_samples_are_upright(tmp_path):
     (burst,) = sampled_bursts(path, scan_video(path))
     assert [frame.shape for frame in burst] == [(48, 32, 3)] * 2
     assert np.array_equal(np.unique(burst[1]), [1])
+
+
+def test_a_clock_that_jumps_is_refused(tmp_path):
+    path = numbered(tmp_path / "a.mkv", [0, 0.04, 4000])
+    with pytest.raises(VideoError, match=r"a\.mkv: its time stamps jump by 4000 s at 0\.0 s"):
+        list(fitted(path, scan_video(path), 1.0, "loop"))

@@ -1,5 +1,6 @@
 """``stillspeak.dub`` from file to file: what changes, and all that does not."""
 
+import hashlib
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import stillspeak
 from stillspeak.dub import video as module
 from stillspeak.errors import AudioError, ConfigError, OutputError, VideoError
+from stillspeak.media.marks.inspection import inspect_file
 from support.animate import write_wav
 from support.dub import BOX, Painter, coloured, encode, samples, shown, sound
 from support.film import clicks
@@ -150,6 +152,29 @@ def test_ten_bits_become_eight_and_it_is_said(tmp_path):
         assert container.streams.video[0].codec_context.pix_fmt == "yuv420p"
 
 
+@pytest.mark.e2e  # a mapping takes seconds to set up
+def test_high_dynamic_range_becomes_standard_range_and_it_is_said(tmp_path):
+    # A grey ramp in HLG: 75 % of the signal is what was white before.
+    ramp = np.repeat(np.linspace(0, 255, 64).astype(np.uint8)[None, :, None], 48, 0)
+    tags = {"color_trc": 18, "color_primaries": 9, "colorspace": 9, "color_range": 1}
+    source = encode(
+        tmp_path / "hlg.mp4",
+        [np.repeat(ramp, 3, 2)] * 4,
+        kind="yuv420p10le",
+        tags=tags,
+        rotation=90,
+    )
+    done = dub(source, (LOUD[:2560], 16_000), tmp_path / "out.mp4")
+    assert done.notes == ("standard dynamic range (BT.709) instead of high (HLG)",)
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        frame = next(container.decode(video=0))
+        assert (frame.color_trc, frame.color_primaries, frame.colorspace) == (1, 1, 1)
+        assert (frame.format.name, frame.rotation) == ("yuv420p", 90)
+    line = samples(tmp_path / "out.mp4")[0][0][2].astype(int)
+    assert (np.diff(line) >= -1).all()
+    assert line[0] <= 20 and 150 < line[47] < 200 < line[63] <= 237
+
+
 def test_another_codec_and_container(tmp_path):
     source = encode(tmp_path / "in.mp4", coloured(6))
     done = dub(source, (LOUD[:3840], 16_000), tmp_path / "out.webm")
@@ -209,6 +234,13 @@ def test_longer_speech(tmp_path, fit, frames):
     for place, planes in zip(order, after, strict=False):
         mask = inside(planes)[0]
         assert np.array_equal(planes[0][~mask], before[place][0][~mask])
+
+
+def test_under_a_frame_that_stands_the_sound_goes_on(tmp_path):
+    source = encode(tmp_path / "in.mp4", coloured(3), [0, 25, 25.04], base=Fraction(1, 1000))
+    done = dub(source, (clicks(16_000, [24.0], 24.5), 16_000), tmp_path / "out.mp4")
+    assert done.frames == 3 and shown(tmp_path / "out.mp4") == [0, 25, 25.04]
+    assert onset(*sound(tmp_path / "out.mp4")) == pytest.approx(24.0, abs=2e-3)
 
 
 def test_speech_of_a_video_keeps_its_place_beside_the_picture(tmp_path):
@@ -329,19 +361,32 @@ def test_tracks_that_are_copied_end_with_a_trimmed_picture(rich, tmp_path):
     assert len(last) == 4 and max(last.values()) < 0.53
 
 
+@pytest.mark.parametrize("suffix", ["mp4", "m4v", "mov"])
+def test_it_says_that_it_was_dubbed_and_with_what(tmp_path, suffix):
+    source = encode(tmp_path / "in.mp4", coloured(8, 96, 128))
+    output = tmp_path / f"out.{suffix}"
+    speech = write_wav(tmp_path / "a.wav", LOUD[:5120])
+    dub(source, speech, output)
+    found = inspect_file(output)
+    assert found.verdict == "intact"
+    assert found.credentials.actions == ("c2pa.opened", "c2pa.edited")
+    hashes = [one["sha256"] for one in found.credentials.ingredients]
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in (source, speech)]
+    assert sorted(hashes) == sorted(digests)
+    assert not found.watermark.present
+    dub(source, speech, tmp_path / "bare.mp4", mark=False)
+    assert inspect_file(tmp_path / "bare.mp4").verdict == "unmarked"
+
+
 # --- mistakes -----------------------------------------------------------------------------------
 
 
-def test_high_dynamic_range_and_more_than_4k_are_refused(tmp_path):
-    tags = {"color_trc": 16, "color_primaries": 9, "colorspace": 9}
-    hdr = encode(tmp_path / "hdr.mkv", coloured(3), kind="yuv420p10le", tags=tags)
-    with pytest.raises(VideoError, match=r"hdr\.mkv: has high dynamic range \(PQ\).*convert it"):
-        dub(hdr, (LOUD, 16_000), tmp_path / "out.mp4")
+def test_more_than_4k_is_refused(tmp_path):
     frames = [np.zeros((2400, 4400, 3), np.uint8)]
     big = encode(tmp_path / "big.mp4", frames, options={"preset": "ultrafast"})
     with pytest.raises(VideoError, match=r"big\.mp4: 4400x2400 is more than 4K"):
         dub(big, (LOUD, 16_000), tmp_path / "out.mp4")
-    assert listing(tmp_path) == ["big.mp4", "hdr.mkv"]
+    assert listing(tmp_path) == ["big.mp4"]
 
 
 class Broken(Painter):

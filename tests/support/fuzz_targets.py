@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+import stillspeak
 from stillspeak import weights
 from stillspeak.batch import read_jobs
 from stillspeak.conceal.lost_frames import read_lost
@@ -45,6 +46,7 @@ from stillspeak.training.auxiliary.kinds import auxiliary_config, auxiliary_kind
 from stillspeak.training.checkpoint import load_checkpoint, save_checkpoint
 from stillspeak.training.config import run_config
 from stillspeak.web.settings import ServeSettings
+from support.dub import Painter
 from support.faces import face_pictures, face_points
 from support.fuzz import Body, FindingError, Form, Target, as_toml
 from support.study import GRID_CHOICES, paper_study, write_clip
@@ -265,6 +267,18 @@ def _read_both(path: Path) -> None:
     frames, _ = read_clip(path, fps=25, start=0.04, end=0.2)
     for _ in frames:
         pass
+
+
+def _dub(path: Path) -> None:
+    for fit in ("loop", "freeze"):
+        speech = np.full(8000, 0.5, np.float32), 16_000
+        stillspeak.dub(
+            *(path, speech, path.with_name("out.mkv")),
+            fit=fit,
+            dubber=Painter((4, 4, 9, 9)),
+            overwrite=True,
+            mark=False,
+        )
 
 
 # --- weights ----------------------------------------------------------------------------------
@@ -681,6 +695,7 @@ def _make_targets() -> Iterator[Target]:
             Form("sound array", live, _read_sound_array),
             Form("live sound", live, _read_live_sound),
             Form("video", _videos, _into("video.bin", _read_video)),
+            Form("video to dub", _videos, _into("video.bin", _dub)),
             Form("video with sound", lambda: _videos()[:2], _into("video.bin", _read_both)),
         ),
     )

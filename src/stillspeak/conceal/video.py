@@ -271,11 +271,6 @@ class _Timeline:
                 yield from self._missing(frame.time - self._lead * interval, self._lead)
             else:
                 hole = frame.time - last
-                if hole > MAX_HOLE:
-                    raise VideoError(
-                        f"{self._video}: its time stamps jump by {hole:.0f} s at {last:.1f} s; "
-                        "repair or cut it first"
-                    )
                 count = round(hole / interval) - 1
                 if count > 0:
                     step = hole / (count + 1)

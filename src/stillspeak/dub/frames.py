@@ -14,6 +14,7 @@ from pathlib import Path
 
 from stillspeak.dub.options import Fit
 from stillspeak.errors import VideoError
+from stillspeak.media.dynamic_range import standard_range
 from stillspeak.media.source import can_jump
 from stillspeak.media.video import Frame, decode, enter, frame_time, open_video, to_rgb
 from stillspeak.media.video_editor import TimedFrame, VideoScan, timed_frames
@@ -28,7 +29,7 @@ where a file cannot be entered in its middle."""
 HELD = 256 * 2**20
 """Bytes of decoded frames that are held while a video is shown backward."""
 
-_LEAST_HELD = 8  # frames, however large
+_HELD_FRAMES = 8, 250  # however large or small they are
 _WASTED = 24  # frames that may be decoded for each one that is shown backward
 _ON_TIME = 1.5e-3  # seconds: Matroska counts milliseconds
 
@@ -121,7 +122,7 @@ def _to_and_fro(
     """The frames before the last one backward, then those after the first one forward, and so on
     until a time."""
     room = HELD // max(sum(plane.buffer_size for plane in last.source.planes), 1)
-    held = max(room, _LEAST_HELD)
+    held = min(max(room, _HELD_FRAMES[0]), _HELD_FRAMES[1])
     _check_backward(video, scan, held)
     at, due = last.time, last.time
     while True:
@@ -157,7 +158,8 @@ def _backward(
             return
         before = frames[0].time
         while frames:
-            yield frames.pop()
+            frame = frames.pop()
+            yield replace(frame, source=standard_range(frame.source))
 
 
 def _frames_before(

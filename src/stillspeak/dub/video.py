@@ -23,8 +23,10 @@ from stillspeak.dub.sound import (
 )
 from stillspeak.errors import AudioError, VideoError
 from stillspeak.media.audio import Waveform, load_audio
+from stillspeak.media.dynamic_range import CURVES
 from stillspeak.media.marks.origin import describe_speech
 from stillspeak.media.sound import SoundSource
+from stillspeak.media.video import VIDEO_FORMATS, decode, open_video
 from stillspeak.media.video_editor import (
     Box,
     Rewriter,
@@ -32,7 +34,6 @@ from stillspeak.media.video_editor import (
     VideoScan,
     check_rewrite,
     scan_video,
-    timed_frames,
 )
 from stillspeak.rendering.raster import Picture
 from stillspeak.system.threads import WorkBehind, read_ahead
@@ -45,7 +46,6 @@ PRESET = "veryfast"
 """x264's, by measure: next to ``medium`` 2.5 times as fast at the same size, for 1.2 dB of 54."""
 
 _IN_FLIGHT = 96 * 2**20  # bytes of frames that wait between two stages
-_HDR = {16: "PQ", 18: "HLG"}  # transfer characteristics of ITU-T H.273
 
 
 T = TypeVar("T")
@@ -166,23 +166,20 @@ def check_video(video: str | Path) -> list[str]:
     """What the output will not keep of a video, each in a few words.
 
     Raises:
-        VideoError: it cannot be read, is larger than 4K, or has high dynamic range.
+        VideoError: it cannot be read, or is larger than 4K.
     """
-    first = next(timed_frames(video), None)
-    if first is None:
-        raise VideoError(f"{video}: holds no video frames with time stamps; give another file")
-    frame = first.source
+    with open_video(video) as (container, stream):
+        frame = next(decode(container, stream, str(video)), None)
+    if frame is None:
+        raise VideoError(f"{video}: holds no video frames; give {VIDEO_FORMATS}")
     if frame.width * frame.height > MAX_PIXELS:
         raise VideoError(
             f"{video}: {frame.width}x{frame.height} is more than 4K; make it smaller first"
         )
-    if curve := _HDR.get(frame.color_trc):
-        raise VideoError(
-            f"{video}: has high dynamic range ({curve}), and only standard range is written; "
-            "convert it to BT.709 first"
-        )
     notes = []
-    if frame.format.components[0].bits > 8:
+    if curve := CURVES.get(frame.color_trc):
+        notes.append(f"standard dynamic range (BT.709) instead of high ({curve})")
+    elif frame.format.components[0].bits > 8:
         notes.append(f"8 bits a colour instead of {frame.format.name}")
     if any(one.is_alpha for one in frame.format.components):
         notes.append("no transparency")

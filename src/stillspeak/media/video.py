@@ -16,6 +16,7 @@ import numpy.typing as npt
 from stillspeak.constants import SAMPLE_RATE, VIDEO_FPS
 from stillspeak.errors import VideoError
 from stillspeak.media.audio import Waveform, load_stretch, load_track
+from stillspeak.media.dynamic_range import standard_range
 from stillspeak.media.source import Wanted, can_jump, open_container, reason
 
 if TYPE_CHECKING:
@@ -330,7 +331,8 @@ def _at_rate(
 
 
 def to_rgb(frame: av.VideoFrame) -> Frame:
-    """A decoded frame as (H, W, 3) uint8 RGB, contiguous and turned upright."""
+    """A decoded frame as (H, W, 3) uint8 RGB of standard range, contiguous and turned upright."""
+    frame = standard_range(frame)
     array: Frame = frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
     array = np.rot90(array, round(frame.rotation / 90))
     # Rows are padded where the width is not a multiple of the codec's alignment.

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from stillspeak.constants import VIDEO_FPS
 from stillspeak.errors import OutputError, VideoError
+from stillspeak.media.dynamic_range import standard_range
 from stillspeak.media.encoder import (
     MUXERS,
     SoundWriter,
@@ -59,6 +60,7 @@ _STANDARD_RATES = (
     *(Fraction(n) for n in (10, 12, 15, 20, 24, 25, 30, 48, 50, 60, 100, 120)),
 )
 _RATE_TOLERANCE = 0.004
+_STEP = 10.0  # seconds of sound that are written at once
 _KEPT_FORMATS = ("yuv420p", "yuvj420p", "yuv422p", "yuv444p")
 _PARTLY_SYNTHETIC = "Partly synthetic video: frames or parts of frames made with stillspeak"
 
@@ -131,17 +133,17 @@ def _rate_of(times: list[float], nominal: Fraction | None) -> Fraction:
     steps = steps[steps > 1e-4]
     if not len(steps):
         return Fraction(VIDEO_FPS) if nominal is None else nominal
-    usual = float(np.median(steps))
+    usual = float(np.sort(steps)[(len(steps) - 1) // 2])  # of two, the one that there is
     interval = float(steps[(steps > 0.6 * usual) & (steps < 1.4 * usual)].mean())
     for known in (nominal, *_STANDARD_RATES):
         if known and abs(float(known) * interval - 1) < _RATE_TOLERANCE:
             return Fraction(known)
-    return Fraction(1 / interval).limit_denominator(1001)
+    return Fraction(1 / interval).limit_denominator(1001) or Fraction(1, 1001)
 
 
 @dataclass(frozen=True, eq=False)
 class TimedFrame:
-    """A frame as decoded and its time in seconds on the container's clock."""
+    """A frame as decoded, of standard range, and its time in seconds on the container's clock."""
 
     source: av.VideoFrame
     time: float
@@ -169,13 +171,18 @@ def timed_frames(path: str | Path) -> Iterator[TimedFrame]:
             time = frame_time(frame)
             if time is None or time <= last:
                 continue
+            if time - last > MAX_HOLE and first is not None:
+                raise VideoError(
+                    f"{path}: its time stamps jump by {time - last:.0f} s at {last:.1f} s; repair "
+                    "or cut it first"
+                )
             first = first or frame
             if (frame.height, frame.width) != (first.height, first.width):
                 raise VideoError(
                     f"{path}: its frames change their size at {time:.2f} s; re-encode it first"
                 )
             last = time
-            yield TimedFrame(frame, time)
+            yield TimedFrame(standard_range(frame), time)
 
 
 def check_rewrite(source: str | Path, output: str | Path, *, overwrite: bool) -> Path:
@@ -248,7 +255,7 @@ class Rewriter:
         self._stack = ExitStack()
         self._container: av.container.OutputContainer | None = None
         self._sound: SoundWriter | None = None
-        self._shown = -1
+        self._shown, self._said = -1, 0.0
         self.frames = 0
         self.seconds = 0.0
         """How long it is so far."""
@@ -332,11 +339,11 @@ class Rewriter:
         if self._turns:
             stream.set_display_rotation(90 * self._turns)
         with open_video(self._source) as (_, source):
-            context, before = stream.codec_context, source.codec_context
+            context = stream.codec_context
             self._time_base = source.time_base or Fraction(1, 90_000)
             context.time_base = self._time_base
             for tag in ("colorspace", "color_primaries", "color_trc", "color_range"):
-                setattr(context, tag, getattr(before, tag))
+                setattr(context, tag, getattr(like, tag))
             if source.sample_aspect_ratio:
                 context.sample_aspect_ratio = source.sample_aspect_ratio
         # What no tag names is taken for BT.601 both ways.
@@ -394,9 +401,15 @@ class Rewriter:
         with output_errors(self._name):
             self._container.mux(self._stream.encode(picture))
             self.frames += 1
-            if self._sound is not None:
-                self._sound.until(time - self._zero)
+            self._say(time - self._zero)
             self._tracks.copy(time)
+
+    def _say(self, until: float) -> None:
+        """Write the new sound up to a time, little by little: a frame may stand for an hour."""
+        if self._sound is not None:
+            while self._said < until:
+                self._said = min(self._said + _STEP, until)
+                self._sound.until(self._said)
 
     def _finish(self) -> None:
         if self._container is None:
@@ -404,6 +417,7 @@ class Rewriter:
         with output_errors(self._name):
             self._container.mux(self._stream.encode(None))
             if self._sound is not None:
+                self._say(self.seconds)
                 self._sound.finish(self.seconds)
                 self._tracks.copy(self._zero + self.seconds)
             else:
