@@ -22,6 +22,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 
 ANIMATE = "animate photo.jpg speech.wav -o out.mp4"
+POSES = "poses speech.wav -o out.jsonl"
 RATE = 16_000
 
 
@@ -303,6 +304,10 @@ ROWS = (
         "animate --jobs jobs.csv",
         to("jobs.csv", "photo,speech\nphoto.jpg,speech.wav\n"),
     ),
+    Row("poses of a sound of zeros", POSES, lambda folder: sound(folder, np.zeros(RATE))),
+    Row("poses of text named .wav", POSES, to("speech.wav", "hello\n")),
+    Row("poses where a file is", POSES, to("out.jsonl", b"mine")),
+    Row("poses in a folder that does not exist", POSES.replace("out", "none/out"), nothing),
     Row("empty weights", "weights model.safetensors", to("model.safetensors", b"")),
     Row(
         "a pickle named .safetensors",
