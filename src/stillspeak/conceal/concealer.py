@@ -5,22 +5,26 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Unpack
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from stillspeak.conceal.gap import Anchor, AnchorRenderer, End, GapFiller, pass_over
-from stillspeak.conceal.optical_flow import RIGID, eye_region, pull, rigid_flow
 from stillspeak.conceal.options import GapKeywords, GapOptions
 from stillspeak.dub.heard import HeardPoses, model_place
 from stillspeak.errors import ConfigError, FaceError, NoFaceError, VideoError
-from stillspeak.face.align import similarity_transform, smoothstep, transform_points
-from stillspeak.face.eyes import EYELIDS
+from stillspeak.face.align import (
+    invert_transform,
+    similarity_transform,
+    smoothstep,
+    transform_points,
+)
+from stillspeak.face.eyes import EYELIDS, LEFT_EYELIDS, RIGHT_EYELIDS
 from stillspeak.face.landmarks import (
     Face,
     LandmarkDetector,
@@ -28,12 +32,18 @@ from stillspeak.face.landmarks import (
     check_face,
     choose_face,
 )
+from stillspeak.face.scenes import difference, thumbnail
+from stillspeak.face.steady import RIGID
+from stillspeak.face.tracker import FaceSearch, following
 from stillspeak.media.audio import Waveform
 from stillspeak.models.config import GeneratorConfig
 from stillspeak.models.generator import Generator
 from stillspeak.motion.process import MotionProcess
 from stillspeak.options import AnimateOptions
-from stillspeak.rendering.raster import Picture
+from stillspeak.rendering.appearance import AppearanceGatherer
+from stillspeak.rendering.blend import blend
+from stillspeak.rendering.raster import Picture, filled, warped
+from stillspeak.rendering.video_mouth import VideoMouth
 from stillspeak.system.runtime import choose_device
 from stillspeak.weights import DEFAULT_MODEL, load_model
 
@@ -56,8 +66,12 @@ RECENT = 12
 LOOK = 3
 """Which of them are looked at: every third, the nearest first."""
 
+EVERY, LOOKS = 2, 100
+"""Every so many good frames the mouth is looked at, and how often at most."""
+
 _SAME_FACE = 1.0  # widths of a face by which it may move within a gap and still be the same
-_SAME_SCENE = 45.0  # levels of 255 by which pictures of one scene may differ in the mean
+_OTHER_SCENE = 0.5  # difference of two pictures, see ``face.scenes``
+_EYE = 1.8  # what is moved of an open eye, over its size
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,7 +217,10 @@ class Concealer:
         given = GapOptions(**options)
         motion = eyes_and_brows(given.motion, self.generator.config)
         heard = HeardPoses(self.generator, sound, motion)
-        yield from _GapRun(self, heard, given, stats or GapStats(), name).all(frames)
+        with following(self.detector) as follower:
+            search = FaceSearch(self.detector, follower)
+            run = _GapRun(self, heard, given, stats or GapStats(), name, search)
+            yield from run.all(frames)
 
 
 def eyes_and_brows(options: AnimateOptions, config: GeneratorConfig) -> MotionProcess:
@@ -227,8 +244,10 @@ class _GapRun:
         options: GapOptions,
         stats: GapStats,
         name: str,
+        search: FaceSearch,
     ) -> None:
         self._concealer, self._generator = concealer, concealer.generator
+        self._search = search
         self._heard, self._options, self._stats, self._name = heard, options, stats, name
         self._good: InputFrame | None = None  # the last good frame
         self._end: AnchorRenderer | Anchor | None = None  # the same, ready to be drawn from
@@ -236,8 +255,10 @@ class _GapRun:
         self._pending: list[float] = []
         self._mixing_from: float | None = None
         self._gap_begins: float | None = None
-        self._faces = 0
+        self._faces = self._goods = self._looked = 0
         self._recent: deque[InputFrame] = deque(maxlen=RECENT)
+        self._looks = AppearanceGatherer()
+        self._mouth: VideoMouth | None = None  # of all looks so far
         self._easing: tuple[AnchorRenderer | Anchor, int] | None = None  # from what, frames done
 
     def all(self, frames: Iterable[InputFrame]) -> Iterator[tuple[Picture, bool]]:
@@ -252,6 +273,9 @@ class _GapRun:
             shown = self._eased(frame)
             self._good, self._end = frame, None
             self._recent.append(frame)
+            self._goods += 1
+            if self._goods % EVERY == 0 and self._looked < LOOKS:
+                self._glance(frame)
             self._heard.forget(frame.place)
             yield frame.picture if shown is None else shown, shown is not None
         if self._pending and self._good is None:
@@ -360,7 +384,8 @@ class _GapRun:
                 self._stats.reasons.append(why)
             return Anchor(frame.picture, None, frame.place)
         self._faces += 1
-        ready = AnchorRenderer(Anchor(frame.picture, found.points, frame.place), self._generator)
+        self._look(frame.picture, found)
+        ready = self._renderer(Anchor(frame.picture, found.points, frame.place))
         ready.compare(self._heard)
         if _closure(found) >= SHUT:
             ready.opened = self._opened(frame, found)
@@ -375,29 +400,52 @@ class _GapRun:
             found = self._nearest(other.picture)
             if found is None or _closure(found) > OPEN:
                 continue
-            moved = pull(other.picture, rigid_flow(found.points, face.points, height, width), 1.0)
-            share = eye_region(face.points, height, width)[..., None]
-            picture = frame.picture + share * (moved.astype(np.float32) - frame.picture)
-            points, eyes = face.points.copy(), list(EYELIDS)
+            points = face.points.copy()
             head = similarity_transform(found.points[list(RIGID)], points[list(RIGID)])
-            points[eyes] = transform_points(found.points[eyes], head)
-            anchor = Anchor(np.rint(picture).astype(np.uint8), points, frame.place)
-            return AnchorRenderer(anchor, self._generator)
+            points[list(EYELIDS)] = transform_points(found.points[list(EYELIDS)], head)
+            mask = np.zeros((height, width), np.float32)
+            for lids in (LEFT_EYELIDS, RIGHT_EYELIDS):
+                rim = points[list(lids)].astype(np.float64)
+                middle = rim.mean(axis=0)
+                mask = np.maximum(mask, filled(middle + _EYE * (rim - middle), height, width))
+            moved = warped(other.picture, invert_transform(head), (width, height))
+            across = float(np.ptp(points[:, 0]))
+            anchor = Anchor(blend(frame.picture, moved, mask, across), points, frame.place)
+            return self._renderer(anchor)
         return None
+
+    def _glance(self, frame: InputFrame) -> None:
+        """Learn what the mouth looks like from a good frame, if it shows the face."""
+        assert frame.picture is not None
+        with suppress(FaceError):
+            found = self._find(frame.picture)
+            check_face(found)
+            self._look(frame.picture, found)
+
+    def _look(self, picture: Picture, face: Face) -> None:
+        if self._looked < LOOKS:
+            self._looks.add(picture, face.points)
+            self._looked += 1
+            self._mouth = None
+
+    def _renderer(self, anchor: Anchor) -> AnchorRenderer:
+        self._mouth = self._mouth or VideoMouth(self._looks.appearance())
+        return AnchorRenderer(anchor, self._mouth, self._generator)
 
     def _nearest(self, picture: Picture) -> Face | None:
         if self._place is None:
             return None
-        place = self._place
-        faces = self._concealer.detector.detect(np.ascontiguousarray(picture))
-        return min(faces, key=lambda face: math.dist(face.centre, place), default=None)
+        place, faces = self._place, self._concealer.detector.detect(picture)
+        near = min(faces, key=lambda face: math.dist(face.centre, place), default=None)
+        return None if near is None else self._search.exact(picture, near)
 
     def _find(self, picture: Picture) -> Face:
         """The face that speaks: the one asked for, later the one nearest to where it was."""
         found = self._nearest(picture)
         if found is None:
-            faces = self._concealer.detector.detect(np.ascontiguousarray(picture))
+            faces = self._concealer.detector.detect(picture)
             found = choose_face(faces, self._options.face, name=self._name)
+            found = self._search.exact(picture, found) or found
         self._place = found.centre
         return found
 
@@ -415,8 +463,5 @@ def _apart(first: Anchor, second: Anchor) -> bool:
         away = np.abs(first.points.mean(axis=0) - second.points.mean(axis=0)).max()
         if away > _SAME_FACE * size or not 0.6 < other / size < 1.7:
             return True
-    small = [
-        cv2.resize(picture, (48, 27), interpolation=cv2.INTER_AREA).astype(np.float32)
-        for picture in (first.picture, second.picture)
-    ]
-    return bool(np.abs(small[0] - small[1]).mean() > _SAME_SCENE)
+    small = [thumbnail(anchor.picture) for anchor in (first, second)]
+    return difference(*small) > _OTHER_SCENE

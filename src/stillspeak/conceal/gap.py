@@ -17,20 +17,16 @@ import torch
 from torch import Tensor
 
 from stillspeak.conceal.optical_flow import Maps, dense_flow, pull, without_speech
-from stillspeak.dub.heard import (
-    HeardPoses,
-    MouthEnd,
-    Poses,
-    SeenMouth,
-    joined_shapes,
-)
-from stillspeak.face.align import smoothstep
-from stillspeak.models.decoders import Decoded
+from stillspeak.dub.heard import HeardPoses, Poses
+from stillspeak.face.align import invert_transform, smoothstep
 from stillspeak.models.generator import Generator
 from stillspeak.motion.frames import FaceMotion
+from stillspeak.rendering.appearance import POSE, face_at_lips
+from stillspeak.rendering.mesh import face_frame
 from stillspeak.rendering.portrait import Portrait
 from stillspeak.rendering.raster import Picture
 from stillspeak.rendering.renderer import FaceRenderer
+from stillspeak.rendering.video_mouth import VideoMouth, joined
 from stillspeak.synthesis import CHUNK
 
 Times = npt.NDArray[np.float64]
@@ -42,10 +38,15 @@ SHORT = 0.12
 """Seconds from good frame to good frame up to which the picture's own movement between them says
 more than the sound does: gaps of two frames at 25 a second."""
 
+MISSED = 0.5
+"""Seconds from a good frame in which what the drawing of it misses is made up for."""
+
+ALIKE = 0.1
+"""Distance between poses, in distances between the eyes, from which none of it is."""
+
 RISE = 0.12
-"""Seconds from a good frame in which what the drawing of it misses is made up for; and, the other
-end of the gap being unknown, in which the mouth begins to move: so near to it the mouth that was
-seen is a better guess than one that is heard."""
+"""Seconds from a good frame in which, the other end of the gap being unknown, the mouth begins to
+move: so near to it the mouth that was seen is a better guess than one that is heard."""
 
 OPENING = (0.04, 0.2)
 """Seconds from a good frame in which the eyes are shut at which they begin to open and are open."""
@@ -103,56 +104,76 @@ class Anchor:
 class AnchorRenderer:
     """Draws frames out of one anchor with a face."""
 
-    def __init__(self, anchor: Anchor, generator: Generator) -> None:
+    def __init__(self, anchor: Anchor, mouth: VideoMouth, generator: Generator) -> None:
         assert anchor.points is not None
-        self.anchor = anchor
-        self.seen = SeenMouth.of(anchor.points)
+        self.anchor, self._generator = anchor, generator
+        self._mouth = mouth.still(anchor.picture, anchor.points)
+        frame, own = face_frame(anchor.points), mouth.appearance
+        self.seen: Poses = (frame.points[POSE] - own.rest) / own.scale
+        """(41, 2) the mouth's pose as the camera saw it."""
+        self.at_lips = face_at_lips(frame)
         self.heard: Poses | None = None
         self.opened: AnchorRenderer | None = None
         """The same with its eyes open, where they are shut in the anchor."""
-        self._renderer = FaceRenderer(Portrait.of(anchor.picture, anchor.points, generator))
 
     def compare(self, heard: HeardPoses) -> None:
         """Find out what the sound says of the anchor's own moment."""
         self.heard = heard.at(np.array([self.anchor.place]))[0]
 
-    def end(self, share: Times) -> list[MouthEnd]:
-        """For :func:`joined_shapes`: the share (T,) by which it counts; none without sound."""
-        return [] if self.heard is None else [(self.seen, self.heard, share)]
+    def joined(self, poses: Poses, share: Times) -> Poses:
+        """Heard poses (T, 41, 2), brought to what was seen as far as that counts, (T,); as they
+        are where it is not known what is heard of the anchor."""
+        if self.heard is None:
+            return poses
+        return np.asarray(poses + share[:, None, None] * (self.seen - self.heard))
+
+    @cached_property
+    def _face(self) -> FaceRenderer:
+        """What moves eyes and skin."""
+        assert self.anchor.points is not None
+        return FaceRenderer(Portrait.of(self.anchor.picture, self.anchor.points, self._generator))
 
     @cached_property
     def _missed(self) -> npt.NDArray[np.int16]:
         """(H, W, 3) the anchor less the drawing of its own mouth."""
-        (drawn,) = self._draw(self.seen.shape[None], None)
+        (drawn,) = self._draw(self.seen[None], None)
         return self.anchor.picture.astype(np.int16) - drawn
 
-    def _draw(self, shapes: Poses, curves: Tensor | None) -> Iterator[Picture]:
-        pose = torch.from_numpy(self.seen.pose(shapes))[None]
+    def _draw(self, poses: Poses, curves: Tensor | None) -> Iterator[Picture]:
         motion = None if curves is None else FaceMotion.from_face(curves.numpy())
-        return self._renderer.render(Decoded(pose=pose), motion)
+        for index, pose in enumerate(poses):
+            picture = self._mouth.draw(pose)
+            if motion is not None:
+                now = motion.at(index)
+                self._face.drawn = []
+                self._face.look(now, picture)
+                self._face.move(now, picture, [self._mouth.drawn, *self._face.drawn])
+            yield picture
 
-    def render(self, shapes: Poses, curves: Tensor | None, distance: Times) -> Iterator[Picture]:
-        """Whole pictures of mouth shapes (T, 41, 2) and curves (T, 17), None leaving eyes and skin,
+    def render(self, poses: Poses, curves: Tensor | None, distance: Times) -> Iterator[Picture]:
+        """Whole pictures of poses (T, 41, 2) and curves (T, 17), None leaving eyes and skin,
         at distances (T,) in seconds from the anchor."""
-        near = 1 - np.clip(distance / RISE, 0, 1)
-        for picture, share in zip(self._draw(shapes, curves), near, strict=True):
+        # What is missed of an open mouth must not show in a shut one.
+        away = np.abs(poses - self.seen).max(axis=(1, 2)) / ALIKE
+        near = np.clip(1 - distance / MISSED, 0, 1) * np.clip(1 - away, 0, 1)
+        for picture, share in zip(self._draw(poses, curves), near, strict=True):
             if share > 0:
                 whole = np.rint(picture + share * self._missed)
                 picture = whole.clip(0, 255).astype(np.uint8)
             yield picture
 
     def render_opening(
-        self, shapes: Poses, curves: Tensor | None, distance: Times
+        self, poses: Poses, curves: Tensor | None, distance: Times
     ) -> Iterator[Picture]:
         """As :meth:`render`, with eyes that open a moment away from the anchor."""
         if self.opened is None:
-            return self.render(shapes, curves, distance)
+            return self.render(poses, curves, distance)
         open_ = smoothstep((distance - OPENING[0]) / (OPENING[1] - OPENING[0]))
         asleep = None if curves is None else torch.zeros_like(curves)
-        shut = self.render(shapes, asleep, distance)
+        shut = self.render(poses, asleep, distance)
         if not open_.any():
             return shut
-        awake = self.opened.render(shapes, curves, distance)
+        awake = self.opened.render(poses, curves, distance)
         return (_mean(a, b, float(c)) for a, b, c in zip(shut, awake, open_, strict=True))
 
 
@@ -215,33 +236,32 @@ class GapFiller:
             if before is not None and after is not None:
                 start = before.place if self._mixing_from is None else self._mixing_from
                 nearness = np.clip((places - start) / (after.place - start), 0, 1)
-        shapes = self._shapes(places, shares)
+        poses = self._poses(places, shares)
         drawn: list[Iterator[Picture] | None] = []
         for end, distance in zip(self._ends, (since, until), strict=True):
             if isinstance(end, AnchorRenderer):
-                assert distance is not None and shapes is not None
-                drawn.append(end.render_opening(shapes, curves, distance))
+                assert distance is not None and poses is not None
+                drawn.append(end.render_opening(poses, curves, distance))
             else:
                 drawn.append(None if end is None else iter([end.picture] * len(places)))
         for share in nearness:
             yield self._mixed([None if one is None else next(one) for one in drawn], float(share))
 
-    def _shapes(self, places: Times, shares: tuple[Times, Times]) -> Poses | None:
+    def _poses(self, places: Times, shares: tuple[Times, Times]) -> Poses | None:
         """(T, 41, 2) the mouth at places; None: no end has a face."""
-        sides = [end for end in self._ends if isinstance(end, AnchorRenderer)]
+        pairs = zip(self._ends, shares, strict=True)
+        sides = [(end, share) for end, share in pairs if isinstance(end, AnchorRenderer)]
         if not sides:
             return None
-        pairs = zip(self._ends, shares, strict=True)
-        ends = [
-            one for end, share in pairs if isinstance(end, AnchorRenderer) for one in end.end(share)
-        ]
-        shapes = joined_shapes(self._heard.at(places), ends, [side.seen for side in sides])
+        poses = self._heard.at(places)
+        for side, share in sides:
+            poses = side.joined(poses, share)
         if None in self._ends and self._memory > 0:
-            (side,) = sides
+            side = sides[0][0]
             away = np.abs(places - side.anchor.place) / self._fps
-            shown = side.seen.shape
-            shapes = shown + np.clip(away / RISE, 0, 1)[:, None, None] * (shapes - shown)
-        return shapes
+            rise = np.clip(away / RISE, 0, 1)[:, None, None]
+            poses = side.seen + rise * (poses - side.seen)
+        return poses
 
     def _mixed(self, pictures: list[Picture | None], share: float) -> Picture:
         """The two ends' pictures of one moment, a share of ``share`` being that of after."""
@@ -262,7 +282,8 @@ class GapFiller:
         flow = dense_flow(one.anchor.picture, other.anchor.picture)
         if isinstance(one, AnchorRenderer) and isinstance(other, AnchorRenderer):
             assert one.anchor.points is not None
-            flow = without_speech(flow, one.anchor.points, one.seen.moved_to(other.seen))
+            head = joined(invert_transform(one.at_lips), other.at_lips)
+            flow = without_speech(flow, one.anchor.points, head)
         return flow
 
 

@@ -8,15 +8,12 @@ mask's edge. Beyond a narrow stripe around the mask pixels stay bit for bit.
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from stillspeak.conceal.compositing import head_place, lay_over
@@ -25,23 +22,19 @@ from stillspeak.conceal.gap import Anchor, AnchorRenderer, fading
 from stillspeak.conceal.masks import HIDDEN, Mask, MaskSource, values_at
 from stillspeak.conceal.options import MEMORY, MotionKeywords, MotionOptions
 from stillspeak.conceal.video import check_sound, picture_sound, rewriting
-from stillspeak.dub.heard import HeardPoses, joined_shapes, model_place
+from stillspeak.dub.heard import HeardPoses, model_place
 from stillspeak.dub.output import EditedVideo, OutputKeywords, OutputOptions, Progress
 from stillspeak.errors import ConfigError, FaceError, InputError, NoFaceError, VideoError
 from stillspeak.face.align import Transform, transform_points
 from stillspeak.face.eyes import EYELIDS
 from stillspeak.face.landmarks import Face, check_face, choose_face
+from stillspeak.face.tracker import FaceTracker
 from stillspeak.media.image import load_image
 from stillspeak.media.video_editor import TimedFrame, check_rewrite, scan_video, timed_frames
+from stillspeak.rendering.appearance import Appearance
 from stillspeak.rendering.blend import GROW, blend
 from stillspeak.rendering.raster import Picture
-
-STEADY = 5
-"""Frames over which the head's place is averaged, centred: the landmarks tremble."""
-
-LEAP = 0.25
-"""Face widths by which a head may move, and shares by which it may grow or shrink, from frame to
-frame; the landmarks of a face of which little is seen are sometimes anywhere."""
+from stillspeak.rendering.video_mouth import VideoMouth
 
 _MOSTLY = 0.5  # share of hidden landmarks from which the detector is shown a whole face
 
@@ -84,7 +77,7 @@ class _LocatedFrame:
     picture: Picture
     mask: Mask
     place: float
-    to_frame: Transform | None
+    to_frame: Transform | None = None
 
 
 def uncover_video(
@@ -144,12 +137,12 @@ def uncover_video(
         heard = HeardPoses(generator, sound, eyes_and_brows(motion, generator.config))
         writer.start(first)
 
-        def located() -> Iterator[_LocatedFrame]:
+        def frames() -> Iterator[_LocatedFrame]:
             for frame, hidden in zip(timed_frames(video), source.masks(), strict=False):
                 place = model_place(frame.time - scan.start, fps, generator)
-                yield deoccluder.locate(frame, hidden, place)
+                yield _LocatedFrame(frame, frame.rgb(), hidden, place)
 
-        for one, picture in deoccluder.draw(_steady(located()), heard):
+        for one, picture in deoccluder.draw(deoccluder.located(frames()), heard):
             if picture is None:
                 writer.keep(one.frame)
             else:
@@ -241,61 +234,41 @@ class _Deoccluder:
         self._points = reference.face.points
         self._width = float(np.ptp(self._points[:, 0]))
         self._index = reference.index
-        self._renderer = AnchorRenderer(
-            Anchor(reference.picture, self._points, 0.0), concealer.generator
-        )
+        mouth = VideoMouth(Appearance.gather([(reference.picture, self._points)]))
+        anchor = Anchor(reference.picture, self._points, 0.0)
+        self._renderer = AnchorRenderer(anchor, mouth, concealer.generator)
         self._fps = concealer.generator.config.fps
         self._last: Transform | None = None
-        self._age = 1  # frames since then
         self._reference = reference.picture
         self.generated = self.lost_track = 0
         self.hidden = 0.0
 
-    def locate(self, frame: TimedFrame, mask: Mask, place: float) -> _LocatedFrame:
-        """Find the head in a frame that hides something."""
-        picture = frame.rgb()
-        if not (mask > HIDDEN).any():
-            self._age += 1
-            return _LocatedFrame(frame, picture, mask, place, None)
-        hidden = mask > 0
-        found = None if self._mostly_hidden(hidden) else self._find(picture, hidden)
-        if found is None and self._last is not None:
-            # With the face as it was last the detector sees a whole one.
-            whole = lay_over(self._reference, self._last, self._points, picture)
-            found = self._find(blend(picture, whole, mask, self._face_width(self._last)), hidden)
-        if found is None:
-            self.lost_track += 1
-            self._age += 1
-        else:
-            self._last, self._age = found, 1
-        return _LocatedFrame(frame, picture, mask, place, self._last)
+    def located(self, frames: Iterable[_LocatedFrame]) -> Iterator[_LocatedFrame]:
+        """Frames with where the head is in them, as far as they hide something."""
+        tracker = FaceTracker(self._concealer.detector)
+        for one, face in tracker.track(frames, self._shown):
+            if not (one.mask > HIDDEN).any():
+                yield one
+                continue
+            found = None
+            if face is not None:
+                found = head_place(self._points, face.points, one.mask > 0)
+            if found is None:
+                self.lost_track += 1
+            else:
+                self._last = found
+            yield replace(one, to_frame=self._last)
 
-    def _find(self, picture: Picture, hidden: npt.NDArray[np.bool_]) -> Transform | None:
-        faces = self._concealer.detector.detect(np.ascontiguousarray(picture))
-        if not faces:
-            return None
-        if self._last is not None:
-            middle = transform_points(self._points.mean(axis=0), self._last)
-            faces.sort(key=lambda face: float(np.hypot(*(face.points.mean(axis=0) - middle))))
-        found = head_place(self._points, faces[0].points, hidden)
-        return None if found is None or self._leaps(found) else found
-
-    def _mostly_hidden(self, hidden: npt.NDArray[np.bool_]) -> bool:
-        """Whether little is seen of the face where it was last."""
-        if self._last is None or self._age > STEADY:
-            return False
-        points = transform_points(self._points, self._last)
-        return bool(values_at(hidden, points).mean() > _MOSTLY)
-
-    def _leaps(self, found: Transform) -> bool:
-        """Whether a head would have jumped since it was seen last."""
+    def _shown(self, one: _LocatedFrame) -> Picture:
+        """What the detector is shown: a whole face, with its hidden part as it was last, where
+        little is seen of it."""
         if self._last is None:
-            return False
-        width, other = self._face_width(self._last), self._face_width(found)
-        middle = self._points.mean(axis=0)
-        way = transform_points(middle, found) - transform_points(middle, self._last)
-        most = LEAP * self._age
-        return float(np.hypot(*way)) > most * width or abs(math.log(other / width)) > most
+            return one.picture
+        points = transform_points(self._points, self._last)
+        if values_at(one.mask > 0, points).mean() <= _MOSTLY:
+            return one.picture
+        whole = lay_over(self._reference, self._last, self._points, one.picture)
+        return blend(one.picture, whole, one.mask, self._face_width(self._last))
 
     def _face_width(self, to_frame: Transform) -> float:
         return self._width * math.sqrt(abs(float(np.linalg.det(to_frame[:, :2]))))
@@ -311,18 +284,17 @@ class _Deoccluder:
                 # From here on the difference between the sound and the camera is known.
                 self._renderer.anchor = Anchor(self._reference, self._points, one.place)
                 self._renderer.compare(heard)
-            if one.to_frame is None or not (one.mask > HIDDEN).any():
+            if one.to_frame is None:
                 yield one, None
                 continue
             places, since = np.array([one.place]), np.full(1, np.inf)
             if self._renderer.heard is not None:
                 since = (places - self._renderer.anchor.place) / self._fps
-            ends = self._renderer.end(fading(since, None, MEMORY)[0])
-            shapes = joined_shapes(heard.at(places), ends, [self._renderer.seen])
+            poses = self._renderer.joined(heard.at(places), fading(since, None, MEMORY)[0])
             curves = heard.curves(places)
             if not self._eyes_hidden(one):
                 curves = torch.zeros_like(curves)
-            (face,) = self._renderer.render(shapes, curves, since)
+            (face,) = self._renderer.render(poses, curves, since)
             drawn = lay_over(face, one.to_frame, self._points, one.picture)
             self.generated += 1
             self.hidden += float((one.mask > HIDDEN).mean())
@@ -333,17 +305,3 @@ class _Deoccluder:
         assert one.to_frame is not None
         lids = transform_points(self._points[list(EYELIDS)], one.to_frame)
         return bool((values_at(one.mask, lids) > HIDDEN).all())
-
-
-def _steady(frames: Iterator[_LocatedFrame]) -> Iterator[_LocatedFrame]:
-    """Average where the head is over :data:`STEADY` frames, the frame's own in the middle."""
-    reach = STEADY // 2
-    window = deque[_LocatedFrame | None]([None] * STEADY, maxlen=STEADY)
-    for frame in chain(frames, repeat(None, reach)):
-        window.append(frame)
-        if (one := window[reach]) is None:
-            continue
-        near = [w.to_frame for w in window if w is not None and w.to_frame is not None]
-        if one.to_frame is not None:
-            one = replace(one, to_frame=np.mean(near, axis=0))
-        yield one

@@ -16,19 +16,10 @@ from stillspeak.face.align import (
     Image,
     Transform,
     face_transform,
-    similarity_transform,
     smoothstep,
 )
 
 Maps = npt.NDArray[np.float32]
-
-RIGID = (
-    *(33, 133, 362, 263),  # eye corners
-    *(168, 6, 197, 195, 5, 4, 1),  # the nose's ridge
-    *(10, 109, 338, 67, 297, 103, 332, 54, 284),  # forehead
-    *(127, 356, 234, 454),  # temples
-)
-"""Points of the mesh that a speaking mouth moves little."""
 
 SIDE = 640
 """Longer side in pixels of the pictures that the flow is looked for in."""
@@ -73,23 +64,6 @@ def lower_face(points: FloatArray, height: int, width: int) -> Maps:
     up = smoothstep((146.0 - y) / 24.0)
     across = smoothstep((58.0 - np.abs(x - 49.0)) / 20.0)
     return np.asarray(down * up * across, np.float32)
-
-
-def rigid_flow(points: FloatArray, others: FloatArray, height: int, width: int) -> Maps:
-    """The head's movement from one set of landmarks to another, fading out around the head."""
-    head = similarity_transform(np.asarray(points)[list(RIGID)], np.asarray(others)[list(RIGID)])
-    x, y = _grid(points, height, width)
-    near = np.hypot((x - 48.0) / 96.0, (y - 64.0) / 128.0)
-    share = smoothstep((1.1 - near) / 0.5)[..., None]
-    return np.asarray(share * displacement(head, height, width), np.float32)
-
-
-def eye_region(points: FloatArray, height: int, width: int) -> Maps:
-    """(height, width) float32: 1 around the eyes, smoothly 0 elsewhere."""
-    x, y = _grid(points, height, width)
-    down = smoothstep((y - 28.0) / 6.0) * smoothstep((58.0 - y) / 6.0)
-    across = smoothstep((40.0 - np.abs(x - 48.0)) / 8.0)
-    return np.asarray(down * across, np.float32)
 
 
 def pull(picture: npt.NDArray[np.uint8], flow: Maps, share: float) -> npt.NDArray[np.uint8]:

@@ -1,38 +1,25 @@
-"""The mouth in a gap: what the sound says of it, and how it joins what the camera saw.
-
-Sound gives displacements from the mouth at rest, one pose a model frame. How far they are from what
-the camera saw is known at the ends of a gap and fades inwards. Shapes are in the face's own frame,
-in distances between the eyes: one shape can be drawn into the frames on both sides of a gap.
-"""
+"""What the sound says of a mouth: displacements from the mouth at rest, one pose a model frame."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from stillspeak.face.align import Transform, invert_transform
-from stillspeak.face.mouth import CHIN, LIPS, POSE_POINTS
 from stillspeak.media.audio import Waveform
 from stillspeak.models.generator import Generator
 from stillspeak.motion.frames import FaceMotion
 from stillspeak.motion.process import MotionProcess
-from stillspeak.rendering.mesh import AROUND, face_frame, rest_pose
 from stillspeak.synthesis import CHUNK, Recurrence
 
 Poses = npt.NDArray[np.float64]
 
 _ON_THE_GRID = 0.06
 """Frames by which a place may miss a model frame and still be it: time stamps in milliseconds."""
-
-_CHIN = AROUND.index(CHIN)
-_INNER = slice(20, 40)
-_TRUST = 0.02  # of an open mouth's rest, against 1 of one that is at rest
 
 
 def model_place(seconds: float, fps: float, generator: Generator) -> float:
@@ -120,75 +107,3 @@ class HeardPoses:
         curves = torch.from_numpy(moved.within_face())
         shapes = poses[0].double().cpu().numpy().reshape(CHUNK, -1, 2)
         self._kept.extend(zip(shapes, curves, strict=True))
-
-
-@dataclass(frozen=True, eq=False)
-class SeenMouth:
-    """A mouth as a good frame shows it.
-
-    Attributes:
-        shape: (41, 2) ``face.mouth.POSE_POINTS`` in the face's own frame.
-        rest: (41, 2) the same at rest, as far as one frame tells.
-        scale: by which displacements of speech are multiplied.
-        open: share, 0 to 1, by which the mouth counts as open.
-        to_picture: (2, 3) the face's own frame -> pixels, as it is at the lips.
-    """
-
-    shape: Poses
-    rest: Poses
-    scale: float
-    open: float
-    to_picture: Transform
-
-    @classmethod
-    def of(cls, points: npt.NDArray[np.floating]) -> SeenMouth:
-        """From landmarks (478, 2) in pixels."""
-        frame = face_frame(points)
-        rest = rest_pose(frame.points)
-        shape = frame.points[list(POSE_POINTS)]
-        axes = frame.jacobians[list(LIPS)].mean(axis=0)
-        seen = np.asarray(points, np.float64)[list(LIPS), :2].mean(axis=0)
-        to_picture = np.column_stack([axes, seen - axes @ shape[:-1].mean(axis=0)])
-        at_rest = shape + np.concatenate([rest.lips, rest.around[_CHIN : _CHIN + 1]])
-        if rest.open == 0:  # lips that meet, whatever the landmarks leave between them
-            shape[_INNER] = at_rest[_INNER]
-        return cls(shape, at_rest, rest.scale, rest.open, to_picture)
-
-    def pose(self, shapes: Poses) -> Poses:
-        """Shapes (..., 41, 2) as displacements from this mouth's rest, as layers draw them."""
-        return (shapes - self.rest) / self.scale
-
-    def moved_to(self, other: SeenMouth) -> Transform:
-        """(2, 3) pixels around this mouth -> pixels of the other frame, speech aside."""
-        back = invert_transform(self.to_picture)
-        turned = other.to_picture[:, :2] @ back
-        turned[:, 2] += other.to_picture[:, 2]
-        return np.asarray(turned)
-
-
-MouthEnd = tuple[SeenMouth, Poses, npt.NDArray[np.float64]]
-"""A good frame's mouth, what the sound says of its moment (41, 2), and the share (T,) by which
-their difference still counts in a gap."""
-
-
-def joined_shapes(heard: Poses, ends: Sequence[MouthEnd], mouths: Sequence[SeenMouth]) -> Poses:
-    """The mouth's shapes in a gap.
-
-    Args:
-        heard: (T, 41, 2) what the sound says.
-        ends: good frames beside the gap.
-        mouths: those that tell how the mouth rests, at least one; closed ones tell most.
-
-    Returns:
-        (T, 41, 2), equal to a good frame's shape where its share is 1 and the others' 0, and
-        ``heard`` is what was heard there.
-    """
-    trust = np.array([1 - mouth.open + _TRUST for mouth in mouths])
-    trust /= trust.sum()
-    rest = np.einsum("k,kij->ij", trust, [mouth.rest for mouth in mouths])
-    scale = float(trust @ [mouth.scale for mouth in mouths])
-    shapes: Poses = rest + scale * heard
-    for seen, said, share in ends:
-        difference = seen.shape - (rest + scale * said)
-        shapes = shapes + share[:, None, None] * difference
-    return shapes

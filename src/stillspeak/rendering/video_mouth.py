@@ -8,7 +8,7 @@ in a frame have to move far, they come from a frame in which they are closed.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -108,6 +108,12 @@ class VideoMouth:
         way = smoothstep((far - _NEAR) / (_FAR - _NEAR))
         return max(open_share(frame.points), float(pressed)) * float(way)
 
+    def still(self, picture: Picture, points: npt.NDArray[np.floating]) -> MouthLayers:
+        """What draws many poses into one frame (H, W, 3) uint8 with its landmarks (478, 2), and
+        corrects them as in a still: frames beside it do not have to agree."""
+        flat = np.asarray(points, np.float64)[:, :2]
+        return self._layers(picture, flat, face_frame(flat), refiner="released")
+
     def _layers(
         self,
         picture: Picture,
@@ -116,10 +122,11 @@ class VideoMouth:
         moved: Points | None = None,
         *,
         lips: bool = True,
+        refiner: Literal["released"] | None = None,
     ) -> MouthLayers:
         own = self.appearance
         gain = np.clip(cheeks(picture, points, frame.scale) / own.cheeks, *_GAIN)
-        back = _joined(invert_transform(face_at_lips(frame)), own.to_picture)
+        back = joined(invert_transform(face_at_lips(frame)), own.to_picture)
         light = own.light._replace(
             teeth=np.minimum(own.light.teeth * gain, 250.0),
             lip=own.light.lip * gain,
@@ -128,7 +135,7 @@ class VideoMouth:
         rest = rest_from(frame, own.rest, own.scale, moved)
         known = Known(rest, light, CarriedInside(own.inside, back, gain) if lips else None)
         # The frame's light is right already: nothing corrects it.
-        return MouthLayers(picture, points, None, known)
+        return MouthLayers(picture, points, refiner, known)
 
     def _borrow(
         self, out: Picture, frame: FaceFrame, ring: Points, pose: Points, strength: float
@@ -146,7 +153,7 @@ class VideoMouth:
         if x0 >= x1 or y0 >= y1:
             return box
         corner = np.array((x0, y0), np.float64)
-        back = _joined(invert_transform(face_at_lips(frame)), lender.to_picture)
+        back = joined(invert_transform(face_at_lips(frame)), lender.to_picture)
         back[:, 2] += back[:, :2] @ corner
         flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
         made = cv2.warpAffine(
@@ -173,6 +180,6 @@ class VideoMouth:
         return _Lender(layers, face_at_lips(frame), lips.picture.copy())
 
 
-def _joined(first: Transform, second: Transform) -> Transform:
+def joined(first: Transform, second: Transform) -> Transform:
     """One (2, 3) transform after the other."""
     return np.asarray(second @ np.vstack([first, (0.0, 0.0, 1.0)]))
