@@ -7,7 +7,9 @@ from types import ModuleType
 
 import pytest
 
+from stillspeak.weights import save_model
 from support.animate import save_lively, use_shared_detector
+from support.conceal import talker, talking, write_timed
 
 pytestmark = pytest.mark.e2e
 
@@ -55,3 +57,19 @@ def test_animate_measures_a_face(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     row = load("animate").face_row(96, 20, 0.0, weights)
     assert (row["face_lines"], row["photo_lines"], row["degrees"]) == (96, 192, 20)
     assert row["frames_per_s"] > 0
+
+
+def test_dub_measures_the_command_and_its_stages(tmp_path: Path) -> None:
+    weights = str(tmp_path / "small.safetensors")
+    save_model(talker(), Path(weights), {"made": "for tests"})
+    source = write_timed(tmp_path / "a.mp4", talking(20), range(20), None)
+    module = load("dub")
+    video, sound = tmp_path / "long.mp4", module.make_sound(tmp_path / "a.wav", 1.2)
+    made = module.make_video(video, source, 256, 1.2)
+    assert made == {"seconds": 1.2, "frames": 30, "size": "256x256"}
+    row = module.command(video, sound, tmp_path / "out.mp4", weights)
+    assert row["drawn"] == 30
+    assert all(value > 0 for value in row.values())
+    costs = module.stages(video, sound, tmp_path / "stages.mp4", weights)
+    assert len(costs) == 5
+    assert all(value >= 0 for pair in costs.values() for value in pair)

@@ -36,8 +36,8 @@ def test_a_loop_goes_back_and_forth_without_a_jump(counted, monkeypatch, held):
     there = [*range(90), *range(88, -1, -1), *range(1, 60)]
     assert numbers == there[: len(numbers)]
     assert times == pytest.approx([k / 25 for k in range(len(times))], abs=2e-3)
-    # The last one is still shown when the sound ends.
-    assert times[-1] < 9.5 <= times[-1] + 0.0401
+    # The last one is shown until the sound ends, or a hair's breadth less.
+    assert abs(times[-1] + 0.04 - 9.5) <= 0.0215
 
 
 def test_the_last_frame_freezes(counted):
@@ -47,13 +47,19 @@ def test_the_last_frame_freezes(counted):
 
 
 @pytest.mark.parametrize("fit", ["loop", "freeze"])
+def test_for_the_rest_of_a_packet_no_frame_is_added(counted, fit):
+    assert len(order(counted, 3.615, fit)[0]) == 90
+
+
+@pytest.mark.parametrize("fit", ["loop", "freeze"])
 def test_a_video_longer_than_its_sound_is_shown_whole(counted, fit):
     assert order(counted, 1.0, fit)[0] == list(range(90))
 
 
 def test_trim_ends_with_the_shorter(counted):
     assert order(counted, 1.0, "trim")[0] == list(range(25))
-    assert order(counted, 1.01, "trim")[0] == list(range(26))
+    assert order(counted, 1.01, "trim")[0] == list(range(25))
+    assert order(counted, 1.03, "trim")[0] == list(range(26))
     assert order(counted, 60.0, "trim")[0] == list(range(90))
 
 

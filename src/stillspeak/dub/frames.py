@@ -31,6 +31,7 @@ HELD = 256 * 2**20
 
 _HELD_FRAMES = 8, 250  # however large or small they are
 _WASTED = 24  # frames that may be decoded for each one that is shown backward
+_NEXT_TO_NOTHING = 0.02  # seconds of sound for which no frame is added: packets end late
 _ON_TIME = 1.5e-3  # seconds: Matroska counts milliseconds
 
 
@@ -98,7 +99,8 @@ def fitted(video: str | Path, scan: VideoScan, seconds: float, fit: Fit) -> Iter
     Raises:
         VideoError: it cannot be read, or would have to go backward and cannot.
     """
-    until = scan.start + shown_seconds(scan, seconds, fit) - _ON_TIME
+    step = 1 / float(scan.fps)
+    until = scan.start + shown_seconds(scan, seconds, fit) - min(_NEXT_TO_NOTHING, step / 2)
     first = last = None
     for frame in timed_frames(video):
         if first is not None and frame.time >= until:
@@ -108,11 +110,11 @@ def fitted(video: str | Path, scan: VideoScan, seconds: float, fit: Fit) -> Iter
     if first is None or last is None or fit == "trim":
         return
     if fit == "freeze" or first is last:
-        count, step = 1, 1 / float(scan.fps)
+        count = 1
         while (time := last.time + count * step) < until:
             yield replace(last, time=time)
             count += 1
-    elif last.time + 1 / float(scan.fps) < until:
+    elif last.time + step < until:
         yield from _to_and_fro(video, scan, first, last, until)
 
 
