@@ -295,7 +295,7 @@ class FaceSearch:
         self.reason = "none"
         step = -(-max(image.shape[:2]) // _WIDE)
         small = image if step == 1 else _shrunk(image, step)
-        if self._follower is not None and age % 10 not in (0, 2, 5):
+        if self._follower is not None and age not in (2, 5) and age % 10:
             self._follower.reset()
             if not self._follower.detect(small):
                 return []
