@@ -58,7 +58,8 @@ def test_an_hour_takes_as_much_memory_as_a_minute(tmp_path: Path) -> None:
     few, least = memory(short, 90)
     many, most = memory(long, 3600)
     assert (few, many) == (2250, 90_000)
-    assert most - least < 50 * 1024
+    # An MP4 file's index is in memory until its end: some 30 MiB an hour, of both files.
+    assert most - least < 100 * 1024
     sys.stdout.write(
         f"\n{few} frames: {least / 1024:.0f} MiB; {many} frames: {most / 1024:.0f} MiB\n"
     )
