@@ -56,6 +56,7 @@ PROGRAMS = {
     "benchmarks/streaming.py": "tests/test_benchmarks_streaming.py",
     "examples/animate.py": "tests/test_examples.py",
     "examples/batch.py": "tests/test_examples.py",
+    "examples/blendshapes.py": "tests/test_poses.py",
     "examples/onnx_mouth.py": "tests/test_export.py",
     "examples/streaming.py": "tests/test_examples.py",
     "scripts/fuzz.py": "tests/fuzz/test_bad_inputs.py",
@@ -111,7 +112,12 @@ def desk(
     (place / "configs").symlink_to(ROOT / "configs")
     for name in ("CACHE", "cache/grid"):
         shutil.copytree(speaking_cache, place / name)
-    for name in ("FOLDER/a.mp4", "CORPUS/s1/bbaf2n.mp4", "../shared/grid/s1/bbaf2n.mp4"):
+    for name in (
+        "talk.mp4",
+        "FOLDER/a.mp4",
+        "CORPUS/s1/bbaf2n.mp4",
+        "../shared/grid/s1/bbaf2n.mp4",
+    ):
         _talking(place / name)
     for name in ("THEIRS/s1/a.mp4", "REAL/s1/a.mp4"):
         _crops(place / name)
