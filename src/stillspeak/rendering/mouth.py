@@ -158,7 +158,7 @@ class MouthLayers:
         targets = self._sheets.targets(pose)
         self.ring = targets[:20]
         lips = self._sheets.contours(targets)
-        sheets = self._sheets.sheets(targets, lips)
+        sheets = self._sheets.sheets(targets, lips, parted=self._inside is not None)
         share = self._sheets.moved(targets)
         boxes = [self._pixels(sheets.cells)]
         for cells in _around(sheets.cells, self._sheets.rows, self._sheets.columns):

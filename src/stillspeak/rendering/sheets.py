@@ -259,8 +259,8 @@ class LipSheets:
         crossed = ((lower - upper) @ self.down - gap)[:, None] * self.down
         return LipContours(upper, lower - crossed, gap)
 
-    def sheets(self, targets: Points, lips: LipContours) -> Sheets:
-        """Where the pixels of one frame come from."""
+    def sheets(self, targets: Points, lips: LipContours, *, parted: bool = True) -> Sheets:
+        """Where the pixels of one frame come from; unless parted, both sheets are the upper one."""
         offsets = self._sources - targets
         if not offsets.any():
             none = np.zeros((self.rows, self.columns, 2), np.float32)
@@ -268,11 +268,13 @@ class LipSheets:
         kernel = thin_plate(self._grid, targets / self.unit)
         shape = (self.rows, self.columns, 2)
         parts = []
-        for rows in self._sheets:
+        for rows in self._sheets[: 1 + parted]:
             weights, plane = thin_plate_spline(targets[rows] / self.unit, offsets[rows])
             field = np.zeros((self.rows * self.columns, 2), np.float32)
             field[self._moving] = kernel[:, rows] @ weights + self._grid @ plane[1:] + plane[0]
             parts.append(field.reshape(shape) * self._fade)
+        if not parted:
+            return Sheets(parts[0], parts[0], parts[0], self._touched(targets))
         upper, lower = parts
         # Beyond the corners the two are blended, and away from the lips they become one.
         middle = (lips.upper + lips.lower) / 2
