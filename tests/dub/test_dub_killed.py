@@ -52,7 +52,8 @@ def test_it_is_the_old_file_or_the_new_one(kill: Killer, words: list[str], tmp_p
     for plan in [*plans, {"after": 0.5 * seconds}, {"after": 0.8 * seconds}]:
         if kill.run("command", *words, "-o", output, folder=folder, **plan) is None:
             assert output.read_bytes() == b"of value" or same(output, whole)
-        assert len(left_over(folder)) <= 1
+        # Of a killed run one hidden folder at most is left, which the next one sweeps.
+        assert sum(path.parent == folder for path in left_over(folder)) <= 1
     assert kill.run("command", *words, "-o", output, folder=folder) is not None
     assert same(output, whole)
     assert sorted(folder.iterdir()) == [output]
