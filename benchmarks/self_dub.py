@@ -146,7 +146,7 @@ def flicker(
                     for now, then in zip(greys, last[:2], strict=True)
                 ]
         last = (greys[0], greys[1], changed)
-    border, face = sums[:, 1] / sums[:, 0]
+    border, face = np.divide(sums[:, 1], sums[:, 0], out=np.full(2, np.nan), where=sums[:, 0] > 0)
     return float(border), float(face)
 
 
@@ -205,7 +205,8 @@ def summary(scores: Sequence[Score]) -> dict[str, float]:
     names = ("opening", "best", "control", "width", "amplitude", "sharpness", "border", "face")
     told = {name: float(np.nanmedian([getattr(s, name) for s in scores])) for name in names}
     real, found = (sum(getattr(s, name) for s in scores) for name in ("closures", "found"))
-    chance = float(np.nanmean([s.chance for s in scores]))
+    chances = [s.chance for s in scores if np.isfinite(s.chance)]
+    chance = float(np.mean(chances)) if chances else float("nan")
     lags = float(np.mean([abs(s.lag) <= 1 for s in scores]))
     return {**told, "closures": found / max(real, 1), "of": real, "chance": chance, "lag01": lags}
 

@@ -200,6 +200,6 @@ def test_a_type_checker_sees_the_types(machine: Path, tmp_path: Path) -> None:
     assert set(told) == {4, 5, 6, 7, 8}, done.stdout
     assert re.search(r'type is "(builtins\.)?int"', told[4])
     assert re.search(r'type is "stillspeak\.stream\.\w+"', told[5])
-    assert re.search(r'type is "(builtins\.)?int"', told[6])
+    assert re.search(r'type is "(builtins\.)?float"', told[6])
     assert 'Argument "blink"' in told[7]
     assert "no attribute" in told[8]
