@@ -9,7 +9,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from stillspeak.conceal import concealer as core
+from stillspeak.dub import mouth_model as core
 from support.animate import save_lively, shared_detector, speech
 from support.conceal import talking, write_timed
 

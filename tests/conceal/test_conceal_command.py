@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from stillspeak.cli.app import main
-from stillspeak.conceal import concealer as core
 from stillspeak.conceal import occlusion
 from stillspeak.conceal import video as gaps
+from stillspeak.dub import mouth_model as core
 from stillspeak.face.tracker import AHEAD
 from stillspeak.media.video import iter_frames
 from stillspeak.media.video_editor import TimedFrame, timed_frames

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from stillspeak.cli.app import main
-from stillspeak.dub import dubber as core
+from stillspeak.dub import mouth_model as core
 from stillspeak.weights import save_model
 from support.animate import shared_detector, speech, write_wav
 from support.conceal import talker, talking, write_timed

@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
@@ -17,6 +16,7 @@ import torch
 from stillspeak.conceal.gap import Anchor, AnchorRenderer, End, GapFiller, pass_over
 from stillspeak.conceal.options import GapKeywords, GapOptions
 from stillspeak.dub.heard import HeardPoses, model_place
+from stillspeak.dub.mouth_model import MouthModel
 from stillspeak.errors import ConfigError, FaceError, NoFaceError, VideoError
 from stillspeak.face.align import (
     invert_transform,
@@ -27,8 +27,6 @@ from stillspeak.face.align import (
 from stillspeak.face.eyes import EYELIDS, LEFT_EYELIDS, RIGHT_EYELIDS
 from stillspeak.face.landmarks import (
     Face,
-    LandmarkDetector,
-    MediaPipeDetector,
     check_face,
     choose_face,
 )
@@ -37,15 +35,12 @@ from stillspeak.face.steady import RIGID
 from stillspeak.face.tracker import FaceSearch, following
 from stillspeak.media.audio import Waveform
 from stillspeak.models.config import GeneratorConfig
-from stillspeak.models.generator import Generator
 from stillspeak.motion.process import MotionProcess
 from stillspeak.options import AnimateOptions
 from stillspeak.rendering.appearance import AppearanceGatherer
 from stillspeak.rendering.blend import blend
 from stillspeak.rendering.raster import Picture, filled, warped
 from stillspeak.rendering.video_mouth import VideoMouth
-from stillspeak.system.runtime import choose_device
-from stillspeak.weights import DEFAULT_MODEL, load_model
 
 LONG = 20.0
 """Seconds of a gap after which frames are made without waiting for its end."""
@@ -101,57 +96,13 @@ class GapStats:
     """Why a face could not be used, each reason once."""
 
 
-class Concealer:
+class Concealer(MouthModel):
     """Generates the lost frames of videos; keeps the model and the detector loaded.
 
-    Args:
-        model: a released model's name, a weights file, or a generator; one with decoder =
-            "layers", which predicts how the mouth moves.
-        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        detector: finds the face; MediaPipe's by default, loaded when first needed.
-
-    Raises:
-        WeightsError: the weights cannot be used.
-        ConfigError: the device is not there, or the model makes whole frames.
+    Arguments and errors are those of :class:`~stillspeak.dub.mouth_model.MouthModel`.
     """
 
-    def __init__(
-        self,
-        model: str | Path | Generator = DEFAULT_MODEL,
-        *,
-        device: str = "auto",
-        detector: LandmarkDetector | None = None,
-    ) -> None:
-        loaded = model if isinstance(model, Generator) else load_model(model)
-        if loaded.config.decoder != "layers":
-            name = "this generator" if isinstance(model, Generator) else model
-            raise ConfigError(
-                f"{name}: makes whole frames (decoder = {loaded.config.decoder!r}), and conceal "
-                f"needs a model that predicts how the mouth moves; use {DEFAULT_MODEL!r}"
-            )
-        self.generator = loaded.to(choose_device(device)).eval()
-        self.model = None if isinstance(model, Generator) else model
-        """What credentials name."""
-        self._detector = detector
-
-    @property
-    def detector(self) -> LandmarkDetector:
-        """The face detector, loaded when first asked for."""
-        if self._detector is None:
-            self._detector = MediaPipeDetector()
-        return self._detector
-
-    def close(self) -> None:
-        """Release the detector."""
-        if self._detector is not None:
-            self._detector.close()
-            self._detector = None
-
-    def __enter__(self) -> Concealer:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
+    _does = "conceal"
 
     def conceal(
         self,

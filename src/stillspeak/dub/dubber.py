@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import takewhile
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,21 +14,18 @@ import torch
 
 from stillspeak.dub.cover import MouthCover, shares
 from stillspeak.dub.heard import HeardPoses
-from stillspeak.errors import ConfigError
-from stillspeak.face.landmarks import LandmarkDetector, MediaPipeDetector
+from stillspeak.dub.mouth_model import MouthModel
+from stillspeak.face.landmarks import LandmarkDetector
 from stillspeak.face.speaker import choose_speaker
 from stillspeak.face.steady import Points as Landmarks
 from stillspeak.face.tracker import FaceTracker, TrackedFace
 from stillspeak.face.who import Who
 from stillspeak.media.audio import Waveform
-from stillspeak.models.generator import Generator
 from stillspeak.rendering.appearance import POSE, Appearance, AppearanceGatherer
 from stillspeak.rendering.mesh import face_frame
 from stillspeak.rendering.raster import Box, Picture, Points
 from stillspeak.rendering.video_mouth import VideoMouth
-from stillspeak.system.runtime import choose_device
 from stillspeak.system.threads import read_ahead
-from stillspeak.weights import DEFAULT_MODEL, load_model
 
 AHEAD = 2
 """Frames that may be looked at before the ones before them are drawn."""
@@ -110,57 +106,13 @@ class _Looks:
         self.cover.add(picture, points)
 
 
-class Dubber:
+class Dubber(MouthModel):
     """Gives videos new speech; keeps the model and the detector loaded.
 
-    Args:
-        model: a released model's name, a weights file, or a generator; one with decoder =
-            "layers", which predicts how the mouth moves.
-        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        detector: finds the face; MediaPipe's by default, loaded when first needed.
-
-    Raises:
-        WeightsError: the weights cannot be used.
-        ConfigError: the device is not there, or the model makes whole frames.
+    Arguments and errors are those of :class:`~stillspeak.dub.mouth_model.MouthModel`.
     """
 
-    def __init__(
-        self,
-        model: str | Path | Generator = DEFAULT_MODEL,
-        *,
-        device: str = "auto",
-        detector: LandmarkDetector | None = None,
-    ) -> None:
-        loaded = model if isinstance(model, Generator) else load_model(model)
-        if loaded.config.decoder != "layers":
-            name = "this generator" if isinstance(model, Generator) else model
-            raise ConfigError(
-                f"{name}: makes whole frames (decoder = {loaded.config.decoder!r}), and dub "
-                f"needs a model that predicts how the mouth moves; use {DEFAULT_MODEL!r}"
-            )
-        self.generator = loaded.to(choose_device(device)).eval()
-        self.model = None if isinstance(model, Generator) else model
-        """What credentials name."""
-        self._detector = detector
-
-    @property
-    def detector(self) -> LandmarkDetector:
-        """The face detector, loaded when first asked for."""
-        if self._detector is None:
-            self._detector = MediaPipeDetector()
-        return self._detector
-
-    def close(self) -> None:
-        """Release the detector."""
-        if self._detector is not None:
-            self._detector.close()
-            self._detector = None
-
-    def __enter__(self) -> Dubber:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
+    _does = "dub"
 
     def appearance(
         self,
